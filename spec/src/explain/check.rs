@@ -1,0 +1,6 @@
+//! Rules of the `check` stage.
+
+use super::Rule;
+
+/// In the order of the codes.
+pub const RULES: &[Rule] = &[];

@@ -1,0 +1,1 @@
+//! Shows diagnostics as rustc shows its own.

@@ -1,0 +1,1 @@
+//! The JSON Schema that editors complete and check specs with.
