@@ -17,6 +17,7 @@ pub mod read;
 pub mod render;
 pub mod schema;
 pub mod span;
+pub mod suggest;
 pub mod write;
 
 pub use build::*;
