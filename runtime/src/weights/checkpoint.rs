@@ -1,0 +1,270 @@
+//! A checkpoint, and the selection of one layer's tensors from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::generator;
+use super::index::Index;
+use super::selected::Selected;
+use super::set::{Mistake, WeightSet};
+use super::shard::Shard;
+use super::stored::{DType, Stored};
+use crate::{Error, Result};
+
+/// Buffers that checkpoints may carry below an attention layer and that no layer reads: old exports store the rope
+/// frequencies, which the spec determines.
+const IGNORED: [&str; 3] = ["rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"];
+
+/// How many other prefixes a remedy names.
+const MAX_SUGGESTIONS: usize = 3;
+
+/// A tensor that a layer needs: its name below the layer's prefix, and its shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TensorShape {
+    /// For example `q_a_proj.weight`.
+    pub name: &'static str,
+    /// Row-major; a linear layer's weight is `[out, in]`.
+    pub shape: &'static [usize],
+}
+
+/// A checkpoint's tensors.
+#[derive(Debug)]
+pub struct Weights {
+    /// What errors call it.
+    source: String,
+    tensors: Tensors,
+}
+
+/// Where the tensors are.
+#[derive(Debug)]
+enum Tensors {
+    /// In one file, or in memory.
+    Listed(BTreeMap<String, Stored>),
+    /// In the shards of an index.
+    Sharded(Index),
+}
+
+impl Weights {
+    /// Opens a checkpoint: a `.safetensors` file, a shard index (`.json`), or a folder that holds `model.safetensors` or
+    /// `model.safetensors.index.json`.
+    ///
+    /// Files are mapped, not read. Shards are opened by [`exactly`](Self::exactly), and only those that it needs.
+    ///
+    /// # Errors
+    /// A file can't be read or is broken: truncated, with ranges that overlap or lie outside it, with a name twice.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let source = format!("`{}`", path.display());
+        let tensors = if path.is_dir() {
+            Self::open_folder(path)?
+        } else if path.extension().is_some_and(|extension| extension == "json") {
+            Tensors::Sharded(Index::open(path)?)
+        } else {
+            Tensors::Listed(Shard::open(path)?.tensors)
+        };
+        Ok(Self { source, tensors })
+    }
+
+    /// The checkpoint in `folder`.
+    fn open_folder(folder: &Path) -> Result<Tensors> {
+        let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
+        if single.is_file() {
+            Ok(Tensors::Listed(Shard::open(&single)?.tensors))
+        } else if index.is_file() {
+            Ok(Tensors::Sharded(Index::open(&index)?))
+        } else {
+            Err(Error::WeightFile {
+                path: folder.to_owned(),
+                reason: "found neither `model.safetensors` nor `model.safetensors.index.json` here: name the checkpoint's file".to_owned(),
+            })
+        }
+    }
+
+    /// Tensors in memory: full name, shape, row-major values.
+    ///
+    /// # Errors
+    /// A tensor whose shape and number of values differ, or a name given twice.
+    pub fn from_tensors<N: Into<String>>(
+        tensors: impl IntoIterator<Item = (N, (Vec<usize>, Vec<f32>))>,
+    ) -> Result<Self> {
+        let mut listed = BTreeMap::new();
+        for (name, (shape, values)) in tensors {
+            let name = name.into();
+            if generator::elements(&shape) != Some(values.len()) {
+                let reason = format!("shape {shape:?} does not hold {} values", values.len());
+                return Err(Error::Tensor { name, reason });
+            }
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let stored = Stored::owned(DType::F32, shape, bytes);
+            if listed.insert(name.clone(), stored).is_some() {
+                return Err(Error::Tensor { name, reason: "given twice".to_owned() });
+            }
+        }
+        Ok(Self { source: "memory".to_owned(), tensors: Tensors::Listed(listed) })
+    }
+
+    /// Random weights for a layer: [`generator::Recipe::for_tensor`]'s values for each of `tensors` below `prefix`.
+    ///
+    /// Values are exactly bfloat16, a function of `seed`, the tensor's full name and the element's index only.
+    ///
+    /// # Errors
+    /// A shape whose number of elements overflows.
+    pub fn random(prefix: &str, tensors: &[TensorShape], seed: u64) -> Result<Self> {
+        let prefix = with_final_dot(prefix);
+        Self::generated(tensors.iter().map(|tensor| {
+            let recipe = generator::Recipe::for_tensor(tensor.name, tensor.shape, seed);
+            (format!("{prefix}{}", tensor.name), tensor.shape.to_vec(), recipe)
+        }))
+    }
+
+    /// Generated weights: full name, shape and recipe of each tensor.
+    ///
+    /// # Errors
+    /// A shape whose number of elements overflows.
+    pub fn generated(tensors: impl IntoIterator<Item = (String, Vec<usize>, generator::Recipe)>) -> Result<Self> {
+        let mut listed = BTreeMap::new();
+        for (name, shape, recipe) in tensors {
+            let Some(elements) = generator::elements(&shape) else {
+                return Err(Error::Tensor { name, reason: format!("shape {shape:?} overflows") });
+            };
+            let bytes = recipe.bf16_bytes(&name, elements);
+            listed.insert(name, Stored::owned(DType::Bf16, shape, bytes));
+        }
+        Ok(Self { source: "the generator".to_owned(), tensors: Tensors::Listed(listed) })
+    }
+
+    /// Selects a layer's tensors: those below `prefix`, which must be exactly `wanted`.
+    ///
+    /// The prefix is taken with or without its final dot; an empty one means the whole checkpoint. Rope frequency buffers
+    /// (`rotary_emb.inv_freq` and the cached cosines and sines of old exports) are passed over.
+    ///
+    /// # Errors
+    /// One error that lists every tensor that is missing, left over, misshapen, quantised or of an unsupported type. Also
+    /// what can be wrong with the shards that hold them.
+    pub fn exactly(&self, prefix: &str, wanted: &[TensorShape]) -> Result<Selected<'_>> {
+        let prefix = with_final_dot(prefix);
+        let mut found = self.below(&prefix)?;
+        let mut mistakes = Vec::new();
+        let mut tensors = BTreeMap::new();
+        for want in wanted {
+            let full = format!("{prefix}{}", want.name);
+            match found.remove(&full) {
+                None => mistakes.push(Mistake::Missing { tensor: full, wanted: want.shape.to_vec() }),
+                Some(stored) => match mistake_in(&full, &stored, want.shape) {
+                    Some(mistake) => mistakes.push(mistake),
+                    None => drop(tensors.insert(want.name, stored)),
+                },
+            }
+        }
+        let nothing_fits = !wanted.is_empty()
+            && mistakes.iter().filter(|mistake| matches!(mistake, Mistake::Missing { .. })).count() == wanted.len();
+        mistakes.extend(found.iter().filter_map(|(name, stored)| left_over(name, &prefix, stored)));
+        if mistakes.is_empty() {
+            return Ok(Selected::new(&self.source, prefix, tensors));
+        }
+        let remedy = self.remedy(&prefix, wanted, &mistakes, nothing_fits);
+        Err(Error::WeightSet(Box::new(WeightSet { source: self.source.clone(), prefix, mistakes, remedy })))
+    }
+
+    /// The tensors whose names start with `prefix`.
+    fn below(&self, prefix: &str) -> Result<BTreeMap<String, Stored>> {
+        match &self.tensors {
+            Tensors::Sharded(index) => index.below(prefix),
+            Tensors::Listed(listed) => Ok(listed
+                .range(prefix.to_owned()..)
+                .take_while(|(name, _)| name.starts_with(prefix))
+                .map(|(name, stored)| (name.clone(), stored.clone()))
+                .collect()),
+        }
+    }
+
+    /// What may help against `mistakes`.
+    fn remedy(
+        &self,
+        prefix: &str,
+        wanted: &[TensorShape],
+        mistakes: &[Mistake],
+        nothing_fits: bool,
+    ) -> Option<String> {
+        if nothing_fits {
+            return Some(self.other_prefixes(wanted));
+        }
+        if mistakes.iter().any(|mistake| matches!(mistake, Mistake::Quantised { .. })) {
+            return Some("convert the checkpoint to bf16 and load that".to_owned());
+        }
+        let shape_or_name = mistakes.iter().any(|mistake| !matches!(mistake, Mistake::Unsupported { .. }));
+        shape_or_name.then(|| {
+            format!("does the spec describe the layer below `{prefix}`? `mla-gen import` on the checkpoint's config.json writes its spec")
+        })
+    }
+
+    /// Names the prefixes below which a layer with `wanted`'s names does lie.
+    fn other_prefixes(&self, wanted: &[TensorShape]) -> String {
+        let names: Vec<&str> = match &self.tensors {
+            Tensors::Listed(listed) => listed.keys().map(String::as_str).collect(),
+            Tensors::Sharded(index) => index.weight_map.keys().map(String::as_str).collect(),
+        };
+        let mut prefixes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for name in names {
+            for want in wanted {
+                if let Some(prefix) = name.strip_suffix(want.name)
+                    && (prefix.is_empty() || prefix.ends_with('.'))
+                {
+                    prefixes.entry(prefix).or_default().insert(want.name);
+                }
+            }
+        }
+        let best = prefixes.values().map(BTreeSet::len).max().unwrap_or(0);
+        let fitting: Vec<String> = prefixes
+            .iter()
+            .filter(|(_, names)| names.len() == best)
+            .map(|(prefix, _)| format!("`{}`", prefix.trim_end_matches('.')))
+            .collect();
+        match fitting.len() {
+            0 => "no prefix of this checkpoint holds such a layer".to_owned(),
+            count if count <= MAX_SUGGESTIONS => format!("such tensors lie below {}", fitting.join(", ")),
+            count => format!(
+                "such tensors lie below {} and {} more prefixes",
+                fitting[..MAX_SUGGESTIONS].join(", "),
+                count - MAX_SUGGESTIONS
+            ),
+        }
+    }
+}
+
+/// What is wrong with a tensor that the layer does want.
+fn mistake_in(tensor: &str, stored: &Stored, wanted: &[usize]) -> Option<Mistake> {
+    let tensor = tensor.to_owned();
+    if stored.dtype.is_quantised() {
+        Some(Mistake::Quantised { tensor, dtype: stored.dtype.clone() })
+    } else if !stored.dtype.is_supported() {
+        Some(Mistake::Unsupported { tensor, dtype: stored.dtype.clone() })
+    } else if stored.shape != wanted {
+        Some(Mistake::Misshapen { tensor, found: stored.shape.clone(), wanted: wanted.to_vec() })
+    } else {
+        None
+    }
+}
+
+/// What is wrong with a tensor that the layer doesn't want; `None` for a buffer that is passed over.
+fn left_over(name: &str, prefix: &str, stored: &Stored) -> Option<Mistake> {
+    if IGNORED.contains(&&name[prefix.len()..]) {
+        return None;
+    }
+    let tensor = name.to_owned();
+    let scales = ["weight_scale_inv", "weight_scale", "input_scale", "qzeros", "qweight", "g_idx"];
+    let last = name.rsplit('.').next().unwrap_or(name);
+    Some(if scales.contains(&last) || stored.dtype.is_quantised() {
+        Mistake::Quantised { tensor, dtype: stored.dtype.clone() }
+    } else {
+        Mistake::Extra { tensor, found: stored.shape.clone() }
+    })
+}
+
+/// `prefix` with the dot that separates it from the names below it; an empty prefix stays empty.
+fn with_final_dot(prefix: &str) -> String {
+    match prefix.strip_suffix('.').unwrap_or(prefix) {
+        "" => String::new(),
+        stem => format!("{stem}."),
+    }
+}

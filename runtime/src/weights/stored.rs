@@ -1,0 +1,140 @@
+//! A tensor as a checkpoint stores it: bytes, little-endian, row-major.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+
+use crate::Scalar;
+
+/// Element type of a stored tensor, by its safetensors name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DType {
+    /// IEEE binary64.
+    F64,
+    /// IEEE binary32.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE binary16.
+    F16,
+    /// Anything else: integers, truth values, 8-bit and smaller floats.
+    Other(String),
+}
+
+impl DType {
+    /// The type that a safetensors header calls `name`.
+    pub(crate) fn named(name: &str) -> Self {
+        match name {
+            "F64" => Self::F64,
+            "F32" => Self::F32,
+            "BF16" => Self::Bf16,
+            "F16" => Self::F16,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+
+    /// Bits per element; `None` for a type that this reader has not heard of.
+    pub(crate) fn bits(&self) -> Option<usize> {
+        Some(match self {
+            Self::F64 => 64,
+            Self::F32 => 32,
+            Self::Bf16 | Self::F16 => 16,
+            Self::Other(name) => match name.as_str() {
+                "F4" => 4,
+                "F6_E2M3" | "F6_E3M2" => 6,
+                "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "F8_E8M0" | "F8_E4M3FNUZ" | "F8_E5M2FNUZ" => 8,
+                "I16" | "U16" => 16,
+                "I32" | "U32" => 32,
+                "I64" | "U64" | "C64" => 64,
+                _ => return None,
+            },
+        })
+    }
+
+    /// Whether weights of this type can be converted to the element types of arithmetic.
+    pub(crate) fn is_supported(&self) -> bool {
+        !matches!(self, Self::Other(_))
+    }
+
+    /// Whether a weight of this type needs scales to mean anything.
+    pub(crate) fn is_quantised(&self) -> bool {
+        matches!(self, Self::Other(name) if name.starts_with("F8") || name.starts_with("F6") || name.starts_with("F4")
+            || matches!(name.as_str(), "I8" | "U8" | "I32"))
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F64 => "F64",
+            Self::F32 => "F32",
+            Self::Bf16 => "BF16",
+            Self::F16 => "F16",
+            Self::Other(name) => name,
+        })
+    }
+}
+
+/// Where a tensor's bytes live.
+#[derive(Debug, Clone)]
+pub(crate) enum Bytes {
+    /// A mapped file.
+    Mapped(Arc<Mmap>),
+    /// Memory.
+    Owned(Arc<Vec<u8>>),
+}
+
+impl Bytes {
+    /// All of them.
+    pub(crate) fn all(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// One tensor of a checkpoint. Its range lies inside its bytes, and is as long as shape and element type say.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    /// The file it came from; `None` for a tensor made in memory.
+    pub(crate) file: Option<Arc<PathBuf>>,
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Bytes,
+    pub(crate) range: Range<usize>,
+}
+
+impl Stored {
+    /// A tensor in memory; `bytes` must be what `dtype` and `shape` say.
+    pub(crate) fn owned(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Self { file: None, dtype, shape, bytes: Bytes::Owned(Arc::new(bytes)), range }
+    }
+
+    /// Its elements' bytes.
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.bytes.all()[self.range.clone()]
+    }
+
+    /// Its elements, each converted on its own; `None` for an element type that isn't a float of 16 bits or more.
+    pub(crate) fn floats<T: Scalar>(&self) -> Option<Vec<T>> {
+        let data = self.data();
+        Some(match self.dtype {
+            DType::F64 => data.as_chunks::<8>().0.iter().map(|b| T::from_f64(f64::from_le_bytes(*b))).collect(),
+            DType::F32 => data.as_chunks::<4>().0.iter().map(|b| T::from_f32(f32::from_le_bytes(*b))).collect(),
+            DType::Bf16 => {
+                data.as_chunks::<2>().0.iter().map(|b| T::from_f32(bf16::from_le_bytes(*b).to_f32())).collect()
+            }
+            DType::F16 => {
+                data.as_chunks::<2>().0.iter().map(|b| T::from_f32(f16::from_le_bytes(*b).to_f32())).collect()
+            }
+            DType::Other(_) => return None,
+        })
+    }
+}
