@@ -13,7 +13,11 @@ use crate::{Error, Result};
 
 /// Buffers that checkpoints may carry below an attention layer and that no layer reads: old exports store the rope
 /// frequencies, which the spec determines.
-const IGNORED: [&str; 3] = ["rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"];
+const IGNORED: [&str; 3] = [
+    "rotary_emb.inv_freq",
+    "rotary_emb.cos_cached",
+    "rotary_emb.sin_cached",
+];
 
 /// How many other prefixes a remedy names.
 const MAX_SUGGESTIONS: usize = 3;
@@ -57,7 +61,10 @@ impl Weights {
         let source = format!("`{}`", path.display());
         let tensors = if path.is_dir() {
             Self::open_folder(path)?
-        } else if path.extension().is_some_and(|extension| extension == "json") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             Tensors::Sharded(Index::open(path)?)
         } else {
             Tensors::Listed(Shard::open(path)?.tensors)
@@ -67,7 +74,10 @@ impl Weights {
 
     /// The checkpoint in `folder`.
     fn open_folder(folder: &Path) -> Result<Tensors> {
-        let (single, index) = (folder.join("model.safetensors"), folder.join("model.safetensors.index.json"));
+        let (single, index) = (
+            folder.join("model.safetensors"),
+            folder.join("model.safetensors.index.json"),
+        );
         if single.is_file() {
             Ok(Tensors::Listed(Shard::open(&single)?.tensors))
         } else if index.is_file() {
@@ -94,13 +104,22 @@ impl Weights {
                 let reason = format!("shape {shape:?} does not hold {} values", values.len());
                 return Err(Error::Tensor { name, reason });
             }
-            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let bytes = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
             let stored = Stored::owned(DType::F32, shape, bytes);
             if listed.insert(name.clone(), stored).is_some() {
-                return Err(Error::Tensor { name, reason: "given twice".to_owned() });
+                return Err(Error::Tensor {
+                    name,
+                    reason: "given twice".to_owned(),
+                });
             }
         }
-        Ok(Self { source: "memory".to_owned(), tensors: Tensors::Listed(listed) })
+        Ok(Self {
+            source: "memory".to_owned(),
+            tensors: Tensors::Listed(listed),
+        })
     }
 
     /// Random weights for a layer: [`generator::Recipe::for_tensor`]'s values for each of `tensors` below `prefix`.
@@ -113,7 +132,11 @@ impl Weights {
         let prefix = with_final_dot(prefix);
         Self::generated(tensors.iter().map(|tensor| {
             let recipe = generator::Recipe::for_tensor(tensor.name, tensor.shape, seed);
-            (format!("{prefix}{}", tensor.name), tensor.shape.to_vec(), recipe)
+            (
+                format!("{prefix}{}", tensor.name),
+                tensor.shape.to_vec(),
+                recipe,
+            )
         }))
     }
 
@@ -121,16 +144,24 @@ impl Weights {
     ///
     /// # Errors
     /// A shape whose number of elements overflows.
-    pub fn generated(tensors: impl IntoIterator<Item = (String, Vec<usize>, generator::Recipe)>) -> Result<Self> {
+    pub fn generated(
+        tensors: impl IntoIterator<Item = (String, Vec<usize>, generator::Recipe)>,
+    ) -> Result<Self> {
         let mut listed = BTreeMap::new();
         for (name, shape, recipe) in tensors {
             let Some(elements) = generator::elements(&shape) else {
-                return Err(Error::Tensor { name, reason: format!("shape {shape:?} overflows") });
+                return Err(Error::Tensor {
+                    name,
+                    reason: format!("shape {shape:?} overflows"),
+                });
             };
             let bytes = recipe.bf16_bytes(&name, elements);
             listed.insert(name, Stored::owned(DType::Bf16, shape, bytes));
         }
-        Ok(Self { source: "the generator".to_owned(), tensors: Tensors::Listed(listed) })
+        Ok(Self {
+            source: "the generator".to_owned(),
+            tensors: Tensors::Listed(listed),
+        })
     }
 
     /// Selects a layer's tensors: those below `prefix`, which must be exactly `wanted`.
@@ -149,7 +180,10 @@ impl Weights {
         for want in wanted {
             let full = format!("{prefix}{}", want.name);
             match found.remove(&full) {
-                None => mistakes.push(Mistake::Missing { tensor: full, wanted: want.shape.to_vec() }),
+                None => mistakes.push(Mistake::Missing {
+                    tensor: full,
+                    wanted: want.shape.to_vec(),
+                }),
                 Some(stored) => match mistake_in(&full, &stored, want.shape) {
                     Some(mistake) => mistakes.push(mistake),
                     None => drop(tensors.insert(want.name, stored)),
@@ -157,13 +191,26 @@ impl Weights {
             }
         }
         let nothing_fits = !wanted.is_empty()
-            && mistakes.iter().filter(|mistake| matches!(mistake, Mistake::Missing { .. })).count() == wanted.len();
-        mistakes.extend(found.iter().filter_map(|(name, stored)| left_over(name, &prefix, stored)));
+            && mistakes
+                .iter()
+                .filter(|mistake| matches!(mistake, Mistake::Missing { .. }))
+                .count()
+                == wanted.len();
+        mistakes.extend(
+            found
+                .iter()
+                .filter_map(|(name, stored)| left_over(name, &prefix, stored)),
+        );
         if mistakes.is_empty() {
             return Ok(Selected::new(&self.source, prefix, tensors));
         }
         let remedy = self.remedy(&prefix, wanted, &mistakes, nothing_fits);
-        Err(Error::WeightSet(Box::new(WeightSet { source: self.source.clone(), prefix, mistakes, remedy })))
+        Err(Error::WeightSet(Box::new(WeightSet {
+            source: self.source.clone(),
+            prefix,
+            mistakes,
+            remedy,
+        })))
     }
 
     /// The tensors whose names start with `prefix`.
@@ -189,12 +236,19 @@ impl Weights {
         if nothing_fits {
             return Some(self.other_prefixes(wanted));
         }
-        if mistakes.iter().any(|mistake| matches!(mistake, Mistake::Quantised { .. })) {
+        if mistakes
+            .iter()
+            .any(|mistake| matches!(mistake, Mistake::Quantised { .. }))
+        {
             return Some("convert the checkpoint to bf16 and load that".to_owned());
         }
-        let shape_or_name = mistakes.iter().any(|mistake| !matches!(mistake, Mistake::Unsupported { .. }));
+        let shape_or_name = mistakes
+            .iter()
+            .any(|mistake| !matches!(mistake, Mistake::Unsupported { .. }));
         shape_or_name.then(|| {
-            format!("does the spec describe the layer below `{prefix}`? `mla-gen import` on the checkpoint's config.json writes its spec")
+            format!(
+                "is `{prefix}` the layer that the spec describes? `mla-gen import` writes a checkpoint's spec from its `config.json`"
+            )
         })
     }
 
@@ -222,7 +276,9 @@ impl Weights {
             .collect();
         match fitting.len() {
             0 => "no prefix of this checkpoint holds such a layer".to_owned(),
-            count if count <= MAX_SUGGESTIONS => format!("such tensors lie below {}", fitting.join(", ")),
+            count if count <= MAX_SUGGESTIONS => {
+                format!("such tensors lie below {}", fitting.join(", "))
+            }
             count => format!(
                 "such tensors lie below {} and {} more prefixes",
                 fitting[..MAX_SUGGESTIONS].join(", "),
@@ -236,11 +292,21 @@ impl Weights {
 fn mistake_in(tensor: &str, stored: &Stored, wanted: &[usize]) -> Option<Mistake> {
     let tensor = tensor.to_owned();
     if stored.dtype.is_quantised() {
-        Some(Mistake::Quantised { tensor, dtype: stored.dtype.clone() })
+        Some(Mistake::Quantised {
+            tensor,
+            dtype: stored.dtype.clone(),
+        })
     } else if !stored.dtype.is_supported() {
-        Some(Mistake::Unsupported { tensor, dtype: stored.dtype.clone() })
+        Some(Mistake::Unsupported {
+            tensor,
+            dtype: stored.dtype.clone(),
+        })
     } else if stored.shape != wanted {
-        Some(Mistake::Misshapen { tensor, found: stored.shape.clone(), wanted: wanted.to_vec() })
+        Some(Mistake::Misshapen {
+            tensor,
+            found: stored.shape.clone(),
+            wanted: wanted.to_vec(),
+        })
     } else {
         None
     }
@@ -252,12 +318,25 @@ fn left_over(name: &str, prefix: &str, stored: &Stored) -> Option<Mistake> {
         return None;
     }
     let tensor = name.to_owned();
-    let scales = ["weight_scale_inv", "weight_scale", "input_scale", "qzeros", "qweight", "g_idx"];
+    let scales = [
+        "weight_scale_inv",
+        "weight_scale",
+        "input_scale",
+        "qzeros",
+        "qweight",
+        "g_idx",
+    ];
     let last = name.rsplit('.').next().unwrap_or(name);
     Some(if scales.contains(&last) || stored.dtype.is_quantised() {
-        Mistake::Quantised { tensor, dtype: stored.dtype.clone() }
+        Mistake::Quantised {
+            tensor,
+            dtype: stored.dtype.clone(),
+        }
     } else {
-        Mistake::Extra { tensor, found: stored.shape.clone() }
+        Mistake::Extra {
+            tensor,
+            found: stored.shape.clone(),
+        }
     })
 }
 

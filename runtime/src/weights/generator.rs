@@ -39,32 +39,52 @@ impl Recipe {
     /// times its input's deviation whatever the width. Norm weights are 1 ± 0.3, biases 0 ± 0.3.
     pub fn for_tensor(name: &str, shape: &[usize], seed: u64) -> Self {
         match shape {
-            [_, fan_in, ..] => {
-                Self { seed, base: 0.0, amplitude: LINEAR_GAIN * (3.0 / (*fan_in).max(1) as f64).sqrt() }
-            }
-            _ if name.ends_with("bias") => Self { seed, base: 0.0, amplitude: VECTOR_AMPLITUDE },
-            _ => Self { seed, base: 1.0, amplitude: VECTOR_AMPLITUDE },
+            [_, fan_in, ..] => Self {
+                seed,
+                base: 0.0,
+                amplitude: LINEAR_GAIN * (3.0 / (*fan_in).max(1) as f64).sqrt(),
+            },
+            _ if name.ends_with("bias") => Self {
+                seed,
+                base: 0.0,
+                amplitude: VECTOR_AMPLITUDE,
+            },
+            _ => Self {
+                seed,
+                base: 1.0,
+                amplitude: VECTOR_AMPLITUDE,
+            },
         }
     }
 
     /// Inputs of a layer: uniform with deviation 1.
     pub fn for_hidden_states(seed: u64) -> Self {
-        Self { seed, base: 0.0, amplitude: 3f64.sqrt() }
+        Self {
+            seed,
+            base: 0.0,
+            amplitude: 3f64.sqrt(),
+        }
     }
 
     /// The first `elements` values of the tensor called `name`, its prefix included.
     pub fn values(&self, name: &str, elements: usize) -> Vec<f32> {
         let key = self.key(name);
-        (0..elements as u64).into_par_iter().map(|i| self.value(key, i).to_f32()).collect()
+        (0..elements as u64)
+            .into_par_iter()
+            .map(|i| self.value(key, i).to_f32())
+            .collect()
     }
 
     /// The same as little-endian bfloat16.
     pub(crate) fn bf16_bytes(&self, name: &str, elements: usize) -> Vec<u8> {
         let key = self.key(name);
         let mut bytes = vec![0; elements.saturating_mul(2)];
-        bytes.par_chunks_exact_mut(2).enumerate().for_each(|(i, pair)| {
-            pair.copy_from_slice(&self.value(key, i as u64).to_le_bytes());
-        });
+        bytes
+            .par_chunks_exact_mut(2)
+            .enumerate()
+            .for_each(|(i, pair)| {
+                pair.copy_from_slice(&self.value(key, i as u64).to_le_bytes());
+            });
         bytes
     }
 
@@ -81,7 +101,9 @@ impl Recipe {
 
 /// Number of elements of `shape`; `None` where it overflows, or where their bytes would.
 pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
-    let elements = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))?;
+    let elements = shape
+        .iter()
+        .try_fold(1usize, |product, &dim| product.checked_mul(dim))?;
     (elements <= isize::MAX as usize / size_of::<f64>()).then_some(elements)
 }
 
@@ -95,5 +117,7 @@ pub(crate) fn splitmix64(x: u64) -> u64 {
 
 /// Fowler, Noll and Vo's hash, 64 bits, variant 1a.
 fn fnv1a64(text: &str) -> u64 {
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    })
 }

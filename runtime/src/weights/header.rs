@@ -41,7 +41,8 @@ pub(crate) enum Broken {
 /// another, leaves a hole, or isn't as long as shape and element type say.
 pub(crate) fn entries(bytes: &[u8]) -> Result<Vec<Entry>, Broken> {
     let (header, data_start) = header(bytes)?;
-    let raw: Header = serde_json::from_slice(header).map_err(|error| Broken::File(format!("header: {error}")))?;
+    let raw: Header =
+        serde_json::from_slice(header).map_err(|error| Broken::File(format!("header: {error}")))?;
     let data_bytes = bytes.len() - data_start;
     let mut entries = Vec::with_capacity(raw.0.len());
     for (name, entry) in raw.0 {
@@ -55,7 +56,9 @@ pub(crate) fn entries(bytes: &[u8]) -> Result<Vec<Entry>, Broken> {
             Err(problem) => return Err(Broken::Tensor(name, problem)),
         }
     }
-    entries.sort_by(|a, b| (a.range.start, a.range.end, &a.name).cmp(&(b.range.start, b.range.end, &b.name)));
+    entries.sort_by(|a, b| {
+        (a.range.start, a.range.end, &a.name).cmp(&(b.range.start, b.range.end, &b.name))
+    });
     refuse_duplicates(&entries)?;
     refuse_gaps(&entries, data_start, bytes.len())?;
     Ok(entries)
@@ -64,10 +67,15 @@ pub(crate) fn entries(bytes: &[u8]) -> Result<Vec<Entry>, Broken> {
 /// The header's bytes, and where the data behind it begins.
 fn header(bytes: &[u8]) -> Result<(&[u8], usize), Broken> {
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(Broken::File(format!("found {} bytes, wanted at least 8: a truncated download?", bytes.len())));
+        return Err(Broken::File(format!(
+            "found {} bytes, wanted at least 8: a truncated download?",
+            bytes.len()
+        )));
     };
     let length = u64::from_le_bytes(*length);
-    let fitting = usize::try_from(length).ok().filter(|&length| length <= MAX_HEADER_BYTES && length <= rest.len());
+    let fitting = usize::try_from(length)
+        .ok()
+        .filter(|&length| length <= MAX_HEADER_BYTES && length <= rest.len());
     let Some(length) = fitting else {
         return Err(Broken::File(format!(
             "the header claims {length} bytes, but {} follow: a truncated download, or another format",
@@ -82,7 +90,10 @@ fn refuse_duplicates(entries: &[Entry]) -> Result<(), Broken> {
     let mut names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(Broken::Tensor(pair[0].to_owned(), "the header names it twice".to_owned())),
+        Some(pair) => Err(Broken::Tensor(
+            pair[0].to_owned(),
+            "the header names it twice".to_owned(),
+        )),
         None => Ok(()),
     }
 }
@@ -93,17 +104,26 @@ fn refuse_gaps(entries: &[Entry], data_start: usize, file_end: usize) -> Result<
     let mut previous = "the header";
     for entry in entries {
         if entry.range.start < covered {
-            return Err(Broken::Tensor(entry.name.clone(), format!("its bytes overlap those of `{previous}`")));
+            return Err(Broken::Tensor(
+                entry.name.clone(),
+                format!("its bytes overlap those of `{previous}`"),
+            ));
         }
         if entry.range.start > covered {
             let hole = entry.range.start - covered;
-            return Err(Broken::Tensor(entry.name.clone(), format!("{hole} bytes before it belong to no tensor")));
+            return Err(Broken::Tensor(
+                entry.name.clone(),
+                format!("{hole} bytes before it belong to no tensor"),
+            ));
         }
         covered = entry.range.end;
         previous = &entry.name;
     }
     if covered != file_end {
-        return Err(Broken::File(format!("{} bytes at its end belong to no tensor", file_end - covered)));
+        return Err(Broken::File(format!(
+            "{} bytes at its end belong to no tensor",
+            file_end - covered
+        )));
     }
     Ok(())
 }
@@ -125,16 +145,25 @@ impl RawEntry {
     fn locate(&self, data_bytes: usize) -> Result<Range<usize>, String> {
         let (start, end) = self.data_offsets;
         if start > end || end > data_bytes {
-            return Err(format!("data_offsets [{start}, {end}] lie outside the file's {data_bytes} bytes of data"));
+            return Err(format!(
+                "data_offsets [{start}, {end}] lie outside the file's {data_bytes} bytes of data"
+            ));
         }
-        let Some(elements) = self.shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim)) else {
+        let Some(elements) = self
+            .shape
+            .iter()
+            .try_fold(1usize, |product, &dim| product.checked_mul(dim))
+        else {
             return Err(format!("shape {:?} overflows", self.shape));
         };
         let Some(bits) = DType::named(&self.dtype).bits() else {
             return Ok(start..end);
         };
         match elements.checked_mul(bits) {
-            None => Err(format!("shape {:?} of {} overflows", self.shape, self.dtype)),
+            None => Err(format!(
+                "shape {:?} of {} overflows",
+                self.shape, self.dtype
+            )),
             Some(bits) if bits % 8 != 0 || bits / 8 != end - start => Err(format!(
                 "shape {:?} of {} takes {} bytes, but data_offsets span {}",
                 self.shape,
@@ -164,8 +193,9 @@ impl<'de> Deserialize<'de> for Header {
                         map.next_value::<IgnoredAny>()?;
                         continue;
                     }
-                    let entry =
-                        map.next_value().map_err(|error| de::Error::custom(format!("tensor `{name}`: {error}")))?;
+                    let entry = map
+                        .next_value()
+                        .map_err(|error| de::Error::custom(format!("tensor `{name}`: {error}")))?;
                     entries.push((name, entry));
                 }
                 Ok(Header(entries))

@@ -30,11 +30,16 @@ impl Index {
     /// # Errors
     /// It can't be read, is no index, or names a file outside its own folder.
     pub(crate) fn open(file: &Path) -> Result<Self> {
-        let text =
-            std::fs::read(file).map_err(|source| Error::Io { path: file.to_owned(), source })?;
-        let broken = |reason: String| Error::WeightFile { path: file.to_owned(), reason };
-        let written: Written =
-            serde_json::from_slice(&text).map_err(|error| broken(format!("no shard index: {error}")))?;
+        let text = std::fs::read(file).map_err(|source| Error::Io {
+            path: file.to_owned(),
+            source,
+        })?;
+        let broken = |reason: String| Error::WeightFile {
+            path: file.to_owned(),
+            reason,
+        };
+        let written: Written = serde_json::from_slice(&text)
+            .map_err(|error| broken(format!("no shard index: {error}")))?;
         for (tensor, shard) in &written.weight_map {
             if !is_plain_file_name(shard) {
                 return Err(broken(format!(
@@ -43,7 +48,11 @@ impl Index {
             }
         }
         let folder = file.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Self { file: file.to_owned(), folder, weight_map: written.weight_map })
+        Ok(Self {
+            file: file.to_owned(),
+            folder,
+            weight_map: written.weight_map,
+        })
     }
 
     /// The tensors whose names start with `prefix`, by full name. Opens their shards.
@@ -74,21 +83,30 @@ impl Index {
         found: &mut BTreeMap<String, Stored>,
     ) -> Result<()> {
         let path = self.folder.join(shard);
-        let broken = |reason: String| Error::WeightFile { path: self.file.clone(), reason };
+        let broken = |reason: String| Error::WeightFile {
+            path: self.file.clone(),
+            reason,
+        };
         if !path.is_file() {
             let first = tensors.first().copied().unwrap_or(prefix);
-            return Err(broken(format!("tensor `{first}` should be in `{shard}`, which is missing")));
+            return Err(broken(format!(
+                "tensor `{first}` should be in `{shard}`, which is missing"
+            )));
         }
         let mut opened = Shard::open(&path)?;
         for &tensor in tensors {
             let Some(stored) = opened.tensors.remove(tensor) else {
-                return Err(broken(format!("tensor `{tensor}` should be in `{shard}`, which does not hold it")));
+                return Err(broken(format!(
+                    "tensor `{tensor}` should be in `{shard}`, which does not hold it"
+                )));
             };
             found.insert(tensor.to_owned(), stored);
         }
         match opened.tensors.keys().find(|name| name.starts_with(prefix)) {
             Some(stray) => Err(broken(match self.weight_map.get(stray) {
-                Some(elsewhere) => format!("tensor `{stray}` is in `{shard}`, but the index says `{elsewhere}`"),
+                Some(elsewhere) => {
+                    format!("tensor `{stray}` is in `{shard}`, but the index says `{elsewhere}`")
+                }
                 None => format!("tensor `{stray}` is in `{shard}`, but the index does not list it"),
             })),
             None => Ok(()),
@@ -99,6 +117,7 @@ impl Index {
 /// One normal path component on any platform: no folder, no `..`, no root, no drive.
 fn is_plain_file_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
-    let normal = matches!(components.next(), Some(Component::Normal(_))) && components.next().is_none();
+    let normal =
+        matches!(components.next(), Some(Component::Normal(_))) && components.next().is_none();
     normal && !name.contains(['/', '\\', ':', '\0'])
 }

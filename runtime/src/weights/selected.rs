@@ -16,8 +16,16 @@ pub struct Selected<'w> {
 
 impl<'w> Selected<'w> {
     /// `tensors` of `source` by their names below `prefix`.
-    pub(super) fn new(source: &'w str, prefix: String, tensors: BTreeMap<&'static str, Stored>) -> Self {
-        Self { source, prefix, tensors }
+    pub(super) fn new(
+        source: &'w str,
+        prefix: String,
+        tensors: BTreeMap<&'static str, Stored>,
+    ) -> Self {
+        Self {
+            source,
+            prefix,
+            tensors,
+        }
     }
 
     /// The prefix, with its final dot; empty where the layer is the whole checkpoint.
@@ -36,16 +44,29 @@ impl<'w> Selected<'w> {
     /// `name` is not one of the layer's tensors.
     pub fn read<S: Scalar>(&self, name: &str) -> Result<(Vec<usize>, Vec<S>)> {
         let stored = self.stored(name)?;
-        let values = stored.floats().ok_or_else(|| self.refused(name, format!("{} can't be converted", stored.dtype)))?;
+        let values = stored
+            .floats()
+            .ok_or_else(|| self.refused(name, format!("{} can't be converted", stored.dtype)))?;
         Ok((stored.shape.clone(), values))
     }
 
     fn stored(&self, name: &str) -> Result<&Stored> {
-        let missing = || self.refused(name, format!("the layer that was loaded from {} has no such tensor", self.source));
+        let missing = || {
+            self.refused(
+                name,
+                format!(
+                    "the layer that was loaded from {} has no such tensor",
+                    self.source
+                ),
+            )
+        };
         self.tensors.get(name).ok_or_else(missing)
     }
 
     fn refused(&self, name: &str, reason: String) -> Error {
-        Error::Tensor { name: format!("{}{name}", self.prefix), reason }
+        Error::Tensor {
+            name: format!("{}{name}", self.prefix),
+            reason,
+        }
     }
 }

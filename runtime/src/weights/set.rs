@@ -21,7 +21,11 @@ pub struct WeightSet {
 impl fmt::Display for WeightSet {
     /// One line for the whole, one per mistake, one for the remedy.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the tensors below `{}` in {} are not the layer's", self.prefix, self.source)?;
+        write!(
+            f,
+            "the tensors below `{}` in {} are not the layer's",
+            self.prefix, self.source
+        )?;
         for mistake in &self.mistakes {
             write!(f, "\n  {mistake}")?;
         }
@@ -79,15 +83,31 @@ impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { tensor, wanted } => write!(f, "missing `{tensor}`, wanted {wanted:?}"),
-            Self::Extra { tensor, found } => write!(f, "left over `{tensor}`, {found:?}: the layer has no such tensor"),
-            Self::Misshapen { tensor, found, wanted } => {
-                write!(f, "misshapen `{tensor}`: found {found:?}, wanted {wanted:?}")
+            Self::Extra { tensor, found } => write!(
+                f,
+                "left over `{tensor}`, {found:?}: the layer has no such tensor"
+            ),
+            Self::Misshapen {
+                tensor,
+                found,
+                wanted,
+            } => {
+                write!(
+                    f,
+                    "misshapen `{tensor}`: found {found:?}, wanted {wanted:?}"
+                )
             }
             Self::Quantised { tensor, dtype } => {
-                write!(f, "quantised tensor `{tensor}` ({dtype}): dequantise first; not in this release")
+                write!(
+                    f,
+                    "quantised tensor `{tensor}` ({dtype}): dequantise first; not in this release"
+                )
             }
             Self::Unsupported { tensor, dtype } => {
-                write!(f, "unsupported tensor `{tensor}` ({dtype}): wanted F32, BF16, F16 or F64")
+                write!(
+                    f,
+                    "unsupported tensor `{tensor}` ({dtype}): wanted F32, BF16, F16 or F64"
+                )
             }
         }
     }

@@ -23,7 +23,10 @@ impl Shard {
     /// # Errors
     /// The file can't be read, or is no valid safetensors file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let io = |source| Error::Io { path: path.to_owned(), source };
+        let io = |source| Error::Io {
+            path: path.to_owned(),
+            source,
+        };
         let file = File::open(path).map_err(io)?;
         if file.metadata().map_err(io)?.len() == 0 {
             return Err(broken_file(path, "it is empty".to_owned()));
@@ -38,14 +41,14 @@ impl Shard {
     pub(crate) fn parse(path: &Path, bytes: Bytes) -> Result<Self> {
         let entries = header::entries(bytes.all()).map_err(|broken| match broken {
             Broken::File(problem) => broken_file(path, problem),
-            Broken::Tensor(tensor, problem) => broken_file(path, format!("tensor `{tensor}`: {problem}")),
+            Broken::Tensor(tensor, problem) => {
+                broken_file(path, format!("tensor `{tensor}`: {problem}"))
+            }
         })?;
-        let file = Arc::new(path.to_owned());
         let tensors = entries
             .into_iter()
             .map(|entry| {
                 let stored = Stored {
-                    file: Some(file.clone()),
                     dtype: entry.dtype,
                     shape: entry.shape,
                     bytes: bytes.clone(),
@@ -59,5 +62,8 @@ impl Shard {
 }
 
 fn broken_file(path: &Path, problem: String) -> Error {
-    Error::WeightFile { path: path.to_owned(), reason: format!("no valid safetensors file: {problem}") }
+    Error::WeightFile {
+        path: path.to_owned(),
+        reason: format!("no valid safetensors file: {problem}"),
+    }
 }

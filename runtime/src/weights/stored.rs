@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use half::{bf16, f16};
@@ -47,7 +46,8 @@ impl DType {
             Self::Other(name) => match name.as_str() {
                 "F4" => 4,
                 "F6_E2M3" | "F6_E3M2" => 6,
-                "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "F8_E8M0" | "F8_E4M3FNUZ" | "F8_E5M2FNUZ" => 8,
+                "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "F8_E8M0" | "F8_E4M3FNUZ"
+                | "F8_E5M2FNUZ" => 8,
                 "I16" | "U16" => 16,
                 "I32" | "U32" => 32,
                 "I64" | "U64" | "C64" => 64,
@@ -102,8 +102,6 @@ impl Bytes {
 /// One tensor of a checkpoint. Its range lies inside its bytes, and is as long as shape and element type say.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
-    /// The file it came from; `None` for a tensor made in memory.
-    pub(crate) file: Option<Arc<PathBuf>>,
     pub(crate) dtype: DType,
     pub(crate) shape: Vec<usize>,
     pub(crate) bytes: Bytes,
@@ -114,7 +112,12 @@ impl Stored {
     /// A tensor in memory; `bytes` must be what `dtype` and `shape` say.
     pub(crate) fn owned(dtype: DType, shape: Vec<usize>, bytes: Vec<u8>) -> Self {
         let range = 0..bytes.len();
-        Self { file: None, dtype, shape, bytes: Bytes::Owned(Arc::new(bytes)), range }
+        Self {
+            dtype,
+            shape,
+            bytes: Bytes::Owned(Arc::new(bytes)),
+            range,
+        }
     }
 
     /// Its elements' bytes.
@@ -126,14 +129,30 @@ impl Stored {
     pub(crate) fn floats<T: Scalar>(&self) -> Option<Vec<T>> {
         let data = self.data();
         Some(match self.dtype {
-            DType::F64 => data.as_chunks::<8>().0.iter().map(|b| T::from_f64(f64::from_le_bytes(*b))).collect(),
-            DType::F32 => data.as_chunks::<4>().0.iter().map(|b| T::from_f32(f32::from_le_bytes(*b))).collect(),
-            DType::Bf16 => {
-                data.as_chunks::<2>().0.iter().map(|b| T::from_f32(bf16::from_le_bytes(*b).to_f32())).collect()
-            }
-            DType::F16 => {
-                data.as_chunks::<2>().0.iter().map(|b| T::from_f32(f16::from_le_bytes(*b).to_f32())).collect()
-            }
+            DType::F64 => data
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|b| T::from_f64(f64::from_le_bytes(*b)))
+                .collect(),
+            DType::F32 => data
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| T::from_f32(f32::from_le_bytes(*b)))
+                .collect(),
+            DType::Bf16 => data
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|b| T::from_f32(bf16::from_le_bytes(*b).to_f32()))
+                .collect(),
+            DType::F16 => data
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|b| T::from_f32(f16::from_le_bytes(*b).to_f32()))
+                .collect(),
             DType::Other(_) => return None,
         })
     }

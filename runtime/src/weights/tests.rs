@@ -1,0 +1,7 @@
+//! Checkpoints, good and hostile.
+
+mod files;
+mod generated;
+mod hostile;
+mod selection;
+mod sharded;
