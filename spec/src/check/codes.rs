@@ -1,0 +1,61 @@
+//! The codes of this stage. Each has a rule in [`crate::explain`]; numbers are never reused.
+
+use crate::diagnostic::Code;
+
+pub(super) const UNKNOWN_KEY: Code = Code(101);
+pub(super) const MISSING_KEY: Code = Code(102);
+pub(super) const WRONG_KIND: Code = Code(103);
+pub(super) const OUT_OF_BOUNDS: Code = Code(104);
+pub(super) const LAYER_TOO_LARGE: Code = Code(105);
+pub(super) const ODD_ROPE_HEAD_DIM: Code = Code(106);
+pub(super) const EMPTY_Q_LORA_RANK: Code = Code(107);
+pub(super) const FOREIGN_OPTION: Code = Code(108);
+pub(super) const NAME_NOT_AN_IDENTIFIER: Code = Code(109);
+pub(super) const NAME_RESERVED: Code = Code(110);
+pub(super) const UNKNOWN_WORD: Code = Code(111);
+
+pub(super) const UNKNOWN_MODULE: Code = Code(201);
+pub(super) const MODULE_LATER: Code = Code(202);
+pub(super) const UNKNOWN_SLOT: Code = Code(203);
+pub(super) const MISSING_SLOT: Code = Code(204);
+pub(super) const WRONG_MODULE_IN_SLOT: Code = Code(205);
+pub(super) const TWO_QUERY_PATHS: Code = Code(206);
+pub(super) const RANK_AGAINST_SLOTS: Code = Code(207);
+pub(super) const TWO_DOWN_PROJECTIONS: Code = Code(208);
+pub(super) const FUSED_DOWN_WITHOUT_RANK: Code = Code(209);
+pub(super) const NORM_OF_THE_INPUT: Code = Code(210);
+pub(super) const NO_BIAS_HERE: Code = Code(211);
+pub(super) const SUBMODULES_OF_A_LEAF: Code = Code(212);
+pub(super) const SLOT_LATER: Code = Code(213);
+
+pub(super) const MISSING_EPS: Code = Code(301);
+pub(super) const EPS_OUT_OF_BOUNDS: Code = Code(302);
+pub(super) const TWO_NORMS: Code = Code(303);
+pub(super) const NORM_WITHOUT_LATENT: Code = Code(304);
+pub(super) const PARAMS_OF_IDENTITY: Code = Code(305);
+pub(super) const MISSING_NORMALIZATION: Code = Code(306);
+pub(super) const MISSING_NORM_SLOT: Code = Code(307);
+pub(super) const LATENT_NOT_NORMED: Code = Code(308);
+
+pub(super) const MISSING_ROPE: Code = Code(401);
+pub(super) const ROPE_WITHOUT_DIMS: Code = Code(402);
+pub(super) const ROPE_TYPE_LATER: Code = Code(403);
+pub(super) const MISSING_LAYOUT: Code = Code(404);
+pub(super) const KEY_OF_ANOTHER_ROPE: Code = Code(405);
+pub(super) const ONE_MAGNITUDE: Code = Code(406);
+pub(super) const MISSING_MSCALE_ALL_DIM: Code = Code(407);
+pub(super) const ROPE_NUMBER_OUT_OF_BOUNDS: Code = Code(408);
+pub(super) const BETAS_SWAPPED: Code = Code(409);
+
+pub(super) const MASK_LATER: Code = Code(501);
+pub(super) const MASK_NOT_CACHEABLE: Code = Code(502);
+
+pub(super) const PHASE_LATER: Code = Code(601);
+pub(super) const EMPTY_LIST: Code = Code(602);
+pub(super) const WRITTEN_TWICE: Code = Code(603);
+pub(super) const UNUSED_BUILD_KEY: Code = Code(604);
+pub(super) const CACHE_FORMAT_LATER: Code = Code(605);
+pub(super) const NAIVE_CACHE_ABSORBED: Code = Code(606);
+pub(super) const CACHE_LAYOUT_WITHOUT_ROPE: Code = Code(607);
+pub(super) const TARGET_LATER: Code = Code(608);
+pub(super) const CACHE_WIDER_THAN_VALUES: Code = Code(609);

@@ -1,0 +1,277 @@
+//! Module names: which may fill a slot, and what other systems' names are called here.
+
+use super::codes;
+use super::foreign::Place;
+use super::value::{Table, one_of, quoted};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::document::{ModuleSpec, Submodule};
+use crate::suggest::suggest;
+
+/// A module that may fill a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Module {
+    Linear,
+    ColumnParallelLinear,
+    LayerNormColumnParallelLinear,
+    RowParallelLinear,
+    IdentityOp,
+    RmsNorm,
+    LayerNorm,
+    DotProductAttention,
+}
+
+const MODULES: &[(&str, Module)] = &[
+    ("Linear", Module::Linear),
+    ("ColumnParallelLinear", Module::ColumnParallelLinear),
+    (
+        "LayerNormColumnParallelLinear",
+        Module::LayerNormColumnParallelLinear,
+    ),
+    ("RowParallelLinear", Module::RowParallelLinear),
+    ("IdentityOp", Module::IdentityOp),
+    ("RMSNorm", Module::RmsNorm),
+    ("LayerNorm", Module::LayerNorm),
+    ("DotProductAttention", Module::DotProductAttention),
+];
+
+/// Other systems' names of these modules.
+const ALIASES: &[(&str, Module)] = &[
+    ("TELinear", Module::Linear),
+    ("ReplicatedLinear", Module::Linear),
+    ("MergedColumnParallelLinear", Module::Linear),
+    ("DenseGeneral", Module::Linear),
+    ("nn.Linear", Module::Linear),
+    ("TEColumnParallelLinear", Module::ColumnParallelLinear),
+    (
+        "TELayerNormColumnParallelLinear",
+        Module::LayerNormColumnParallelLinear,
+    ),
+    ("TERowParallelLinear", Module::RowParallelLinear),
+    ("IdentityFuncOp", Module::IdentityOp),
+    ("Identity", Module::IdentityOp),
+    ("nn.Identity", Module::IdentityOp),
+    ("None", Module::IdentityOp),
+    ("TENorm", Module::RmsNorm),
+    ("WrappedTorchNorm", Module::RmsNorm),
+    ("DeepseekV2RMSNorm", Module::RmsNorm),
+    ("DeepseekV3RMSNorm", Module::RmsNorm),
+    ("L2Norm", Module::RmsNorm),
+    ("FusedLayerNorm", Module::LayerNorm),
+    ("WrappedTorchLayerNorm", Module::LayerNorm),
+    ("TEDotProductAttention", Module::DotProductAttention),
+    ("FlashAttention", Module::DotProductAttention),
+];
+
+/// Modules that a later release will have, with a remedy.
+const LATER: &[(&str, &str)] = &[
+    (
+        "SparseAttention",
+        "use `DotProductAttention`, or wait: sparse attention is not in this release",
+    ),
+    (
+        "DSAttention",
+        "use `DotProductAttention`, or wait: sparse attention is not in this release",
+    ),
+    (
+        "LightningIndexer",
+        "use `DotProductAttention`, or wait: sparse attention is not in this release",
+    ),
+];
+
+impl Module {
+    /// Its name in a spec.
+    pub(super) fn name(self) -> &'static str {
+        MODULES
+            .iter()
+            .find(|(_, module)| *module == self)
+            .map_or("", |(name, _)| name)
+    }
+}
+
+/// The attention modules: this release has one.
+pub(super) enum Attention {
+    /// `MLASelfAttention`, or a name so near that its parameters are worth checking.
+    Mla,
+    /// Another: nothing can be said about its parameters.
+    Other,
+}
+
+const ATTENTION: &str = "MLASelfAttention";
+
+const OTHER_ATTENTION: &[(&str, &str)] = &[
+    (
+        "SelfAttention",
+        "use `MLASelfAttention`, or wait: attention without latents is not in this release",
+    ),
+    (
+        "CrossAttention",
+        "use `MLASelfAttention`, or wait: cross attention is not in this release",
+    ),
+    (
+        "MultiLatentAttention",
+        "use `MLASelfAttention`: this is only its abstract base",
+    ),
+    (
+        "FusedMLASelfAttention",
+        "use `MLASelfAttention` and fill the slot `linear_qkv_down_proj`",
+    ),
+    (
+        "AbsorbedMLASelfAttention",
+        "use `MLASelfAttention` and write `form: mqa` in `build`",
+    ),
+    ("MultiHeadLatentAttentionWrapper", "use `MLASelfAttention`"),
+    ("MLA", "use `MLASelfAttention`"),
+];
+
+/// Checks the name of the attention module.
+pub(super) fn attention(spec: &ModuleSpec, out: &mut Diagnostics) -> Attention {
+    let name = spec.module.value.as_str();
+    if name == ATTENTION {
+        return Attention::Mla;
+    }
+    let found = quoted(name);
+    if let Some((_, remedy)) = OTHER_ATTENTION.iter().find(|(other, _)| *other == name) {
+        let message = format!("`module: {found}` is not in this release");
+        let label = "the only attention module is `MLASelfAttention`";
+        out.push(
+            Diagnostic::error(codes::MODULE_LATER, message, spec.module.span, label).help(*remedy),
+        );
+        return Attention::Other;
+    }
+    let near = suggest(name, [ATTENTION]);
+    let message = format!("there is no attention module `{found}`");
+    let unknown = Diagnostic::error(
+        codes::UNKNOWN_MODULE,
+        message,
+        spec.module.span,
+        "not known",
+    );
+    out.push(match near {
+        Some(near) => unknown.help(format!("did you mean `{near}`?")),
+        None => unknown.help(format!("write `{ATTENTION}`")),
+    });
+    if near.is_some() {
+        Attention::Mla
+    } else {
+        Attention::Other
+    }
+}
+
+/// The module in a slot, if it is one of `allowed`. `why_not` may know a better reason than a list of names.
+pub(super) fn in_slot(
+    submodule: &Submodule,
+    allowed: &[Module],
+    why_not: impl Fn(Module) -> Option<Diagnostic>,
+    out: &mut Diagnostics,
+) -> Option<Module> {
+    let name = submodule.spec.module.value.as_str();
+    let slot = submodule.slot.value.as_str();
+    let span = submodule.spec.module.span;
+    let known = MODULES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, module)| *module);
+    if let Some(module) = known.filter(|module| allowed.contains(module)) {
+        leaf(&submodule.spec, out);
+        return Some(module);
+    }
+    let found = quoted(name);
+    let alias = ALIASES
+        .iter()
+        .find(|(alias, _)| *alias == name)
+        .map(|(_, module)| *module);
+    if let Some(reason) = known
+        .or(alias)
+        .filter(|module| !allowed.contains(module))
+        .and_then(why_not)
+    {
+        out.push(reason);
+        return None;
+    }
+    if let Some((_, remedy)) = LATER.iter().find(|(later, _)| *later == name) {
+        let message = format!("`{slot}: {found}` is not in this release");
+        out.push(
+            Diagnostic::error(
+                codes::MODULE_LATER,
+                message,
+                span,
+                "known, but not yet here",
+            )
+            .help(*remedy),
+        );
+        return None;
+    }
+    let names: Vec<&str> = allowed.iter().map(|module| module.name()).collect();
+    let choice = one_of(&names);
+    let (code, message, label) = match known {
+        Some(_) => (
+            codes::WRONG_MODULE_IN_SLOT,
+            format!("`{slot}` can't be filled with `{found}`"),
+            "not in this slot",
+        ),
+        None => (
+            codes::UNKNOWN_MODULE,
+            format!("there is no module `{found}`"),
+            "not known",
+        ),
+    };
+    let wrong = Diagnostic::error(code, message, span, label);
+    let ours = alias
+        .filter(|module| allowed.contains(module))
+        .map(Module::name);
+    out.push(match ours {
+        Some(ours) => wrong.help(format!("here it is called `{ours}`")),
+        None => match suggest(name, names.iter().copied()).filter(|_| known.is_none()) {
+            Some(near) => wrong.help(format!("did you mean `{near}`?")),
+            None => wrong.help(format!("fill it with {choice}")),
+        },
+    });
+    None
+}
+
+/// Modules in slots have no submodules of their own.
+fn leaf(spec: &ModuleSpec, out: &mut Diagnostics) {
+    if let Some(first) = spec.submodules.first() {
+        let message = format!("`{}` has no submodules", quoted(&spec.module.value));
+        let leaf = Diagnostic::error(
+            codes::SUBMODULES_OF_A_LEAF,
+            message,
+            first.slot.span,
+            "no such slot",
+        );
+        out.push(
+            leaf.and(spec.module.span, "this module is whole")
+                .help("remove `submodules` here"),
+        );
+    }
+}
+
+/// Reads a module that takes no parameters.
+pub(super) fn no_params(spec: &ModuleSpec, out: &mut Diagnostics) {
+    Table::params(spec, Place::Leaf).finish(out);
+}
+
+/// Reads the one parameter `bias`, false where it is not written.
+pub(super) fn bias(spec: &ModuleSpec, out: &mut Diagnostics) -> Option<bool> {
+    let mut table = Table::params(spec, Place::Leaf);
+    let bias = match table.take("bias") {
+        Some(field) => field.boolean(out),
+        None => Some(false),
+    };
+    table.finish(out);
+    bias
+}
+
+/// Refuses `bias` at a projection that has none in any checkpoint (B-06); absorption relies on it.
+pub(super) fn refuse_bias(table: &mut Table<'_>, slot: &str, out: &mut Diagnostics) {
+    if let Some(field) = table.take("bias").or_else(|| table.take("add_bias_linear")) {
+        let message = format!("`{slot}` has no bias");
+        let bias = Diagnostic::error(
+            codes::NO_BIAS_HERE,
+            message,
+            field.key.span,
+            "no checkpoint has one here",
+        );
+        out.push(bias.help("remove it; the down projections and `linear_proj` may have one"));
+    }
+}

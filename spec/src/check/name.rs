@@ -1,0 +1,224 @@
+//! The layer's name, which becomes the name of a Rust type.
+
+use super::codes;
+use super::value::quoted;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::span::Spanned;
+
+/// Longest name accepted, in bytes: kernels, files and types derive theirs from it.
+const LONGEST: usize = 64;
+
+/// Names that are in scope in every generated module, so that a layer called so would hide them: the prelude, and
+/// what generated code takes from the runtime.
+const RESERVED: &[&str] = &[
+    "AsMut",
+    "AsRef",
+    "Box",
+    "Clone",
+    "Copy",
+    "Debug",
+    "Default",
+    "DoubleEndedIterator",
+    "Drop",
+    "Eq",
+    "Err",
+    "ExactSizeIterator",
+    "Extend",
+    "Fn",
+    "FnMut",
+    "FnOnce",
+    "From",
+    "FromIterator",
+    "Hash",
+    "Into",
+    "IntoIterator",
+    "Iterator",
+    "None",
+    "Ok",
+    "Option",
+    "Ord",
+    "PartialEq",
+    "PartialOrd",
+    "Result",
+    "Self",
+    "Send",
+    "Sized",
+    "Some",
+    "String",
+    "Sync",
+    "ToOwned",
+    "ToString",
+    "TryFrom",
+    "TryInto",
+    "Unpin",
+    "Vec",
+    "Angles",
+    "Attended",
+    "B",
+    "Backend",
+    "Batch",
+    "Bf16",
+    "Cache",
+    "CacheElement",
+    "CacheLayout",
+    "Caches",
+    "ContextChunk",
+    "Contiguous",
+    "Cpu",
+    "CpuDevice",
+    "Decode",
+    "Describes",
+    "E",
+    "Element",
+    "Error",
+    "F16",
+    "Forward",
+    "Half",
+    "Heads",
+    "HeadsView",
+    "Interleaved",
+    "KvCache",
+    "LatentCache",
+    "LayerNorm",
+    "LayerNormLinear",
+    "Linear",
+    "Load",
+    "Mask",
+    "NaiveCache",
+    "NoProbe",
+    "Norm",
+    "Padding",
+    "Paged",
+    "PerHead",
+    "Prefill",
+    "Probe",
+    "Probed",
+    "RmsNorm",
+    "RopeKey",
+    "RopeLayout",
+    "Rotary",
+    "Rows",
+    "RowsView",
+    "Segments",
+    "Selected",
+    "Sequence",
+    "Tensor",
+    "TensorShape",
+    "Unrotated",
+    "Visibility",
+    "Weights",
+];
+
+/// The name, if it can be a type's.
+pub(super) fn check(name: &Spanned<String>, out: &mut Diagnostics) -> Option<String> {
+    let text = name.value.as_str();
+    if let Some(complaint) = complaint(text) {
+        let message = format!(
+            "`name` must be an upper camel case Rust identifier, found `{}`",
+            quoted(text)
+        );
+        let refused =
+            Diagnostic::error(codes::NAME_NOT_AN_IDENTIFIER, message, name.span, complaint);
+        out.push(match camel_case(text) {
+            Some(better) => refused.help(format!("call it `{better}`")),
+            None => {
+                refused.help("start with a capital letter and go on with ASCII letters and digits")
+            }
+        });
+        return None;
+    }
+    if RESERVED.contains(&text) {
+        let message = format!("`{text}` can't be the name of a layer");
+        let label = "generated code needs this name for something else";
+        let refused = Diagnostic::error(codes::NAME_RESERVED, message, name.span, label);
+        out.push(refused.help(format!("call it `{text}Attention`")));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// Why a text is no upper camel case identifier. Such an identifier is never a keyword but `Self`.
+fn complaint(text: &str) -> Option<String> {
+    let Some(first) = text.chars().next() else {
+        return Some("this is empty".to_owned());
+    };
+    if text.len() > LONGEST {
+        return Some(format!("longer than {LONGEST} characters"));
+    }
+    if let Some(bad) = text.chars().find(|c| !c.is_ascii_alphanumeric()) {
+        return Some(match bad {
+            '_' => "has an underscore".to_owned(),
+            _ => format!("`{}` can't stand in it", bad.escape_debug()),
+        });
+    }
+    (!first.is_ascii_uppercase()).then(|| "doesn't start with a capital letter".to_owned())
+}
+
+/// The name that the user may have meant: its words, each with a capital.
+fn camel_case(text: &str) -> Option<String> {
+    let mut better = String::new();
+    for part in text.split(|c: char| !c.is_ascii_alphanumeric()) {
+        let mut letters = part.chars();
+        better.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        better.push_str(letters.as_str());
+    }
+    (complaint(&better).is_none() && !RESERVED.contains(&better.as_str())).then_some(better)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &str) -> bool {
+        let mut out = Diagnostics::new();
+        let accepted = check(&Spanned::unplaced(name.to_owned()), &mut out);
+        assert_eq!(accepted.is_none(), out.has_errors());
+        accepted.is_none()
+    }
+
+    #[test]
+    fn identifiers_pass() {
+        for name in ["DeepSeekV3Attention", "A", "MLA", "V32", &"A".repeat(64)] {
+            assert!(!refused(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_gets_into_generated_text() {
+        let hostile = [
+            "",
+            "a",
+            "_A",
+            "1A",
+            "A_b",
+            "A B",
+            "A;",
+            "A{}",
+            "r#A",
+            "A\n",
+            "A\u{0}",
+            "Ä",
+            "Аttention",
+            "A\"",
+            "A/*",
+            "A::B",
+            "Self",
+            "Option",
+            "Rows",
+            &"A".repeat(65),
+        ];
+        for name in hostile {
+            assert!(refused(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_better_name_is_offered_where_there_is_one() {
+        assert_eq!(
+            camel_case("deepseek_v3 attention").as_deref(),
+            Some("DeepseekV3Attention")
+        );
+        assert_eq!(camel_case("self"), None);
+        assert_eq!(camel_case("::"), None);
+    }
+}
