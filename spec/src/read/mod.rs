@@ -47,3 +47,30 @@ pub(crate) const UNKNOWN_SPEC_KEY: Code = Code(15);
 pub(crate) const MISSING_MODULE: Code = Code(16);
 /// A submodule is neither a module's name nor a spec.
 pub(crate) const NOT_A_SUBMODULE: Code = Code(17);
+
+/// What a macro describes is not a struct with named fields.
+#[cfg(feature = "tokens")]
+pub(crate) const NOT_A_STRUCT: Code = Code(801);
+/// A described struct has type or lifetime parameters.
+#[cfg(feature = "tokens")]
+pub(crate) const GENERIC_STRUCT: Code = Code(802);
+/// An argument is neither `key = value` nor `key(...)`.
+#[cfg(feature = "tokens")]
+pub(crate) const ARGUMENT: Code = Code(803);
+/// A value is none of the language's.
+#[cfg(feature = "tokens")]
+pub(crate) const VALUE: Code = Code(804);
+/// `spec = "..."` stands beside something that describes a layer too.
+#[cfg(feature = "tokens")]
+pub(crate) const SPEC_ALONE: Code = Code(805);
+/// A field's type is not a module's name.
+#[cfg(feature = "tokens")]
+pub(crate) const FIELD_TYPE: Code = Code(806);
+/// An attribute that would be lost.
+#[cfg(feature = "tokens")]
+pub(crate) const LOST_ATTRIBUTE: Code = Code(807);
+/// A section is written where the struct already says it.
+#[cfg(feature = "tokens")]
+pub(crate) const MISPLACED: Code = Code(808);
+/// The file behind `spec = "..."` can't be read.
+pub const SPEC_FILE: Code = Code(809);
