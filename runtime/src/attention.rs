@@ -1,0 +1,109 @@
+//! Attention over whole sequences, in both forms. Softmax runs block by block: no matrix of queries by keys is ever stored.
+
+use crate::attended::Attended;
+use crate::backend::{Attention, Backend, Strided};
+use crate::error::{Error, Result, expect_count, product};
+use crate::heads::{Heads, HeadsView};
+use crate::rotary::{RopeKey, RopeLayout};
+use crate::rows::RowsView;
+use crate::segments::Segments;
+
+/// Expanded (MHA) form: `p = softmax(τ · (q_n·k_n + q_r·k_r))`, `o_h = Σ p · v_h`.
+///
+/// A head of `q` is `QK - R` position-free values, then `R` rotated ones. A head of `kv` is `QK - R` key values, then `V` values. `k_rope` is
+/// shared by the heads.
+///
+/// # Errors
+/// When the rows of `q` are not the segments' queries, or those of `kv` and `k_rope` not their keys, or `softmax_scale` is not finite.
+pub fn expanded<B, L, const H: usize, const QK: usize, const KV: usize, const R: usize, const V: usize>(
+    q: &Heads<B, H, QK>,
+    kv: &Heads<B, H, KV>,
+    k_rope: &RopeKey<B, L, R>,
+    segments: &Segments,
+    softmax_scale: f64,
+) -> Result<Attended<B, H, V>>
+where
+    B: Backend,
+    L: RopeLayout,
+{
+    const {
+        assert!(R <= QK, "the rotated part is wider than the query head");
+        assert!(KV == QK - R + V, "a head of keys and values is QK - R + V wide");
+    };
+    expect_count("rows of keys", kv.rows(), segments.keys())?;
+    expect_count("rows of rotated keys", k_rope.rows(), segments.keys())?;
+    let q_all = q.view().strided();
+    let kv_all = kv.view().strided();
+    let attention = Attention {
+        q: narrowed(q_all, 0, QK - R),
+        q_rope: narrowed(q_all, QK - R, R),
+        k: narrowed(kv_all, 0, QK - R),
+        k_rope: k_rope.view().strided(),
+        v: narrowed(kv_all, QK - R, V),
+        segments,
+        pages: None,
+        scale: checked_scale(softmax_scale)?,
+    };
+    attend(&q.device, q.rows(), &attention)
+}
+
+/// Absorbed (MQA) form: `p = softmax(τ · (q̃_h·ĉ + q_r·k_r))`, `z_h = Σ p · ĉ`, all heads sharing the latent ĉ as key and value.
+///
+/// # Errors
+/// As [`expanded`].
+pub fn absorbed<'a, B, L, const H: usize, const C: usize, const R: usize>(
+    q_latent: &Heads<B, H, C>,
+    q_rope: HeadsView<'_, B, H, R>,
+    latent: impl Into<RowsView<'a, B, C>>,
+    k_rope: &RopeKey<B, L, R>,
+    segments: &Segments,
+    softmax_scale: f64,
+) -> Result<Attended<B, H, C>>
+where
+    B: Backend + 'a,
+    L: RopeLayout,
+{
+    let latent = latent.into();
+    expect_count("rows of rotated queries", q_rope.rows(), q_latent.rows())?;
+    expect_count("rows of latents", latent.rows(), segments.keys())?;
+    expect_count("rows of rotated keys", k_rope.rows(), segments.keys())?;
+    let attention = Attention {
+        q: q_latent.view().strided(),
+        q_rope: q_rope.strided(),
+        k: latent.strided(),
+        k_rope: k_rope.view().strided(),
+        v: latent.strided(),
+        segments,
+        pages: None,
+        scale: checked_scale(softmax_scale)?,
+    };
+    attend(&q_latent.device, q_latent.rows(), &attention)
+}
+
+/// Runs attention and dresses its result.
+pub(crate) fn attend<B, E, const H: usize, const V: usize>(
+    device: &B::Device,
+    rows: usize,
+    attention: &Attention<'_, B, E>,
+) -> Result<Attended<B, H, V>>
+where
+    B: Backend,
+    E: crate::element::Scalar,
+{
+    expect_count("rows of queries", rows, attention.segments.queries())?;
+    product("attention's output", &[rows, H, V])?;
+    Ok(Attended::new(device, rows, B::attend(device, attention)?))
+}
+
+/// Values `offset .. offset + width` of every head.
+pub(crate) fn narrowed<B: Backend, S: crate::element::Scalar>(
+    all: Strided<'_, B, S>,
+    offset: usize,
+    width: usize,
+) -> Strided<'_, B, S> {
+    Strided { offset: all.offset + offset, width, ..all }
+}
+
+pub(crate) fn checked_scale(scale: f64) -> Result<f64> {
+    if scale.is_finite() { Ok(scale) } else { Err(Error::BadConstant(format!("the softmax scale is {scale}, wanted a finite number"))) }
+}

@@ -1,0 +1,224 @@
+//! What a device must be able to do. The typed tensors of this crate prove shapes and bounds and then call these primitives, which see
+//! device buffers, offsets and strides, never host slices.
+
+use std::fmt::Debug;
+
+pub use crate::batch::Pages;
+use crate::element::{Element, Scalar};
+use crate::error::Result;
+use crate::segments::Segments;
+
+/// The accumulation type of a backend: `f32`, or `f64` for `f64`.
+pub type Accum<B> = <<B as Backend>::Elem as Element>::Accum;
+
+/// A strided `[rows, heads, width]` window of a buffer; neighbours along `width` lie side by side. All strides count elements.
+#[derive(Debug)]
+pub struct Strided<'a, B: Backend, S: Scalar> {
+    /// Where the values live.
+    pub buffer: &'a B::Buffer<S>,
+    /// Index of the first value.
+    pub offset: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Values per row and head.
+    pub width: usize,
+    /// From one row to the next.
+    pub row_stride: usize,
+    /// From one head to the next; 0 where all heads share the values.
+    pub head_stride: usize,
+}
+
+impl<B: Backend, S: Scalar> Clone for Strided<'_, B, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<B: Backend, S: Scalar> Copy for Strided<'_, B, S> {}
+
+/// The per-head matrices `M_h [k, n]` of a product: strided windows of one weight.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadMatrices {
+    /// Index of `M_0[0, 0]`.
+    pub offset: usize,
+    /// From `M_h` to `M_{h+1}`.
+    pub head_stride: usize,
+    /// From `M_h[k, n]` to `M_h[k + 1, n]`.
+    pub k_stride: usize,
+    /// From `M_h[k, n]` to `M_h[k, n + 1]`.
+    pub n_stride: usize,
+    /// Columns, n.
+    pub columns: usize,
+}
+
+/// Cosines and sines of a batch, `[rows, pairs]`, and where pairs stand before and after.
+#[derive(Debug)]
+pub struct Rotation<'a, B: Backend> {
+    /// cos(θ) times the factor.
+    pub cos: &'a B::Buffer<Accum<B>>,
+    /// sin(θ) times the factor.
+    pub sin: &'a B::Buffer<Accum<B>>,
+    /// Pairs per row.
+    pub pairs: usize,
+    /// Read pairs as (i, i + pairs), not as (2i, 2i + 1).
+    pub half_in: bool,
+    /// Write pairs as (i, i + pairs), not as (2i, 2i + 1).
+    pub half_out: bool,
+}
+
+/// Softmax attention over segments: `softmax(scale · (q·k + q_rope·k_rope)) v`, keys and values in another number type perhaps.
+#[derive(Debug)]
+pub struct Attention<'a, B: Backend, E: Scalar> {
+    /// `[queries, H, A]`.
+    pub q: Strided<'a, B, B::Elem>,
+    /// `[queries, H, R]`, R perhaps 0.
+    pub q_rope: Strided<'a, B, B::Elem>,
+    /// `[keys, H, A]`; shared by the heads where its head stride is 0.
+    pub k: Strided<'a, B, E>,
+    /// `[keys, H, R]`, as `k`.
+    pub k_rope: Strided<'a, B, E>,
+    /// `[keys, H, V]`, as `k`.
+    pub v: Strided<'a, B, E>,
+    /// Which queries see which keys.
+    pub segments: &'a Segments,
+    /// Where keys lie in a cache, a list of blocks per segment; `None` where key `i` is row `i`.
+    pub pages: Option<&'a Pages>,
+    /// Multiplies the logits.
+    pub scale: f64,
+}
+
+/// The result of [`Attention`]: `out [rows, H, V]`, and per row and head the natural-log sum of exponentials and the largest scaled logit.
+#[derive(Debug)]
+pub struct AttentionParts<B: Backend> {
+    /// Normalised output; zeros where nothing is visible.
+    pub out: B::Buffer<B::Elem>,
+    /// Log-sum-exp; -∞ where nothing is visible.
+    pub lse: B::Buffer<Accum<B>>,
+    /// Largest scaled logit; -∞ where nothing is visible.
+    pub max_logit: B::Buffer<Accum<B>>,
+}
+
+/// [`AttentionParts`], borrowed.
+#[derive(Debug)]
+pub struct Parts<'a, B: Backend> {
+    /// Output.
+    pub out: &'a B::Buffer<B::Elem>,
+    /// Log-sum-exp.
+    pub lse: &'a B::Buffer<Accum<B>>,
+    /// Largest scaled logit.
+    pub max_logit: &'a B::Buffer<Accum<B>>,
+}
+
+/// [`AttentionParts`], borrowed to be changed.
+#[derive(Debug)]
+pub struct PartsMut<'a, B: Backend> {
+    /// Output.
+    pub out: &'a mut B::Buffer<B::Elem>,
+    /// Log-sum-exp.
+    pub lse: &'a mut B::Buffer<Accum<B>>,
+    /// Largest scaled logit.
+    pub max_logit: &'a mut B::Buffer<Accum<B>>,
+}
+
+/// A device and the number type it computes in.
+///
+/// Callers guarantee that every window lies inside its buffer and that counts agree; an implementation reports what the device itself
+/// refuses. Results of operations that return a buffer are contiguous, rows outermost.
+pub trait Backend: Sized + Debug + Send + Sync + 'static {
+    /// What tensors hold.
+    type Elem: Element;
+    /// A handle on the device.
+    type Device: Clone + Debug + Send + Sync + 'static;
+    /// Memory on the device.
+    type Buffer<S: Scalar>: Debug + Send + Sync;
+
+    /// Moves values to the device.
+    fn upload<S: Scalar>(device: &Self::Device, values: Vec<S>) -> Result<Self::Buffer<S>>;
+    /// `len` zeros.
+    fn zeros<S: Scalar>(device: &Self::Device, len: usize) -> Result<Self::Buffer<S>>;
+    /// Copies a buffer to the host.
+    fn download<S: Scalar>(device: &Self::Device, buffer: &Self::Buffer<S>) -> Result<Vec<S>>;
+
+    /// A contiguous copy of a window.
+    fn copy(device: &Self::Device, x: Strided<'_, Self, Self::Elem>) -> Result<Self::Buffer<Self::Elem>>;
+
+    /// `y = x Wᵀ + b`: x `[rows, in]` (one head), `weight` `[out, in]` contiguous, `bias` `[out]`; y `[rows, out]`.
+    fn linear(
+        device: &Self::Device,
+        x: Strided<'_, Self, Self::Elem>,
+        weight: &Self::Buffer<Self::Elem>,
+        bias: Option<&Self::Buffer<Self::Elem>>,
+        out: usize,
+    ) -> Result<Self::Buffer<Self::Elem>>;
+
+    /// `y[r, h, :] = x[r, h, :] M_h`.
+    fn head_product(
+        device: &Self::Device,
+        x: Strided<'_, Self, Self::Elem>,
+        weight: &Self::Buffer<Self::Elem>,
+        matrices: HeadMatrices,
+    ) -> Result<Self::Buffer<Self::Elem>>;
+
+    /// `y = γ · x / sqrt(mean(x²) + ε)` per row (one head).
+    fn rms_norm(
+        device: &Self::Device,
+        x: Strided<'_, Self, Self::Elem>,
+        gamma: &Self::Buffer<Self::Elem>,
+        eps: f64,
+    ) -> Result<Self::Buffer<Self::Elem>>;
+
+    /// `y = γ · (x − mean) / sqrt(var + ε) + β` per row (one head), var the biased variance.
+    fn layer_norm(
+        device: &Self::Device,
+        x: Strided<'_, Self, Self::Elem>,
+        gamma: &Self::Buffer<Self::Elem>,
+        beta: &Self::Buffer<Self::Elem>,
+        eps: f64,
+    ) -> Result<Self::Buffer<Self::Elem>>;
+
+    /// Rotates, in place, the last `2 · pairs` values of each head of a contiguous `[rows, heads, width]` buffer.
+    fn rotate(
+        device: &Self::Device,
+        x: &mut Self::Buffer<Self::Elem>,
+        heads: usize,
+        width: usize,
+        rotation: &Rotation<'_, Self>,
+    ) -> Result<()>;
+
+    /// Blockwise softmax attention.
+    fn attend<E: Scalar>(device: &Self::Device, attention: &Attention<'_, Self, E>) -> Result<AttentionParts<Self>>;
+
+    /// Merges `other` into `into` by log-sum-exp; `width` values per row and head. A pair with an LSE of -∞ changes nothing.
+    fn merge(device: &Self::Device, into: PartsMut<'_, Self>, other: Parts<'_, Self>, width: usize) -> Result<()>;
+
+    /// Copies row `i` of `x` (all heads, side by side) to `cache[slots[i] * stride + offset ..]`, converted to `E`; skips `None`.
+    /// Heads go `head_stride` apart.
+    fn scatter<E: Scalar>(
+        device: &Self::Device,
+        x: Strided<'_, Self, Self::Elem>,
+        cache: &mut Self::Buffer<E>,
+        slots: &[Option<usize>],
+        place: Place,
+    ) -> Result<()>;
+
+    /// Rows `cache[slots[i] * stride + offset ..][..width]` side by side, converted to the element type.
+    fn gather<E: Scalar>(
+        device: &Self::Device,
+        cache: &Self::Buffer<E>,
+        slots: &[usize],
+        place: Place,
+        width: usize,
+    ) -> Result<Self::Buffer<Self::Elem>>;
+}
+
+/// Where a part of a token's entry stands in a cache. All in elements.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// From one slot to the next.
+    pub stride: usize,
+    /// From the start of a slot to the part.
+    pub offset: usize,
+    /// From one head to the next within the part.
+    pub head_stride: usize,
+}

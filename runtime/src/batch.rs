@@ -1,0 +1,162 @@
+//! Ragged batches: how many tokens each request has in the cache, how many are new, and where its blocks lie.
+
+use crate::error::{Error, Result, expect_count};
+use crate::mask::Visibility;
+use crate::segments::{Segment, Segments};
+
+/// One request.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequence<'a> {
+    /// Tokens that the cache already holds.
+    pub cached: usize,
+    /// Tokens in this batch; 0 is allowed.
+    pub new: usize,
+    /// Ids of its cache blocks in order. Token `t` is in block `t / page`, at `t % page`. More than needed is fine.
+    pub blocks: &'a [u32],
+}
+
+/// Requests whose new tokens stand one after another in the input's rows.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub(crate) requests: Vec<Request>,
+    positions: Vec<u32>,
+    slots: Option<Vec<i64>>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) cached: usize,
+    pub(crate) new: usize,
+    /// First row of the request's new tokens.
+    pub(crate) row: usize,
+    pub(crate) blocks: Vec<u32>,
+}
+
+/// Where the tokens of each segment lie in a cache.
+#[derive(Debug, Clone)]
+pub struct Pages {
+    page: usize,
+    tables: Vec<Vec<u32>>,
+}
+
+impl Pages {
+    /// Tables of blocks of `page` slots each, one per segment.
+    pub(crate) fn new(page: usize, tables: Vec<Vec<u32>>) -> Self {
+        Self { page, tables }
+    }
+
+    /// Slots per block.
+    pub fn page(&self) -> usize {
+        self.page
+    }
+
+    /// The blocks of each segment, in the order of its tokens.
+    pub fn tables(&self) -> &[Vec<u32>] {
+        &self.tables
+    }
+
+    /// The slot of token `index` of a segment.
+    pub fn slot(&self, segment: usize, index: usize) -> usize {
+        self.tables[segment][index / self.page] as usize * self.page + index % self.page
+    }
+}
+
+impl Batch {
+    /// A batch of requests; positions continue from each request's cached tokens.
+    ///
+    /// # Errors
+    /// When a request's length does not fit in 32 bits.
+    pub fn new(sequences: &[Sequence<'_>]) -> Result<Self> {
+        let mut positions = Vec::new();
+        let mut requests = Vec::with_capacity(sequences.len());
+        for (i, sequence) in sequences.iter().enumerate() {
+            let end = sequence.cached.checked_add(sequence.new).and_then(|end| u32::try_from(end).ok());
+            let (Some(end), Ok(cached)) = (end, u32::try_from(sequence.cached)) else {
+                return Err(Error::BadBatch(format!(
+                    "request {i} has {} cached and {} new tokens, together at most {} are possible",
+                    sequence.cached,
+                    sequence.new,
+                    u32::MAX
+                )));
+            };
+            requests.push(Request {
+                cached: sequence.cached,
+                new: sequence.new,
+                row: positions.len(),
+                blocks: sequence.blocks.to_vec(),
+            });
+            positions.extend(cached..end);
+        }
+        Ok(Self { requests, positions, slots: None })
+    }
+
+    /// Other positions for the rope: one per new token.
+    ///
+    /// # Errors
+    /// When there is not one per new token.
+    pub fn with_positions(mut self, positions: Vec<u32>) -> Result<Self> {
+        expect_count("positions of a batch", positions.len(), self.tokens())?;
+        self.positions = positions;
+        Ok(self)
+    }
+
+    /// The cache slot (`block * page + offset`) that each new token is written to; -1: it is not written.
+    ///
+    /// # Errors
+    /// When there is not one per new token, or one is below -1.
+    pub fn with_slot_mapping(mut self, slots: Vec<i64>) -> Result<Self> {
+        expect_count("slots of a batch", slots.len(), self.tokens())?;
+        if let Some(slot) = slots.iter().find(|&&slot| slot < -1) {
+            return Err(Error::BadBatch(format!("slot {slot} is neither a slot nor -1")));
+        }
+        self.slots = Some(slots);
+        Ok(self)
+    }
+
+    /// New tokens of all requests: the rows of the input.
+    pub fn tokens(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// One position per new token.
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// Number of requests.
+    pub fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// The requests.
+    pub fn sequences(&self) -> impl Iterator<Item = Sequence<'_>> {
+        self.requests.iter().map(|request| Sequence { cached: request.cached, new: request.new, blocks: &request.blocks })
+    }
+
+    /// The new tokens of each request among themselves, causal.
+    pub fn segments(&self) -> Segments {
+        let list = self
+            .requests
+            .iter()
+            .filter(|request| request.new > 0)
+            .map(|request| Segment { queries: request.rows(), keys: request.rows() })
+            .collect();
+        Segments::new(list, Visibility::Causal, self.tokens(), self.tokens())
+    }
+
+    pub(crate) fn slot_mapping(&self) -> Option<&[i64]> {
+        self.slots.as_deref()
+    }
+}
+
+impl Request {
+    /// Rows of the new tokens.
+    pub(crate) fn rows(&self) -> std::ops::Range<usize> {
+        self.row..self.row + self.new
+    }
+
+    /// Tokens once the new ones are written.
+    pub(crate) fn total(&self) -> usize {
+        self.cached + self.new
+    }
+}

@@ -1,0 +1,63 @@
+//! Caches behind [`KvCache`].
+
+use super::latent::LatentCache;
+use super::layout::{CacheElement, CacheLayout};
+use super::naive::NaiveCache;
+use crate::backend::Backend;
+use crate::element::Scalar;
+use crate::error::{Result, product};
+use crate::layer::KvCache;
+use crate::rotary::RopeLayout;
+
+/// `len` equal values on the device.
+fn filled<B: Backend, E: Scalar>(device: &B::Device, what: &'static str, sizes: &[usize], value: f64) -> Result<B::Buffer<E>> {
+    B::upload(device, vec![E::from_f64(value); product(what, sizes)?])
+}
+
+impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize> KvCache<B>
+    for LatentCache<B, E, L, P, C, R>
+{
+    type Element = E;
+    const PAGE_SIZE: Option<usize> = P::PAGE;
+    const ELEMENTS_PER_TOKEN: usize = C + R;
+
+    fn with_blocks(device: &B::Device, blocks: usize, tokens_per_block: usize) -> Result<Self> {
+        Self::with_blocks(device, blocks, P::PAGE.unwrap_or(tokens_per_block))
+    }
+
+    fn fill(&mut self, value: f64) -> Result<()> {
+        self.entries = filled::<B, E>(&self.device, "a latent cache", &[self.geometry.slots(), C + R], value)?;
+        Ok(())
+    }
+
+    fn latent_rows(&self, blocks: &[u32], tokens: usize) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
+        let (latent, k_rope) = self.entries(blocks, tokens)?;
+        let widened = |values: Vec<B::Elem>| values.into_iter().map(Scalar::to_f64).collect();
+        Ok(Some((widened(latent.to_vec()?), widened(k_rope.to_vec()?))))
+    }
+}
+
+impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const H: usize, const QK: usize, const V: usize> KvCache<B>
+    for NaiveCache<B, E, L, P, H, QK, V>
+{
+    type Element = E;
+    const PAGE_SIZE: Option<usize> = P::PAGE;
+    const ELEMENTS_PER_TOKEN: usize = H * (QK + V);
+
+    fn with_blocks(device: &B::Device, blocks: usize, tokens_per_block: usize) -> Result<Self> {
+        Self::with_blocks(device, blocks, P::PAGE.unwrap_or(tokens_per_block))
+    }
+
+    fn fill(&mut self, value: f64) -> Result<()> {
+        let slots = self.geometry.slots();
+        let keys = filled::<B, E>(&self.device, "a cache of keys", &[slots, H, QK], value)?;
+        self.values = filled::<B, E>(&self.device, "a cache of values", &[slots, H, V], value)?;
+        self.keys = keys;
+        Ok(())
+    }
+
+    /// A naive cache holds no latents.
+    fn latent_rows(&self, _blocks: &[u32], _tokens: usize) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
+        Ok(None)
+    }
+}

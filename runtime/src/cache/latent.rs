@@ -1,0 +1,209 @@
+//! The latent cache: per token one normalised latent and one rotated key part, shared by all heads.
+
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::layout::{CacheElement, CacheLayout, Contiguous, Geometry, Paged};
+use crate::attended::Attended;
+use crate::attention;
+use crate::backend::{Attention, Backend, Place, Strided};
+use crate::batch::Batch;
+use crate::error::{Error, Result, expect_count, product};
+use crate::heads::{Heads, HeadsView};
+use crate::mask::Visibility;
+use crate::rotary::{RopeKey, RopeLayout};
+use crate::rows::{Rows, RowsView};
+use crate::segments::{Segment, Segments};
+
+/// `[slots, C + R]` entries ĉ ∥ k_r of type `E`, the key part in layout `L`.
+#[derive(Debug)]
+pub struct LatentCache<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize> {
+    pub(super) device: B::Device,
+    pub(super) entries: B::Buffer<E>,
+    pub(super) geometry: Geometry,
+    layout: PhantomData<(L, P)>,
+}
+
+/// Some already cached tokens of the batch's requests, and which new tokens see them.
+#[derive(Debug)]
+pub struct ContextChunk<B: Backend, L: RopeLayout, const C: usize, const R: usize> {
+    /// Latents, request after request.
+    pub latent: Rows<B, C>,
+    /// Their rotated key parts.
+    pub k_rope: RopeKey<B, L, R>,
+    /// Every new token of a request against the request's rows of this chunk; requests without rows here have no segment.
+    pub segments: Segments,
+}
+
+impl<B: Backend, E: CacheElement, L: RopeLayout, const C: usize, const R: usize> LatentCache<B, E, L, Contiguous, C, R> {
+    /// Room for `requests` requests of up to `tokens` tokens; request `i` of the cache is block `i`.
+    ///
+    /// # Errors
+    /// When that does not fit in memory.
+    pub fn contiguous(device: &B::Device, requests: usize, tokens: usize) -> Result<Self> {
+        Self::with_blocks(device, requests, tokens)
+    }
+}
+
+impl<B: Backend, E: CacheElement, L: RopeLayout, const PAGE: usize, const C: usize, const R: usize>
+    LatentCache<B, E, L, Paged<PAGE>, C, R>
+{
+    /// `pages` blocks of `PAGE` tokens.
+    ///
+    /// # Errors
+    /// When that does not fit in memory.
+    pub fn paged(device: &B::Device, pages: usize) -> Result<Self> {
+        const { assert!(PAGE > 0, "a page holds at least one token") };
+        Self::with_blocks(device, pages, PAGE)
+    }
+}
+
+impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize> LatentCache<B, E, L, P, C, R> {
+    const LATENT: Place = Place { stride: C + R, offset: 0, head_stride: C };
+    const ROPE: Place = Place { stride: C + R, offset: C, head_stride: R };
+
+    /// `blocks` blocks of `tokens` tokens, in either layout.
+    ///
+    /// # Errors
+    /// When the layout's page size is another, or that does not fit in memory.
+    pub fn with_blocks(device: &B::Device, blocks: usize, tokens: usize) -> Result<Self> {
+        let geometry = Geometry::new::<P>(blocks, tokens)?;
+        let entries = B::zeros(device, product("a latent cache", &[geometry.slots(), C + R])?)?;
+        Ok(Self { device: device.clone(), entries, geometry, layout: PhantomData })
+    }
+
+    /// Whether a batch with `rows` input rows can be written and attended to.
+    ///
+    /// # Errors
+    /// When `rows` is not the batch's tokens, a block id is out of range or named twice, a request lacks room, or a slot would be
+    /// written twice.
+    pub fn check(&self, batch: &Batch, rows: usize) -> Result<()> {
+        self.geometry.check(batch, rows)
+    }
+
+    /// Writes the new tokens' latents and rotated key parts. Everything is checked before anything is written.
+    ///
+    /// # Errors
+    /// As [`LatentCache::check`].
+    pub fn write<'a>(&mut self, batch: &Batch, latent: impl Into<RowsView<'a, B, C>>, k_rope: &RopeKey<B, L, R>) -> Result<()>
+    where
+        B: 'a,
+    {
+        let latent = latent.into();
+        expect_count("latents to be cached", latent.rows(), batch.tokens())?;
+        expect_count("rotated keys to be cached", k_rope.rows(), batch.tokens())?;
+        let slots = self.geometry.written(batch)?;
+        B::scatter(&self.device, latent.strided(), &mut self.entries, &slots, Self::LATENT)?;
+        B::scatter(&self.device, k_rope.view().strided(), &mut self.entries, &slots, Self::ROPE)
+    }
+
+    /// Absorbed attention of the new tokens, already written, over all tokens of their requests, causal.
+    ///
+    /// # Errors
+    /// As [`LatentCache::check`], and when `softmax_scale` is not finite.
+    pub fn attend<const H: usize>(
+        &self,
+        batch: &Batch,
+        q_latent: &Heads<B, H, C>,
+        q_rope: HeadsView<'_, B, H, R>,
+        softmax_scale: f64,
+    ) -> Result<Attended<B, H, C>> {
+        expect_count("rows of rotated queries", q_rope.rows(), q_latent.rows())?;
+        let (segments, pages) = self.geometry.reading(batch)?;
+        let entries = Strided {
+            buffer: &self.entries,
+            offset: 0,
+            rows: self.geometry.slots(),
+            heads: H,
+            width: C + R,
+            row_stride: C + R,
+            head_stride: 0,
+        };
+        let attention = Attention {
+            q: q_latent.view().strided(),
+            q_rope: q_rope.strided(),
+            k: attention::narrowed(entries, 0, C),
+            k_rope: attention::narrowed(entries, C, R),
+            v: attention::narrowed(entries, 0, C),
+            segments: &segments,
+            pages: Some(&pages),
+            scale: attention::checked_scale(softmax_scale)?,
+        };
+        attention::attend(&self.device, q_latent.rows(), &attention)
+    }
+
+    /// What the requests already have in the cache, `chunk_tokens` tokens at a time, for attention in the expanded form.
+    ///
+    /// The iterator yields an error, and then ends, when the batch does not fit the cache or `chunk_tokens` is 0.
+    pub fn context(&self, batch: &Batch, chunk_tokens: usize) -> impl Iterator<Item = Result<ContextChunk<B, L, C, R>>> {
+        let mut next = Cursor { request: 0, token: 0 };
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            if failed {
+                return None;
+            }
+            let chunk = self.chunk(batch, chunk_tokens, &mut next).transpose();
+            failed = matches!(chunk, Some(Err(_)));
+            chunk
+        })
+    }
+
+    /// The entries of a request's first `tokens` tokens, which lie in `blocks`.
+    ///
+    /// # Errors
+    /// When they cannot lie there.
+    pub fn entries(&self, blocks: &[u32], tokens: usize) -> Result<(Rows<B, C>, RopeKey<B, L, R>)> {
+        self.gather(&self.geometry.held(blocks, tokens)?)
+    }
+
+    fn gather(&self, slots: &[usize]) -> Result<(Rows<B, C>, RopeKey<B, L, R>)> {
+        let rows = slots.len();
+        let latent = B::gather(&self.device, &self.entries, slots, Self::LATENT, C)?;
+        let k_rope = B::gather(&self.device, &self.entries, slots, Self::ROPE, R)?;
+        let latent = Rows { device: self.device.clone(), buffer: latent, rows };
+        Ok((latent, RopeKey::tagged(Rows { device: self.device.clone(), buffer: k_rope, rows })))
+    }
+
+    fn chunk(&self, batch: &Batch, chunk_tokens: usize, next: &mut Cursor) -> Result<Option<ContextChunk<B, L, C, R>>> {
+        if chunk_tokens == 0 {
+            return Err(Error::BadConstant("a chunk of context has to hold at least one token".to_owned()));
+        }
+        let (mut list, mut slots) = (Vec::new(), Vec::new());
+        while let Some((i, tokens)) = next.take(batch, chunk_tokens - slots.len()) {
+            let request = &batch.requests[i];
+            let keys = slots.len()..slots.len() + tokens.len();
+            slots.extend(self.geometry.range(i, request, tokens)?);
+            list.push(Segment { queries: request.rows(), keys });
+        }
+        if list.is_empty() {
+            return Ok(None);
+        }
+        let (latent, k_rope) = self.gather(&slots)?;
+        let segments = Segments::new(list, Visibility::Full, batch.tokens(), slots.len());
+        Ok(Some(ContextChunk { latent, k_rope, segments }))
+    }
+}
+
+/// The first cached token that no chunk has had yet.
+struct Cursor {
+    request: usize,
+    token: usize,
+}
+
+impl Cursor {
+    /// The next cached tokens of one request, at most `room`. Requests without new tokens have nobody to see theirs.
+    fn take(&mut self, batch: &Batch, room: usize) -> Option<(usize, Range<usize>)> {
+        if room == 0 {
+            return None;
+        }
+        while let Some(request) = batch.requests.get(self.request) {
+            if request.new > 0 && self.token < request.cached {
+                let end = request.cached.min(self.token.saturating_add(room));
+                return Some((self.request, std::mem::replace(&mut self.token, end)..end));
+            }
+            *self = Self { request: self.request + 1, token: 0 };
+        }
+        None
+    }
+}

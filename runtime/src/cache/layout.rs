@@ -1,0 +1,158 @@
+//! How a cache's slots are divided, and what a batch may do with them.
+
+use half::{bf16, f16};
+
+use crate::batch::{Batch, Pages, Request};
+use crate::element::Scalar;
+use crate::error::{Error, Result, expect_count, product};
+use crate::mask::Visibility;
+use crate::segments::{Segment, Segments};
+
+/// What a cache can store.
+pub trait CacheElement: Scalar {}
+impl CacheElement for f32 {}
+impl CacheElement for f64 {}
+impl CacheElement for bf16 {}
+impl CacheElement for f16 {}
+
+/// How a cache's slots are divided into blocks.
+pub trait CacheLayout: std::fmt::Debug + Send + Sync + 'static {
+    /// Tokens per block; `None`: one block per request, as long as the cache was made.
+    const PAGE: Option<usize>;
+}
+
+/// One block per request. A batch names it as the request's only block.
+#[derive(Debug, Clone, Copy)]
+pub struct Contiguous;
+/// Blocks of `PAGE` tokens in any order.
+#[derive(Debug, Clone, Copy)]
+pub struct Paged<const PAGE: usize>;
+
+impl CacheLayout for Contiguous {
+    const PAGE: Option<usize> = None;
+}
+impl<const PAGE: usize> CacheLayout for Paged<PAGE> {
+    const PAGE: Option<usize> = Some(PAGE);
+}
+
+/// Blocks of equal size.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Geometry {
+    blocks: usize,
+    page: usize,
+    /// A request has one block only.
+    whole: bool,
+}
+
+impl Geometry {
+    /// `blocks` blocks of `page` tokens in layout `P`.
+    pub(super) fn new<P: CacheLayout>(blocks: usize, page: usize) -> Result<Self> {
+        if let Some(wanted) = P::PAGE {
+            expect_count("tokens per block of the cache", page, wanted)?;
+        }
+        if page == 0 && P::PAGE.is_some() {
+            return Err(Error::BadCache("a block has to hold at least one token".to_owned()));
+        }
+        product("the cache's slots", &[blocks, page])?;
+        Ok(Self { blocks, page, whole: P::PAGE.is_none() })
+    }
+
+    pub(super) fn slots(&self) -> usize {
+        self.blocks * self.page
+    }
+
+    /// Whether a batch of `rows` input rows fits: block ids, room, and slots written at most once.
+    pub(super) fn check(&self, batch: &Batch, rows: usize) -> Result<()> {
+        expect_count("input rows of a batch", rows, batch.tokens())?;
+        for (i, request) in batch.requests.iter().enumerate() {
+            self.table(i, request, request.total())?;
+        }
+        self.written(batch).map(drop)
+    }
+
+    /// The slots that the new tokens go to.
+    pub(super) fn written(&self, batch: &Batch) -> Result<Vec<Option<usize>>> {
+        let mut slots = Vec::with_capacity(batch.tokens());
+        if let Some(mapping) = batch.slot_mapping() {
+            for &slot in mapping {
+                let slot = usize::try_from(slot).ok();
+                if let Some(slot) = slot
+                    && slot >= self.slots()
+                {
+                    return Err(Error::BadBatch(format!("slot {slot} is beyond the cache's {} slots", self.slots())));
+                }
+                slots.push(slot);
+            }
+        } else {
+            for (i, request) in batch.requests.iter().enumerate() {
+                let table = self.table(i, request, request.total())?;
+                slots.extend((request.cached..request.total()).map(|token| Some(self.slot(table, token))));
+            }
+        }
+        let mut taken: Vec<usize> = slots.iter().flatten().copied().collect();
+        taken.sort_unstable();
+        if let Some(pair) = taken.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::BadBatch(format!("slot {} would be written twice", pair[0])));
+        }
+        Ok(slots)
+    }
+
+    /// The slots of the first `tokens` tokens that lie in `blocks`.
+    pub(super) fn held(&self, blocks: &[u32], tokens: usize) -> Result<Vec<usize>> {
+        let request = Request { cached: tokens, new: 0, row: 0, blocks: blocks.to_vec() };
+        let table = self.table(0, &request, tokens)?;
+        Ok((0..tokens).map(|token| self.slot(table, token)).collect())
+    }
+
+    /// The slots of tokens `range` of request `i`.
+    pub(super) fn range(&self, i: usize, request: &Request, range: std::ops::Range<usize>) -> Result<Vec<usize>> {
+        let table = self.table(i, request, range.end)?;
+        Ok(range.map(|token| self.slot(table, token)).collect())
+    }
+
+    /// Every request's new tokens against all its tokens, causal, and where those lie.
+    pub(super) fn reading(&self, batch: &Batch) -> Result<(Segments, Pages)> {
+        let (mut list, mut tables) = (Vec::new(), Vec::new());
+        for (i, request) in batch.requests.iter().enumerate().filter(|(_, request)| request.new > 0) {
+            tables.push(self.table(i, request, request.total())?.to_vec());
+            list.push(Segment { queries: request.rows(), keys: 0..request.total() });
+        }
+        let segments = Segments::new(list, Visibility::Causal, batch.tokens(), self.slots());
+        Ok((segments, Pages::new(self.page, tables)))
+    }
+
+    fn slot(&self, table: &[u32], token: usize) -> usize {
+        table[token / self.page] as usize * self.page + token % self.page
+    }
+
+    /// The blocks that hold the first `tokens` tokens of request `i`.
+    fn table<'a>(&self, i: usize, request: &'a Request, tokens: usize) -> Result<&'a [u32]> {
+        if self.whole && request.blocks.len() > 1 {
+            return Err(Error::BadBatch(format!(
+                "request {i} has {} blocks, but in a contiguous cache a request has one",
+                request.blocks.len()
+            )));
+        }
+        let needed = if tokens == 0 { 0 } else { tokens.div_ceil(self.page.max(1)) };
+        let table = match request.blocks.get(..needed) {
+            Some(table) if tokens == 0 || self.page > 0 => table,
+            _ => {
+                return Err(Error::BadBatch(format!(
+                    "request {i} needs room for {tokens} tokens, but its {} blocks of {} hold {}",
+                    request.blocks.len(),
+                    self.page,
+                    request.blocks.len().saturating_mul(self.page)
+                )));
+            }
+        };
+        if let Some(id) = table.iter().find(|&&id| id as usize >= self.blocks) {
+            return Err(Error::BadBatch(format!("request {i} names block {id}, but the cache has {} blocks", self.blocks)));
+        }
+        let mut ids = table.to_vec();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::BadBatch(format!("request {i} names block {} twice", pair[0])));
+        }
+        Ok(table)
+    }
+}

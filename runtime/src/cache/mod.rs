@@ -1,0 +1,10 @@
+//! Key-value caches: of latents, and of expanded keys and values; contiguous and paged.
+
+mod erased;
+mod latent;
+mod layout;
+mod naive;
+
+pub use latent::{ContextChunk, LatentCache};
+pub use layout::{CacheElement, CacheLayout, Contiguous, Paged};
+pub use naive::NaiveCache;

@@ -1,0 +1,116 @@
+//! Blocks of keys and values: read where they lie when that is possible, else gathered and converted into scratch.
+
+use super::{Cpu, CpuElement, part, same};
+use crate::backend::{Attention, Strided};
+use crate::element::{Element, Real, Scalar};
+
+/// Shorter runs of neighbouring slots are gathered: products over a few keys would not pay for their set-up.
+const SHORTEST_RUN: usize = 64;
+
+/// Rows of keys or values, `stride` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Lines<'a, A> {
+    pub(super) values: &'a [A],
+    pub(super) stride: usize,
+}
+
+/// Some keys, in two parts, and their values.
+pub(super) struct Block<'a, A> {
+    pub(super) k: Lines<'a, A>,
+    pub(super) k_rope: Lines<'a, A>,
+    pub(super) v: Lines<'a, A>,
+}
+
+/// Room for a gathered block.
+#[derive(Default)]
+pub(super) struct Scratch<A> {
+    k: Vec<A>,
+    k_rope: Vec<A>,
+    v: Vec<A>,
+}
+
+/// The keys of one segment as one head sees them.
+#[derive(Clone, Copy)]
+pub(super) struct Keys<'a, T: CpuElement, E: Scalar> {
+    attention: &'a Attention<'a, Cpu<T>, E>,
+    segment: usize,
+    head: usize,
+}
+
+impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
+    pub(super) fn new(attention: &'a Attention<'a, Cpu<T>, E>, segment: usize, head: usize) -> Self {
+        Self { attention, segment, head }
+    }
+
+    /// How many of the `wanted` keys from `start` on make one block.
+    pub(super) fn block_len(&self, start: usize, wanted: usize) -> usize {
+        if same::<E, T::Accum>(&[]).is_none() {
+            return wanted;
+        }
+        let run = self.run(start, wanted);
+        if run >= SHORTEST_RUN { run } else { wanted }
+    }
+
+    /// Keys `start .. start + len` of the segment.
+    pub(super) fn block<'s>(&self, start: usize, len: usize, scratch: &'s mut Scratch<T::Accum>) -> Block<'s, T::Accum>
+    where
+        'a: 's,
+    {
+        let Attention { k, k_rope, v, .. } = *self.attention;
+        // The absorbed form's values are its keys: gathered once
+        let values_are_keys = std::ptr::eq(k.buffer, v.buffer)
+            && (k.offset, k.width, k.row_stride, k.head_stride) == (v.offset, v.width, v.row_stride, v.head_stride);
+        let in_place = self.run(start, len) == len;
+        let k = self.lines(&k, start, len, in_place, &mut scratch.k);
+        let k_rope = self.lines(&k_rope, start, len, in_place, &mut scratch.k_rope);
+        let v = if values_are_keys { k } else { self.lines(&v, start, len, in_place, &mut scratch.v) };
+        Block { k, k_rope, v }
+    }
+
+    fn lines<'s>(
+        &self,
+        x: &Strided<'a, Cpu<T>, E>,
+        start: usize,
+        len: usize,
+        in_place: bool,
+        scratch: &'s mut Vec<T::Accum>,
+    ) -> Lines<'s, T::Accum>
+    where
+        'a: 's,
+    {
+        if x.width == 0 || len == 0 {
+            return Lines { values: &[], stride: 0 };
+        }
+        if in_place && let Some(all) = same::<E, T::Accum>(x.buffer) {
+            let first = x.offset + self.row(start) * x.row_stride + self.head * x.head_stride;
+            let values = &all[first..first + (len - 1) * x.row_stride + x.width];
+            return Lines { values, stride: x.row_stride };
+        }
+        scratch.clear();
+        for token in start..start + len {
+            scratch.extend(part(x, self.row(token), self.head).iter().map(|&value| <T as Element>::Accum::load(value)));
+        }
+        Lines { values: scratch, stride: x.width }
+    }
+
+    /// The row of the key tensor, or slot of the cache, of a token of the segment.
+    fn row(&self, token: usize) -> usize {
+        match self.attention.pages {
+            Some(pages) => pages.slot(self.segment, token),
+            None => self.attention.segments.list()[self.segment].keys.start + token,
+        }
+    }
+
+    /// How many of the `wanted` tokens from `start` on lie side by side.
+    fn run(&self, start: usize, wanted: usize) -> usize {
+        let Some(pages) = self.attention.pages else { return wanted };
+        let (page, table) = (pages.page(), &pages.tables()[self.segment]);
+        let mut block = start / page;
+        let mut run = page - start % page;
+        while run < wanted && table[block + 1] == table[block].wrapping_add(1) {
+            block += 1;
+            run += page;
+        }
+        run.min(wanted)
+    }
+}

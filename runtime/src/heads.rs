@@ -1,0 +1,118 @@
+//! `[rows, H, D]` tensors whose heads and head width are part of their type.
+
+use crate::backend::{Backend, Strided};
+use crate::error::Result;
+use crate::rows::Rows;
+
+/// An owned, contiguous `[rows, H, D]` tensor.
+#[derive(Debug)]
+pub struct Heads<B: Backend, const H: usize, const D: usize> {
+    pub(crate) device: B::Device,
+    pub(crate) buffer: B::Buffer<B::Elem>,
+    pub(crate) rows: usize,
+}
+
+/// A borrowed `[rows, H, D]` window: the same part of every head, perhaps.
+#[derive(Debug)]
+pub struct HeadsView<'a, B: Backend, const H: usize, const D: usize> {
+    pub(crate) device: &'a B::Device,
+    buffer: &'a B::Buffer<B::Elem>,
+    offset: usize,
+    rows: usize,
+    row_stride: usize,
+    head_stride: usize,
+}
+
+impl<B: Backend, const H: usize, const D: usize> Clone for HeadsView<'_, B, H, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<B: Backend, const H: usize, const D: usize> Copy for HeadsView<'_, B, H, D> {}
+
+impl<B: Backend, const H: usize, const D: usize> Heads<B, H, D> {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The whole tensor, borrowed.
+    pub fn view(&self) -> HeadsView<'_, B, H, D> {
+        HeadsView {
+            device: &self.device,
+            buffer: &self.buffer,
+            offset: 0,
+            rows: self.rows,
+            row_stride: H * D,
+            head_stride: D,
+        }
+    }
+
+    /// Values `OFFSET .. OFFSET + WIDTH` of every head. That they lie inside is proved by the compiler.
+    pub fn part<const OFFSET: usize, const WIDTH: usize>(&self) -> HeadsView<'_, B, H, WIDTH> {
+        self.view().part::<OFFSET, WIDTH>()
+    }
+
+    /// The same values as rows of all heads side by side. That `H * D == W` is proved by the compiler.
+    pub fn into_rows<const W: usize>(self) -> Rows<B, W> {
+        const { assert!(H * D == W, "heads times head width is not the row's width") };
+        Rows { device: self.device, buffer: self.buffer, rows: self.rows }
+    }
+
+    /// The values on the host: row by row, head by head.
+    ///
+    /// # Errors
+    /// When the device refuses the copy.
+    pub fn to_vec(&self) -> Result<Vec<B::Elem>> {
+        B::download(&self.device, &self.buffer)
+    }
+}
+
+impl<'a, B: Backend, const H: usize, const D: usize> HeadsView<'a, B, H, D> {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Values `OFFSET .. OFFSET + WIDTH` of every head. That they lie inside is proved by the compiler.
+    pub fn part<const OFFSET: usize, const WIDTH: usize>(&self) -> HeadsView<'a, B, H, WIDTH> {
+        const { assert!(OFFSET + WIDTH <= D, "part beyond the head's width") };
+        HeadsView {
+            device: self.device,
+            buffer: self.buffer,
+            offset: self.offset + OFFSET,
+            rows: self.rows,
+            row_stride: self.row_stride,
+            head_stride: self.head_stride,
+        }
+    }
+
+    /// A contiguous copy.
+    ///
+    /// # Errors
+    /// When the device refuses it.
+    pub fn to_heads(&self) -> Result<Heads<B, H, D>> {
+        let buffer = B::copy(self.device, self.strided())?;
+        Ok(Heads { device: self.device.clone(), buffer, rows: self.rows })
+    }
+
+    /// The values on the host: row by row, head by head.
+    ///
+    /// # Errors
+    /// When the device refuses the copy.
+    pub fn to_vec(&self) -> Result<Vec<B::Elem>> {
+        self.to_heads()?.to_vec()
+    }
+
+    pub(crate) fn strided(&self) -> Strided<'a, B, B::Elem> {
+        Strided {
+            buffer: self.buffer,
+            offset: self.offset,
+            rows: self.rows,
+            heads: H,
+            width: D,
+            row_stride: self.row_stride,
+            head_stride: self.head_stride,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `[rows, width]` tensors whose width is known at run time only: what code over many layers passes around.
+
+use crate::backend::Backend;
+use crate::error::{Error, Result, expect_count};
+
+/// An owned, contiguous `[rows, width]` tensor.
+#[derive(Debug)]
+pub struct Tensor<B: Backend> {
+    pub(crate) device: B::Device,
+    pub(crate) buffer: B::Buffer<B::Elem>,
+    pub(crate) rows: usize,
+    pub(crate) width: usize,
+}
+
+impl<B: Backend> Tensor<B> {
+    /// The tensor of these values, row by row.
+    ///
+    /// # Errors
+    /// When their number is not a multiple of `width`, or `width` is 0 and there are values.
+    pub fn from_vec(device: &B::Device, values: Vec<B::Elem>, width: usize) -> Result<Self> {
+        let rows = values.len().checked_div(width).unwrap_or(0);
+        if rows * width != values.len() {
+            return Err(Error::shape("a tensor's values", &[values.len()], &[rows, width]));
+        }
+        Ok(Self { device: device.clone(), buffer: B::upload(device, values)?, rows, width })
+    }
+
+    /// The values on the host, row by row.
+    ///
+    /// # Errors
+    /// When the device refuses the copy.
+    pub fn to_vec(&self) -> Result<Vec<B::Elem>> {
+        B::download(&self.device, &self.buffer)
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The device that holds it.
+    pub fn device(&self) -> &B::Device {
+        &self.device
+    }
+
+    /// A copy of its own.
+    ///
+    /// # Errors
+    /// When the device refuses it, or `width` is not the tensor's.
+    pub fn to_rows<const W: usize>(&self) -> Result<crate::Rows<B, W>> {
+        expect_count("columns of a tensor", self.width, W)?;
+        let whole = crate::backend::Strided {
+            buffer: &self.buffer,
+            offset: 0,
+            rows: self.rows,
+            heads: 1,
+            width: W,
+            row_stride: W,
+            head_stride: 0,
+        };
+        Ok(crate::Rows { device: self.device.clone(), buffer: B::copy(&self.device, whole)?, rows: self.rows })
+    }
+}
