@@ -181,7 +181,7 @@ pub struct Yarn {
     pub factor: f64,
     /// `L_0`, the context length of the original training.
     pub original_max_position_embeddings: u32,
-    /// Rotations over `L_0` above which a frequency is kept. Greater than `beta_slow`.
+    /// Rotations over `L_0` above which a frequency is kept. At least `beta_slow`.
     pub beta_fast: f64,
     /// Rotations over `L_0` below which a frequency is divided.
     pub beta_slow: f64,

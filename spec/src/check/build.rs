@@ -64,12 +64,41 @@ const DTYPES: Words<'static, DType> = Words {
         ("float64", "f64"),
         ("fp64", "f64"),
         ("double", "f64"),
-        ("f16", "bf16"),
-        ("fp16", "bf16"),
-        ("float16", "bf16"),
-        ("half", "bf16"),
     ],
-    later: None,
+    later: Some(&Later {
+        code: codes::DTYPE_LATER,
+        what: "a type of arithmetic",
+        words: &[
+            (
+                "f16",
+                "use `f32` or `bf16`; weights in f16 load into either, and a cache may be `latent_f16`",
+            ),
+            (
+                "fp16",
+                "use `f32` or `bf16`; weights in f16 load into either, and a cache may be `latent_f16`",
+            ),
+            (
+                "float16",
+                "use `f32` or `bf16`; weights in f16 load into either, and a cache may be `latent_f16`",
+            ),
+            (
+                "half",
+                "use `f32` or `bf16`; weights in f16 load into either, and a cache may be `latent_f16`",
+            ),
+            (
+                "fp8",
+                "use `f32` or `bf16`, or wait: quantised arithmetic is not in this release",
+            ),
+            (
+                "fp8_e4m3",
+                "use `f32` or `bf16`, or wait: quantised arithmetic is not in this release",
+            ),
+            (
+                "int8",
+                "use `f32` or `bf16`, or wait: quantised arithmetic is not in this release",
+            ),
+        ],
+    }),
 };
 
 type Format = (CacheKind, CacheDType);

@@ -59,3 +59,4 @@ pub(super) const NAIVE_CACHE_ABSORBED: Code = Code(606);
 pub(super) const CACHE_LAYOUT_WITHOUT_ROPE: Code = Code(607);
 pub(super) const TARGET_LATER: Code = Code(608);
 pub(super) const CACHE_WIDER_THAN_VALUES: Code = Code(609);
+pub(super) const DTYPE_LATER: Code = Code(610);

@@ -14,14 +14,14 @@ mod rope;
 mod slots;
 mod value;
 
-use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{Body, Document, ModuleSpec};
 use crate::layer::{AttnMask, Checked, Core, Dims, DownProjection, Layer, Norm, Query, Rope};
 use crate::span::{Span, Spanned};
 use foreign::Place;
 use value::Table;
 
-/// Checks a whole document and collects every diagnostic. The layer is there exactly when none is an error.
+/// Checks a whole document and collects every diagnostic, from top to bottom. The layer is there exactly when none is an error.
 pub fn check(document: &Document) -> (Option<Checked>, Diagnostics) {
     let mut out = Diagnostics::new();
     let name = name::check(&document.name, &mut out);
@@ -45,7 +45,17 @@ pub fn check(document: &Document) -> (Option<Checked>, Diagnostics) {
             build,
         })
     });
-    (checked.filter(|_| !out.has_errors()), out)
+    (checked.filter(|_| !out.has_errors()), in_reading_order(out))
+}
+
+/// From top to bottom: spans are numbered as they are read.
+fn in_reading_order(found: Diagnostics) -> Diagnostics {
+    let mut list: Vec<Diagnostic> = found.into_iter().collect();
+    list.sort_by_key(|diagnostic| diagnostic.primary.span);
+    let mut sorted = Diagnostics::new();
+    list.into_iter()
+        .for_each(|diagnostic| sorted.push(diagnostic));
+    sorted
 }
 
 /// What was found of a layer; a part is absent where it was refused.

@@ -419,9 +419,17 @@ pub(super) fn shown(node: &Node) -> String {
         NodeKind::Scalar(Scalar::Bool(value)) => format!("`{value}`"),
         NodeKind::Scalar(Scalar::Int(value)) => format!("`{value}`"),
         NodeKind::Scalar(Scalar::Float(value)) => format!("`{value:?}`"),
+        NodeKind::Scalar(Scalar::Str(text)) if looks_like_another_kind(text) => {
+            format!("`\"{}\"`", quoted(text))
+        }
         NodeKind::Scalar(Scalar::Str(text)) => format!("`{}`", quoted(text)),
         NodeKind::Seq(_) | NodeKind::Map(_) => node.kind_name().to_owned(),
     }
+}
+
+/// Whether a string needs its quotes in a message to be told from a number, a boolean or nothing.
+fn looks_like_another_kind(text: &str) -> bool {
+    text.parse::<f64>().is_ok() || ["", "true", "false", "null", "~"].contains(&text)
 }
 
 /// The user's word as it may stand between backticks: escaped, and cut where it is long.
