@@ -67,405 +67,121 @@ impl Foreign {
     }
 }
 
+#[rustfmt::skip] // a table: one option a line
 const ATTENTION: &[Foreign] = &[
     // other names of what the language has
-    renamed(
-        "num_heads",
-        "num_attention_heads",
-        "write `num_attention_heads`",
-    ),
-    renamed(
-        "num_query_heads",
-        "num_attention_heads",
-        "write `num_attention_heads`",
-    ),
-    renamed(
-        "base_num_query_heads",
-        "num_attention_heads",
-        "write `num_attention_heads`",
-    ),
+    renamed("num_heads", "num_attention_heads", "write `num_attention_heads`"),
+    renamed("num_query_heads", "num_attention_heads", "write `num_attention_heads`"),
+    renamed("base_num_query_heads", "num_attention_heads", "write `num_attention_heads`"),
     renamed("emb_dim", "hidden_size", "write `hidden_size`"),
     renamed("base_emb_dim", "hidden_size", "write `hidden_size`"),
-    renamed(
-        "qk_pos_emb_head_dim",
-        "qk_rope_head_dim",
-        "write `qk_rope_head_dim`: the rotated part of a head alone",
-    ),
+    renamed("qk_pos_emb_head_dim", "qk_rope_head_dim", "write `qk_rope_head_dim`: the rotated part of a head alone"),
     renamed("rope_theta", "rope", "write `theta` inside `rope`"),
     renamed("rotary_base", "rope", "write `theta` inside `rope`"),
     renamed("rope_max_timescale", "rope", "write `theta` inside `rope`"),
     renamed("rope_type", "rope", "write `type` inside `rope`"),
-    renamed(
-        "rope_scaling",
-        "rope",
-        "write the scaling's keys inside `rope`",
-    ),
+    renamed("rope_scaling", "rope", "write the scaling's keys inside `rope`"),
     renamed("rope_parameters", "rope", "write them inside `rope`"),
-    renamed(
-        "rope_interleave",
-        "rope",
-        "write `layout: interleaved` or `layout: half` inside `rope`",
-    ),
-    renamed(
-        "rotary_interleaved",
-        "rope",
-        "write `layout: interleaved` or `layout: half` inside `rope`",
-    ),
-    renamed(
-        "rotary_scaling_factor",
-        "rope",
-        "write `factor` inside `rope`",
-    ),
-    renamed(
-        "mscale",
-        "rope",
-        "write it inside `rope`, next to `type: yarn`",
-    ),
-    renamed(
-        "mscale_all_dim",
-        "rope",
-        "write it inside `rope`, next to `type: yarn`",
-    ),
-    renamed(
-        "beta_fast",
-        "rope",
-        "write it inside `rope`, next to `type: yarn`",
-    ),
-    renamed(
-        "beta_slow",
-        "rope",
-        "write it inside `rope`, next to `type: yarn`",
-    ),
-    renamed(
-        "original_max_position_embeddings",
-        "rope",
-        "write it inside `rope`, next to `type: yarn`",
-    ),
+    renamed("rope_interleave", "rope", "write `layout: interleaved` or `layout: half` inside `rope`"),
+    renamed("rotary_interleaved", "rope", "write `layout: interleaved` or `layout: half` inside `rope`"),
+    renamed("rotary_scaling_factor", "rope", "write `factor` inside `rope`"),
+    renamed("mscale", "rope", "write it inside `rope`, next to `type: yarn`"),
+    renamed("mscale_all_dim", "rope", "write it inside `rope`, next to `type: yarn`"),
+    renamed("beta_fast", "rope", "write it inside `rope`, next to `type: yarn`"),
+    renamed("beta_slow", "rope", "write it inside `rope`, next to `type: yarn`"),
+    renamed("original_max_position_embeddings", "rope", "write it inside `rope`, next to `type: yarn`"),
     renamed("attention_type", "attn_mask_type", "write `attn_mask_type`"),
-    refused(
-        "rms_norm_eps",
-        "write `eps` at each norm: checkpoints differ from their config here",
-    ),
-    refused(
-        "layernorm_epsilon",
-        "write `eps` at each norm: checkpoints differ from their config here",
-    ),
-    refused(
-        "normalization_layer_epsilon",
-        "write `eps` at each norm: checkpoints differ from their config here",
-    ),
-    refused(
-        "normalization",
-        "choose the norm in `q_layernorm` and `kv_layernorm`, or in a `LayerNormColumnParallelLinear`",
-    ),
-    refused(
-        "attention_bias",
-        "write `bias: true` at the down projections and at `linear_proj`, where checkpoints have one",
-    ),
-    refused(
-        "add_bias_linear",
-        "write `bias: true` at `linear_proj`, the only projection it reaches beside latent attention",
-    ),
-    refused(
-        "use_bias_in_projections",
-        "write `bias: true` at `linear_proj`, the only projection it reaches",
-    ),
-    refused(
-        "add_qkv_bias",
-        "write `bias: true` at the down projections; q, k and v themselves have none in latent attention",
-    ),
-    refused(
-        "mla_down_proj_fusion",
-        "fill the slot `linear_qkv_down_proj` instead of the two down projections",
-    ),
-    refused(
-        "cache_mla_latents",
-        "write `cache: { format: latent_bf16 }` in `build`",
-    ),
-    refused(
-        "mla_naive_kvcache",
-        "write `cache: { format: naive_bf16 }` in `build` for expanded keys and values",
-    ),
+    refused("rms_norm_eps", "write `eps` at each norm: checkpoints differ from their config here"),
+    refused("layernorm_epsilon", "write `eps` at each norm: checkpoints differ from their config here"),
+    refused("normalization_layer_epsilon", "write `eps` at each norm: checkpoints differ from their config here"),
+    refused("normalization", "choose the norm in `q_layernorm` and `kv_layernorm`, or in a `LayerNormColumnParallelLinear`"),
+    refused("attention_bias", "write `bias: true` at the down projections and at `linear_proj`, where checkpoints have one"),
+    refused("add_bias_linear", "write `bias: true` at `linear_proj`, the only projection it reaches beside latent attention"),
+    refused("use_bias_in_projections", "write `bias: true` at `linear_proj`, the only projection it reaches"),
+    refused("add_qkv_bias", "write `bias: true` at the down projections; q, k and v themselves have none in latent attention"),
+    refused("mla_down_proj_fusion", "fill the slot `linear_qkv_down_proj` instead of the two down projections"),
+    refused("cache_mla_latents", "write `cache: { format: latent_bf16 }` in `build`"),
+    refused("mla_naive_kvcache", "write `cache: { format: naive_bf16 }` in `build` for expanded keys and values"),
     // what follows from other keys and would contradict them
-    refused(
-        "num_query_groups",
-        "remove it: latent attention has no query groups, every head expands its own key",
-    ),
-    refused(
-        "num_key_value_heads",
-        "remove it: latent attention has no key-value heads of its own, the latent serves all heads",
-    ),
-    refused(
-        "num_kv_heads",
-        "remove it: latent attention has no key-value heads of its own, the latent serves all heads",
-    ),
-    refused(
-        "group_query_attention",
-        "remove it: latent attention can't be combined with grouped queries",
-    ),
-    refused(
-        "kv_channels",
-        "remove it: head dims are `qk_nope_head_dim`, `qk_rope_head_dim` and `v_head_dim`",
-    ),
-    refused(
-        "head_dim",
-        "remove it: head dims are `qk_nope_head_dim`, `qk_rope_head_dim` and `v_head_dim`",
-    ),
-    refused(
-        "qk_head_dim",
-        "write `qk_nope_head_dim`: other systems mean either that or the sum with `qk_rope_head_dim`",
-    ),
-    refused(
-        "softmax_scale",
-        "remove it: the scale follows from the head dims and from yarn's `mscale_all_dim`",
-    ),
-    refused(
-        "query_pre_attn_scalar",
-        "remove it: the scale follows from the head dims and from yarn's `mscale_all_dim`",
-    ),
-    refused(
-        "apply_query_key_layer_scaling",
-        "remove it: dividing logits by the layer's number never reaches latent attention",
-    ),
-    refused(
-        "use_mup",
-        "remove it: its softmax scale never reaches latent attention",
-    ),
-    refused(
-        "rotary_percent",
-        "remove it: `qk_rope_head_dim` alone says how much of a head is rotated",
-    ),
-    refused(
-        "partial_rotary_factor",
-        "remove it: `qk_rope_head_dim` alone says how much of a head is rotated",
-    ),
-    refused(
-        "qk_layernorm",
-        "fill the slots `q_layernorm` and `kv_layernorm`; a norm is there exactly if its slot says so",
-    ),
-    refused(
-        "use_qk_norm",
-        "fill the slots `q_layernorm` and `kv_layernorm`; a norm is there exactly if its slot says so",
-    ),
-    refused(
-        "qk_l2_norm",
-        "remove it: latent attention has no per-head norm of query and key",
-    ),
-    refused(
-        "fuse_qkv_rmsnorm",
-        "remove it: the two latent norms may differ in `eps`, so they are never merged",
-    ),
-    refused(
-        "fused_qkv",
-        "remove it: latent attention has no joint q, k and v projection; see `linear_qkv_down_proj`",
-    ),
-    refused(
-        "fused_single_qkv_rope",
-        "remove it: latent attention has no joint q, k and v projection",
-    ),
-    refused(
-        "share_kv_projections",
-        "remove it: keys and values already share `linear_kv_up_proj`",
-    ),
-    refused(
-        "use_sliced_mla_proj",
-        "remove it: slicing `linear_kv_up_proj` is the compiler's choice",
-    ),
-    refused(
-        "mla_qk_head_chunk_size",
-        "remove it: chunking over heads is the compiler's choice",
-    ),
-    refused(
-        "apply_rope_fusion",
-        "remove it: fusing rope is the compiler's choice",
-    ),
+    refused("num_query_groups", "remove it: latent attention has no query groups, every head expands its own key"),
+    refused("num_key_value_heads", "remove it: latent attention has no key-value heads of its own, the latent serves all heads"),
+    refused("num_kv_heads", "remove it: latent attention has no key-value heads of its own, the latent serves all heads"),
+    refused("group_query_attention", "remove it: latent attention can't be combined with grouped queries"),
+    refused("kv_channels", "remove it: head dims are `qk_nope_head_dim`, `qk_rope_head_dim` and `v_head_dim`"),
+    refused("head_dim", "remove it: head dims are `qk_nope_head_dim`, `qk_rope_head_dim` and `v_head_dim`"),
+    refused("qk_head_dim", "write `qk_nope_head_dim`: other systems mean either that or the sum with `qk_rope_head_dim`"),
+    refused("softmax_scale", "remove it: the scale follows from the head dims and from yarn's `mscale_all_dim`"),
+    refused("query_pre_attn_scalar", "remove it: the scale follows from the head dims and from yarn's `mscale_all_dim`"),
+    refused("apply_query_key_layer_scaling", "remove it: dividing logits by the layer's number never reaches latent attention"),
+    refused("use_mup", "remove it: its softmax scale never reaches latent attention"),
+    refused("rotary_percent", "remove it: `qk_rope_head_dim` alone says how much of a head is rotated"),
+    refused("partial_rotary_factor", "remove it: `qk_rope_head_dim` alone says how much of a head is rotated"),
+    refused("qk_layernorm", "fill the slots `q_layernorm` and `kv_layernorm`; a norm is there exactly if its slot says so"),
+    refused("use_qk_norm", "fill the slots `q_layernorm` and `kv_layernorm`; a norm is there exactly if its slot says so"),
+    refused("qk_l2_norm", "remove it: latent attention has no per-head norm of query and key"),
+    refused("fuse_qkv_rmsnorm", "remove it: the two latent norms may differ in `eps`, so they are never merged"),
+    refused("fused_qkv", "remove it: latent attention has no joint q, k and v projection; see `linear_qkv_down_proj`"),
+    refused("fused_single_qkv_rope", "remove it: latent attention has no joint q, k and v projection"),
+    refused("share_kv_projections", "remove it: keys and values already share `linear_kv_up_proj`"),
+    refused("use_sliced_mla_proj", "remove it: slicing `linear_kv_up_proj` is the compiler's choice"),
+    refused("mla_qk_head_chunk_size", "remove it: chunking over heads is the compiler's choice"),
+    refused("apply_rope_fusion", "remove it: fusing rope is the compiler's choice"),
     refused("rotary_emb", "remove it: frequencies follow from `rope`"),
-    refused(
-        "max_position_embeddings",
-        "remove it: positions are an input of the layer, and yarn has its own original length",
-    ),
-    refused(
-        "attention_softmax_in_fp32",
-        "remove it: softmax is always accumulated in f32 or wider",
-    ),
-    refused(
-        "float32_logits",
-        "remove it: softmax is always accumulated in f32 or wider",
-    ),
-    refused(
-        "float32_qk_product",
-        "remove it: logits are always accumulated in f32 or wider",
-    ),
-    refused(
-        "initializer_range",
-        "remove it: weights are loaded, not initialised",
-    ),
+    refused("max_position_embeddings", "remove it: positions are an input of the layer, and yarn has its own original length"),
+    refused("attention_softmax_in_fp32", "remove it: softmax is always accumulated in f32 or wider"),
+    refused("float32_logits", "remove it: softmax is always accumulated in f32 or wider"),
+    refused("float32_qk_product", "remove it: logits are always accumulated in f32 or wider"),
+    refused("initializer_range", "remove it: weights are loaded, not initialised"),
     // what changes the computation and is not in this release
-    refused(
-        "no_rope_freq",
-        "describe one layer per spec: a layer without rope has `rope: { type: none }`",
-    ),
-    refused(
-        "no_rope_layers",
-        "describe one layer per spec: a layer without rope has `rope: { type: none }`",
-    ),
+    refused("no_rope_freq", "describe one layer per spec: a layer without rope has `rope: { type: none }`"),
+    refused("no_rope_layers", "describe one layer per spec: a layer without rope has `rope: { type: none }`"),
     refused("is_nope_layer", "write `rope: { type: none }`"),
-    refused(
-        "window_size",
-        "remove it, or wait: sliding windows are not in this release",
-    ),
-    refused(
-        "sliding_window",
-        "remove it, or wait: sliding windows are not in this release",
-    ),
-    refused(
-        "sliding_window_size",
-        "remove it, or wait: sliding windows are not in this release",
-    ),
-    refused(
-        "window_attn_skip_freq",
-        "remove it, or wait: sliding windows are not in this release",
-    ),
-    refused(
-        "softmax_type",
-        "remove it if it is `vanilla`; attention sinks are not in this release",
-    ),
-    refused(
-        "attention_sink",
-        "remove it, or wait: attention sinks are not in this release",
-    ),
-    refused(
-        "attn_sink",
-        "remove it, or wait: attention sinks are not in this release",
-    ),
-    refused(
-        "attention_output_gate",
-        "remove it, or wait: output gates are not in this release",
-    ),
-    refused(
-        "attention_dropout",
-        "remove it if it is 0: there is no training phase in this release",
-    ),
-    refused(
-        "dropout_rate",
-        "remove it if it is 0: there is no training phase in this release",
-    ),
-    refused(
-        "attn_logits_soft_cap",
-        "remove it, or wait: soft caps are not in this release",
-    ),
-    refused(
-        "attn_logit_softcapping",
-        "remove it, or wait: soft caps are not in this release",
-    ),
-    refused(
-        "attention_bias_tensor",
-        "remove it: latent attention takes no additive bias on its logits",
-    ),
-    refused(
-        "alibi_slopes",
-        "remove it: latent attention takes no additive bias on its logits",
-    ),
-    refused(
-        "qk_clip",
-        "remove it, or wait: QK-clip belongs to training, which is not in this release",
-    ),
-    refused(
-        "qk_clip_threshold",
-        "remove it, or wait: QK-clip belongs to training, which is not in this release",
-    ),
-    refused(
-        "qk_clip_alpha",
-        "remove it, or wait: QK-clip belongs to training, which is not in this release",
-    ),
-    refused(
-        "use_qk_clip",
-        "remove it, or wait: QK-clip belongs to training, which is not in this release",
-    ),
-    refused(
-        "llama_4_scaling",
-        "remove it, or wait: scaling queries by position is not in this release",
-    ),
-    refused(
-        "llama_4_scaling_beta",
-        "remove it, or wait: scaling queries by position is not in this release",
-    ),
-    refused(
-        "temperature_tuning",
-        "remove it, or wait: scaling queries by position is not in this release",
-    ),
-    refused(
-        "mla_scale_q_lora",
-        "remove it, or wait: constant scales on the latents are not in this release",
-    ),
-    refused(
-        "mla_scale_kv_lora",
-        "remove it, or wait: constant scales on the latents are not in this release",
-    ),
-    refused(
-        "mrope_section",
-        "remove it, or wait: rope over several axes is not in this release",
-    ),
-    refused(
-        "layernorm_zero_centered_gamma",
-        "remove it, or wait: norm weights are taken as they are in this release",
-    ),
-    refused(
-        "gated_norm_rank",
-        "remove it, or wait: gated norms are not in this release",
-    ),
-    refused(
-        "index_topk",
-        "remove it, or wait: sparse attention is not in this release",
-    ),
-    refused(
-        "index_n_heads",
-        "remove it, or wait: sparse attention is not in this release",
-    ),
-    refused(
-        "index_head_dim",
-        "remove it, or wait: sparse attention is not in this release",
-    ),
-    refused(
-        "use_indexer",
-        "remove it, or wait: sparse attention is not in this release",
-    ),
-    refused(
-        "quantization_config",
-        "remove it, or wait: quantised weights are not in this release",
-    ),
+    refused("window_size", "remove it, or wait: sliding windows are not in this release"),
+    refused("sliding_window", "remove it, or wait: sliding windows are not in this release"),
+    refused("sliding_window_size", "remove it, or wait: sliding windows are not in this release"),
+    refused("window_attn_skip_freq", "remove it, or wait: sliding windows are not in this release"),
+    refused("softmax_type", "remove it if it is `vanilla`; attention sinks are not in this release"),
+    refused("attention_sink", "remove it, or wait: attention sinks are not in this release"),
+    refused("attn_sink", "remove it, or wait: attention sinks are not in this release"),
+    refused("attention_output_gate", "remove it, or wait: output gates are not in this release"),
+    refused("attention_dropout", "remove it if it is 0: there is no training phase in this release"),
+    refused("dropout_rate", "remove it if it is 0: there is no training phase in this release"),
+    refused("attn_logits_soft_cap", "remove it, or wait: soft caps are not in this release"),
+    refused("attn_logit_softcapping", "remove it, or wait: soft caps are not in this release"),
+    refused("attention_bias_tensor", "remove it: latent attention takes no additive bias on its logits"),
+    refused("alibi_slopes", "remove it: latent attention takes no additive bias on its logits"),
+    refused("qk_clip", "remove it, or wait: QK-clip belongs to training, which is not in this release"),
+    refused("qk_clip_threshold", "remove it, or wait: QK-clip belongs to training, which is not in this release"),
+    refused("qk_clip_alpha", "remove it, or wait: QK-clip belongs to training, which is not in this release"),
+    refused("use_qk_clip", "remove it, or wait: QK-clip belongs to training, which is not in this release"),
+    refused("llama_4_scaling", "remove it, or wait: scaling queries by position is not in this release"),
+    refused("llama_4_scaling_beta", "remove it, or wait: scaling queries by position is not in this release"),
+    refused("temperature_tuning", "remove it, or wait: scaling queries by position is not in this release"),
+    refused("mla_scale_q_lora", "remove it, or wait: constant scales on the latents are not in this release"),
+    refused("mla_scale_kv_lora", "remove it, or wait: constant scales on the latents are not in this release"),
+    refused("mrope_section", "remove it, or wait: rope over several axes is not in this release"),
+    refused("layernorm_zero_centered_gamma", "remove it, or wait: norm weights are taken as they are in this release"),
+    refused("gated_norm_rank", "remove it, or wait: gated norms are not in this release"),
+    refused("index_topk", "remove it, or wait: sparse attention is not in this release"),
+    refused("index_n_heads", "remove it, or wait: sparse attention is not in this release"),
+    refused("index_head_dim", "remove it, or wait: sparse attention is not in this release"),
+    refused("use_indexer", "remove it, or wait: sparse attention is not in this release"),
+    refused("quantization_config", "remove it, or wait: quantised weights are not in this release"),
     // what belongs to build
     refused("dtype", "write it in `build`: it says how, not what"),
-    refused(
-        "torch_dtype",
-        "write `dtype` in `build`: it says how, not what",
-    ),
-    refused(
-        "params_dtype",
-        "write `dtype` in `build`: it says how, not what",
-    ),
+    refused("torch_dtype", "write `dtype` in `build`: it says how, not what"),
+    refused("params_dtype", "write `dtype` in `build`: it says how, not what"),
     refused("block_size_tokens", "write `page_size` in `build.cache`"),
-    refused(
-        "attention_backend",
-        "remove it: the form of attention is planned; `form` in `build` forces it",
-    ),
+    refused("attention_backend", "remove it: the form of attention is planned; `form` in `build` forces it"),
     // what belongs to a whole model
     refused("num_layers", "remove it: a spec describes one layer"),
     refused("num_hidden_layers", "remove it: a spec describes one layer"),
-    refused(
-        "layer_number",
-        "remove it: a spec describes one layer, wherever it stands",
-    ),
-    refused(
-        "layer_idx",
-        "remove it: a spec describes one layer, wherever it stands",
-    ),
-    refused(
-        "kv_source_layers",
-        "remove it, or wait: sharing latents between layers is not in this release",
-    ),
+    refused("layer_number", "remove it: a spec describes one layer, wherever it stands"),
+    refused("layer_idx", "remove it: a spec describes one layer, wherever it stands"),
+    refused("kv_source_layers", "remove it, or wait: sharing latents between layers is not in this release"),
 ];
 
+#[rustfmt::skip] // a table: one option a line
 const LEAF: &[Foreign] = &[
     renamed("epsilon", "eps", "write `eps`"),
     renamed("variance_epsilon", "eps", "write `eps`"),
@@ -473,175 +189,60 @@ const LEAF: &[Foreign] = &[
     renamed("layernorm_epsilon", "eps", "write `eps`"),
     renamed("add_bias_linear", "bias", "write `bias`"),
     renamed("use_bias", "bias", "write `bias`"),
-    refused(
-        "softmax_scale",
-        "remove it: the scale follows from the head dims and from yarn's `mscale_all_dim`",
-    ),
-    refused(
-        "attention_dropout",
-        "remove it if it is 0: there is no training phase in this release",
-    ),
-    refused(
-        "softmax_type",
-        "remove it if it is `vanilla`; attention sinks are not in this release",
-    ),
-    refused(
-        "window_size",
-        "remove it, or wait: sliding windows are not in this release",
-    ),
-    refused(
-        "attn_mask_type",
-        "write it among the parameters of `MLASelfAttention`",
-    ),
-    refused(
-        "k_channels",
-        "remove it: head dims are `qk_nope_head_dim`, `qk_rope_head_dim` and `v_head_dim`",
-    ),
-    refused(
-        "v_channels",
-        "remove it: head dims are `qk_nope_head_dim`, `qk_rope_head_dim` and `v_head_dim`",
-    ),
-    refused(
-        "cp_comm_type",
-        "remove it, or wait: context parallelism is not in this release",
-    ),
-    refused(
-        "zero_centered_gamma",
-        "remove it, or wait: norm weights are taken as they are in this release",
-    ),
-    refused(
-        "hidden_size",
-        "remove it: sizes follow from the parameters of `MLASelfAttention`",
-    ),
-    refused(
-        "input_size",
-        "remove it: sizes follow from the parameters of `MLASelfAttention`",
-    ),
-    refused(
-        "output_size",
-        "remove it: sizes follow from the parameters of `MLASelfAttention`",
-    ),
-    refused(
-        "in_features",
-        "remove it: sizes follow from the parameters of `MLASelfAttention`",
-    ),
-    refused(
-        "out_features",
-        "remove it: sizes follow from the parameters of `MLASelfAttention`",
-    ),
-    refused(
-        "skip_bias_add",
-        "remove it: a bias is always added where it is",
-    ),
-    refused(
-        "parallel_mode",
-        "remove it: the slot says how a projection may be split",
-    ),
-    refused(
-        "gather_output",
-        "remove it: the slot says how a projection may be split",
-    ),
-    refused(
-        "init_method",
-        "remove it: weights are loaded, not initialised",
-    ),
+    refused("softmax_scale", "remove it: the scale follows from the head dims and from yarn's `mscale_all_dim`"),
+    refused("attention_dropout", "remove it if it is 0: there is no training phase in this release"),
+    refused("softmax_type", "remove it if it is `vanilla`; attention sinks are not in this release"),
+    refused("window_size", "remove it, or wait: sliding windows are not in this release"),
+    refused("attn_mask_type", "write it among the parameters of `MLASelfAttention`"),
+    refused("k_channels", "remove it: head dims are `qk_nope_head_dim`, `qk_rope_head_dim` and `v_head_dim`"),
+    refused("v_channels", "remove it: head dims are `qk_nope_head_dim`, `qk_rope_head_dim` and `v_head_dim`"),
+    refused("cp_comm_type", "remove it, or wait: context parallelism is not in this release"),
+    refused("zero_centered_gamma", "remove it, or wait: norm weights are taken as they are in this release"),
+    refused("hidden_size", "remove it: sizes follow from the parameters of `MLASelfAttention`"),
+    refused("input_size", "remove it: sizes follow from the parameters of `MLASelfAttention`"),
+    refused("output_size", "remove it: sizes follow from the parameters of `MLASelfAttention`"),
+    refused("in_features", "remove it: sizes follow from the parameters of `MLASelfAttention`"),
+    refused("out_features", "remove it: sizes follow from the parameters of `MLASelfAttention`"),
+    refused("skip_bias_add", "remove it: a bias is always added where it is"),
+    refused("parallel_mode", "remove it: the slot says how a projection may be split"),
+    refused("gather_output", "remove it: the slot says how a projection may be split"),
+    refused("init_method", "remove it: weights are loaded, not initialised"),
 ];
 
+#[rustfmt::skip] // a table: one option a line
 const ROPE: &[Foreign] = &[
     renamed("rope_type", "type", "write `type`"),
     renamed("rope_theta", "theta", "write `theta`"),
     renamed("base", "theta", "write `theta`"),
     renamed("rotary_base", "theta", "write `theta`"),
     renamed("rope_max_timescale", "theta", "write `theta`"),
-    renamed(
-        "rope_interleave",
-        "layout",
-        "write `layout: interleaved` or `layout: half`",
-    ),
-    renamed(
-        "rotary_interleaved",
-        "layout",
-        "write `layout: interleaved` or `layout: half`",
-    ),
-    renamed(
-        "interleaved",
-        "layout",
-        "write `layout: interleaved` or `layout: half`",
-    ),
-    renamed(
-        "is_neox_style",
-        "layout",
-        "write `layout: half` for true, `layout: interleaved` for false",
-    ),
+    renamed("rope_interleave", "layout", "write `layout: interleaved` or `layout: half`"),
+    renamed("rotary_interleaved", "layout", "write `layout: interleaved` or `layout: half`"),
+    renamed("interleaved", "layout", "write `layout: interleaved` or `layout: half`"),
+    renamed("is_neox_style", "layout", "write `layout: half` for true, `layout: interleaved` for false"),
     renamed("rope_factor", "factor", "write `factor`"),
     renamed("scaling_factor", "factor", "write `factor`"),
     renamed("rotary_scaling_factor", "factor", "write `factor`"),
-    renamed(
-        "attn_factor",
-        "attention_factor",
-        "write `attention_factor`",
-    ),
+    renamed("attn_factor", "attention_factor", "write `attention_factor`"),
     renamed("rope_truncate", "truncate", "write `truncate`"),
-    renamed(
-        "original_max_position",
-        "original_max_position_embeddings",
-        "write `original_max_position_embeddings`",
-    ),
-    refused(
-        "partial_rotary_factor",
-        "remove it: `qk_rope_head_dim` alone says how much of a head is rotated",
-    ),
-    refused(
-        "rotary_percent",
-        "remove it: `qk_rope_head_dim` alone says how much of a head is rotated",
-    ),
-    refused(
-        "rotary_dim",
-        "remove it: `qk_rope_head_dim` alone says how much of a head is rotated",
-    ),
-    refused(
-        "dim",
-        "remove it: `qk_rope_head_dim` alone says how much of a head is rotated",
-    ),
-    refused(
-        "max_position_embeddings",
-        "remove it: positions are an input of the layer",
-    ),
-    refused(
-        "rope_attention_scaling",
-        "write `mscale` and `mscale_all_dim`, which say what cos and sin are multiplied by",
-    ),
+    renamed("original_max_position", "original_max_position_embeddings", "write `original_max_position_embeddings`"),
+    refused("partial_rotary_factor", "remove it: `qk_rope_head_dim` alone says how much of a head is rotated"),
+    refused("rotary_percent", "remove it: `qk_rope_head_dim` alone says how much of a head is rotated"),
+    refused("rotary_dim", "remove it: `qk_rope_head_dim` alone says how much of a head is rotated"),
+    refused("dim", "remove it: `qk_rope_head_dim` alone says how much of a head is rotated"),
+    refused("max_position_embeddings", "remove it: positions are an input of the layer"),
+    refused("rope_attention_scaling", "write `mscale` and `mscale_all_dim`, which say what cos and sin are multiplied by"),
     refused("apply_scale", "write `attention_factor: 1.0` for false"),
-    refused(
-        "rope_pairwise",
-        "write `rope_layout` in `build.cache` for the order of cached keys",
-    ),
-    refused(
-        "llama_4_scaling_beta",
-        "remove it, or wait: scaling queries by position is not in this release",
-    ),
-    refused(
-        "mrope_section",
-        "remove it, or wait: rope over several axes is not in this release",
-    ),
-    refused(
-        "short_factor",
-        "remove it, or wait: longrope is not in this release",
-    ),
-    refused(
-        "long_factor",
-        "remove it, or wait: longrope is not in this release",
-    ),
-    refused(
-        "low_freq_factor",
-        "remove it, or wait: llama3 scaling is not in this release",
-    ),
-    refused(
-        "high_freq_factor",
-        "remove it, or wait: llama3 scaling is not in this release",
-    ),
+    refused("rope_pairwise", "write `rope_layout` in `build.cache` for the order of cached keys"),
+    refused("llama_4_scaling_beta", "remove it, or wait: scaling queries by position is not in this release"),
+    refused("mrope_section", "remove it, or wait: rope over several axes is not in this release"),
+    refused("short_factor", "remove it, or wait: longrope is not in this release"),
+    refused("long_factor", "remove it, or wait: longrope is not in this release"),
+    refused("low_freq_factor", "remove it, or wait: llama3 scaling is not in this release"),
+    refused("high_freq_factor", "remove it, or wait: llama3 scaling is not in this release"),
 ];
 
+#[rustfmt::skip] // a table: one option a line
 const BUILD: &[Foreign] = &[
     renamed("target", "targets", "write `targets: [cpu]`"),
     renamed("phase", "phases", "write `phases: [..]`"),
@@ -650,83 +251,25 @@ const BUILD: &[Foreign] = &[
     renamed("kv_cache_dtype", "cache", "write `cache: { format: .. }`"),
     renamed("block_size", "page_size", "write `page_size`"),
     renamed("block_size_tokens", "page_size", "write `page_size`"),
-    renamed(
-        "chunked_prefill",
-        "context_chunk",
-        "write `context_chunk`, in tokens",
-    ),
-    refused(
-        "absorb",
-        "write `form: mqa` for the absorbed form, `form: mha` for the expanded one",
-    ),
-    refused(
-        "cache_mla_latents",
-        "write `format: latent_bf16` in `cache`",
-    ),
+    renamed("chunked_prefill", "context_chunk", "write `context_chunk`, in tokens"),
+    refused("absorb", "write `form: mqa` for the absorbed form, `form: mha` for the expanded one"),
+    refused("cache_mla_latents", "write `format: latent_bf16` in `cache`"),
     refused("mla_naive_kvcache", "write `format: naive_bf16` in `cache`"),
-    refused(
-        "tensor_parallel",
-        "remove it, or wait: parallel layers are not in this release",
-    ),
-    refused(
-        "tensor_parallel_size",
-        "remove it, or wait: parallel layers are not in this release",
-    ),
-    refused(
-        "tensor_model_parallel_size",
-        "remove it, or wait: parallel layers are not in this release",
-    ),
-    refused(
-        "parallel",
-        "remove it, or wait: parallel layers are not in this release",
-    ),
-    refused(
-        "tp",
-        "remove it, or wait: parallel layers are not in this release",
-    ),
-    refused(
-        "cp",
-        "remove it, or wait: parallel layers are not in this release",
-    ),
-    refused(
-        "pp",
-        "remove it, or wait: parallel layers are not in this release",
-    ),
-    refused(
-        "context_parallel_size",
-        "remove it, or wait: parallel layers are not in this release",
-    ),
-    refused(
-        "recompute",
-        "remove it, or wait: recomputation belongs to training, which is not in this release",
-    ),
-    refused(
-        "recompute_granularity",
-        "remove it, or wait: recomputation belongs to training, which is not in this release",
-    ),
-    refused(
-        "recompute_modules",
-        "remove it, or wait: recomputation belongs to training, which is not in this release",
-    ),
-    refused(
-        "quantization",
-        "remove it, or wait: quantised weights are not in this release",
-    ),
-    refused(
-        "quant",
-        "remove it, or wait: quantised weights are not in this release",
-    ),
-    refused(
-        "kv_quant_dtype",
-        "remove it, or wait: quantised caches are not in this release",
-    ),
-    refused(
-        "attention_backend",
-        "remove it: the form of attention is planned; `form` forces it",
-    ),
+    refused("tensor_parallel", "remove it, or wait: parallel layers are not in this release"),
+    refused("tensor_parallel_size", "remove it, or wait: parallel layers are not in this release"),
+    refused("tensor_model_parallel_size", "remove it, or wait: parallel layers are not in this release"),
+    refused("parallel", "remove it, or wait: parallel layers are not in this release"),
+    refused("tp", "remove it, or wait: parallel layers are not in this release"),
+    refused("cp", "remove it, or wait: parallel layers are not in this release"),
+    refused("pp", "remove it, or wait: parallel layers are not in this release"),
+    refused("context_parallel_size", "remove it, or wait: parallel layers are not in this release"),
+    refused("recompute", "remove it, or wait: recomputation belongs to training, which is not in this release"),
+    refused("recompute_granularity", "remove it, or wait: recomputation belongs to training, which is not in this release"),
+    refused("recompute_modules", "remove it, or wait: recomputation belongs to training, which is not in this release"),
+    refused("quantization", "remove it, or wait: quantised weights are not in this release"),
+    refused("quant", "remove it, or wait: quantised weights are not in this release"),
+    refused("kv_quant_dtype", "remove it, or wait: quantised caches are not in this release"),
+    refused("attention_backend", "remove it: the form of attention is planned; `form` forces it"),
     refused("cuda_graph", "remove it: there is no CUDA in this release"),
-    refused(
-        "deterministic_mode",
-        "remove it: generated code is deterministic",
-    ),
+    refused("deterministic_mode", "remove it: generated code is deterministic"),
 ];

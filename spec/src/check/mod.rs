@@ -4,6 +4,7 @@
 //! later check complains about it again.
 
 mod build;
+mod cache;
 mod codes;
 mod foreign;
 mod modules;

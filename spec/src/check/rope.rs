@@ -127,7 +127,14 @@ pub(super) fn check(
             _ => None,
         };
     };
-    let mut table = Table::map("rope", field.value, field.key.span, Place::Rope, out)?;
+    let mut table = Table::map(
+        "rope",
+        Some("type"),
+        field.value,
+        field.key.span,
+        Place::Rope,
+        out,
+    )?;
     let kind = table
         .require("type")
         .and_then(|field| field.word(&KINDS, out));
@@ -165,11 +172,7 @@ pub(super) fn check(
 
 /// Keys of one type under another would be read by nobody (features 4.5, 6).
 fn refuse_keys_of_other_kinds(table: &mut Table<'_>, kind: Spanned<Kind>, out: &mut Diagnostics) {
-    let name = KINDS
-        .choices
-        .iter()
-        .find(|(_, choice)| *choice == kind.value)
-        .map_or("", |(name, _)| name);
+    let name = KINDS.name_of(kind.value);
     for (key, kinds, owner) in KEYS_BY_KIND {
         if kinds.contains(&kind.value) {
             continue;

@@ -75,16 +75,24 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// A value that must be a mapping, such as `rope`.
+    /// A value that must be a mapping, such as `rope`. A single word was mostly meant for its key `main`.
     pub(super) fn map(
         name: &str,
+        main: Option<&str>,
         node: &'a Node,
         anchor: Span,
         place: Place,
         out: &mut Diagnostics,
     ) -> Option<Self> {
         let NodeKind::Map(entries) = &node.kind else {
-            out.push(wrong_kind(name, "a mapping", node));
+            let wrong = wrong_kind(name, "a mapping", node);
+            out.push(match (&node.kind, main) {
+                (NodeKind::Scalar(Scalar::Str(word)), Some(main)) => wrong.help(format!(
+                    "write `{name}: {{ {main}: {}, .. }}`",
+                    quoted(word)
+                )),
+                _ => wrong,
+            });
             return None;
         };
         let items = entries
@@ -280,7 +288,7 @@ impl<'a> Field<'a> {
     }
 
     /// One of the words.
-    pub(super) fn word<T: Copy>(
+    pub(super) fn word<T: Copy + PartialEq>(
         &self,
         words: &Words<'_, T>,
         out: &mut Diagnostics,
@@ -343,14 +351,22 @@ impl<'a> Field<'a> {
     }
 }
 
-impl<T> Words<'_, T> {
+impl<T: Copy + PartialEq> Words<'_, T> {
+    /// The word for a value.
+    pub(super) fn name_of(&self, value: T) -> &'static str {
+        self.choices
+            .iter()
+            .find(|(_, choice)| *choice == value)
+            .map_or("", |(name, _)| name)
+    }
+
     fn names(&self) -> Vec<&'static str> {
         self.choices.iter().map(|(name, _)| *name).collect()
     }
 }
 
 /// One of the words, written as a string.
-fn word<T: Copy>(
+fn word<T: Copy + PartialEq>(
     name: &str,
     node: &Node,
     words: &Words<'_, T>,

@@ -1,0 +1,67 @@
+//! Rules of the `check` stage.
+
+mod build;
+mod params;
+mod rope;
+mod slots;
+
+use super::Rule;
+
+/// In the order of the codes.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    let tables = [params::RULES, slots::RULES, rope::RULES, build::RULES];
+    tables.into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::diagnostic::{Code, Diagnostics, Severity};
+    use crate::explain::{BASE, check::rules, whole};
+    use crate::span::Sources;
+
+    fn diagnostics(spec: &str) -> Diagnostics {
+        let mut sources = Sources::default();
+        let document =
+            crate::read::yaml(&mut sources, "example.yaml", spec).expect("an example reads");
+        let (checked, diagnostics) = crate::check(&document);
+        assert_eq!(checked.is_some(), !diagnostics.has_errors());
+        diagnostics
+    }
+
+    #[test]
+    fn the_base_is_valid() {
+        assert!(diagnostics(BASE).is_empty());
+    }
+
+    #[test]
+    fn each_wrong_example_breaks_its_rule_alone() {
+        for rule in rules() {
+            let codes: Vec<Code> = diagnostics(&whole(rule.wrong))
+                .iter()
+                .map(|found| found.code)
+                .collect();
+            assert!(
+                !codes.is_empty() && codes.iter().all(|code| *code == rule.code),
+                "{}: {codes:?}",
+                rule.code
+            );
+        }
+    }
+
+    #[test]
+    fn each_right_example_passes() {
+        for rule in rules() {
+            assert!(diagnostics(&whole(rule.right)).is_empty(), "{}", rule.code);
+        }
+    }
+
+    #[test]
+    fn warnings_say_so() {
+        for rule in rules() {
+            let warns = diagnostics(&whole(rule.wrong))
+                .iter()
+                .all(|found| found.severity == Severity::Warning);
+            assert_eq!(warns, rule.title.ends_with("(warning)"), "{}", rule.code);
+        }
+    }
+}
