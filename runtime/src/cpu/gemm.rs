@@ -90,11 +90,11 @@ mod tests {
         for (m, n, k) in [(1, 1, 1), (3, 5, 7), (16, 33, 64), (5, 1, 9), (1, 8, 3), (4, 4, 0), (0, 3, 2)] {
             let a: Vec<f64> = (0..m * k).map(|i| (i as f64 * 0.37).sin()).collect();
             let b: Vec<f64> = (0..k * n).map(|i| (i as f64 * 0.73).cos()).collect();
-            let wanted = naive(m, n, k, |i, j| a[i * k + j], |i, j| b[j * n + i]);
+            let wanted = naive(m, n, k, |i, j| a[i * k + j], |i, j| b[i * n + j]);
             let wanted: Vec<f64> = wanted.iter().map(|x| 1.0 + 2.0 * x).collect();
             let mut c = vec![1.0; m * n];
-            let transposed: Vec<f64> = (0..k * n).map(|i| b[(i % k.max(1)) * n + i / k.max(1)]).collect();
-            // `naive` read b as [n-major] through i, j swapped: give the product the same matrix, column-major
+            // The same right side, stored column by column
+            let transposed: Vec<f64> = (0..k * n).map(|i| b[(i % k) * n + i / k]).collect();
             let rhs = Matrix { values: &transposed, row_stride: 1, column_stride: k };
             let target = Target { values: &mut c, row_stride: n, column_stride: 1, accumulate: true };
             let lhs = Matrix { values: &a, row_stride: k, column_stride: 1 };
