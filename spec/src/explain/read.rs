@@ -215,6 +215,14 @@ pub const RULES: &[Rule] = &[
         wrong: "#[mla_layer(spec = \"missing.yaml\")]\nstruct SmallAttention;\n",
         right: "#[mla_layer(spec = \"spec/small.yaml\")]\nstruct SmallAttention;\n",
     },
+    Rule {
+        code: Code(810),
+        title: "struct and file name different layers",
+        rule: "The struct under `#[mla_layer(spec = \"path\")]` has the name that the file gives the layer.",
+        why: "One of the two names would be ignored otherwise, and the code, its errors and its documentation would disagree.",
+        wrong: "// small.yaml says `name: SmallAttention`\n#[mla_layer(spec = \"small.yaml\")]\nstruct TinyAttention;\n",
+        right: "// small.yaml says `name: SmallAttention`\n#[mla_layer(spec = \"small.yaml\")]\nstruct SmallAttention;\n",
+    },
 ];
 
 #[cfg(test)]

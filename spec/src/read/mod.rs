@@ -74,3 +74,5 @@ pub(crate) const LOST_ATTRIBUTE: Code = Code(807);
 pub(crate) const MISPLACED: Code = Code(808);
 /// The file behind `spec = "..."` can't be read.
 pub const SPEC_FILE: Code = Code(809);
+/// A spec file names another layer than the struct that is read from it.
+pub const OTHER_NAME: Code = Code(810);
