@@ -1,1 +1,19 @@
 //! Specs from other systems' configs.
+//!
+//! [`hf`] turns a Hugging Face `config.json` into a document of our language. It knows, family by family, what the
+//! modeling code does with each key, and says so: a comment behind every value that had to be inferred, a lint for
+//! every place where checkpoints, configs and code are known to disagree. A document that comes out of an importer has
+//! passed [`check`](crate::check()).
+
+mod assemble;
+mod codes;
+mod config;
+mod family;
+mod hf;
+mod json;
+mod keys;
+mod layers;
+mod lints;
+mod rope;
+
+pub use hf::{Imported, Options, hf};

@@ -1,0 +1,124 @@
+//! What is known to go wrong between configs, checkpoints and code, where this config shows it.
+
+use super::codes;
+use super::config::{Config, Given};
+use super::family::Family;
+use crate::diagnostic::Diagnostic;
+use crate::node::{NodeKind, Scalar};
+use crate::span::Spanned;
+
+/// The eps that every supported family's code gives its latent norms, whatever `rms_norm_eps` says.
+pub(super) const LATENT_EPS: f64 = 1e-6;
+
+/// The config's `rms_norm_eps` against the latent norms' own eps.
+pub(super) fn eps(config: &Config<'_>, family: &Family) {
+    let given = config.real("rms_norm_eps").value();
+    let (eps, span) = match given {
+        Some(given) => (given.value, given.span),
+        None => (family.defaults.rms_norm_eps, crate::span::Span::NONE),
+    };
+    if eps != LATENT_EPS {
+        config.report(
+            Diagnostic::warning(
+                codes::EPS_DIFFERS,
+                format!("the latent norms use eps 1e-6, not `rms_norm_eps` ({eps:e})"),
+                span,
+                "not the latent norms' eps",
+            )
+            .note("the modeling code builds `q_a_layernorm` and `kv_a_layernorm` with their class's default eps; some engines pass `rms_norm_eps` instead")
+            .help("change `eps` of `q_layernorm` and `kv_layernorm` only if the model was trained that way"),
+        );
+    }
+}
+
+/// `num_key_value_heads`, which has no meaning in MLA.
+pub(super) fn key_value_heads(config: &Config<'_>, heads: Spanned<u32>) {
+    if let Given::Value(given) = config.size("num_key_value_heads")
+        && given.value != heads.value
+    {
+        config.report(
+            Diagnostic::warning(
+                codes::KV_HEADS,
+                format!("`num_key_value_heads` is not read: all {} heads have their own keys and values", heads.value),
+                given.span,
+                "has no effect",
+            )
+            .and(heads.span, "the number of heads"),
+        );
+    }
+}
+
+/// `head_dim` and `qk_head_dim` against the head dims that count.
+pub(super) fn head_dims(config: &Config<'_>, nope: Spanned<u32>, rope: Spanned<u32>) {
+    let whole = u64::from(nope.value) + u64::from(rope.value);
+    if let Given::Value(given) = config.size("qk_head_dim")
+        && u64::from(given.value) != whole
+    {
+        config.report(
+            Diagnostic::error(
+                codes::CONTRADICTION,
+                format!("`qk_head_dim` is {}, but the parts add up to {whole}", given.value),
+                given.span,
+                "not the sum of the parts",
+            )
+            .and(nope.span, "this part")
+            .and(rope.span, "and this one")
+            .help("remove `qk_head_dim`; it is derived from `qk_nope_head_dim` and `qk_rope_head_dim`"),
+        );
+    }
+    if let Given::Value(given) = config.size("head_dim")
+        && given.value != rope.value
+        && u64::from(given.value) != whole
+    {
+        config.report(
+            Diagnostic::warning(
+                codes::HEAD_DIM_MISLEADS,
+                format!("`head_dim` ({}) is not read: a query head is {} + {} long", given.value, nope.value, rope.value),
+                given.span,
+                "has no effect",
+            )
+            .note("engines that derive the softmax scale or the rope table from `head_dim` go wrong here"),
+        );
+    }
+}
+
+/// Quantised checkpoints.
+pub(super) fn quantization(config: &Config<'_>) {
+    for key in ["quantization_config", "compression_config"] {
+        if let Some(entry) = config.entry(key)
+            && entry.value.kind != NodeKind::Scalar(Scalar::Null)
+        {
+            config.report(
+                Diagnostic::warning(
+                    codes::QUANTIZED,
+                    "the checkpoint is quantised: quantised tensors are refused at load",
+                    entry.key.span,
+                    "does not change the spec",
+                )
+                .note("this release has no dequantisation; weights stored as f32, bf16 or f16 load")
+                .help("load a checkpoint whose attention weights are not quantised"),
+            );
+        }
+    }
+}
+
+/// Sizes that the config leaves to its class.
+pub(super) fn absent_sizes(config: &Config<'_>, family: &Family, absent: &[&str]) {
+    if absent.is_empty() {
+        return;
+    }
+    let names: Vec<_> = absent.iter().map(|name| format!("`{name}`")).collect();
+    config.report(
+        Diagnostic::warning(
+            codes::SIZES_ABSENT,
+            format!(
+                "not in the config, so `{}`'s class defaults are taken: {}",
+                family.name(),
+                names.join(", ")
+            ),
+            crate::span::Span::NONE,
+            "",
+        )
+        .help("loading compares every shape, so a wrong guess can't go unnoticed"),
+    );
+}
