@@ -9,6 +9,7 @@ pub mod tokens;
 mod yaml;
 
 pub use document::document;
+pub(crate) use document::{SPEC_KEYS, TOP_LEVEL_KEYS};
 pub use yaml::yaml;
 
 use crate::diagnostic::Code;
