@@ -3,7 +3,7 @@
 use super::cache::Cache;
 use super::codes;
 use super::foreign::Place;
-use super::value::{Field, Later, Table, Words};
+use super::value::{Field, Later, Table, Words, listed, one_of};
 use crate::build::{Build, CacheKind, DType, Expect, Form, FormChoice, Phase, Target};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::layer::{AttnMask, Rope};
@@ -275,11 +275,11 @@ impl Phases {
             return false;
         }
         let names: Vec<&str> = phases.iter().map(|phase| PHASES.name_of(*phase)).collect();
-        let wanted = super::value::one_of(&names);
-        let message = format!(
-            "`{}` is read by {wanted} alone, which is not among the phases",
-            field.name()
-        );
+        let (key, readers) = (field.name(), listed(&names));
+        let message = match names.len() {
+            1 => format!("only {readers} reads `{key}`, and it is not among the phases"),
+            _ => format!("only {readers} read `{key}`, and they are not among the phases"),
+        };
         let unused = Diagnostic::error(
             codes::UNUSED_BUILD_KEY,
             message,
@@ -291,8 +291,8 @@ impl Phases {
             None => unused,
         };
         out.push(unused.help(format!(
-            "remove `{}`, or add {wanted} to `phases`",
-            field.name()
+            "remove `{key}`, or add {} to `phases`",
+            one_of(&names)
         )));
         true
     }

@@ -3,7 +3,7 @@
 use super::codes;
 use super::foreign::Place;
 use super::modules::{self, Module};
-use super::value::{Table, Words};
+use super::value::{Table, Words, shown};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{ModuleSpec, Submodule};
 use crate::layer::{Norm, NormKind, NormParams};
@@ -107,16 +107,7 @@ fn identity(spec: &ModuleSpec, out: &mut Diagnostics) {
 /// `eps`, which has no default: checkpoints and their configs disagree on it.
 fn eps(table: &mut Table<'_>, out: &mut Diagnostics) -> Option<f64> {
     let Some(field) = table.take("eps") else {
-        if ![
-            "epsilon",
-            "variance_epsilon",
-            "rms_norm_eps",
-            "layernorm_epsilon",
-        ]
-        .iter()
-        .any(|key| table.has(key))
-            && !table.is_misspelt("eps")
-        {
+        if !table.is_misspelt("eps") {
             let message = "this norm lacks `eps`";
             let missing = Diagnostic::error(
                 codes::MISSING_EPS,
@@ -137,8 +128,8 @@ fn eps(table: &mut Table<'_>, out: &mut Diagnostics) -> Option<f64> {
         return Some(eps.value);
     }
     let message = format!(
-        "`eps` must be greater than 0 and less than 0.1, found `{:?}`",
-        eps.value
+        "`eps` must be greater than 0 and less than 0.1, found {}",
+        shown(field.value)
     );
     let outside = Diagnostic::error(
         codes::EPS_OUT_OF_BOUNDS,

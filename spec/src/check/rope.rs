@@ -2,10 +2,9 @@
 
 use super::codes;
 use super::foreign::Place;
-use super::value::{Field, Later, Table, Words, quoted};
+use super::value::{Field, Later, Table, Words, shown};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::layer::{Rope, RopeLayout, RopeScaling, Rotary, Yarn, YarnMagnitude};
-use crate::node::{NodeKind, Scalar};
 use crate::span::{Span, Spanned};
 
 /// The layouts of a rope part, for `rope` and for the cache.
@@ -223,7 +222,7 @@ fn rotary(table: &mut Table<'_>, kind: Kind, out: &mut Diagnostics) -> Option<Ro
 }
 
 fn missing_layout(table: &Table<'_>, out: &mut Diagnostics) {
-    if table.is_misspelt("layout") || table.is_misspelt("rope_layout") {
+    if table.is_misspelt("layout") {
         return;
     }
     let message = "`rope` lacks `layout`";
@@ -390,9 +389,9 @@ fn bounded(
         return Some(value.value);
     }
     let message = format!(
-        "`{}` must be {wanted}, found `{}`",
+        "`{}` must be {wanted}, found {}",
         field.name(),
-        written(field, value.value)
+        shown(field.value)
     );
     let outside = Diagnostic::error(
         codes::ROPE_NUMBER_OUT_OF_BOUNDS,
@@ -402,11 +401,4 @@ fn bounded(
     );
     out.push(outside.help(format!("give a number {wanted}")));
     None
-}
-
-fn written(field: &Field<'_>, value: f64) -> String {
-    match &field.value.kind {
-        NodeKind::Scalar(Scalar::Int(value)) => quoted(&value.to_string()),
-        _ => format!("{value:?}"),
-    }
 }

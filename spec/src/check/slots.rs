@@ -383,7 +383,7 @@ impl<'a> Slots<'a> {
             out.push(
                 without
                     .and(self.spec.module.span, "has no `q_lora_rank`")
-                    .help("add `q_lora_rank` and the low-rank slots, or fill `linear_kv_down_proj` instead"),
+                    .help("add `q_lora_rank` and the low-rank slots, or fill `linear_q_proj` and `linear_kv_down_proj` instead"),
             );
         }
         let bias = down_projection(fused, out)?;

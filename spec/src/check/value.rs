@@ -144,12 +144,13 @@ impl<'a> Table<'a> {
     pub(super) fn is_misspelt(&self, key: &'static str) -> bool {
         self.items
             .iter()
-            .any(|(field, read)| !read && suggest(&field.key.value, [key]).is_some())
-    }
-
-    /// Whether there is such an entry, which stays unread.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.items.iter().any(|(field, _)| field.key.value == key)
+            .filter(|(_, read)| !read)
+            .any(
+                |(field, _)| match foreign::option(self.place, &field.key.value) {
+                    Some(option) => option.ours == Some(key),
+                    None => suggest(&field.key.value, [key]).is_some(),
+                },
+            )
     }
 
     /// Where a missing key is reported.
@@ -402,7 +403,7 @@ fn word<T: Copy + PartialEq>(
     out.push(
         match alias.or_else(|| suggest(text, names.iter().copied())) {
             Some(ours) => unknown.help(format!("did you mean `{ours}`?")),
-            None => unknown.help(format!("write {}", one_of(&names))),
+            None => unknown.help("write one of these words"),
         },
     );
     None
@@ -411,12 +412,11 @@ fn word<T: Copy + PartialEq>(
 /// A value that is not of the kind wanted.
 pub(super) fn wrong_kind(name: &str, wanted: &str, node: &Node) -> Diagnostic {
     let message = format!("`{name}` must be {wanted}, found {}", shown(node));
-    let wrong = Diagnostic::error(
-        codes::WRONG_KIND,
-        message,
-        node.span,
-        format!("this is {}", node.kind_name()),
-    );
+    let label = match &node.kind {
+        NodeKind::Scalar(Scalar::Float(_)) => "this has a fraction or an exponent".to_owned(),
+        _ => format!("this is {}", node.kind_name()),
+    };
+    let wrong = Diagnostic::error(codes::WRONG_KIND, message, node.span, label);
     match &node.kind {
         NodeKind::Scalar(Scalar::Str(text)) if text.parse::<f64>().is_ok_and(f64::is_finite) => {
             wrong.help("write the number without quotes")

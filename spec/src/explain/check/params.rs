@@ -106,12 +106,12 @@ params:
     },
     Rule {
         code: Code(108),
-        title: "an option of another system",
-        rule: "options of other systems that this language lacks are refused by name, each with what to \
-              write instead.",
-        why: "many of them are accepted beside latent attention elsewhere and then ignored \
-              (`softmax_scale`, `add_qkv_bias`, `no_rope_freq`), or mean two things (`qk_head_dim`, \
-              `rotary_percent`). Here an option changes the generated code or is an error.",
+        title: "an option of another system, of a later release or of another place",
+        rule: "options of other systems, options that this release lacks and keys of this language in the wrong mapping \
+               are refused by name, each with what to write instead.",
+        why: "many such options are accepted beside latent attention elsewhere and then ignored (`softmax_scale`, \
+              `add_qkv_bias`, `no_rope_freq`), or mean two things (`qk_head_dim`, `rotary_percent`). Here an option \
+              changes the generated code or is an error.",
         wrong: r"params:
   softmax_scale: 0.1
 ",
