@@ -33,6 +33,8 @@ impl<T> Given<T> {
 /// One JSON object of a config.
 pub(super) struct Config<'a> {
     entries: &'a [Entry],
+    /// Its opening bracket: where absent keys are missed.
+    pub(super) span: Span,
     asked: Vec<Cell<bool>>,
     /// Entries whose value was found wrong: said once, however often the key is read.
     wrong: Vec<Cell<bool>>,
@@ -41,10 +43,18 @@ pub(super) struct Config<'a> {
 
 impl<'a> Config<'a> {
     /// An object whose problems go to `diagnostics`.
-    pub(super) fn new(entries: &'a [Entry], diagnostics: &'a RefCell<Diagnostics>) -> Self {
+    pub(super) fn new(
+        entries: Spanned<&'a [Entry]>,
+        diagnostics: &'a RefCell<Diagnostics>,
+    ) -> Self {
+        let Spanned {
+            value: entries,
+            span,
+        } = entries;
         let unmarked = || entries.iter().map(|_| Cell::new(false)).collect();
         Self {
             entries,
+            span,
             asked: unmarked(),
             wrong: unmarked(),
             diagnostics,
@@ -52,13 +62,13 @@ impl<'a> Config<'a> {
     }
 
     /// An object inside this one.
-    pub(super) fn inner(&self, entries: &'a [Entry]) -> Config<'a> {
+    pub(super) fn inner(&self, entries: Spanned<&'a [Entry]>) -> Config<'a> {
         Config::new(entries, self.diagnostics)
     }
 
     /// The same object, with nothing asked for yet.
     pub(super) fn same(&self) -> Config<'a> {
-        Config::new(self.entries, self.diagnostics)
+        Config::new(Spanned::new(self.entries, self.span), self.diagnostics)
     }
 
     /// Reports a problem.

@@ -10,7 +10,7 @@ use crate::check::check;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::Document;
 use crate::node::{Node, NodeKind, Scalar};
-use crate::span::{Sources, Span, Spanned};
+use crate::span::{Sources, Spanned};
 use crate::write;
 
 /// How a config is imported.
@@ -112,7 +112,7 @@ fn import(root: &Node, options: &Options, diagnostics: &RefCell<Diagnostics>) ->
         ));
         return None;
     };
-    let outer = Config::new(entries, diagnostics);
+    let outer = Config::new(Spanned::new(entries, root.span), diagnostics);
     let found = find_language_model(&outer)?;
     let (config, family) = (&found.config, found.family);
     let mut comments = Comments::default();
@@ -181,12 +181,17 @@ fn inside_wrapper<'a>(
         let message =
             format!("`{wrapper}` needs `text_config`, an object that describes the language model");
         outer.report(
-            Diagnostic::error(codes::NO_FAMILY, message, Span::NONE, "")
-                .help("give the whole `config.json`"),
+            Diagnostic::error(
+                codes::NO_FAMILY,
+                message,
+                outer.span,
+                "`text_config` is not in here",
+            )
+            .help("give the whole `config.json`"),
         );
         return None;
     };
-    let config = outer.inner(text.value);
+    let config = outer.inner(text);
     let family = match config.word("model_type") {
         Given::Wrong => return None,
         Given::Value(given) => named_family(&config, given)?,
@@ -260,9 +265,14 @@ fn inferred_family(config: &Config<'_>) -> Option<&'static Family> {
         return Some(family);
     }
     config.report(
-        Diagnostic::error(codes::NO_FAMILY, "`model_type` is missing", Span::NONE, "")
-            .note("it says which modeling code the other keys are for")
-            .help(format!("supported families: {}", family::names())),
+        Diagnostic::error(
+            codes::NO_FAMILY,
+            "`model_type` is missing",
+            config.span,
+            "not in here",
+        )
+        .note("it says which modeling code the other keys are for")
+        .help(format!("supported families: {}", family::names())),
     );
     None
 }

@@ -3,6 +3,8 @@
 //! serde_json judges the text: what it accepts is JSON, no deeper than its recursion limit, with every number finite.
 //! The scanner below only finds out where each value stands, so it may rely on that.
 
+use std::collections::HashMap;
+
 use super::codes;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::node::{Entry, Node, NodeKind, Scalar};
@@ -99,6 +101,7 @@ impl Scanner<'_> {
 
     fn object(&mut self) -> NodeKind {
         let mut entries: Vec<Entry> = Vec::new();
+        let mut seen: HashMap<String, Span> = HashMap::new();
         self.at += 1;
         while self.another(b'}') {
             let start = self.at;
@@ -107,21 +110,21 @@ impl Scanner<'_> {
             self.skip_space();
             self.at += 1; // the colon
             let value = self.value();
-            match entries.iter().find(|entry| entry.key.value == key.value) {
+            match seen.get(&key.value) {
                 Some(first) => {
-                    let twice = Diagnostic::error(
-                        codes::DUPLICATE_KEY,
-                        format!("`{}` is given twice", key.value),
-                        key.span,
-                        "given again",
-                    );
+                    let message = format!("`{}` is given twice", key.value);
+                    let twice =
+                        Diagnostic::error(codes::DUPLICATE_KEY, message, key.span, "given again");
                     self.diagnostics.push(
                         twice
-                            .and(first.key.span, "first given here")
+                            .and(*first, "first given here")
                             .help("keep one of them"),
                     );
                 }
-                None => entries.push(Entry { key, value }),
+                None => {
+                    seen.insert(key.value.clone(), key.span);
+                    entries.push(Entry { key, value });
+                }
             }
         }
         NodeKind::Map(entries)
@@ -274,6 +277,15 @@ mod tests {
         }
         let deep = "[".repeat(100_000);
         assert!(parse(&mut Sources::default(), "t", &deep).is_err());
+    }
+
+    #[test]
+    fn a_large_object_takes_no_longer_per_key() {
+        let keys: Vec<_> = (0..200_000)
+            .map(|index| format!("\"k{index}\":0"))
+            .collect();
+        let text = format!("{{{}}}", keys.join(","));
+        assert!(parse(&mut Sources::default(), "t", &text).is_ok());
     }
 
     #[test]

@@ -78,7 +78,9 @@ fn count(config: &Config<'_>, family: &Family) -> Option<Count> {
     let main = match config.size("num_hidden_layers") {
         Given::Value(value) => value,
         Given::Wrong => return None,
-        Given::Absent | Given::Null(_) => Spanned::unplaced(family.defaults.num_hidden_layers),
+        Given::Absent | Given::Null(_) => {
+            Spanned::new(family.defaults.num_hidden_layers, config.span)
+        }
     };
     let predicting = ["num_nextn_predict_layers", "num_mtp_layers"]
         .into_iter()
@@ -99,7 +101,7 @@ fn kimi_linear_kinds(config: &Config<'_>, count: &Count) -> Option<Kinds> {
         Given::Absent | Given::Null(_) => {}
     }
     let linear = match linear {
-        Given::Value(entries) => config.inner(entries.value),
+        Given::Value(entries) => config.inner(entries),
         Given::Wrong => return None,
         Given::Absent | Given::Null(_) => return Some(Kinds::EveryFourth),
     };

@@ -15,7 +15,7 @@ pub(super) fn eps(config: &Config<'_>, family: &Family) {
     let given = config.real("rms_norm_eps").value();
     let (eps, span) = match given {
         Some(given) => (given.value, given.span),
-        None => (family.defaults.rms_norm_eps, crate::span::Span::NONE),
+        None => (family.defaults.rms_norm_eps, config.span),
     };
     if eps != LATENT_EPS {
         config.report(
@@ -116,8 +116,8 @@ pub(super) fn absent_sizes(config: &Config<'_>, family: &Family, absent: &[&str]
                 family.name(),
                 names.join(", ")
             ),
-            crate::span::Span::NONE,
-            "",
+            config.span,
+            "not in here",
         )
         .help("loading compares every shape, so a wrong guess can't go unnoticed"),
     );

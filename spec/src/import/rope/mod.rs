@@ -100,7 +100,8 @@ fn chosen_object<'a>(config: &Config<'a>) -> Option<Config<'a>> {
             .and(scaling.span, "read instead"),
         );
     }
-    Some(config.inner(scaling.or(parameters).map_or(&[], |entries| entries.value)))
+    let none = Spanned::new(&[][..], config.span);
+    Some(config.inner(scaling.or(parameters).unwrap_or(none)))
 }
 
 /// What an object under `key` holds, if it holds anything: `Some(None)` where it is absent, null or empty.
@@ -219,8 +220,8 @@ fn theta(config: &Config<'_>, rope: &Config<'_>, comments: &mut Comments) -> Spa
         Diagnostic::warning(
             codes::THETA_ABSENT,
             "`rope_theta` is absent: 10000 is taken, as the library does",
-            Span::NONE,
-            "",
+            config.span,
+            "not in here",
         )
         .help("compare with the checkpoint's model card"),
     );
@@ -282,7 +283,7 @@ fn layout(
                 family.name()
             );
             config.report(
-                Diagnostic::warning(codes::LAYOUT_ASSUMED, message, Span::NONE, "").help(
+                Diagnostic::warning(codes::LAYOUT_ASSUMED, message, config.span, "not in here").help(
                     "a checkpoint whose weights were reordered into halves needs `layout: half`",
                 ),
             );
