@@ -236,7 +236,7 @@ fn wrong_fields_are_all_reported() {
         codes(derive(
             "#[derive(Clone)] /** doc */ struct X { #[serde(skip)] h: Linear }"
         )),
-        []
+        [0; 0]
     );
 }
 

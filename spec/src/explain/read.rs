@@ -266,7 +266,7 @@ mod tests {
                 rule.code,
                 found_in_rust(rule.wrong)
             );
-            assert_eq!(found_in_rust(rule.right), [], "{}", rule.code);
+            assert_eq!(found_in_rust(rule.right), [0; 0], "{}", rule.code);
         }
     }
 
