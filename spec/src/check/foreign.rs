@@ -136,6 +136,20 @@ const ATTENTION: &[Foreign] = &[
     moved("beta_slow", "write it inside `rope`, next to `type: yarn`"),
     moved("original_max_position_embeddings", "write it inside `rope`, next to `type: yarn`"),
     renamed("attention_type", "attn_mask_type", "write `attn_mask_type`"),
+    renamed("n_heads", "num_attention_heads", "write `num_attention_heads`"),
+    renamed("n_embd", "hidden_size", "write `hidden_size`"),
+    renamed("dim", "hidden_size", "write `hidden_size`"),
+    renamed("causal", "attn_mask_type", "write `attn_mask_type: causal` or `attn_mask_type: no_mask`"),
+    renamed("is_causal", "attn_mask_type", "write `attn_mask_type: causal` or `attn_mask_type: no_mask`"),
+    renamed("rope_pairwise", "rope", "write `layout` inside `rope`, and `rope_layout` in `build.cache` for cached keys"),
+    renamed("rope_factor", "rope", "write `factor` inside `rope`"),
+    idle("rotary_pos_emb", "remove it: frequencies follow from `rope`"),
+    idle("flash_attention_version", "remove it: the form of attention is planned; `form` in `build` forces it"),
+    idle("batch_invariant_mode", "remove it: generated code is deterministic"),
+    idle("hidden_dropout", "remove it: what follows `linear_proj` stands behind the layer"),
+    later("delay_wgrad_compute", "remove it, or wait: training is not in this release"),
+    later("o_lora_rank", "remove it, or wait: a low-rank output projection is not in this release"),
+    later("experimental_attention_variant", "remove it, or wait: sparse attention is not in this release"),
     idle("rms_norm_eps", "write `eps` at each norm: checkpoints differ from their config here"),
     idle("layernorm_epsilon", "write `eps` at each norm: checkpoints differ from their config here"),
     idle("normalization_layer_epsilon", "write `eps` at each norm: checkpoints differ from their config here"),
@@ -279,6 +293,7 @@ const ROPE: &[Foreign] = &[
     renamed("rope_factor", "factor", "write `factor`"),
     renamed("scaling_factor", "factor", "write `factor`"),
     renamed("rotary_scaling_factor", "factor", "write `factor`"),
+    renamed("original_seq_len", "original_max_position_embeddings", "write `original_max_position_embeddings`"),
     renamed("attn_factor", "attention_factor", "write `attention_factor`"),
     renamed("rope_truncate", "truncate", "write `truncate`"),
     renamed("original_max_position", "original_max_position_embeddings", "write `original_max_position_embeddings`"),
@@ -324,8 +339,43 @@ const BUILD: &[Foreign] = &[
     later("recompute_modules", "remove it, or wait: recomputation belongs to training, which is not in this release"),
     later("quantization", "remove it, or wait: quantised weights are not in this release"),
     later("quant", "remove it, or wait: quantised weights are not in this release"),
+    later("kv_quant_axis", "remove it, or wait: quantised caches are not in this release"),
+    later("quantize_kvcache", "remove it, or wait: quantised caches are not in this release"),
     later("kv_quant_dtype", "remove it, or wait: quantised caches are not in this release"),
     idle("attention_backend", "remove it: the form of attention is planned; `form` forces it"),
     later("cuda_graph", "remove it: there is no CUDA in this release"),
     idle("deterministic_mode", "remove it: generated code is deterministic"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_key_stands_once_in_its_table() {
+        for table in [ATTENTION, LEAF, ROPE, BUILD] {
+            let keys: BTreeSet<&str> = table.iter().map(|option| option.key).collect();
+            assert_eq!(keys.len(), table.len());
+        }
+    }
+
+    #[test]
+    fn remedies_are_written_like_messages() {
+        for option in [ATTENTION, LEAF, ROPE, BUILD].into_iter().flatten() {
+            let remedy = option.remedy;
+            assert!(
+                !remedy.ends_with('.') && remedy.starts_with(char::is_lowercase),
+                "{remedy}"
+            );
+            assert_eq!(remedy.matches('`').count() % 2, 0, "{remedy}");
+            assert_eq!(
+                matches!(option.kind, Kind::Later),
+                remedy.contains("in this release"),
+                "{}",
+                option.key
+            );
+        }
+    }
+}

@@ -12,16 +12,17 @@ const LONGEST: usize = 64;
 /// what generated code takes from the runtime.
 #[rustfmt::skip] // a list of words
 const RESERVED: &[&str] = &[
-    "AsMut", "AsRef", "Box", "Clone", "Copy", "Debug", "Default", "DoubleEndedIterator", "Drop", "Eq", "Err",
-    "ExactSizeIterator", "Extend", "Fn", "FnMut", "FnOnce", "From", "FromIterator", "Hash", "Into",
-    "IntoIterator", "Iterator", "None", "Ok", "Option", "Ord", "PartialEq", "PartialOrd", "Result", "Self",
-    "Send", "Sized", "Some", "String", "Sync", "ToOwned", "ToString", "TryFrom", "TryInto", "Unpin", "Vec",
-    "Angles", "Attended", "B", "Backend", "Batch", "Bf16", "Cache", "CacheElement", "CacheLayout", "Caches",
-    "ContextChunk", "Contiguous", "Cpu", "CpuDevice", "Decode", "Describes", "E", "Element", "Error", "F16",
-    "Forward", "Half", "Heads", "HeadsView", "Interleaved", "KvCache", "LatentCache", "LayerNorm",
-    "LayerNormLinear", "Linear", "Load", "Mask", "NaiveCache", "NoProbe", "Norm", "Padding", "Paged", "PerHead",
-    "Prefill", "Probe", "Probed", "RmsNorm", "RopeKey", "RopeLayout", "Rotary", "Rows", "RowsView", "Segments",
-    "Selected", "Sequence", "Tensor", "TensorShape", "Unrotated", "Visibility", "Weights",
+    "Angles", "AsMut", "AsRef", "Attended", "B", "Backend", "Batch", "Bf16", "Box", "Cache", "CacheElement",
+    "CacheLayout", "Caches", "Clone", "ContextChunk", "Contiguous", "Copy", "Cpu", "CpuDevice", "CpuElement",
+    "Debug", "Decode", "Default", "Describes", "DoubleEndedIterator", "Drop", "E", "Element", "Eq", "Err",
+    "Error", "ExactSizeIterator", "Extend", "F16", "Fn", "FnMut", "FnOnce", "Forward", "From", "FromIterator",
+    "Half", "Hash", "Heads", "HeadsView", "Interleaved", "Into", "IntoIterator", "Iterator", "KvCache",
+    "LatentCache", "LayerNorm", "LayerNormLinear", "Linear", "Load", "Mask", "Mistake", "MlaLayer",
+    "NaiveCache", "NoProbe", "None", "Norm", "Ok", "Option", "Ord", "Padding", "Paged", "PartialEq",
+    "PartialOrd", "PerHead", "Prefill", "Probe", "Probed", "Real", "Result", "RmsNorm", "RopeKey", "RopeLayout",
+    "Rotary", "Rows", "RowsView", "Scalar", "Segment", "Segments", "Selected", "Self", "Send", "Sequence",
+    "Sized", "Some", "String", "Sync", "Tensor", "TensorShape", "ToOwned", "ToString", "TryFrom", "TryInto",
+    "Unpin", "Unrotated", "Vec", "Visibility", "WeightSet", "Weights",
 ];
 
 /// The name, if it can be a type's.

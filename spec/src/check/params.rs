@@ -11,8 +11,8 @@ use crate::span::{Span, Spanned};
 /// Largest single size. Checkpoints stay far below; it keeps every product within 64 bits.
 const LARGEST: u32 = 1 << 20;
 
-/// Largest number of rows of one matrix.
-const MOST_ROWS: u64 = 1 << 24;
+/// Largest width of all heads together, in elements per token.
+const WIDEST: u64 = 1 << 24;
 
 const MASKS: Words<'static, AttnMask> = Words {
     choices: &[
@@ -122,46 +122,46 @@ impl Sizes {
         }
     }
 
-    /// Refuses matrices of absurd height, so that no later product overflows. The down projections add up three
-    /// sizes of at most 2^20 each, which is always few enough.
+    /// Refuses layers of absurd width, so that no later product overflows. The down projections add up three sizes of
+    /// at most 2^20 each, which is always little enough.
     pub(super) fn check_products(&self, out: &mut Diagnostics) {
         let Some(heads) = self.num_attention_heads else {
             return;
         };
-        let per_head = [
-            (
-                "qk_nope_head_dim",
-                self.qk_nope_head_dim,
-                "qk_rope_head_dim",
-                self.qk_rope_head_dim,
-            ),
-            (
-                "qk_nope_head_dim",
-                self.qk_nope_head_dim,
-                "v_head_dim",
-                self.v_head_dim,
-            ),
-        ];
-        for (first_name, first, second_name, second) in per_head {
-            let (Some(first), Some(second)) = (first, second) else {
+        let (nope, rope) = (
+            ("qk_nope_head_dim", self.qk_nope_head_dim),
+            ("qk_rope_head_dim", self.qk_rope_head_dim),
+        );
+        let (value, latent) = (
+            ("v_head_dim", self.v_head_dim),
+            ("kv_lora_rank", self.kv_lora_rank),
+        );
+        for per_head in [&[nope, rope][..], &[nope, value], &[latent]] {
+            let sizes: Vec<(&str, Spanned<u32>)> = per_head
+                .iter()
+                .filter_map(|(name, size)| Some((*name, (*size)?)))
+                .collect();
+            let width: u64 = u64::from(heads.value)
+                * sizes
+                    .iter()
+                    .map(|(_, size)| u64::from(size.value))
+                    .sum::<u64>();
+            if width <= WIDEST || sizes.len() < per_head.len() {
                 continue;
-            };
-            let rows = u64::from(heads.value) * (u64::from(first.value) + u64::from(second.value));
-            if rows > MOST_ROWS {
-                let message = format!(
-                    "{} heads of `{first_name}` + `{second_name}` make {rows} rows",
-                    heads.value
-                );
-                let label = format!("at most {MOST_ROWS} rows fit one matrix");
-                let large = Diagnostic::error(codes::LAYER_TOO_LARGE, message, heads.span, label);
-                out.push(
-                    large
-                        .and(first.span, format!("`{first_name}`"))
-                        .and(second.span, format!("`{second_name}`"))
-                        .help("is a total given where a size per head is wanted?"),
-                );
-                return;
             }
+            let names: Vec<String> = sizes.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let message = format!(
+                "{} heads of {} make {width} elements per token",
+                heads.value,
+                names.join(" + ")
+            );
+            let label = format!("all heads may have {WIDEST} at most");
+            let large = Diagnostic::error(codes::LAYER_TOO_LARGE, message, heads.span, label);
+            let large = sizes.iter().fold(large, |large, (name, size)| {
+                large.and(size.span, format!("`{name}`"))
+            });
+            out.push(large.help("is a total given where a size per head is wanted?"));
+            return;
         }
     }
 

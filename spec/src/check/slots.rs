@@ -25,121 +25,36 @@ const SLOTS: [&str; 10] = [
 ];
 
 /// Other systems' slots and names of weights, with what to do.
+#[rustfmt::skip] // a table
 const FOREIGN: &[(&str, Option<&str>, &str)] = &[
-    (
-        "q_proj",
-        Some("linear_q_proj"),
-        "here it is called `linear_q_proj`",
-    ),
-    (
-        "query",
-        Some("linear_q_proj"),
-        "here it is called `linear_q_proj`",
-    ),
-    (
-        "q_a_proj",
-        Some("linear_q_down_proj"),
-        "here it is called `linear_q_down_proj`",
-    ),
-    (
-        "wq_a",
-        Some("linear_q_down_proj"),
-        "here it is called `linear_q_down_proj`",
-    ),
-    (
-        "q_a_layernorm",
-        Some("q_layernorm"),
-        "here it is called `q_layernorm`",
-    ),
-    (
-        "q_norm",
-        Some("q_layernorm"),
-        "here it is called `q_layernorm`",
-    ),
-    (
-        "q_b_proj",
-        Some("linear_q_up_proj"),
-        "here it is called `linear_q_up_proj`",
-    ),
-    (
-        "wq_b",
-        Some("linear_q_up_proj"),
-        "here it is called `linear_q_up_proj`",
-    ),
-    (
-        "kv_a_proj_with_mqa",
-        Some("linear_kv_down_proj"),
-        "here it is called `linear_kv_down_proj`",
-    ),
-    (
-        "wkv_a",
-        Some("linear_kv_down_proj"),
-        "here it is called `linear_kv_down_proj`",
-    ),
-    (
-        "fused_qkv_a_proj",
-        Some("linear_qkv_down_proj"),
-        "here it is called `linear_qkv_down_proj`",
-    ),
-    (
-        "kv_a_layernorm",
-        Some("kv_layernorm"),
-        "here it is called `kv_layernorm`",
-    ),
-    (
-        "kv_norm",
-        Some("kv_layernorm"),
-        "here it is called `kv_layernorm`",
-    ),
-    (
-        "kv_b_proj",
-        Some("linear_kv_up_proj"),
-        "here it is called `linear_kv_up_proj`",
-    ),
-    (
-        "wkv_b",
-        Some("linear_kv_up_proj"),
-        "here it is called `linear_kv_up_proj`",
-    ),
-    (
-        "o_proj",
-        Some("linear_proj"),
-        "here it is called `linear_proj`",
-    ),
-    (
-        "linear_qkv",
-        None,
-        "latent attention has no joint q, k and v projection; see `linear_qkv_down_proj`",
-    ),
-    (
-        "k_layernorm",
-        None,
-        "latent attention norms its latents, not the keys: see `kv_layernorm`",
-    ),
+    ("q_proj", Some("linear_q_proj"), "here it is called `linear_q_proj`"),
+    ("query", Some("linear_q_proj"), "here it is called `linear_q_proj`"),
+    ("q_a_proj", Some("linear_q_down_proj"), "here it is called `linear_q_down_proj`"),
+    ("wq_a", Some("linear_q_down_proj"), "here it is called `linear_q_down_proj`"),
+    ("q_a_layernorm", Some("q_layernorm"), "here it is called `q_layernorm`"),
+    ("q_norm", Some("q_layernorm"), "here it is called `q_layernorm`"),
+    ("q_b_proj", Some("linear_q_up_proj"), "here it is called `linear_q_up_proj`"),
+    ("wq_b", Some("linear_q_up_proj"), "here it is called `linear_q_up_proj`"),
+    ("kv_a_proj_with_mqa", Some("linear_kv_down_proj"), "here it is called `linear_kv_down_proj`"),
+    ("wkv_a", Some("linear_kv_down_proj"), "here it is called `linear_kv_down_proj`"),
+    ("fused_qkv_a_proj", Some("linear_qkv_down_proj"), "here it is called `linear_qkv_down_proj`"),
+    ("kv_a_layernorm", Some("kv_layernorm"), "here it is called `kv_layernorm`"),
+    ("kv_norm", Some("kv_layernorm"), "here it is called `kv_layernorm`"),
+    ("kv_b_proj", Some("linear_kv_up_proj"), "here it is called `linear_kv_up_proj`"),
+    ("wkv_b", Some("linear_kv_up_proj"), "here it is called `linear_kv_up_proj`"),
+    ("o_proj", Some("linear_proj"), "here it is called `linear_proj`"),
+    ("linear_qkv", None, "latent attention has no joint q, k and v projection; see `linear_qkv_down_proj`"),
+    ("k_layernorm", None, "latent attention norms its latents, not the keys: see `kv_layernorm`"),
 ];
 
 /// Slots that a later release will have.
+#[rustfmt::skip] // a table
 const LATER: &[(&str, &str)] = &[
-    (
-        "indexer",
-        "remove it, or wait: sparse attention is not in this release",
-    ),
-    (
-        "g_proj",
-        "remove it, or wait: output gates are not in this release",
-    ),
-    (
-        "linear_gate",
-        "remove it, or wait: output gates are not in this release",
-    ),
-    (
-        "linear_gate_proj",
-        "remove it, or wait: output gates are not in this release",
-    ),
-    (
-        "k_rope_layernorm",
-        "remove it, or wait: a norm of the shared rope key is not in this release",
-    ),
+    ("indexer", "remove it, or wait: sparse attention is not in this release"),
+    ("g_proj", "remove it, or wait: output gates are not in this release"),
+    ("linear_gate", "remove it, or wait: output gates are not in this release"),
+    ("linear_gate_proj", "remove it, or wait: output gates are not in this release"),
+    ("k_rope_layernorm", "remove it, or wait: a norm of the shared rope key is not in this release"),
 ];
 
 /// What the slots say about the layer; a part is absent where it was refused.

@@ -66,8 +66,7 @@ params:
     Rule {
         code: Code(105),
         title: "a layer too large",
-        rule: "heads times the size per head, of queries and of keys with values, must be at most \
-              16777216 rows.",
+        rule: "heads times the size per head, of queries, of keys with values and of latents, must be at most 16777216.",
         why: "each size is plausible by itself and the product is not: mostly a total such as \
               `num_attention_heads * head_dim` was given per head.",
         wrong: r"params:
