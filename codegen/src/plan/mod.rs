@@ -5,15 +5,16 @@
 //! then runs the passes of [`passes`]; emitters print the result and decide nothing.
 
 pub mod cost;
-pub mod interpret;
+mod formulas;
 mod lower;
+mod op;
 pub mod passes;
 mod print;
 
-use mla_spec::{AttnMask, Build, CacheKind, DType, Form, NormKind, Phase, RopeLayout};
+use mla_spec::{AttnMask, Build, CacheKind, Form, NormKind, Phase, RopeLayout};
 
-pub use lower::program;
-pub use passes::trace;
+pub use op::Role;
+pub use passes::{ProbeMode, program, program_with, trace};
 
 /// A whole layer, planned.
 #[derive(Debug, Clone, PartialEq)]
@@ -227,46 +228,125 @@ pub enum Op {
     /// cos and sin at the call's positions.
     Angles { out: ValueId },
     /// A linear module, or the linear inside a norm-linear where `part` says so.
-    Linear { x: ValueId, slot: &'static str, part: LinearPart, out: ValueId },
+    Linear {
+        x: ValueId,
+        slot: &'static str,
+        part: LinearPart,
+        out: ValueId,
+    },
     /// A norm module, or the norm inside a norm-linear.
-    Norm { x: ValueId, slot: &'static str, part: NormPart, out: ValueId },
+    Norm {
+        x: ValueId,
+        slot: &'static str,
+        part: NormPart,
+        out: ValueId,
+    },
     /// Borrowed columns.
-    Columns { x: ValueId, offset: Offset, width: Dim, out: ValueId },
+    Columns {
+        x: ValueId,
+        offset: Offset,
+        width: Dim,
+        out: ValueId,
+    },
     /// Rows seen as heads; consumes `x`.
-    IntoHeads { x: ValueId, heads: Dim, dim: Dim, out: ValueId },
+    IntoHeads {
+        x: ValueId,
+        heads: Dim,
+        dim: Dim,
+        out: ValueId,
+    },
     /// A borrowed part of every head.
-    HeadPart { x: ValueId, offset: Offset, width: Dim, out: ValueId },
+    HeadPart {
+        x: ValueId,
+        offset: Offset,
+        width: Dim,
+        out: ValueId,
+    },
     /// Rotates the last `d_r` of every head; consumes `x`.
-    RotateHeads { x: ValueId, angles: ValueId, out: ValueId },
+    RotateHeads {
+        x: ValueId,
+        angles: ValueId,
+        out: ValueId,
+    },
     /// Rotates the shared key.
-    RotateKey { x: ValueId, angles: ValueId, out: ValueId },
+    RotateKey {
+        x: ValueId,
+        angles: ValueId,
+        out: ValueId,
+    },
     /// A rope part that is never rotated (NoPE), or a missing one where `d_r = 0` (`x` is then the hidden state, for its row count).
-    UnrotatedKey { x: ValueId, absent: bool, out: ValueId },
+    UnrotatedKey {
+        x: ValueId,
+        absent: bool,
+        out: ValueId,
+    },
     /// Expanded attention over the call's own tokens.
-    AttendExpanded { q: ValueId, kv: ValueId, k_rope: ValueId, segments: ValueId, out: ValueId },
+    AttendExpanded {
+        q: ValueId,
+        kv: ValueId,
+        k_rope: ValueId,
+        segments: ValueId,
+        out: ValueId,
+    },
     /// Absorbed attention over the call's own tokens.
-    AttendAbsorbed { q_latent: ValueId, q_rope: ValueId, latent: ValueId, k_rope: ValueId, segments: ValueId, out: ValueId },
+    AttendAbsorbed {
+        q_latent: ValueId,
+        q_rope: ValueId,
+        latent: ValueId,
+        k_rope: ValueId,
+        segments: ValueId,
+        out: ValueId,
+    },
     /// Attention over what a latent cache held before the call: gathered and expanded `chunk` tokens at a time by `slot`, merged
     /// into `into` by log-sum-exp; `out` is the merged value.
-    MergeContext { q: ValueId, slot: &'static str, part: LinearPart, chunk: Dim, into: ValueId, out: ValueId },
+    MergeContext {
+        q: ValueId,
+        slot: &'static str,
+        part: LinearPart,
+        chunk: Dim,
+        into: ValueId,
+        out: ValueId,
+    },
     /// Appends the call's tokens to a latent cache.
     WriteLatent { latent: ValueId, k_rope: ValueId },
     /// Appends the call's tokens to a naive cache.
     WriteNaive { kv: ValueId, k_rope: ValueId },
     /// Absorbed attention over a latent cache, the call's tokens included.
-    AttendLatentCache { q_latent: ValueId, q_rope: ValueId, out: ValueId },
+    AttendLatentCache {
+        q_latent: ValueId,
+        q_rope: ValueId,
+        out: ValueId,
+    },
     /// Attention over a naive cache, the call's tokens included.
     AttendNaiveCache { q: ValueId, out: ValueId },
     /// `q̃_h = W_UK,hᵀ q_n,h`, with the up projection in `slot`.
-    AbsorbQueries { q_nope: ValueId, slot: &'static str, part: LinearPart, out: ValueId },
+    AbsorbQueries {
+        q_nope: ValueId,
+        slot: &'static str,
+        part: LinearPart,
+        out: ValueId,
+    },
     /// `o_h = W_UV,h z_h`, with the up projection in `slot`; consumes the attended latent.
-    AbsorbValues { z: ValueId, slot: &'static str, part: LinearPart, out: ValueId },
+    AbsorbValues {
+        z: ValueId,
+        slot: &'static str,
+        part: LinearPart,
+        out: ValueId,
+    },
     /// The output of an attention, without its log-sum-exp; consumes `x`.
     AttendedOut { x: ValueId, out: ValueId },
     /// Heads seen as rows; consumes `x`.
-    IntoRows { x: ValueId, width: Dim, out: ValueId },
+    IntoRows {
+        x: ValueId,
+        width: Dim,
+        out: ValueId,
+    },
     /// Reports a value to a probe. Ordinary emission drops these.
-    Probe { name: &'static str, value: ValueId, aspect: Aspect },
+    Probe {
+        name: &'static str,
+        value: ValueId,
+        aspect: Aspect,
+    },
 }
 
 /// Which linear of a module an op uses.

@@ -1,0 +1,131 @@
+//! `absorb`: where a phase's form is MQA, queries meet latents instead of keys, and the result is expanded instead of every value.
+//!
+//! `q_n · (W_UK ĉ) = (W_UKᵀ q_n) · ĉ` and `Σ p (W_UV ĉ) = W_UV (Σ p ĉ)`, so the up projection leaves the keys' side.
+
+use mla_spec::{Checked, Form};
+
+use crate::plan::lower::Sizes;
+use crate::plan::{LinearPart, Offset, Op, Plan, Program, Ty, ValueId, formulas};
+
+pub(super) fn run(checked: &Checked, program: &mut Program) {
+    for plan in program
+        .plans
+        .iter_mut()
+        .filter(|plan| plan.form == Form::Mqa)
+    {
+        absorb(checked, plan);
+    }
+}
+
+/// The expanded attention of a plan and the up projection behind its keys.
+struct Expanded {
+    q: ValueId,
+    latent: ValueId,
+    slot: &'static str,
+    part: LinearPart,
+    k_rope: ValueId,
+    segments: ValueId,
+    attended: ValueId,
+}
+
+fn find(plan: &Plan) -> Option<Expanded> {
+    plan.ops().find_map(|op| {
+        let Op::AttendExpanded {
+            q,
+            kv,
+            k_rope,
+            segments,
+            out,
+        } = *op
+        else {
+            return None;
+        };
+        let Op::IntoHeads { x: rows, .. } = *plan.definition(kv)? else {
+            return None;
+        };
+        let Op::Linear {
+            x: latent,
+            slot,
+            part,
+            ..
+        } = *plan.definition(rows)?
+        else {
+            return None;
+        };
+        Some(Expanded {
+            q,
+            latent,
+            slot,
+            part,
+            k_rope,
+            segments,
+            attended: out,
+        })
+    })
+}
+
+fn absorb(checked: &Checked, plan: &mut Plan) {
+    let Some(Expanded {
+        q,
+        latent,
+        slot,
+        part,
+        k_rope,
+        segments,
+        attended,
+    }) = find(plan)
+    else {
+        return;
+    };
+    let sizes = Sizes::of(&checked.layer);
+    let q_nope = plan.define("q_nope", Ty::HeadPart(sizes.heads, sizes.nope));
+    let q_latent = plan.define("q_latent", Ty::Heads(sizes.heads, sizes.kv_rank));
+    let q_rope = plan.define("q_rope", Ty::HeadPart(sizes.heads, sizes.rope));
+    plan.values[attended.0].ty = Ty::Attended(sizes.heads, sizes.kv_rank);
+    for step in &mut plan.steps {
+        if step.ops.iter().any(|op| op.defines() == Some(attended)) {
+            step.formula = formulas::absorbed(&checked.layer);
+            step.ops = vec![
+                Op::HeadPart {
+                    x: q,
+                    offset: Offset(vec![]),
+                    width: sizes.nope,
+                    out: q_nope,
+                },
+                Op::AbsorbQueries {
+                    q_nope,
+                    slot,
+                    part,
+                    out: q_latent,
+                },
+                Op::HeadPart {
+                    x: q,
+                    offset: Offset(vec![sizes.nope]),
+                    width: sizes.rope,
+                    out: q_rope,
+                },
+                Op::AttendAbsorbed {
+                    q_latent,
+                    q_rope,
+                    latent,
+                    k_rope,
+                    segments,
+                    out: attended,
+                },
+            ];
+        }
+        for op in &mut step.ops {
+            if let Op::AttendedOut { x, out } = *op
+                && x == attended
+            {
+                *op = Op::AbsorbValues {
+                    z: x,
+                    slot,
+                    part,
+                    out,
+                };
+                step.formula = formulas::absorbed_output(&checked.layer);
+            }
+        }
+    }
+}

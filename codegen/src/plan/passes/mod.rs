@@ -1,0 +1,153 @@
+//! The passes, in order. Each takes a program to an equal one; [`trace`] shows the program after each.
+
+mod absorb;
+mod cache;
+mod fuse_norm;
+mod unused;
+
+use mla_spec::{CacheKind, Checked, Form, FormChoice, Phase};
+
+use super::cost::{self, Lengths};
+use super::lower::lower;
+use super::{Op, Plan, Program};
+
+/// One rewriting of a program.
+pub struct Pass {
+    /// What it does, in a word or two.
+    pub name: &'static str,
+    /// Does it.
+    pub run: fn(&Checked, &mut Program),
+}
+
+/// Whether intermediate values are reported to a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeMode {
+    /// No: ordinary code.
+    Drop,
+    /// Yes: code for `run` and `verify`. The outputs are the same to the bit.
+    Keep,
+}
+
+/// Names of the first stage and of the pass that [`ProbeMode::Keep`] leaves out.
+const LOWER: &str = "lower";
+const DROP_PROBES: &str = "drop-probes";
+
+/// All passes after lowering, in order.
+pub const PASSES: [Pass; 6] = [
+    Pass {
+        name: "choose-form",
+        run: choose_form,
+    },
+    Pass {
+        name: "absorb",
+        run: absorb::run,
+    },
+    Pass {
+        name: "cache",
+        run: cache::run,
+    },
+    Pass {
+        name: DROP_PROBES,
+        run: drop_probes,
+    },
+    Pass {
+        name: "drop-unused",
+        run: unused::run,
+    },
+    Pass {
+        name: "fuse-norm",
+        run: fuse_norm::run,
+    },
+];
+
+/// The program of a layer, without probes.
+pub fn program(checked: &Checked) -> Program {
+    program_with(checked, ProbeMode::Drop)
+}
+
+/// The program of a layer.
+pub fn program_with(checked: &Checked, probes: ProbeMode) -> Program {
+    let mut program = lower(checked);
+    for pass in passes(probes) {
+        (pass.run)(checked, &mut program);
+    }
+    program
+}
+
+/// The program's text after lowering and after each pass, by the pass's name.
+pub fn trace(checked: &Checked) -> Vec<(&'static str, String)> {
+    let mut program = lower(checked);
+    let mut texts = vec![(LOWER, program.to_string())];
+    for pass in passes(ProbeMode::Drop) {
+        (pass.run)(checked, &mut program);
+        texts.push((pass.name, program.to_string()));
+    }
+    texts
+}
+
+fn passes(probes: ProbeMode) -> impl Iterator<Item = &'static Pass> {
+    PASSES
+        .iter()
+        .filter(move |pass| probes == ProbeMode::Drop || pass.name != DROP_PROBES)
+}
+
+/// Fixes the form of each phase, with its reason. The plan still is MHA: `absorb` rewrites it.
+fn choose_form(checked: &Checked, program: &mut Program) {
+    for plan in &mut program.plans {
+        (plan.form, plan.form_reason) = form_of(checked, plan.phase);
+    }
+}
+
+fn form_of(checked: &Checked, phase: Phase) -> (Form, String) {
+    let Checked { layer, build } = checked;
+    if phase != Phase::Forward && build.cache.kind == CacheKind::Naive {
+        return (
+            Form::Mha,
+            "a naive cache holds keys and values, not latents".to_owned(),
+        );
+    }
+    match build.form {
+        FormChoice::Forced(form) => (form, "the spec's `build.form` says so".to_owned()),
+        FormChoice::Auto => {
+            let lengths = Lengths::of(&build.expect, phase);
+            (
+                cost::cheaper(&layer.dims, lengths),
+                cost::reason(&layer.dims, lengths),
+            )
+        }
+    }
+}
+
+fn drop_probes(_: &Checked, program: &mut Program) {
+    for step in program.plans.iter_mut().flat_map(|plan| &mut plan.steps) {
+        step.ops.retain(|op| !matches!(op, Op::Probe { .. }));
+    }
+}
+
+impl Plan {
+    /// The op that defines `value`.
+    fn definition(&self, value: super::ValueId) -> Option<&Op> {
+        self.ops().find(|op| op.defines() == Some(value))
+    }
+
+    /// How many ops read `value`, the output counting as one.
+    fn uses(&self, value: super::ValueId) -> usize {
+        let reads = self
+            .ops()
+            .flat_map(Op::reads)
+            .filter(|read| *read == value)
+            .count();
+        reads + usize::from(self.output == value)
+    }
+
+    /// The ops of all steps, in order.
+    pub fn ops(&self) -> impl Iterator<Item = &Op> {
+        self.steps.iter().flat_map(|step| &step.ops)
+    }
+
+    /// A new value.
+    fn define(&mut self, name: &'static str, ty: super::Ty) -> super::ValueId {
+        self.values.push(super::Value { name, ty });
+        super::ValueId(self.values.len() - 1)
+    }
+}
