@@ -47,7 +47,7 @@ pub use whole::{
     forward_is_deterministic, packed_equals_separate, padded_equals_unpadded, padding_is_refused,
 };
 
-pub(crate) use difference::{Difference, difference};
+pub(crate) use difference::difference;
 pub(crate) use sample::Request;
 pub(crate) use session::{Blocks, Session};
 
@@ -58,4 +58,4 @@ pub trait ProofBackend: Backend<Device: Default, Elem: CacheElement> {}
 impl<B: Backend<Device: Default, Elem: CacheElement>> ProofBackend for B {}
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

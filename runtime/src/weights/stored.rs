@@ -156,4 +156,29 @@ impl Stored {
             DType::Other(_) => return None,
         })
     }
+
+    /// Its elements as whole numbers; `None` for other types.
+    #[cfg(feature = "proof")]
+    pub(crate) fn integers(&self) -> Option<Vec<i64>> {
+        let data = self.data();
+        let DType::Other(name) = &self.dtype else {
+            return None;
+        };
+        Some(match name.as_str() {
+            "I64" => data
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|b| i64::from_le_bytes(*b))
+                .collect(),
+            "I32" => data
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| i64::from(i32::from_le_bytes(*b)))
+                .collect(),
+            "U8" | "BOOL" => data.iter().map(|&b| i64::from(b)).collect(),
+            _ => return None,
+        })
+    }
 }

@@ -5,7 +5,7 @@
 /// A last argument names the mistake that it makes.
 macro_rules! small_layer {
     ($module:ident: $cache:ty, padding $padding:ident, prefill $prefill:ident, decode $decode:ident $(, $mistake:ident)?) => {
-        pub(super) mod $module {
+        pub(crate) mod $module {
             use crate::*;
 
             const HIDDEN_SIZE: usize = 24;

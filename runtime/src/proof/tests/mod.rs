@@ -1,5 +1,5 @@
 //! The proofs hold for a right layer and fail for wrong ones.
 
-mod layer;
+pub(crate) mod layer;
 mod right;
 mod wrong;

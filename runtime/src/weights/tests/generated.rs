@@ -63,11 +63,11 @@ fn a_few_values_are_the_formula_s() {
         amplitude: 0.324_759_526_419_164_5,
     };
     let values = recipe.values("model.layers.0.self_attn.q_a_proj.weight", 4);
-    assert_eq!(values, EXPECTED);
+    assert_eq!(values.into_iter().map(f64::from).collect::<Vec<_>>(), EXPECTED);
 }
 
 /// First values of `q_a_proj.weight` of the golden case `v3_leftpad_b2_s24`.
-const EXPECTED: [f32; 4] = [-0.10498046875, 0.1728515625, 0.09521484375, -0.19921875];
+const EXPECTED: [f64; 4] = [-0.10498046875, 0.1728515625, 0.09521484375, -0.19921875];
 
 #[test]
 fn random_weights_fit_the_layer_and_depend_on_the_seed_only() {

@@ -1,0 +1,219 @@
+//! The layers of a program, by key.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+use super::cached::{Fed, cached};
+use super::case::Case;
+use super::error::DriveError;
+use super::forward::forward;
+use super::job::{Input, Job, Mode, Stored, WeightsSource};
+use super::outputs::{self, Outputs};
+use super::report::{Against, Report};
+use crate::proof::{ProofBackend, difference, tolerance};
+use crate::weights::generator::Recipe;
+use crate::{Caches, Decode, Forward, Load, Prefill, Scalar, Weights};
+
+/// Layers by key.
+#[derive(Default)]
+pub struct Registry {
+    drivers: BTreeMap<String, Box<dyn Driver>>,
+}
+
+impl Registry {
+    /// Adds a layer with all three phases.
+    pub fn add<L, B>(&mut self, key: &str)
+    where
+        L: Forward<B> + Prefill<B> + Decode<B> + 'static,
+        B: ProofBackend,
+    {
+        self.drivers
+            .insert(key.to_owned(), Box::new(AllPhases::<L, B>(PhantomData)));
+    }
+
+    /// Adds a layer without a cache: one whose queries see later keys.
+    pub fn add_forward<L, B>(&mut self, key: &str)
+    where
+        L: Forward<B> + 'static,
+        B: ProofBackend,
+    {
+        self.drivers
+            .insert(key.to_owned(), Box::new(ForwardOnly::<L, B>(PhantomData)));
+    }
+
+    /// Does a job; the report is filled in as far as it went.
+    pub(super) fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+        match self.drivers.get(&job.layer) {
+            Some(driver) => driver.drive(job, report),
+            None => {
+                let known: Vec<String> =
+                    self.drivers.keys().map(|key| format!("`{key}`")).collect();
+                Err(DriveError::Job(format!(
+                    "no layer `{}`, found {}",
+                    job.layer,
+                    known.join(", ")
+                )))
+            }
+        }
+    }
+}
+
+/// Does jobs with one layer type.
+trait Driver {
+    fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError>;
+}
+
+struct AllPhases<L, B>(PhantomData<fn() -> (L, B)>);
+struct ForwardOnly<L, B>(PhantomData<fn() -> (L, B)>);
+
+/// A layer's way through a cache, and how close it should come to `forward`.
+type ThroughCache<L> = fn(&L, &Case, &Job, bool) -> Result<(Fed, f64), DriveError>;
+
+impl<L: Forward<B> + Prefill<B> + Decode<B>, B: ProofBackend> Driver for AllPhases<L, B> {
+    fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+        drive::<L, B>(job, report, Some(through_cache::<L, B>))
+    }
+}
+
+impl<L: Forward<B>, B: ProofBackend> Driver for ForwardOnly<L, B> {
+    fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+        drive::<L, B>(job, report, None)
+    }
+}
+
+fn through_cache<L: Prefill<B> + Decode<B>, B: ProofBackend>(
+    layer: &L,
+    case: &Case,
+    job: &Job,
+    recording: bool,
+) -> Result<(Fed, f64), DriveError> {
+    let chunks = job.chunks.as_deref();
+    Ok(match job.cache {
+        Stored::Exact => (
+            cached::<L, B, B::Elem>(layer, case, chunks, job.rope, recording)?,
+            tolerance::<B::Elem, B::Elem>(L::HIDDEN_SIZE),
+        ),
+        Stored::Spec => (
+            cached::<L, B, <L as Caches<B>>::Stored>(layer, case, chunks, job.rope, recording)?,
+            tolerance::<B::Elem, <L as Caches<B>>::Stored>(L::HIDDEN_SIZE),
+        ),
+    })
+}
+
+fn drive<L: Forward<B>, B: ProofBackend>(
+    job: &Job,
+    report: &mut Report,
+    through_cache: Option<ThroughCache<L>>,
+) -> Result<(), DriveError> {
+    report.hidden_size = L::HIDDEN_SIZE;
+    let case = Case::load(&job.input, L::HIDDEN_SIZE)?;
+    (report.batch, report.seq, report.requests) = (case.batch, case.seq, case.requests.len());
+    eprintln!("{}: weights", job.name);
+    let layer = load::<L, B>(&job.weights)?;
+    // Copying every intermediate value would spoil the timing of a random run
+    let recording = job.out.is_some() && matches!(job.input, Input::Io { .. });
+    let mut forwarded: Option<Vec<f64>> = None;
+    let mut through: Option<(Vec<f64>, f64)> = None;
+    let mut last: Option<Outputs> = None;
+    for mode in &job.modes {
+        let (outputs, run) = match mode {
+            Mode::Forward => {
+                eprintln!(
+                    "{}: forward, {} x {} tokens",
+                    job.name, case.batch, case.seq
+                );
+                let (outputs, run) = forward(&layer, &case, job.rope, recording)?;
+                forwarded = Some(outputs.output().to_vec());
+                (outputs, run)
+            }
+            Mode::Cached => {
+                eprintln!("{}: cached, {} x {} tokens", job.name, case.batch, case.seq);
+                let Some(through_cache) = through_cache else {
+                    return Err(DriveError::Job("the layer has no cached phases".to_owned()));
+                };
+                let (fed, tolerance) = through_cache(&layer, &case, job, recording)?;
+                report.cache = Some(fed.cache);
+                through = Some((fed.outputs.output().to_vec(), tolerance));
+                (fed.outputs, fed.run)
+            }
+        };
+        report.runs.push(run);
+        last = Some(outputs);
+    }
+    if let (Some(wanted), Some((found, tolerance))) = (forwarded, through) {
+        report.cached_against_forward = Some(against(&case, &found, &wanted, tolerance));
+    }
+    if let (Some(path), Some(outputs)) = (&job.out, last) {
+        write(path, &case, job, outputs, B::Elem::NAME == "f64", report)?;
+    }
+    Ok(())
+}
+
+/// Loads the layer.
+fn load<L: Load<B>, B: ProofBackend>(source: &WeightsSource) -> Result<L, DriveError> {
+    let device = B::Device::default();
+    Ok(match source {
+        WeightsSource::File { path, prefix } => L::load(&Weights::open(path)?, prefix, &device)?,
+        WeightsSource::Random { seed } => L::load(
+            &Weights::random("layer", L::TENSORS, *seed)?,
+            "layer",
+            &device,
+        )?,
+        WeightsSource::Generated { prefix, generator } => {
+            let tensors = generator
+                .tensors
+                .iter()
+                .filter(|(name, _)| name.as_str() != "hidden_states");
+            let weights = Weights::generated(tensors.map(|(name, made)| {
+                let recipe = Recipe {
+                    seed: generator.seed,
+                    base: made.base,
+                    amplitude: made.amp,
+                };
+                (name.clone(), made.shape.clone(), recipe)
+            }))?;
+            L::load(&weights, prefix, &device)?
+        }
+    })
+}
+
+/// Compares outputs over real rows.
+fn against(case: &Case, found: &[f64], wanted: &[f64], relative: f64) -> Against {
+    let real = |values: &[f64]| -> Vec<f64> {
+        let rows = case.requests.iter();
+        rows.flat_map(|rows| &values[rows.start * case.width..rows.end * case.width])
+            .copied()
+            .collect()
+    };
+    let difference = difference(&real(found), &real(wanted));
+    let tolerance = relative * difference.rms;
+    Against {
+        max_error: difference.error.is_finite().then_some(difference.error),
+        rms: difference.rms,
+        tolerance,
+        passed: difference.error <= tolerance,
+    }
+}
+
+/// Writes the outputs; for a random input also the input, so that the file can be fed again.
+fn write(
+    path: &std::path::Path,
+    case: &Case,
+    job: &Job,
+    mut outputs: Outputs,
+    double: bool,
+    report: &mut Report,
+) -> Result<(), DriveError> {
+    if matches!(job.input, Input::Random { .. }) {
+        let rows: Vec<Option<usize>> = (0..case.batch * case.seq).map(Some).collect();
+        outputs.put("hidden_states", &[case.width], &rows, &case.hidden);
+    }
+    let tensors = outputs.finish();
+    outputs::write(path, &tensors, double)?;
+    report.tensors = tensors
+        .into_iter()
+        .map(|(name, tensor)| (name, tensor.shape))
+        .collect();
+    report.out = Some(path.to_owned());
+    Ok(())
+}

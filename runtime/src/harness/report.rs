@@ -1,0 +1,100 @@
+//! What a compiled program answers: one JSON file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::job::Mode;
+
+/// The reports of a [`JobFile`](super::job::JobFile), in its order; shorter than it if the program was stopped.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// One per job.
+    pub reports: Vec<Report>,
+}
+
+/// How a job went.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The job's name.
+    pub name: String,
+    /// Why it failed; what was measured before is here all the same.
+    pub error: Option<String>,
+    /// Width of the layer.
+    pub hidden_size: usize,
+    /// Rows of the padded input's batch.
+    pub batch: usize,
+    /// Its columns.
+    pub seq: usize,
+    /// Requests: packed segments count each, empty rows not at all.
+    pub requests: usize,
+    /// One per mode.
+    pub runs: Vec<Run>,
+    /// Cached outputs against forward's, where both modes were run.
+    pub cached_against_forward: Option<Against>,
+    /// The cache, where one was used.
+    pub cache: Option<Cache>,
+    /// Where the tensors were written.
+    pub out: Option<PathBuf>,
+    /// Their shapes.
+    pub tensors: BTreeMap<String, Vec<usize>>,
+}
+
+/// One mode.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Which.
+    pub mode: Mode,
+    /// The calls of the layer.
+    pub calls: Vec<Call>,
+}
+
+/// One call of the layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// The function.
+    pub phase: Phase,
+    /// New tokens of all requests.
+    pub tokens: usize,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// A function of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Whole sequences, no cache.
+    Forward,
+    /// Many new tokens.
+    Prefill,
+    /// One new token per request.
+    Decode,
+}
+
+/// Two results of the same input.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Against {
+    /// Largest absolute difference over real rows; absent where a value is not finite.
+    pub max_error: Option<f64>,
+    /// Root mean square of forward's output over real rows.
+    pub rms: f64,
+    /// How large `max_error` may be.
+    pub tolerance: f64,
+    /// Whether it is within.
+    pub passed: bool,
+}
+
+/// A cache's size and format.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cache {
+    /// Element type.
+    pub dtype: String,
+    /// Elements per token.
+    pub elements_per_token: usize,
+    /// Bytes per token.
+    pub bytes_per_token: usize,
+    /// Tokens per page; absent for a contiguous cache.
+    pub page_size: Option<usize>,
+}
