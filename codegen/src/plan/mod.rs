@@ -214,8 +214,9 @@ pub enum Ty {
     Segments,
 }
 
-/// One op. Fields named `out` define a value, all other [`ValueId`]s read one.
+/// One op. Fields named `out` define a value, all other [`ValueId`]s read one; `slot` and `part` say which module is used.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "fields are the mathematics' symbols, which each op's line explains")]
 pub enum Op {
     /// The layer's input, `[tokens, h]`.
     Hidden { out: ValueId },

@@ -148,10 +148,10 @@ impl Writer<'_> {
             part,
             out,
         });
-        self.into_heads(name, rows, head)
+        self.heads(name, rows, head)
     }
 
-    fn into_heads(&mut self, name: &'static str, x: ValueId, dim: Dim) -> ValueId {
+    fn heads(&mut self, name: &'static str, x: ValueId, dim: Dim) -> ValueId {
         let heads = self.sizes.heads;
         self.define(name, Ty::Heads(heads, dim), |out| Op::IntoHeads {
             x,
@@ -226,7 +226,7 @@ impl Writer<'_> {
             }
             _ => {
                 let rows = self.linear("q", inputs.hidden, "linear_q_proj", sizes.q_width);
-                self.into_heads("q", rows, sizes.qk)
+                self.heads("q", rows, sizes.qk)
             }
         };
         let q = match inputs.angles {
