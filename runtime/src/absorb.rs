@@ -16,14 +16,30 @@ pub fn queries<B: Backend, const C: usize, const W: usize, const H: usize, const
     q_nope: HeadsView<'_, B, H, N>,
 ) -> Result<Heads<B, H, C>> {
     const {
-        assert!(H > 0 && W.is_multiple_of(H), "the up projection's rows are not a whole number per head");
-        assert!(N <= W / H, "more key rows than the up projection has per head");
+        assert!(
+            H > 0 && W.is_multiple_of(H),
+            "the up projection's rows are not a whole number per head"
+        );
+        assert!(
+            N <= W / H,
+            "more key rows than the up projection has per head"
+        );
     };
     unbiased(w_ukv)?;
     product("absorbed queries", &[q_nope.rows(), H, C])?;
-    let matrices = HeadMatrices { offset: 0, head_stride: W / H * C, k_stride: C, n_stride: 1, columns: C };
+    let matrices = HeadMatrices {
+        offset: 0,
+        head_stride: W / H * C,
+        k_stride: C,
+        n_stride: 1,
+        columns: C,
+    };
     let buffer = B::head_product(q_nope.device, q_nope.strided(), w_ukv.weight(), matrices)?;
-    Ok(Heads { device: q_nope.device.clone(), buffer, rows: q_nope.rows() })
+    Ok(Heads {
+        device: q_nope.device.clone(),
+        buffer,
+        rows: q_nope.rows(),
+    })
 }
 
 /// `o_h = W_UV,h · z_h`: attention's latent output as values.
@@ -35,20 +51,37 @@ pub fn values<B: Backend, const C: usize, const W: usize, const H: usize, const 
     z: &Heads<B, H, C>,
 ) -> Result<Heads<B, H, V>> {
     const {
-        assert!(H > 0 && W.is_multiple_of(H), "the up projection's rows are not a whole number per head");
-        assert!(V <= W / H, "more value rows than the up projection has per head");
+        assert!(
+            H > 0 && W.is_multiple_of(H),
+            "the up projection's rows are not a whole number per head"
+        );
+        assert!(
+            V <= W / H,
+            "more value rows than the up projection has per head"
+        );
     };
     unbiased(w_ukv)?;
     product("values", &[z.rows(), H, V])?;
-    let matrices =
-        HeadMatrices { offset: (W / H - V) * C, head_stride: W / H * C, k_stride: 1, n_stride: C, columns: V };
+    let matrices = HeadMatrices {
+        offset: (W / H - V) * C,
+        head_stride: W / H * C,
+        k_stride: 1,
+        n_stride: C,
+        columns: V,
+    };
     let buffer = B::head_product(&z.device, z.view().strided(), w_ukv.weight(), matrices)?;
-    Ok(Heads { device: z.device.clone(), buffer, rows: z.rows() })
+    Ok(Heads {
+        device: z.device.clone(),
+        buffer,
+        rows: z.rows(),
+    })
 }
 
 fn unbiased<B: Backend, const C: usize, const W: usize>(w_ukv: &Linear<B, C, W>) -> Result<()> {
     if w_ukv.is_biased() {
-        return Err(Error::BadConstant("an up projection with a bias has no absorbed form".to_owned()));
+        return Err(Error::BadConstant(
+            "an up projection with a bias has no absorbed form".to_owned(),
+        ));
     }
     Ok(())
 }

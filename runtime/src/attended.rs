@@ -38,9 +38,21 @@ pub struct Attended<B: Backend, const H: usize, const D: usize> {
 impl<B: Backend, const H: usize, const D: usize> Attended<B, H, D> {
     pub(crate) fn new(device: &B::Device, rows: usize, parts: AttentionParts<B>) -> Self {
         Self {
-            out: Heads { device: device.clone(), buffer: parts.out, rows },
-            lse: PerHead { device: device.clone(), buffer: parts.lse, rows },
-            max_logit: PerHead { device: device.clone(), buffer: parts.max_logit, rows },
+            out: Heads {
+                device: device.clone(),
+                buffer: parts.out,
+                rows,
+            },
+            lse: PerHead {
+                device: device.clone(),
+                buffer: parts.lse,
+                rows,
+            },
+            max_logit: PerHead {
+                device: device.clone(),
+                buffer: parts.max_logit,
+                rows,
+            },
         }
     }
 
@@ -76,7 +88,11 @@ impl<B: Backend, const H: usize, const D: usize> Attended<B, H, D> {
             lse: &mut self.lse.buffer,
             max_logit: &mut self.max_logit.buffer,
         };
-        let from = Parts { out: &other.out.buffer, lse: &other.lse.buffer, max_logit: &other.max_logit.buffer };
+        let from = Parts {
+            out: &other.out.buffer,
+            lse: &other.lse.buffer,
+            max_logit: &other.max_logit.buffer,
+        };
         B::merge(&self.out.device, into, from, D)
     }
 }

@@ -15,7 +15,15 @@ use crate::segments::Segments;
 ///
 /// # Errors
 /// When the rows of `q` are not the segments' queries, or those of `kv` and `k_rope` not their keys, or `softmax_scale` is not finite.
-pub fn expanded<B, L, const H: usize, const QK: usize, const KV: usize, const R: usize, const V: usize>(
+pub fn expanded<
+    B,
+    L,
+    const H: usize,
+    const QK: usize,
+    const KV: usize,
+    const R: usize,
+    const V: usize,
+>(
     q: &Heads<B, H, QK>,
     kv: &Heads<B, H, KV>,
     k_rope: &RopeKey<B, L, R>,
@@ -28,7 +36,10 @@ where
 {
     const {
         assert!(R <= QK, "the rotated part is wider than the query head");
-        assert!(KV == QK - R + V, "a head of keys and values is QK - R + V wide");
+        assert!(
+            KV == QK - R + V,
+            "a head of keys and values is QK - R + V wide"
+        );
     };
     expect_count("rows of keys", kv.rows(), segments.keys())?;
     expect_count("rows of rotated keys", k_rope.rows(), segments.keys())?;
@@ -101,9 +112,19 @@ pub(crate) fn narrowed<B: Backend, S: crate::element::Scalar>(
     offset: usize,
     width: usize,
 ) -> Strided<'_, B, S> {
-    Strided { offset: all.offset + offset, width, ..all }
+    Strided {
+        offset: all.offset + offset,
+        width,
+        ..all
+    }
 }
 
 pub(crate) fn checked_scale(scale: f64) -> Result<f64> {
-    if scale.is_finite() { Ok(scale) } else { Err(Error::BadConstant(format!("the softmax scale is {scale}, wanted a finite number"))) }
+    if scale.is_finite() {
+        Ok(scale)
+    } else {
+        Err(Error::BadConstant(format!(
+            "the softmax scale is {scale}, wanted a finite number"
+        )))
+    }
 }

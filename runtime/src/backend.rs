@@ -141,7 +141,10 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     fn download<S: Scalar>(device: &Self::Device, buffer: &Self::Buffer<S>) -> Result<Vec<S>>;
 
     /// A contiguous copy of a window.
-    fn copy(device: &Self::Device, x: Strided<'_, Self, Self::Elem>) -> Result<Self::Buffer<Self::Elem>>;
+    fn copy(
+        device: &Self::Device,
+        x: Strided<'_, Self, Self::Elem>,
+    ) -> Result<Self::Buffer<Self::Elem>>;
 
     /// `y = x Wᵀ + b`: x `[rows, in]` (one head), `weight` `[out, in]` contiguous, `bias` `[out]`; y `[rows, out]`.
     fn linear(
@@ -187,10 +190,18 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     ) -> Result<()>;
 
     /// Blockwise softmax attention.
-    fn attend<E: Scalar>(device: &Self::Device, attention: &Attention<'_, Self, E>) -> Result<AttentionParts<Self>>;
+    fn attend<E: Scalar>(
+        device: &Self::Device,
+        attention: &Attention<'_, Self, E>,
+    ) -> Result<AttentionParts<Self>>;
 
     /// Merges `other` into `into` by log-sum-exp; `width` values per row and head. A pair with an LSE of -∞ changes nothing.
-    fn merge(device: &Self::Device, into: PartsMut<'_, Self>, other: Parts<'_, Self>, width: usize) -> Result<()>;
+    fn merge(
+        device: &Self::Device,
+        into: PartsMut<'_, Self>,
+        other: Parts<'_, Self>,
+        width: usize,
+    ) -> Result<()>;
 
     /// Copies row `i` of `x` (all heads, side by side) to `cache[slots[i] * stride + offset ..]`, converted to `E`; skips `None`.
     /// Heads go `head_stride` apart.

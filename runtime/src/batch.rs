@@ -70,7 +70,10 @@ impl Batch {
         let mut positions = Vec::new();
         let mut requests = Vec::with_capacity(sequences.len());
         for (i, sequence) in sequences.iter().enumerate() {
-            let end = sequence.cached.checked_add(sequence.new).and_then(|end| u32::try_from(end).ok());
+            let end = sequence
+                .cached
+                .checked_add(sequence.new)
+                .and_then(|end| u32::try_from(end).ok());
             let (Some(end), Ok(cached)) = (end, u32::try_from(sequence.cached)) else {
                 return Err(Error::BadBatch(format!(
                     "request {i} has {} cached and {} new tokens, together at most {} are possible",
@@ -87,7 +90,11 @@ impl Batch {
             });
             positions.extend(cached..end);
         }
-        Ok(Self { requests, positions, slots: None })
+        Ok(Self {
+            requests,
+            positions,
+            slots: None,
+        })
     }
 
     /// Other positions for the rope: one per new token.
@@ -107,7 +114,9 @@ impl Batch {
     pub fn with_slot_mapping(mut self, slots: Vec<i64>) -> Result<Self> {
         expect_count("slots of a batch", slots.len(), self.tokens())?;
         if let Some(slot) = slots.iter().find(|&&slot| slot < -1) {
-            return Err(Error::BadBatch(format!("slot {slot} is neither a slot nor -1")));
+            return Err(Error::BadBatch(format!(
+                "slot {slot} is neither a slot nor -1"
+            )));
         }
         self.slots = Some(slots);
         Ok(self)
@@ -130,7 +139,11 @@ impl Batch {
 
     /// The requests.
     pub fn sequences(&self) -> impl Iterator<Item = Sequence<'_>> {
-        self.requests.iter().map(|request| Sequence { cached: request.cached, new: request.new, blocks: &request.blocks })
+        self.requests.iter().map(|request| Sequence {
+            cached: request.cached,
+            new: request.new,
+            blocks: &request.blocks,
+        })
     }
 
     /// The new tokens of each request among themselves, causal.
@@ -139,7 +152,10 @@ impl Batch {
             .requests
             .iter()
             .filter(|request| request.new > 0)
-            .map(|request| Segment { queries: request.rows(), keys: request.rows() })
+            .map(|request| Segment {
+                queries: request.rows(),
+                keys: request.rows(),
+            })
             .collect();
         Segments::new(list, Visibility::Causal, self.tokens(), self.tokens())
     }

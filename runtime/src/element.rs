@@ -89,8 +89,22 @@ macro_rules! scalar {
 
 scalar!(f32, "f32", |v| v, |v| v as f32, |v| v, f64::from);
 scalar!(f64, "f64", f64::from, |v| v, |v| v as f32, |v| v);
-scalar!(bf16, "bf16", bf16::from_f32, bf16::from_f64, widen_bf16, |v| f64::from(widen_bf16(v)));
-scalar!(f16, "f16", f16::from_f32, f16::from_f64, f16::to_f32, f16::to_f64);
+scalar!(
+    bf16,
+    "bf16",
+    bf16::from_f32,
+    bf16::from_f64,
+    widen_bf16,
+    |v| f64::from(widen_bf16(v))
+);
+scalar!(
+    f16,
+    "f16",
+    f16::from_f32,
+    f16::from_f64,
+    f16::to_f32,
+    f16::to_f64
+);
 
 /// bf16 is the upper half of an f32; unlike `half`'s conversion this keeps signalling NaNs and has no branch.
 #[inline(always)]
@@ -134,17 +148,35 @@ impl Real for f32 {
         let r = k.madd::<FMA>(-LN2_HIGH, self);
         let r = k.madd::<FMA>(-LN2_LOW, r);
         let mut p: f32 = 1.0 / 5040.0;
-        for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        for c in [
+            1.0 / 720.0,
+            1.0 / 120.0,
+            1.0 / 24.0,
+            1.0 / 6.0,
+            0.5,
+            1.0,
+            1.0,
+        ] {
             p = p.madd::<FMA>(r, c);
         }
-        let power = f32::from_bits(shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23);
+        let power = f32::from_bits(
+            shifted
+                .to_bits()
+                .wrapping_sub(ROUND.to_bits())
+                .wrapping_add(127)
+                << 23,
+        );
         // Below the smallest normal number the power's exponent field would wrap; NaN has to stay NaN
         let value = p * power;
         if self < -87.0 { 0.0 } else { value }
     }
     #[inline(always)]
     fn madd<const FMA: bool>(self, a: Self, b: Self) -> Self {
-        if FMA { self.mul_add(a, b) } else { self * a + b }
+        if FMA {
+            self.mul_add(a, b)
+        } else {
+            self * a + b
+        }
     }
     #[inline(always)]
     fn exp(self) -> Self {
@@ -160,7 +192,7 @@ impl Real for f32 {
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        if self > other || other != other { self } else { other }
+        f32::max(self, other)
     }
     #[inline(always)]
     fn is_nan(self) -> bool {
@@ -188,7 +220,11 @@ impl Real for f64 {
     }
     #[inline(always)]
     fn madd<const FMA: bool>(self, a: Self, b: Self) -> Self {
-        if FMA { self.mul_add(a, b) } else { self * a + b }
+        if FMA {
+            self.mul_add(a, b)
+        } else {
+            self * a + b
+        }
     }
     #[inline(always)]
     fn exp(self) -> Self {
@@ -204,10 +240,56 @@ impl Real for f64 {
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        if self > other || other != other { self } else { other }
+        f64::max(self, other)
     }
     #[inline(always)]
     fn is_nan(self) -> bool {
         f64::is_nan(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fast_exponential_is_within_two_ulps() {
+        let mut worst = 0.0_f64;
+        for i in 0..200_000 {
+            let x = -(i as f32) * 86.5 / 200_000.0;
+            let wanted = f64::from(x).exp();
+            for found in [x.exp_nonpositive::<true>(), x.exp_nonpositive::<false>()] {
+                worst = worst.max((f64::from(found) / wanted - 1.0).abs());
+            }
+        }
+        assert!(
+            worst < 2.0 * f64::from(f32::EPSILON),
+            "relative error {worst}"
+        );
+    }
+
+    #[test]
+    fn the_fast_exponential_keeps_its_corners() {
+        assert_eq!(0.0_f32.exp_nonpositive::<true>(), 1.0);
+        assert_eq!(f32::NEG_INFINITY.exp_nonpositive::<true>(), 0.0);
+        assert_eq!((-88.0_f32).exp_nonpositive::<false>(), 0.0);
+        assert_eq!(f32::MIN.exp_nonpositive::<false>(), 0.0);
+        assert!(f32::NAN.exp_nonpositive::<true>().is_nan());
+    }
+
+    #[test]
+    fn bf16_widens_bit_by_bit_and_rounds_to_even() {
+        for bits in 0..=u16::MAX {
+            let value = bf16::from_bits(bits);
+            assert_eq!(Scalar::to_f32(value).to_bits() >> 16, u32::from(bits));
+        }
+        assert_eq!(
+            <bf16 as Scalar>::from_f32(1.0 + 1.0 / 256.0),
+            bf16::from_f32(1.0)
+        );
+        assert_eq!(
+            <bf16 as Scalar>::from_f32(1.0 + 3.0 / 256.0),
+            bf16::from_f32(1.0 + 1.0 / 64.0)
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! `[rows, H, D]` tensors whose heads and head width are part of their type.
 
 use crate::backend::{Backend, Strided};
-use crate::error::Result;
+use crate::error::{Error, Result, expect_count};
 use crate::rows::Rows;
+use crate::tensor::Tensor;
 
 /// An owned, contiguous `[rows, H, D]` tensor.
 #[derive(Debug)]
@@ -56,7 +57,11 @@ impl<B: Backend, const H: usize, const D: usize> Heads<B, H, D> {
     /// The same values as rows of all heads side by side. That `H * D == W` is proved by the compiler.
     pub fn into_rows<const W: usize>(self) -> Rows<B, W> {
         const { assert!(H * D == W, "heads times head width is not the row's width") };
-        Rows { device: self.device, buffer: self.buffer, rows: self.rows }
+        Rows {
+            device: self.device,
+            buffer: self.buffer,
+            rows: self.rows,
+        }
     }
 
     /// The values on the host: row by row, head by head.
@@ -65,6 +70,20 @@ impl<B: Backend, const H: usize, const D: usize> Heads<B, H, D> {
     /// When the device refuses the copy.
     pub fn to_vec(&self) -> Result<Vec<B::Elem>> {
         B::download(&self.device, &self.buffer)
+    }
+}
+
+impl<B: Backend, const H: usize, const D: usize> TryFrom<Tensor<B>> for Heads<B, H, D> {
+    type Error = Error;
+
+    /// Rows of `H * D` columns as heads.
+    fn try_from(tensor: Tensor<B>) -> Result<Self> {
+        expect_count("columns of a tensor", tensor.width, H * D)?;
+        Ok(Self {
+            device: tensor.device,
+            buffer: tensor.buffer,
+            rows: tensor.rows,
+        })
     }
 }
 
@@ -93,7 +112,11 @@ impl<'a, B: Backend, const H: usize, const D: usize> HeadsView<'a, B, H, D> {
     /// When the device refuses it.
     pub fn to_heads(&self) -> Result<Heads<B, H, D>> {
         let buffer = B::copy(self.device, self.strided())?;
-        Ok(Heads { device: self.device.clone(), buffer, rows: self.rows })
+        Ok(Heads {
+            device: self.device.clone(),
+            buffer,
+            rows: self.rows,
+        })
     }
 
     /// The values on the host: row by row, head by head.

@@ -18,9 +18,17 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
     ///
     /// # Errors
     /// When a length is not the shape's.
-    pub fn new(device: &B::Device, weight: Vec<B::Elem>, bias: Option<Vec<B::Elem>>) -> Result<Self> {
+    pub fn new(
+        device: &B::Device,
+        weight: Vec<B::Elem>,
+        bias: Option<Vec<B::Elem>>,
+    ) -> Result<Self> {
         if weight.len() != product("a linear's weight", &[OUT, IN])? {
-            return Err(Error::shape("a linear's weight, flat", &[weight.len()], &[OUT, IN]));
+            return Err(Error::shape(
+                "a linear's weight, flat",
+                &[weight.len()],
+                &[OUT, IN],
+            ));
         }
         if let Some(bias) = &bias
             && bias.len() != OUT
@@ -28,7 +36,11 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
             return Err(Error::shape("a linear's bias", &[bias.len()], &[OUT]));
         }
         let bias = bias.map(|bias| B::upload(device, bias)).transpose()?;
-        Ok(Self { device: device.clone(), weight: B::upload(device, weight)?, bias })
+        Ok(Self {
+            device: device.clone(),
+            weight: B::upload(device, weight)?,
+            bias,
+        })
     }
 
     /// Loads `NAME.weight` of each name and stacks their rows; no bias.
@@ -44,7 +56,11 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
     /// # Errors
     /// When a tensor is unreadable or a stack is not `[OUT, IN]` and `[OUT]`.
     pub fn load_biased(weights: &Selected<'_>, names: &[&str], device: &B::Device) -> Result<Self> {
-        Self::new(device, Self::stack(weights, names, "weight")?, Some(Self::stack(weights, names, "bias")?))
+        Self::new(
+            device,
+            Self::stack(weights, names, "weight")?,
+            Some(Self::stack(weights, names, "bias")?),
+        )
     }
 
     fn stack(weights: &Selected<'_>, names: &[&str], kind: &str) -> Result<Vec<B::Elem>> {
@@ -71,8 +87,18 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
     {
         let x = x.into();
         product("a linear's output", &[x.rows(), OUT])?;
-        let buffer = B::linear(&self.device, x.strided(), &self.weight, self.bias.as_ref(), OUT)?;
-        Ok(Rows { device: self.device.clone(), buffer, rows: x.rows() })
+        let buffer = B::linear(
+            &self.device,
+            x.strided(),
+            &self.weight,
+            self.bias.as_ref(),
+            OUT,
+        )?;
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer,
+            rows: x.rows(),
+        })
     }
 
     /// The weight, for products that use parts of it.

@@ -29,9 +29,20 @@ pub struct Mask(Kind);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
-    Dense { batch: usize, seq: usize },
-    Padded { batch: usize, seq: usize, real: Vec<bool> },
-    SegmentIds { batch: usize, seq: usize, ids: Vec<u32> },
+    Dense {
+        batch: usize,
+        seq: usize,
+    },
+    Padded {
+        batch: usize,
+        seq: usize,
+        real: Vec<bool>,
+    },
+    SegmentIds {
+        batch: usize,
+        seq: usize,
+        ids: Vec<u32>,
+    },
     CuSeqlens(Vec<u32>),
 }
 
@@ -43,12 +54,20 @@ impl Mask {
 
     /// `batch` sequences of up to `seq` tokens; `real[b * seq + s]` is false for padding, which may stand on either side.
     pub fn padded(batch: usize, seq: usize, real: &[bool]) -> Self {
-        Self(Kind::Padded { batch, seq, real: real.to_vec() })
+        Self(Kind::Padded {
+            batch,
+            seq,
+            real: real.to_vec(),
+        })
     }
 
     /// Packed sequences: neighbours in a row of the batch with equal ids belong together; 0 is padding.
     pub fn segment_ids(batch: usize, seq: usize, ids: &[u32]) -> Self {
-        Self(Kind::SegmentIds { batch, seq, ids: ids.to_vec() })
+        Self(Kind::SegmentIds {
+            batch,
+            seq,
+            ids: ids.to_vec(),
+        })
     }
 
     /// Packed sequences: sequence `i` is rows `cu_seqlens[i] .. cu_seqlens[i + 1]`.
@@ -61,19 +80,39 @@ impl Mask {
     /// # Errors
     /// When the mask speaks of another number of rows; has padding though `padding` is [`Padding::Refused`]; or splits a sequence, so
     /// that its tokens are not neighbours.
-    pub fn segments(&self, rows: usize, visibility: Visibility, padding: Padding) -> Result<Segments> {
+    pub fn segments(
+        &self,
+        rows: usize,
+        visibility: Visibility,
+        padding: Padding,
+    ) -> Result<Segments> {
         let sequences = match &self.0 {
             Kind::Dense { batch, seq } => {
-                expect_count("rows that the mask speaks of", batch_rows(*batch, *seq)?, rows)?;
-                (0..rows).step_by((*seq).max(1)).map(|start| start..start + seq).collect()
+                expect_count(
+                    "rows that the mask speaks of",
+                    batch_rows(*batch, *seq)?,
+                    rows,
+                )?;
+                (0..rows)
+                    .step_by((*seq).max(1))
+                    .map(|start| start..start + seq)
+                    .collect()
             }
             Kind::Padded { batch, seq, real } => {
-                expect_count("rows that the mask speaks of", batch_rows(*batch, *seq)?, rows)?;
+                expect_count(
+                    "rows that the mask speaks of",
+                    batch_rows(*batch, *seq)?,
+                    rows,
+                )?;
                 let ids: Vec<u32> = real.iter().map(|&real| u32::from(real)).collect();
                 runs(&ids, *batch, *seq)?
             }
             Kind::SegmentIds { batch, seq, ids } => {
-                expect_count("rows that the mask speaks of", batch_rows(*batch, *seq)?, rows)?;
+                expect_count(
+                    "rows that the mask speaks of",
+                    batch_rows(*batch, *seq)?,
+                    rows,
+                )?;
                 runs(ids, *batch, *seq)?
             }
             Kind::CuSeqlens(ends) => packed(ends, rows)?,
@@ -92,14 +131,19 @@ impl Mask {
         let list = sequences
             .into_iter()
             .filter(|sequence| !sequence.is_empty())
-            .map(|sequence| Segment { queries: sequence.clone(), keys: sequence })
+            .map(|sequence| Segment {
+                queries: sequence.clone(),
+                keys: sequence,
+            })
             .collect();
         Ok(Segments::new(list, visibility, rows, rows))
     }
 }
 
 fn batch_rows(batch: usize, seq: usize) -> Result<usize> {
-    batch.checked_mul(seq).ok_or(Error::Overflow { what: "the mask's batch times its sequence length" })
+    batch.checked_mul(seq).ok_or(Error::Overflow {
+        what: "the mask's batch times its sequence length",
+    })
 }
 
 /// The runs of equal, non-zero ids in each row of the batch.
@@ -134,16 +178,28 @@ fn runs(ids: &[u32], batch: usize, seq: usize) -> Result<Vec<Range<usize>>> {
 
 fn packed(ends: &[u32], rows: usize) -> Result<Vec<Range<usize>>> {
     let (Some(&first), Some(&last)) = (ends.first(), ends.last()) else {
-        return Err(Error::BadMask("`cu_seqlens` is empty, wanted 0 and the end of each sequence".to_owned()));
+        return Err(Error::BadMask(
+            "`cu_seqlens` is empty, wanted 0 and the end of each sequence".to_owned(),
+        ));
     };
     if first != 0 {
-        return Err(Error::BadMask(format!("`cu_seqlens` starts at {first}, wanted 0")));
+        return Err(Error::BadMask(format!(
+            "`cu_seqlens` starts at {first}, wanted 0"
+        )));
     }
     if let Some(pair) = ends.windows(2).find(|pair| pair[0] > pair[1]) {
-        return Err(Error::BadMask(format!("`cu_seqlens` falls from {} to {}", pair[0], pair[1])));
+        return Err(Error::BadMask(format!(
+            "`cu_seqlens` falls from {} to {}",
+            pair[0], pair[1]
+        )));
     }
     if last as usize > rows {
-        return Err(Error::BadMask(format!("`cu_seqlens` ends at {last}, but there are {rows} rows")));
+        return Err(Error::BadMask(format!(
+            "`cu_seqlens` ends at {last}, but there are {rows} rows"
+        )));
     }
-    Ok(ends.windows(2).map(|pair| pair[0] as usize..pair[1] as usize).collect())
+    Ok(ends
+        .windows(2)
+        .map(|pair| pair[0] as usize..pair[1] as usize)
+        .collect())
 }

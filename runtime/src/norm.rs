@@ -36,7 +36,11 @@ pub struct LayerNorm<B: Backend, const W: usize> {
     eps: f64,
 }
 
-fn vector<B: Backend, const W: usize>(weights: &Selected<'_>, name: &str, device: &B::Device) -> Result<B::Buffer<B::Elem>> {
+fn vector<B: Backend, const W: usize>(
+    weights: &Selected<'_>,
+    name: &str,
+    device: &B::Device,
+) -> Result<B::Buffer<B::Elem>> {
     let (shape, values) = weights.read::<B::Elem>(name)?;
     if shape != [W] || values.len() != W {
         return Err(Error::shape(name, &shape, &[W]));
@@ -48,7 +52,9 @@ fn checked_eps(eps: f64) -> Result<f64> {
     if eps >= 0.0 && eps.is_finite() {
         Ok(eps)
     } else {
-        Err(Error::BadConstant(format!("a norm's epsilon is {eps}, wanted a finite number of at least 0")))
+        Err(Error::BadConstant(format!(
+            "a norm's epsilon is {eps}, wanted a finite number of at least 0"
+        )))
     }
 }
 
@@ -59,7 +65,11 @@ impl<B: Backend, const W: usize> RmsNorm<B, W> {
     /// When the tensor is unreadable or not `[W]`, or `eps` is negative or not finite.
     pub fn load(weights: &Selected<'_>, name: &str, eps: f64, device: &B::Device) -> Result<Self> {
         let gamma = vector::<B, W>(weights, &format!("{name}.weight"), device)?;
-        Ok(Self { device: device.clone(), gamma, eps: checked_eps(eps)? })
+        Ok(Self {
+            device: device.clone(),
+            gamma,
+            eps: checked_eps(eps)?,
+        })
     }
 
     /// The norm of this γ.
@@ -70,7 +80,11 @@ impl<B: Backend, const W: usize> RmsNorm<B, W> {
         if gamma.len() != W {
             return Err(Error::shape("a norm's weight", &[gamma.len()], &[W]));
         }
-        Ok(Self { device: device.clone(), gamma: B::upload(device, gamma)?, eps: checked_eps(eps)? })
+        Ok(Self {
+            device: device.clone(),
+            gamma: B::upload(device, gamma)?,
+            eps: checked_eps(eps)?,
+        })
     }
 
     /// The normalised rows.
@@ -83,7 +97,11 @@ impl<B: Backend, const W: usize> RmsNorm<B, W> {
     {
         let x = x.into();
         let buffer = B::rms_norm(&self.device, x.strided(), &self.gamma, self.eps)?;
-        Ok(Rows { device: self.device.clone(), buffer, rows: x.rows() })
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer,
+            rows: x.rows(),
+        })
     }
 }
 
@@ -95,21 +113,36 @@ impl<B: Backend, const W: usize> LayerNorm<B, W> {
     pub fn load(weights: &Selected<'_>, name: &str, eps: f64, device: &B::Device) -> Result<Self> {
         let gamma = vector::<B, W>(weights, &format!("{name}.weight"), device)?;
         let beta = vector::<B, W>(weights, &format!("{name}.bias"), device)?;
-        Ok(Self { device: device.clone(), gamma, beta, eps: checked_eps(eps)? })
+        Ok(Self {
+            device: device.clone(),
+            gamma,
+            beta,
+            eps: checked_eps(eps)?,
+        })
     }
 
     /// The norm of this γ and β.
     ///
     /// # Errors
     /// When γ or β does not hold `W` values, or `eps` is negative or not finite.
-    pub fn new(device: &B::Device, gamma: Vec<B::Elem>, beta: Vec<B::Elem>, eps: f64) -> Result<Self> {
+    pub fn new(
+        device: &B::Device,
+        gamma: Vec<B::Elem>,
+        beta: Vec<B::Elem>,
+        eps: f64,
+    ) -> Result<Self> {
         for vector in [&gamma, &beta] {
             if vector.len() != W {
                 return Err(Error::shape("a norm's weight", &[vector.len()], &[W]));
             }
         }
         let (gamma, beta) = (B::upload(device, gamma)?, B::upload(device, beta)?);
-        Ok(Self { device: device.clone(), gamma, beta, eps: checked_eps(eps)? })
+        Ok(Self {
+            device: device.clone(),
+            gamma,
+            beta,
+            eps: checked_eps(eps)?,
+        })
     }
 
     /// The normalised rows.
@@ -122,7 +155,11 @@ impl<B: Backend, const W: usize> LayerNorm<B, W> {
     {
         let x = x.into();
         let buffer = B::layer_norm(&self.device, x.strided(), &self.gamma, &self.beta, self.eps)?;
-        Ok(Rows { device: self.device.clone(), buffer, rows: x.rows() })
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer,
+            rows: x.rows(),
+        })
     }
 }
 
@@ -155,7 +192,11 @@ pub struct LayerNormLinear<B: Backend, N: Norm<B, IN>, const IN: usize, const OU
 impl<B: Backend, N: Norm<B, IN>, const IN: usize, const OUT: usize> LayerNormLinear<B, N, IN, OUT> {
     /// The norm and the linear it feeds.
     pub fn new(norm: N, linear: Linear<B, IN, OUT>) -> Self {
-        Self { norm, linear, backend: PhantomData }
+        Self {
+            norm,
+            linear,
+            backend: PhantomData,
+        }
     }
 
     /// `norm(x) Wᵀ + b`.

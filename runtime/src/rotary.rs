@@ -68,9 +68,16 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
         const { assert!(R.is_multiple_of(2), "rotated widths are even") };
         expect_count("rope frequencies", inv_freq.len(), R / 2)?;
         if !factor.is_finite() || inv_freq.iter().any(|frequency| !frequency.is_finite()) {
-            return Err(Error::BadConstant("rope frequencies and their factor have to be finite".to_owned()));
+            return Err(Error::BadConstant(
+                "rope frequencies and their factor have to be finite".to_owned(),
+            ));
         }
-        Ok(Self { device: device.clone(), inv_freq: inv_freq.to_vec(), factor, layouts: PhantomData })
+        Ok(Self {
+            device: device.clone(),
+            inv_freq: inv_freq.to_vec(),
+            factor,
+            layouts: PhantomData,
+        })
     }
 
     /// `cos(p · f)` and `sin(p · f)` times the factor, computed in `f64` and rounded once, so that far positions stay exact.
@@ -88,14 +95,22 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
             }
         }
         let (cos, sin) = (B::upload(&self.device, cos)?, B::upload(&self.device, sin)?);
-        Ok(Angles { cos, sin, rows: positions.len() })
+        Ok(Angles {
+            cos,
+            sin,
+            rows: positions.len(),
+        })
     }
 
     /// Rotates the last `R` of each head's `QK` values.
     ///
     /// # Errors
     /// When there is not one position per row.
-    pub fn heads<const H: usize, const QK: usize>(&self, mut q: Heads<B, H, QK>, angles: &Angles<B, R>) -> Result<Heads<B, H, QK>> {
+    pub fn heads<const H: usize, const QK: usize>(
+        &self,
+        mut q: Heads<B, H, QK>,
+        angles: &Angles<B, R>,
+    ) -> Result<Heads<B, H, QK>> {
         const { assert!(R <= QK, "the rotated part is wider than the head") };
         expect_count("positions", angles.rows, q.rows)?;
         B::rotate(&self.device, &mut q.buffer, H, QK, &Self::rotation(angles))?;
@@ -106,19 +121,38 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
     ///
     /// # Errors
     /// When there is not one position per row.
-    pub fn key<'a>(&self, k: impl Into<RowsView<'a, B, R>>, angles: &Angles<B, R>) -> Result<RopeKey<B, Out, R>>
+    pub fn key<'a>(
+        &self,
+        k: impl Into<RowsView<'a, B, R>>,
+        angles: &Angles<B, R>,
+    ) -> Result<RopeKey<B, Out, R>>
     where
         B: 'a,
     {
         let k = k.into();
         expect_count("positions", angles.rows, k.rows())?;
         let mut values = k.to_rows()?;
-        B::rotate(&self.device, &mut values.buffer, 1, R, &Self::rotation(angles))?;
-        Ok(RopeKey { values, layout: PhantomData })
+        B::rotate(
+            &self.device,
+            &mut values.buffer,
+            1,
+            R,
+            &Self::rotation(angles),
+        )?;
+        Ok(RopeKey {
+            values,
+            layout: PhantomData,
+        })
     }
 
     fn rotation(angles: &Angles<B, R>) -> Rotation<'_, B> {
-        Rotation { cos: &angles.cos, sin: &angles.sin, pairs: R / 2, half_in: In::HALF, half_out: Out::HALF }
+        Rotation {
+            cos: &angles.cos,
+            sin: &angles.sin,
+            pairs: R / 2,
+            half_in: In::HALF,
+            half_out: Out::HALF,
+        }
     }
 }
 
@@ -131,7 +165,10 @@ impl<B: Backend, const R: usize> RopeKey<B, Unrotated, R> {
     where
         B: 'a,
     {
-        Ok(Self { values: k.into().to_rows()?, layout: PhantomData })
+        Ok(Self {
+            values: k.into().to_rows()?,
+            layout: PhantomData,
+        })
     }
 }
 
@@ -141,15 +178,25 @@ impl<B: Backend> RopeKey<B, Unrotated, 0> {
     /// # Errors
     /// When the device refuses an empty buffer.
     pub fn absent(device: &B::Device, rows: usize) -> Result<Self> {
-        let values = Rows { device: device.clone(), buffer: B::zeros(device, 0)?, rows };
-        Ok(Self { values, layout: PhantomData })
+        let values = Rows {
+            device: device.clone(),
+            buffer: B::zeros(device, 0)?,
+            rows,
+        };
+        Ok(Self {
+            values,
+            layout: PhantomData,
+        })
     }
 }
 
 impl<B: Backend, L: RopeLayout, const R: usize> RopeKey<B, L, R> {
     /// Trusts that `values` are in layout `L`: what a cache tagged `L` gave back.
     pub(crate) fn tagged(values: Rows<B, R>) -> Self {
-        Self { values, layout: PhantomData }
+        Self {
+            values,
+            layout: PhantomData,
+        }
     }
 
     /// Number of rows.

@@ -45,7 +45,13 @@ impl<B: Backend, const W: usize> Rows<B, W> {
     /// # Errors
     /// As [`Rows::from_vec`].
     pub fn from_f32(device: &B::Device, values: &[f32]) -> Result<Self> {
-        Self::from_vec(device, values.iter().map(|&value| Scalar::from_f32(value)).collect())
+        Self::from_vec(
+            device,
+            values
+                .iter()
+                .map(|&value| Scalar::from_f32(value))
+                .collect(),
+        )
     }
 
     /// The tensor of these values rounded to the element type.
@@ -53,7 +59,13 @@ impl<B: Backend, const W: usize> Rows<B, W> {
     /// # Errors
     /// As [`Rows::from_vec`].
     pub fn from_f64(device: &B::Device, values: &[f64]) -> Result<Self> {
-        Self::from_vec(device, values.iter().map(|&value| Scalar::from_f64(value)).collect())
+        Self::from_vec(
+            device,
+            values
+                .iter()
+                .map(|&value| Scalar::from_f64(value))
+                .collect(),
+        )
     }
 
     /// The values on the host, row by row.
@@ -71,7 +83,13 @@ impl<B: Backend, const W: usize> Rows<B, W> {
 
     /// The whole tensor, borrowed.
     pub fn view(&self) -> RowsView<'_, B, W> {
-        RowsView { device: &self.device, buffer: &self.buffer, offset: 0, row_stride: W, rows: self.rows }
+        RowsView {
+            device: &self.device,
+            buffer: &self.buffer,
+            offset: 0,
+            row_stride: W,
+            rows: self.rows,
+        }
     }
 
     /// Columns `OFFSET .. OFFSET + WIDTH`. That they lie inside is proved by the compiler.
@@ -82,7 +100,11 @@ impl<B: Backend, const W: usize> Rows<B, W> {
     /// The same values as `H` heads of `D` columns each. That `H * D == W` is proved by the compiler.
     pub fn into_heads<const H: usize, const D: usize>(self) -> Heads<B, H, D> {
         const { assert!(H * D == W, "heads times head width is not the row's width") };
-        Heads { device: self.device, buffer: self.buffer, rows: self.rows }
+        Heads {
+            device: self.device,
+            buffer: self.buffer,
+            rows: self.rows,
+        }
     }
 }
 
@@ -110,7 +132,11 @@ impl<'a, B: Backend, const W: usize> RowsView<'a, B, W> {
     /// When the device refuses it.
     pub fn to_rows(&self) -> Result<Rows<B, W>> {
         let buffer = B::copy(self.device, self.strided())?;
-        Ok(Rows { device: self.device.clone(), buffer, rows: self.rows })
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer,
+            rows: self.rows,
+        })
     }
 
     /// The values on the host, row by row.
@@ -145,12 +171,21 @@ impl<B: Backend, const W: usize> TryFrom<Tensor<B>> for Rows<B, W> {
 
     fn try_from(tensor: Tensor<B>) -> Result<Self> {
         expect_count("columns of a tensor", tensor.width, W)?;
-        Ok(Self { device: tensor.device, buffer: tensor.buffer, rows: tensor.rows })
+        Ok(Self {
+            device: tensor.device,
+            buffer: tensor.buffer,
+            rows: tensor.rows,
+        })
     }
 }
 
 impl<B: Backend, const W: usize> From<Rows<B, W>> for Tensor<B> {
     fn from(rows: Rows<B, W>) -> Self {
-        Tensor { device: rows.device, buffer: rows.buffer, rows: rows.rows, width: W }
+        Tensor {
+            device: rows.device,
+            buffer: rows.buffer,
+            rows: rows.rows,
+            width: W,
+        }
     }
 }

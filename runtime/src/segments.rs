@@ -19,7 +19,9 @@ impl Segment {
     pub fn visible(&self, visibility: Visibility, i: usize) -> usize {
         match visibility {
             Visibility::Full => self.keys.len(),
-            Visibility::Causal => (self.keys.len() + i + 1).saturating_sub(self.queries.len()).min(self.keys.len()),
+            Visibility::Causal => (self.keys.len() + i + 1)
+                .saturating_sub(self.queries.len())
+                .min(self.keys.len()),
         }
     }
 }
@@ -35,9 +37,19 @@ pub struct Segments {
 
 impl Segments {
     /// Segments over `queries` rows and `keys` rows; callers built the ranges inside and disjoint.
-    pub(crate) fn new(list: Vec<Segment>, visibility: Visibility, queries: usize, keys: usize) -> Self {
+    pub(crate) fn new(
+        list: Vec<Segment>,
+        visibility: Visibility,
+        queries: usize,
+        keys: usize,
+    ) -> Self {
         debug_assert!(list.iter().all(|segment| segment.queries.end <= queries));
-        Self { list, visibility, queries, keys }
+        Self {
+            list,
+            visibility,
+            queries,
+            keys,
+        }
     }
 
     /// The segments.

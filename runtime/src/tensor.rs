@@ -20,9 +20,18 @@ impl<B: Backend> Tensor<B> {
     pub fn from_vec(device: &B::Device, values: Vec<B::Elem>, width: usize) -> Result<Self> {
         let rows = values.len().checked_div(width).unwrap_or(0);
         if rows * width != values.len() {
-            return Err(Error::shape("a tensor's values", &[values.len()], &[rows, width]));
+            return Err(Error::shape(
+                "a tensor's values",
+                &[values.len()],
+                &[rows, width],
+            ));
         }
-        Ok(Self { device: device.clone(), buffer: B::upload(device, values)?, rows, width })
+        Ok(Self {
+            device: device.clone(),
+            buffer: B::upload(device, values)?,
+            rows,
+            width,
+        })
     }
 
     /// The values on the host, row by row.
@@ -63,6 +72,10 @@ impl<B: Backend> Tensor<B> {
             row_stride: W,
             head_stride: 0,
         };
-        Ok(crate::Rows { device: self.device.clone(), buffer: B::copy(&self.device, whole)?, rows: self.rows })
+        Ok(crate::Rows {
+            device: self.device.clone(),
+            buffer: B::copy(&self.device, whole)?,
+            rows: self.rows,
+        })
     }
 }

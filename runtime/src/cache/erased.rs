@@ -10,12 +10,17 @@ use crate::layer::KvCache;
 use crate::rotary::RopeLayout;
 
 /// `len` equal values on the device.
-fn filled<B: Backend, E: Scalar>(device: &B::Device, what: &'static str, sizes: &[usize], value: f64) -> Result<B::Buffer<E>> {
+fn filled<B: Backend, E: Scalar>(
+    device: &B::Device,
+    what: &'static str,
+    sizes: &[usize],
+    value: f64,
+) -> Result<B::Buffer<E>> {
     B::upload(device, vec![E::from_f64(value); product(what, sizes)?])
 }
 
-impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize> KvCache<B>
-    for LatentCache<B, E, L, P, C, R>
+impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize>
+    KvCache<B> for LatentCache<B, E, L, P, C, R>
 {
     type Element = E;
     const PAGE_SIZE: Option<usize> = P::PAGE;
@@ -26,7 +31,12 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize,
     }
 
     fn fill(&mut self, value: f64) -> Result<()> {
-        self.entries = filled::<B, E>(&self.device, "a latent cache", &[self.geometry.slots(), C + R], value)?;
+        self.entries = filled::<B, E>(
+            &self.device,
+            "a latent cache",
+            &[self.geometry.slots(), C + R],
+            value,
+        )?;
         Ok(())
     }
 
@@ -37,8 +47,15 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize,
     }
 }
 
-impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const H: usize, const QK: usize, const V: usize> KvCache<B>
-    for NaiveCache<B, E, L, P, H, QK, V>
+impl<
+    B: Backend,
+    E: CacheElement,
+    L: RopeLayout,
+    P: CacheLayout,
+    const H: usize,
+    const QK: usize,
+    const V: usize,
+> KvCache<B> for NaiveCache<B, E, L, P, H, QK, V>
 {
     type Element = E;
     const PAGE_SIZE: Option<usize> = P::PAGE;

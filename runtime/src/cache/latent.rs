@@ -18,7 +18,14 @@ use crate::segments::{Segment, Segments};
 
 /// `[slots, C + R]` entries ĉ ∥ k_r of type `E`, the key part in layout `L`.
 #[derive(Debug)]
-pub struct LatentCache<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize> {
+pub struct LatentCache<
+    B: Backend,
+    E: CacheElement,
+    L: RopeLayout,
+    P: CacheLayout,
+    const C: usize,
+    const R: usize,
+> {
     pub(super) device: B::Device,
     pub(super) entries: B::Buffer<E>,
     pub(super) geometry: Geometry,
@@ -36,7 +43,9 @@ pub struct ContextChunk<B: Backend, L: RopeLayout, const C: usize, const R: usiz
     pub segments: Segments,
 }
 
-impl<B: Backend, E: CacheElement, L: RopeLayout, const C: usize, const R: usize> LatentCache<B, E, L, Contiguous, C, R> {
+impl<B: Backend, E: CacheElement, L: RopeLayout, const C: usize, const R: usize>
+    LatentCache<B, E, L, Contiguous, C, R>
+{
     /// Room for `requests` requests of up to `tokens` tokens; request `i` of the cache is block `i`.
     ///
     /// # Errors
@@ -59,9 +68,19 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, const PAGE: usize, const C: usi
     }
 }
 
-impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize> LatentCache<B, E, L, P, C, R> {
-    const LATENT: Place = Place { stride: C + R, offset: 0, head_stride: C };
-    const ROPE: Place = Place { stride: C + R, offset: C, head_stride: R };
+impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize>
+    LatentCache<B, E, L, P, C, R>
+{
+    const LATENT: Place = Place {
+        stride: C + R,
+        offset: 0,
+        head_stride: C,
+    };
+    const ROPE: Place = Place {
+        stride: C + R,
+        offset: C,
+        head_stride: R,
+    };
 
     /// `blocks` blocks of `tokens` tokens, in either layout.
     ///
@@ -69,8 +88,16 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize,
     /// When the layout's page size is another, or that does not fit in memory.
     pub fn with_blocks(device: &B::Device, blocks: usize, tokens: usize) -> Result<Self> {
         let geometry = Geometry::new::<P>(blocks, tokens)?;
-        let entries = B::zeros(device, product("a latent cache", &[geometry.slots(), C + R])?)?;
-        Ok(Self { device: device.clone(), entries, geometry, layout: PhantomData })
+        let entries = B::zeros(
+            device,
+            product("a latent cache", &[geometry.slots(), C + R])?,
+        )?;
+        Ok(Self {
+            device: device.clone(),
+            entries,
+            geometry,
+            layout: PhantomData,
+        })
     }
 
     /// Whether a batch with `rows` input rows can be written and attended to.
@@ -86,7 +113,12 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize,
     ///
     /// # Errors
     /// As [`LatentCache::check`].
-    pub fn write<'a>(&mut self, batch: &Batch, latent: impl Into<RowsView<'a, B, C>>, k_rope: &RopeKey<B, L, R>) -> Result<()>
+    pub fn write<'a>(
+        &mut self,
+        batch: &Batch,
+        latent: impl Into<RowsView<'a, B, C>>,
+        k_rope: &RopeKey<B, L, R>,
+    ) -> Result<()>
     where
         B: 'a,
     {
@@ -94,8 +126,20 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize,
         expect_count("latents to be cached", latent.rows(), batch.tokens())?;
         expect_count("rotated keys to be cached", k_rope.rows(), batch.tokens())?;
         let slots = self.geometry.written(batch)?;
-        B::scatter(&self.device, latent.strided(), &mut self.entries, &slots, Self::LATENT)?;
-        B::scatter(&self.device, k_rope.view().strided(), &mut self.entries, &slots, Self::ROPE)
+        B::scatter(
+            &self.device,
+            latent.strided(),
+            &mut self.entries,
+            &slots,
+            Self::LATENT,
+        )?;
+        B::scatter(
+            &self.device,
+            k_rope.view().strided(),
+            &mut self.entries,
+            &slots,
+            Self::ROPE,
+        )
     }
 
     /// Absorbed attention of the new tokens, already written, over all tokens of their requests, causal.
@@ -136,8 +180,15 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize,
     /// What the requests already have in the cache, `chunk_tokens` tokens at a time, for attention in the expanded form.
     ///
     /// The iterator yields an error, and then ends, when the batch does not fit the cache or `chunk_tokens` is 0.
-    pub fn context(&self, batch: &Batch, chunk_tokens: usize) -> impl Iterator<Item = Result<ContextChunk<B, L, C, R>>> {
-        let mut next = Cursor { request: 0, token: 0 };
+    pub fn context(
+        &self,
+        batch: &Batch,
+        chunk_tokens: usize,
+    ) -> impl Iterator<Item = Result<ContextChunk<B, L, C, R>>> {
+        let mut next = Cursor {
+            request: 0,
+            token: 0,
+        };
         let mut failed = false;
         std::iter::from_fn(move || {
             if failed {
@@ -161,27 +212,52 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize,
         let rows = slots.len();
         let latent = B::gather(&self.device, &self.entries, slots, Self::LATENT, C)?;
         let k_rope = B::gather(&self.device, &self.entries, slots, Self::ROPE, R)?;
-        let latent = Rows { device: self.device.clone(), buffer: latent, rows };
-        Ok((latent, RopeKey::tagged(Rows { device: self.device.clone(), buffer: k_rope, rows })))
+        let latent = Rows {
+            device: self.device.clone(),
+            buffer: latent,
+            rows,
+        };
+        Ok((
+            latent,
+            RopeKey::tagged(Rows {
+                device: self.device.clone(),
+                buffer: k_rope,
+                rows,
+            }),
+        ))
     }
 
-    fn chunk(&self, batch: &Batch, chunk_tokens: usize, next: &mut Cursor) -> Result<Option<ContextChunk<B, L, C, R>>> {
+    fn chunk(
+        &self,
+        batch: &Batch,
+        chunk_tokens: usize,
+        next: &mut Cursor,
+    ) -> Result<Option<ContextChunk<B, L, C, R>>> {
         if chunk_tokens == 0 {
-            return Err(Error::BadConstant("a chunk of context has to hold at least one token".to_owned()));
+            return Err(Error::BadConstant(
+                "a chunk of context has to hold at least one token".to_owned(),
+            ));
         }
         let (mut list, mut slots) = (Vec::new(), Vec::new());
         while let Some((i, tokens)) = next.take(batch, chunk_tokens - slots.len()) {
             let request = &batch.requests[i];
             let keys = slots.len()..slots.len() + tokens.len();
             slots.extend(self.geometry.range(i, request, tokens)?);
-            list.push(Segment { queries: request.rows(), keys });
+            list.push(Segment {
+                queries: request.rows(),
+                keys,
+            });
         }
         if list.is_empty() {
             return Ok(None);
         }
         let (latent, k_rope) = self.gather(&slots)?;
         let segments = Segments::new(list, Visibility::Full, batch.tokens(), slots.len());
-        Ok(Some(ContextChunk { latent, k_rope, segments }))
+        Ok(Some(ContextChunk {
+            latent,
+            k_rope,
+            segments,
+        }))
     }
 }
 
@@ -202,7 +278,10 @@ impl Cursor {
                 let end = request.cached.min(self.token.saturating_add(room));
                 return Some((self.request, std::mem::replace(&mut self.token, end)..end));
             }
-            *self = Self { request: self.request + 1, token: 0 };
+            *self = Self {
+                request: self.request + 1,
+                token: 0,
+            };
         }
         None
     }

@@ -51,10 +51,16 @@ impl Geometry {
             expect_count("tokens per block of the cache", page, wanted)?;
         }
         if page == 0 && P::PAGE.is_some() {
-            return Err(Error::BadCache("a block has to hold at least one token".to_owned()));
+            return Err(Error::BadCache(
+                "a block has to hold at least one token".to_owned(),
+            ));
         }
         product("the cache's slots", &[blocks, page])?;
-        Ok(Self { blocks, page, whole: P::PAGE.is_none() })
+        Ok(Self {
+            blocks,
+            page,
+            whole: P::PAGE.is_none(),
+        })
     }
 
     pub(super) fn slots(&self) -> usize {
@@ -79,33 +85,51 @@ impl Geometry {
                 if let Some(slot) = slot
                     && slot >= self.slots()
                 {
-                    return Err(Error::BadBatch(format!("slot {slot} is beyond the cache's {} slots", self.slots())));
+                    return Err(Error::BadBatch(format!(
+                        "slot {slot} is beyond the cache's {} slots",
+                        self.slots()
+                    )));
                 }
                 slots.push(slot);
             }
         } else {
             for (i, request) in batch.requests.iter().enumerate() {
                 let table = self.table(i, request, request.total())?;
-                slots.extend((request.cached..request.total()).map(|token| Some(self.slot(table, token))));
+                slots.extend(
+                    (request.cached..request.total()).map(|token| Some(self.slot(table, token))),
+                );
             }
         }
         let mut taken: Vec<usize> = slots.iter().flatten().copied().collect();
         taken.sort_unstable();
         if let Some(pair) = taken.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Error::BadBatch(format!("slot {} would be written twice", pair[0])));
+            return Err(Error::BadBatch(format!(
+                "slot {} would be written twice",
+                pair[0]
+            )));
         }
         Ok(slots)
     }
 
     /// The slots of the first `tokens` tokens that lie in `blocks`.
     pub(super) fn held(&self, blocks: &[u32], tokens: usize) -> Result<Vec<usize>> {
-        let request = Request { cached: tokens, new: 0, row: 0, blocks: blocks.to_vec() };
+        let request = Request {
+            cached: tokens,
+            new: 0,
+            row: 0,
+            blocks: blocks.to_vec(),
+        };
         let table = self.table(0, &request, tokens)?;
         Ok((0..tokens).map(|token| self.slot(table, token)).collect())
     }
 
     /// The slots of tokens `range` of request `i`.
-    pub(super) fn range(&self, i: usize, request: &Request, range: std::ops::Range<usize>) -> Result<Vec<usize>> {
+    pub(super) fn range(
+        &self,
+        i: usize,
+        request: &Request,
+        range: std::ops::Range<usize>,
+    ) -> Result<Vec<usize>> {
         let table = self.table(i, request, range.end)?;
         Ok(range.map(|token| self.slot(table, token)).collect())
     }
@@ -113,9 +137,17 @@ impl Geometry {
     /// Every request's new tokens against all its tokens, causal, and where those lie.
     pub(super) fn reading(&self, batch: &Batch) -> Result<(Segments, Pages)> {
         let (mut list, mut tables) = (Vec::new(), Vec::new());
-        for (i, request) in batch.requests.iter().enumerate().filter(|(_, request)| request.new > 0) {
+        for (i, request) in batch
+            .requests
+            .iter()
+            .enumerate()
+            .filter(|(_, request)| request.new > 0)
+        {
             tables.push(self.table(i, request, request.total())?.to_vec());
-            list.push(Segment { queries: request.rows(), keys: 0..request.total() });
+            list.push(Segment {
+                queries: request.rows(),
+                keys: 0..request.total(),
+            });
         }
         let segments = Segments::new(list, Visibility::Causal, batch.tokens(), self.slots());
         Ok((segments, Pages::new(self.page, tables)))
@@ -133,7 +165,11 @@ impl Geometry {
                 request.blocks.len()
             )));
         }
-        let needed = if tokens == 0 { 0 } else { tokens.div_ceil(self.page.max(1)) };
+        let needed = if tokens == 0 {
+            0
+        } else {
+            tokens.div_ceil(self.page.max(1))
+        };
         let table = match request.blocks.get(..needed) {
             Some(table) if tokens == 0 || self.page > 0 => table,
             _ => {
@@ -146,12 +182,18 @@ impl Geometry {
             }
         };
         if let Some(id) = table.iter().find(|&&id| id as usize >= self.blocks) {
-            return Err(Error::BadBatch(format!("request {i} names block {id}, but the cache has {} blocks", self.blocks)));
+            return Err(Error::BadBatch(format!(
+                "request {i} names block {id}, but the cache has {} blocks",
+                self.blocks
+            )));
         }
         let mut ids = table.to_vec();
         ids.sort_unstable();
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Error::BadBatch(format!("request {i} names block {} twice", pair[0])));
+            return Err(Error::BadBatch(format!(
+                "request {i} names block {} twice",
+                pair[0]
+            )));
         }
         Ok(table)
     }

@@ -42,8 +42,15 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, const H: usize, const QK: usize
     }
 }
 
-impl<B: Backend, E: CacheElement, L: RopeLayout, const PAGE: usize, const H: usize, const QK: usize, const V: usize>
-    NaiveCache<B, E, L, Paged<PAGE>, H, QK, V>
+impl<
+    B: Backend,
+    E: CacheElement,
+    L: RopeLayout,
+    const PAGE: usize,
+    const H: usize,
+    const QK: usize,
+    const V: usize,
+> NaiveCache<B, E, L, Paged<PAGE>, H, QK, V>
 {
     /// `pages` blocks of `PAGE` tokens.
     ///
@@ -55,8 +62,15 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, const PAGE: usize, const H: usi
     }
 }
 
-impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const H: usize, const QK: usize, const V: usize>
-    NaiveCache<B, E, L, P, H, QK, V>
+impl<
+    B: Backend,
+    E: CacheElement,
+    L: RopeLayout,
+    P: CacheLayout,
+    const H: usize,
+    const QK: usize,
+    const V: usize,
+> NaiveCache<B, E, L, P, H, QK, V>
 {
     /// `blocks` blocks of `tokens` tokens, in either layout.
     ///
@@ -64,9 +78,21 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const H: usize,
     /// When the layout's page size is another, or that does not fit in memory.
     pub fn with_blocks(device: &B::Device, blocks: usize, tokens: usize) -> Result<Self> {
         let geometry = Geometry::new::<P>(blocks, tokens)?;
-        let keys = B::zeros(device, product("a cache of keys", &[geometry.slots(), H, QK])?)?;
-        let values = B::zeros(device, product("a cache of values", &[geometry.slots(), H, V])?)?;
-        Ok(Self { device: device.clone(), keys, values, geometry, layout: PhantomData })
+        let keys = B::zeros(
+            device,
+            product("a cache of keys", &[geometry.slots(), H, QK])?,
+        )?;
+        let values = B::zeros(
+            device,
+            product("a cache of values", &[geometry.slots(), H, V])?,
+        )?;
+        Ok(Self {
+            device: device.clone(),
+            keys,
+            values,
+            geometry,
+            layout: PhantomData,
+        })
     }
 
     /// Whether a batch with `rows` input rows can be written and attended to.
@@ -83,33 +109,89 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const H: usize,
     ///
     /// # Errors
     /// As [`NaiveCache::check`].
-    pub fn write<const KV: usize, const R: usize>(&mut self, batch: &Batch, kv: &Heads<B, H, KV>, k_rope: &RopeKey<B, L, R>) -> Result<()> {
+    pub fn write<const KV: usize, const R: usize>(
+        &mut self,
+        batch: &Batch,
+        kv: &Heads<B, H, KV>,
+        k_rope: &RopeKey<B, L, R>,
+    ) -> Result<()> {
         const {
             assert!(R <= QK, "the rotated part is wider than the key head");
-            assert!(KV == QK - R + V, "a head of keys and values is QK - R + V wide");
+            assert!(
+                KV == QK - R + V,
+                "a head of keys and values is QK - R + V wide"
+            );
         };
         expect_count("keys to be cached", kv.rows(), batch.tokens())?;
         expect_count("rotated keys to be cached", k_rope.rows(), batch.tokens())?;
         let slots = self.geometry.written(batch)?;
         let kv = kv.view().strided();
-        let shared = Strided { heads: H, head_stride: 0, ..k_rope.view().strided() };
-        let nope = Place { stride: H * QK, offset: 0, head_stride: QK };
-        let rope = Place { offset: QK - R, ..nope };
-        let value = Place { stride: H * V, offset: 0, head_stride: V };
-        B::scatter(&self.device, attention::narrowed(kv, 0, QK - R), &mut self.keys, &slots, nope)?;
+        let shared = Strided {
+            heads: H,
+            head_stride: 0,
+            ..k_rope.view().strided()
+        };
+        let nope = Place {
+            stride: H * QK,
+            offset: 0,
+            head_stride: QK,
+        };
+        let rope = Place {
+            offset: QK - R,
+            ..nope
+        };
+        let value = Place {
+            stride: H * V,
+            offset: 0,
+            head_stride: V,
+        };
+        B::scatter(
+            &self.device,
+            attention::narrowed(kv, 0, QK - R),
+            &mut self.keys,
+            &slots,
+            nope,
+        )?;
         B::scatter(&self.device, shared, &mut self.keys, &slots, rope)?;
-        B::scatter(&self.device, attention::narrowed(kv, QK - R, V), &mut self.values, &slots, value)
+        B::scatter(
+            &self.device,
+            attention::narrowed(kv, QK - R, V),
+            &mut self.values,
+            &slots,
+            value,
+        )
     }
 
     /// Attention of the new tokens, already written, over all tokens of their requests, causal.
     ///
     /// # Errors
     /// As [`NaiveCache::check`], and when `softmax_scale` is not finite.
-    pub fn attend(&self, batch: &Batch, q: &Heads<B, H, QK>, softmax_scale: f64) -> Result<Attended<B, H, V>> {
+    pub fn attend(
+        &self,
+        batch: &Batch,
+        q: &Heads<B, H, QK>,
+        softmax_scale: f64,
+    ) -> Result<Attended<B, H, V>> {
         let (segments, pages) = self.geometry.reading(batch)?;
         let rows = self.geometry.slots();
-        let keys = Strided { buffer: &self.keys, offset: 0, rows, heads: H, width: QK, row_stride: H * QK, head_stride: QK };
-        let values = Strided { buffer: &self.values, offset: 0, rows, heads: H, width: V, row_stride: H * V, head_stride: V };
+        let keys = Strided {
+            buffer: &self.keys,
+            offset: 0,
+            rows,
+            heads: H,
+            width: QK,
+            row_stride: H * QK,
+            head_stride: QK,
+        };
+        let values = Strided {
+            buffer: &self.values,
+            offset: 0,
+            rows,
+            heads: H,
+            width: V,
+            row_stride: H * V,
+            head_stride: V,
+        };
         let q_all = q.view().strided();
         let attention = Attention {
             q: q_all,

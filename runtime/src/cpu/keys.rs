@@ -38,8 +38,16 @@ pub(super) struct Keys<'a, T: CpuElement, E: Scalar> {
 }
 
 impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
-    pub(super) fn new(attention: &'a Attention<'a, Cpu<T>, E>, segment: usize, head: usize) -> Self {
-        Self { attention, segment, head }
+    pub(super) fn new(
+        attention: &'a Attention<'a, Cpu<T>, E>,
+        segment: usize,
+        head: usize,
+    ) -> Self {
+        Self {
+            attention,
+            segment,
+            head,
+        }
     }
 
     /// How many of the `wanted` keys from `start` on make one block.
@@ -52,18 +60,28 @@ impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
     }
 
     /// Keys `start .. start + len` of the segment.
-    pub(super) fn block<'s>(&self, start: usize, len: usize, scratch: &'s mut Scratch<T::Accum>) -> Block<'s, T::Accum>
+    pub(super) fn block<'s>(
+        &self,
+        start: usize,
+        len: usize,
+        scratch: &'s mut Scratch<T::Accum>,
+    ) -> Block<'s, T::Accum>
     where
         'a: 's,
     {
         let Attention { k, k_rope, v, .. } = *self.attention;
         // The absorbed form's values are its keys: gathered once
         let values_are_keys = std::ptr::eq(k.buffer, v.buffer)
-            && (k.offset, k.width, k.row_stride, k.head_stride) == (v.offset, v.width, v.row_stride, v.head_stride);
+            && (k.offset, k.width, k.row_stride, k.head_stride)
+                == (v.offset, v.width, v.row_stride, v.head_stride);
         let in_place = self.run(start, len) == len;
         let k = self.lines(&k, start, len, in_place, &mut scratch.k);
         let k_rope = self.lines(&k_rope, start, len, in_place, &mut scratch.k_rope);
-        let v = if values_are_keys { k } else { self.lines(&v, start, len, in_place, &mut scratch.v) };
+        let v = if values_are_keys {
+            k
+        } else {
+            self.lines(&v, start, len, in_place, &mut scratch.v)
+        };
         Block { k, k_rope, v }
     }
 
@@ -79,18 +97,31 @@ impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
         'a: 's,
     {
         if x.width == 0 || len == 0 {
-            return Lines { values: &[], stride: 0 };
+            return Lines {
+                values: &[],
+                stride: 0,
+            };
         }
         if in_place && let Some(all) = same::<E, T::Accum>(x.buffer) {
             let first = x.offset + self.row(start) * x.row_stride + self.head * x.head_stride;
             let values = &all[first..first + (len - 1) * x.row_stride + x.width];
-            return Lines { values, stride: x.row_stride };
+            return Lines {
+                values,
+                stride: x.row_stride,
+            };
         }
         scratch.clear();
         for token in start..start + len {
-            scratch.extend(part(x, self.row(token), self.head).iter().map(|&value| <T as Element>::Accum::load(value)));
+            scratch.extend(
+                part(x, self.row(token), self.head)
+                    .iter()
+                    .map(|&value| <T as Element>::Accum::load(value)),
+            );
         }
-        Lines { values: scratch, stride: x.width }
+        Lines {
+            values: scratch,
+            stride: x.width,
+        }
     }
 
     /// The row of the key tensor, or slot of the cache, of a token of the segment.
@@ -103,7 +134,9 @@ impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
 
     /// How many of the `wanted` tokens from `start` on lie side by side.
     fn run(&self, start: usize, wanted: usize) -> usize {
-        let Some(pages) = self.attention.pages else { return wanted };
+        let Some(pages) = self.attention.pages else {
+            return wanted;
+        };
         let (page, table) = (pages.page(), &pages.tables()[self.segment]);
         let mut block = start / page;
         let mut run = page - start % page;

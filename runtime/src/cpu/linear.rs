@@ -3,7 +3,7 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, Target, product};
+use super::gemm::{Matrix, Target, new_product, product};
 use super::skinny::{axpys, dots};
 use super::{Cpu, CpuElement, part, rounded, same, zeros};
 use crate::backend::{HeadMatrices, Strided};
@@ -11,14 +11,18 @@ use crate::element::{Element, Real};
 use crate::error::Result;
 
 /// Up to this many rows a product is bound by reading the weight, and packing it would only read it twice.
-const SKINNY_ROWS: usize = 8;
+const SKINNY_ROWS: usize = 16;
 /// Bytes of weight that one task of a skinny product reads.
 const SKINNY_BYTES: usize = 1 << 18;
 /// Rows of a bf16 weight that are widened at a time.
 const WIDENED_ROWS: usize = 128;
 
 /// Rows of a window in the accumulation type: borrowed where they already are contiguous and of that type.
-fn packed<'a, T: CpuElement>(x: &Strided<'a, Cpu<T>, T>, head: usize, keep: &'a mut Vec<T::Accum>) -> &'a [T::Accum] {
+fn packed<'a, T: CpuElement>(
+    x: &Strided<'a, Cpu<T>, T>,
+    head: usize,
+    keep: &'a mut Vec<T::Accum>,
+) -> &'a [T::Accum] {
     if (x.row_stride == x.width || x.rows == 1)
         && x.width > 0
         && let Some(all) = same::<T, T::Accum>(x.buffer)
@@ -29,47 +33,74 @@ fn packed<'a, T: CpuElement>(x: &Strided<'a, Cpu<T>, T>, head: usize, keep: &'a 
     keep.clear();
     keep.reserve(x.rows * x.width);
     for row in 0..x.rows {
-        keep.extend(part(x, row, head).iter().map(|&value| T::Accum::load(value)));
+        keep.extend(
+            part(x, row, head)
+                .iter()
+                .map(|&value| T::Accum::load(value)),
+        );
     }
     keep
 }
 
 /// `x Wᵀ + b`.
-pub(super) fn linear<T: CpuElement>(x: Strided<'_, Cpu<T>, T>, weight: &[T], bias: Option<&[T]>, out: usize) -> Result<Vec<T>> {
+pub(super) fn linear<T: CpuElement>(
+    x: Strided<'_, Cpu<T>, T>,
+    weight: &[T],
+    bias: Option<&[T]>,
+    out: usize,
+) -> Result<Vec<T>> {
     let (rows, k) = (x.rows, x.width);
     let mut keep = Vec::new();
     let xs = packed(&x, 0, &mut keep);
-    let mut y: Vec<T::Accum> = zeros(rows * out)?;
     if rows == 0 || out == 0 {
         return Ok(Vec::new());
     }
-    if k > 0 && rows <= SKINNY_ROWS {
-        skinny(weight, xs, rows, k, &mut y)?;
+    let mut y = if k > 0 && rows <= SKINNY_ROWS {
+        skinny(weight, xs, rows, out)?
     } else if let Some(weight) = same::<T, T::Accum>(weight) {
-        let target = Target { values: &mut y, row_stride: out, column_stride: 1, accumulate: false };
-        let lhs = Matrix { values: xs, row_stride: k, column_stride: 1 };
-        let rhs = Matrix { values: weight, row_stride: 1, column_stride: k };
-        product((rows, out, k), target, lhs, rhs, T::Accum::ONE, Parallelism::Rayon(0));
+        let lhs = Matrix {
+            values: xs,
+            row_stride: k,
+            column_stride: 1,
+        };
+        let rhs = Matrix {
+            values: weight,
+            row_stride: 1,
+            column_stride: k,
+        };
+        new_product((rows, out, k), lhs, rhs, Parallelism::Rayon(0))?
     } else {
-        widening(weight, xs, rows, k, &mut y);
-    }
+        widening(weight, xs, rows, out)?
+    };
     if let Some(bias) = bias {
-        y.par_chunks_mut(out).with_min_len(super::PARALLEL_WORK / out + 1).for_each(|row| {
-            for (y, &b) in row.iter_mut().zip(bias) {
-                *y += T::Accum::load(b);
-            }
-        });
+        y.par_chunks_mut(out)
+            .with_min_len(super::PARALLEL_WORK / out + 1)
+            .for_each(|row| {
+                for (y, &b) in row.iter_mut().zip(bias) {
+                    *y += T::Accum::load(b);
+                }
+            });
     }
     Ok(rounded(y))
 }
 
 /// Few rows: each task reads its rows of the weight once.
-fn skinny<T: CpuElement>(weight: &[T], xs: &[T::Accum], rows: usize, k: usize, y: &mut [T::Accum]) -> Result<()> {
-    let out = y.len() / rows;
-    let per_task = (SKINNY_BYTES / size_of::<T>() / k).clamp(4, out.max(4)).next_multiple_of(4);
+fn skinny<T: CpuElement>(
+    weight: &[T],
+    xs: &[T::Accum],
+    rows: usize,
+    out: usize,
+) -> Result<Vec<T::Accum>> {
+    let k = xs.len() / rows;
+    let mut y: Vec<T::Accum> = zeros(rows * out)?;
+    let per_task = (SKINNY_BYTES / size_of::<T>() / k)
+        .clamp(4, out.max(4))
+        .next_multiple_of(4);
     if rows == 1 {
-        y.par_chunks_mut(per_task).zip(weight.par_chunks(per_task * k)).for_each(|(y, w)| dots(w, xs, 1, k, y));
-        return Ok(());
+        y.par_chunks_mut(per_task)
+            .zip(weight.par_chunks(per_task * k))
+            .for_each(|(y, w)| dots(w, xs, 1, k, y));
+        return Ok(y);
     }
     let mut columns: Vec<T::Accum> = zeros(out * rows)?;
     columns
@@ -81,61 +112,93 @@ fn skinny<T: CpuElement>(weight: &[T], xs: &[T::Accum], rows: usize, k: usize, y
             *y = columns[o * rows + r];
         }
     }
-    Ok(())
+    Ok(y)
 }
 
 /// Many rows of a weight that is narrower than the accumulator: widened block by block.
-fn widening<T: CpuElement>(weight: &[T], xs: &[T::Accum], rows: usize, k: usize, y: &mut [T::Accum]) {
-    let out = y.len() / rows;
+fn widening<T: CpuElement>(
+    weight: &[T],
+    xs: &[T::Accum],
+    rows: usize,
+    out: usize,
+) -> Result<Vec<T::Accum>> {
+    let k = xs.len() / rows;
+    let mut y: Vec<T::Accum> = zeros(rows * out)?;
+    if k == 0 {
+        return Ok(y);
+    }
     let blocks: Vec<Vec<T::Accum>> = weight
-        .par_chunks((WIDENED_ROWS * k).max(1))
+        .par_chunks(WIDENED_ROWS * k)
         .map(|block| {
             let columns = block.len() / k;
             let wide: Vec<T::Accum> = block.iter().map(|&value| T::Accum::load(value)).collect();
-            let mut part = vec![T::Accum::ZERO; rows * columns];
-            let target = Target { values: &mut part, row_stride: columns, column_stride: 1, accumulate: false };
-            let lhs = Matrix { values: xs, row_stride: k, column_stride: 1 };
-            let rhs = Matrix { values: &wide, row_stride: 1, column_stride: k };
-            product((rows, columns, k), target, lhs, rhs, T::Accum::ONE, Parallelism::None);
-            part
+            let lhs = Matrix {
+                values: xs,
+                row_stride: k,
+                column_stride: 1,
+            };
+            let rhs = Matrix {
+                values: &wide,
+                row_stride: 1,
+                column_stride: k,
+            };
+            new_product((rows, columns, k), lhs, rhs, Parallelism::None)
         })
-        .collect();
+        .collect::<Result<_>>()?;
     y.par_chunks_mut(out).enumerate().for_each(|(r, y)| {
         for (block, y) in blocks.iter().zip(y.chunks_mut(WIDENED_ROWS)) {
             y.copy_from_slice(&block[r * y.len()..(r + 1) * y.len()]);
         }
     });
+    Ok(y)
 }
 
 /// `y[r, h, :] = x[r, h, :] M_h`.
-pub(super) fn head_product<T: CpuElement>(x: Strided<'_, Cpu<T>, T>, weight: &[T], matrices: HeadMatrices) -> Result<Vec<T>> {
+pub(super) fn head_product<T: CpuElement>(
+    x: Strided<'_, Cpu<T>, T>,
+    weight: &[T],
+    matrices: HeadMatrices,
+) -> Result<Vec<T>> {
     let (rows, k, n) = (x.rows, x.width, matrices.columns);
     if rows == 0 || n == 0 || x.heads == 0 {
         return Ok(Vec::new());
     }
     let mut by_head: Vec<T::Accum> = zeros(x.heads * rows * n)?;
     if k > 0 {
-        by_head.par_chunks_mut(rows * n).enumerate().for_each(|(head, y)| one_head(&x, head, weight, matrices, y));
+        by_head
+            .par_chunks_mut(rows * n)
+            .enumerate()
+            .for_each(|(head, y)| one_head(&x, head, weight, matrices, y));
     }
     if rows == 1 {
         return Ok(rounded(by_head));
     }
     let mut y: Vec<T> = zeros(x.heads * rows * n)?;
-    y.par_chunks_mut(n).with_min_len(super::PARALLEL_WORK / n + 1).enumerate().for_each(|(i, y)| {
-        let (row, head) = (i / x.heads, i % x.heads);
-        for (y, &value) in y.iter_mut().zip(&by_head[(head * rows + row) * n..]) {
-            *y = value.store();
-        }
-    });
+    y.par_chunks_mut(n)
+        .with_min_len(super::PARALLEL_WORK / n + 1)
+        .enumerate()
+        .for_each(|(i, y)| {
+            let (row, head) = (i / x.heads, i % x.heads);
+            for (y, &value) in y.iter_mut().zip(&by_head[(head * rows + row) * n..]) {
+                *y = value.store();
+            }
+        });
     Ok(y)
 }
 
-fn one_head<T: CpuElement>(x: &Strided<'_, Cpu<T>, T>, head: usize, weight: &[T], matrices: HeadMatrices, y: &mut [<T as Element>::Accum]) {
+fn one_head<T: CpuElement>(
+    x: &Strided<'_, Cpu<T>, T>,
+    head: usize,
+    weight: &[T],
+    matrices: HeadMatrices,
+    y: &mut [<T as Element>::Accum],
+) {
     let (rows, k, n) = (x.rows, x.width, matrices.columns);
     let mut keep = Vec::new();
     let xs = packed(x, head, &mut keep);
     let start = matrices.offset + head * matrices.head_stride;
-    let matrix = &weight[start..start + (k - 1) * matrices.k_stride + (n - 1) * matrices.n_stride + 1];
+    let matrix =
+        &weight[start..start + (k - 1) * matrices.k_stride + (n - 1) * matrices.n_stride + 1];
     if rows <= SKINNY_ROWS && matrices.n_stride == 1 {
         for (x, y) in xs.chunks_exact(k).zip(y.chunks_exact_mut(n)) {
             axpys(matrix, matrices.k_stride, x, y);
@@ -151,9 +214,29 @@ fn one_head<T: CpuElement>(x: &Strided<'_, Cpu<T>, T>, head: usize, weight: &[T]
                 &wide
             }
         };
-        let target = Target { values: y, row_stride: n, column_stride: 1, accumulate: false };
-        let lhs = Matrix { values: xs, row_stride: k, column_stride: 1 };
-        let rhs = Matrix { values, row_stride: matrices.k_stride, column_stride: matrices.n_stride };
-        product((rows, n, k), target, lhs, rhs, T::Accum::ONE, Parallelism::None);
+        let target = Target {
+            values: y,
+            row_stride: n,
+            column_stride: 1,
+            accumulate: false,
+        };
+        let lhs = Matrix {
+            values: xs,
+            row_stride: k,
+            column_stride: 1,
+        };
+        let rhs = Matrix {
+            values,
+            row_stride: matrices.k_stride,
+            column_stride: matrices.n_stride,
+        };
+        product(
+            (rows, n, k),
+            target,
+            lhs,
+            rhs,
+            T::Accum::ONE,
+            Parallelism::None,
+        );
     }
 }

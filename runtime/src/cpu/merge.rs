@@ -21,19 +21,36 @@ pub(super) fn weights<A: Real>(own: A, other: A) -> Option<(A, A, A)> {
 }
 
 /// Merges `other` into `into`, row by row and head by head.
-pub(super) fn merge<T: CpuElement>(into: PartsMut<'_, Cpu<T>>, other: Parts<'_, Cpu<T>>, width: usize) {
-    let heads = into.lse.par_iter_mut().zip(into.max_logit.par_iter_mut()).zip(into.out.par_chunks_mut(width.max(1)));
-    let others = other.lse.par_iter().zip(other.max_logit.par_iter()).zip(other.out.par_chunks(width.max(1)));
-    heads.zip(others).with_min_len(PARALLEL_WORK / width.max(1) + 1).for_each(|(((lse, max), out), ((&l, &m), o))| {
-        let Some((keep, add, joint)) = weights(*lse, l) else { return };
-        if *lse == T::Accum::NEG_INFINITY {
-            out.copy_from_slice(o);
-        } else {
-            for (out, &o) in out.iter_mut().zip(o) {
-                *out = (T::Accum::load(*out) * keep + T::Accum::load(o) * add).store();
+pub(super) fn merge<T: CpuElement>(
+    into: PartsMut<'_, Cpu<T>>,
+    other: Parts<'_, Cpu<T>>,
+    width: usize,
+) {
+    let heads = into
+        .lse
+        .par_iter_mut()
+        .zip(into.max_logit.par_iter_mut())
+        .zip(into.out.par_chunks_mut(width.max(1)));
+    let others = other
+        .lse
+        .par_iter()
+        .zip(other.max_logit.par_iter())
+        .zip(other.out.par_chunks(width.max(1)));
+    heads
+        .zip(others)
+        .with_min_len(PARALLEL_WORK / width.max(1) + 1)
+        .for_each(|(((lse, max), out), ((&l, &m), o))| {
+            let Some((keep, add, joint)) = weights(*lse, l) else {
+                return;
+            };
+            if *lse == T::Accum::NEG_INFINITY {
+                out.copy_from_slice(o);
+            } else {
+                for (out, &o) in out.iter_mut().zip(o) {
+                    *out = (T::Accum::load(*out) * keep + T::Accum::load(o) * add).store();
+                }
             }
-        }
-        *lse = joint;
-        *max = max.max(m);
-    });
+            *lse = joint;
+            *max = max.max(m);
+        });
 }

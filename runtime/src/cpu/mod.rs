@@ -16,7 +16,9 @@ use std::marker::PhantomData;
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::backend::{Attention, AttentionParts, Backend, HeadMatrices, Parts, PartsMut, Place, Rotation, Strided};
+use crate::backend::{
+    Attention, AttentionParts, Backend, HeadMatrices, Parts, PartsMut, Place, Rotation, Strided,
+};
 use crate::element::{Element, Real, Scalar};
 use crate::error::{Error, Result};
 
@@ -64,32 +66,68 @@ impl<T: CpuElement> Backend for Cpu<T> {
         Ok(out)
     }
 
-    fn linear(_: &CpuDevice, x: Strided<'_, Self, T>, weight: &Vec<T>, bias: Option<&Vec<T>>, out: usize) -> Result<Vec<T>> {
+    fn linear(
+        _: &CpuDevice,
+        x: Strided<'_, Self, T>,
+        weight: &Vec<T>,
+        bias: Option<&Vec<T>>,
+        out: usize,
+    ) -> Result<Vec<T>> {
         linear::linear(x, weight, bias.map(Vec::as_slice), out)
     }
 
-    fn head_product(_: &CpuDevice, x: Strided<'_, Self, T>, weight: &Vec<T>, matrices: HeadMatrices) -> Result<Vec<T>> {
+    fn head_product(
+        _: &CpuDevice,
+        x: Strided<'_, Self, T>,
+        weight: &Vec<T>,
+        matrices: HeadMatrices,
+    ) -> Result<Vec<T>> {
         linear::head_product(x, weight, matrices)
     }
 
-    fn rms_norm(_: &CpuDevice, x: Strided<'_, Self, T>, gamma: &Vec<T>, eps: f64) -> Result<Vec<T>> {
+    fn rms_norm(
+        _: &CpuDevice,
+        x: Strided<'_, Self, T>,
+        gamma: &Vec<T>,
+        eps: f64,
+    ) -> Result<Vec<T>> {
         Ok(norm::norm(x, gamma, None, eps))
     }
 
-    fn layer_norm(_: &CpuDevice, x: Strided<'_, Self, T>, gamma: &Vec<T>, beta: &Vec<T>, eps: f64) -> Result<Vec<T>> {
+    fn layer_norm(
+        _: &CpuDevice,
+        x: Strided<'_, Self, T>,
+        gamma: &Vec<T>,
+        beta: &Vec<T>,
+        eps: f64,
+    ) -> Result<Vec<T>> {
         Ok(norm::norm(x, gamma, Some(beta), eps))
     }
 
-    fn rotate(_: &CpuDevice, x: &mut Vec<T>, heads: usize, width: usize, rotation: &Rotation<'_, Self>) -> Result<()> {
+    fn rotate(
+        _: &CpuDevice,
+        x: &mut Vec<T>,
+        heads: usize,
+        width: usize,
+        rotation: &Rotation<'_, Self>,
+    ) -> Result<()> {
         rotate::rotate(x, heads, width, rotation);
         Ok(())
     }
 
-    fn attend<E: Scalar>(_: &CpuDevice, attention: &Attention<'_, Self, E>) -> Result<AttentionParts<Self>> {
+    fn attend<E: Scalar>(
+        _: &CpuDevice,
+        attention: &Attention<'_, Self, E>,
+    ) -> Result<AttentionParts<Self>> {
         attention::attend(attention)
     }
 
-    fn merge(_: &CpuDevice, into: PartsMut<'_, Self>, other: Parts<'_, Self>, width: usize) -> Result<()> {
+    fn merge(
+        _: &CpuDevice,
+        into: PartsMut<'_, Self>,
+        other: Parts<'_, Self>,
+        width: usize,
+    ) -> Result<()> {
         merge::merge(into, other, width);
         Ok(())
     }
@@ -105,7 +143,10 @@ impl<T: CpuElement> Backend for Cpu<T> {
             let Some(slot) = slot else { continue };
             for head in 0..x.heads {
                 let start = slot * place.stride + place.offset + head * place.head_stride;
-                for (to, &from) in cache[start..start + x.width].iter_mut().zip(part(&x, row, head)) {
+                for (to, &from) in cache[start..start + x.width]
+                    .iter_mut()
+                    .zip(part(&x, row, head))
+                {
                     *to = T::Accum::load(from).store();
                 }
             }
@@ -113,35 +154,60 @@ impl<T: CpuElement> Backend for Cpu<T> {
         Ok(())
     }
 
-    fn gather<E: Scalar>(_: &CpuDevice, cache: &Vec<E>, slots: &[usize], place: Place, width: usize) -> Result<Vec<T>> {
+    fn gather<E: Scalar>(
+        _: &CpuDevice,
+        cache: &Vec<E>,
+        slots: &[usize],
+        place: Place,
+        width: usize,
+    ) -> Result<Vec<T>> {
         let mut out = zeros(slots.len() * width)?;
         if width == 0 {
             return Ok(out);
         }
-        out.par_chunks_mut(width).with_min_len(64).zip(slots).for_each(|(to, slot)| {
-            let start = slot * place.stride + place.offset;
-            for (to, &from) in to.iter_mut().zip(&cache[start..start + width]) {
-                *to = T::Accum::load(from).store();
-            }
-        });
+        out.par_chunks_mut(width)
+            .with_min_len(64)
+            .zip(slots)
+            .for_each(|(to, slot)| {
+                let start = slot * place.stride + place.offset;
+                for (to, &from) in to.iter_mut().zip(&cache[start..start + width]) {
+                    *to = T::Accum::load(from).store();
+                }
+            });
         Ok(out)
     }
 }
 
 /// `len` zeros, or an error where there is no room for them.
 fn zeros<S: Scalar>(len: usize) -> Result<Vec<S>> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(len).map_err(|_| Error::Device(format!("no room for {len} values of type {}", S::NAME)))?;
+    let mut values = with_room(len)?;
     values.resize(len, S::default());
+    Ok(values)
+}
+
+/// Room for `len` values, or an error where there is none.
+fn with_room<S: Scalar>(len: usize) -> Result<Vec<S>> {
+    let mut values = Vec::new();
+    values
+        .try_reserve_exact(len)
+        .map_err(|_| Error::Device(format!("no room for {len} values of type {}", S::NAME)))?;
     Ok(values)
 }
 
 /// The values of one row and head of a window.
 #[inline(always)]
-fn part<'a, T: CpuElement, S: Scalar>(x: &Strided<'a, Cpu<T>, S>, row: usize, head: usize) -> &'a [S] {
+fn part<'a, T: CpuElement, S: Scalar>(
+    x: &Strided<'a, Cpu<T>, S>,
+    row: usize,
+    head: usize,
+) -> &'a [S] {
     let start = x.offset + row * x.row_stride + head * x.head_stride;
     // An empty window may stand behind the last value of its buffer
-    if x.width == 0 { &[] } else { &x.buffer[start..start + x.width] }
+    if x.width == 0 {
+        &[]
+    } else {
+        &x.buffer[start..start + x.width]
+    }
 }
 
 /// `values` as another type, when it is the same type.
@@ -152,7 +218,10 @@ fn same<S: Scalar, D: Scalar>(values: &[S]) -> Option<&[D]> {
 /// A vector as another type, when it is the same type.
 fn same_vec<S: Scalar, D: Scalar>(values: Vec<S>) -> std::result::Result<Vec<D>, Vec<S>> {
     let mut values = Some(values);
-    match (&mut values as &mut dyn Any).downcast_mut::<Option<Vec<D>>>().and_then(Option::take) {
+    match (&mut values as &mut dyn Any)
+        .downcast_mut::<Option<Vec<D>>>()
+        .and_then(Option::take)
+    {
         Some(same) => Ok(same),
         None => Err(values.unwrap_or_default()),
     }
@@ -160,5 +229,11 @@ fn same_vec<S: Scalar, D: Scalar>(values: Vec<S>) -> std::result::Result<Vec<D>,
 
 /// Accumulators rounded to the element type; free where both are the same type.
 fn rounded<T: CpuElement>(values: Vec<T::Accum>) -> Vec<T> {
-    same_vec(values).unwrap_or_else(|values| values.into_par_iter().with_min_len(PARALLEL_WORK).map(Real::store).collect())
+    same_vec(values).unwrap_or_else(|values| {
+        values
+            .into_par_iter()
+            .with_min_len(PARALLEL_WORK)
+            .map(Real::store)
+            .collect()
+    })
 }

@@ -9,13 +9,26 @@ use crate::backend::Strided;
 use crate::element::{Real, Scalar};
 
 /// RMSNorm, or LayerNorm where there is a `beta`.
-pub(super) fn norm<T: CpuElement>(x: Strided<'_, Cpu<T>, T>, gamma: &[T], beta: Option<&[T]>, eps: f64) -> Vec<T> {
+pub(super) fn norm<T: CpuElement>(
+    x: Strided<'_, Cpu<T>, T>,
+    gamma: &[T],
+    beta: Option<&[T]>,
+    eps: f64,
+) -> Vec<T> {
     let mut y = vec![T::default(); x.rows * x.width];
-    if x.width > 0 {
-        let per_task = PARALLEL_WORK / x.width + 1;
-        y.par_chunks_mut(x.width).with_min_len(per_task).enumerate().for_each(|(row, y)| {
-            dispatch(OneRow::<T> { x: part(&x, row, 0), gamma, beta, eps: T::Accum::from_f64(eps), y });
-        });
+    if let Some(per_task) = PARALLEL_WORK.checked_div(x.width) {
+        y.par_chunks_mut(x.width)
+            .with_min_len(per_task + 1)
+            .enumerate()
+            .for_each(|(row, y)| {
+                dispatch(OneRow::<T> {
+                    x: part(&x, row, 0),
+                    gamma,
+                    beta,
+                    eps: T::Accum::from_f64(eps),
+                    y,
+                });
+            });
     }
     y
 }
@@ -34,16 +47,24 @@ impl<T: CpuElement> Vectorised for OneRow<'_, T> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         let count = T::Accum::from_f64(self.x.len() as f64);
-        let mean = if self.beta.is_some() { sum(self.x, |x: T::Accum| x) / count } else { T::Accum::ZERO };
+        let mean = if self.beta.is_some() {
+            sum(self.x, |x: T::Accum| x) / count
+        } else {
+            T::Accum::ZERO
+        };
         let variance = sum(self.x, |x: T::Accum| (x - mean) * (x - mean)) / count;
         let inverse = T::Accum::ONE / (variance + self.eps).sqrt();
         for ((y, &x), &gamma) in self.y.iter_mut().zip(self.x).zip(self.gamma) {
             *y = ((T::Accum::load(x) - mean) * inverse * T::Accum::load(gamma)).store();
         }
         if let Some(beta) = self.beta {
-            for (((y, &x), &gamma), &beta) in self.y.iter_mut().zip(self.x).zip(self.gamma).zip(beta) {
+            for (((y, &x), &gamma), &beta) in
+                self.y.iter_mut().zip(self.x).zip(self.gamma).zip(beta)
+            {
                 let scaled = (T::Accum::load(x) - mean) * inverse;
-                *y = scaled.madd::<FMA>(T::Accum::load(gamma), T::Accum::load(beta)).store();
+                *y = scaled
+                    .madd::<FMA>(T::Accum::load(gamma), T::Accum::load(beta))
+                    .store();
             }
         }
     }

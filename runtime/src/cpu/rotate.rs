@@ -7,28 +7,36 @@ use crate::backend::Rotation;
 use crate::element::{Element, Real};
 
 /// `(a, b) -> (a cos − b sin, a sin + b cos)` on the last `2 · pairs` values of every head.
-pub(super) fn rotate<T: CpuElement>(x: &mut [T], heads: usize, width: usize, rotation: &Rotation<'_, Cpu<T>>) {
+pub(super) fn rotate<T: CpuElement>(
+    x: &mut [T],
+    heads: usize,
+    width: usize,
+    rotation: &Rotation<'_, Cpu<T>>,
+) {
     let pairs = rotation.pairs;
     let row = heads * width;
     if row == 0 || pairs == 0 {
         return;
     }
-    x.par_chunks_mut(row).with_min_len(PARALLEL_WORK / row + 1).enumerate().for_each(|(r, x)| {
-        let cos = &rotation.cos[r * pairs..(r + 1) * pairs];
-        let sin = &rotation.sin[r * pairs..(r + 1) * pairs];
-        let mut rotated = vec![T::default(); 2 * pairs];
-        for head in x.chunks_exact_mut(width) {
-            let tail = &mut head[width - 2 * pairs..];
-            for i in 0..pairs {
-                let (a, b) = places(i, pairs, rotation.half_in);
-                let (a, b): (T::Accum, T::Accum) = (Real::load(tail[a]), Real::load(tail[b]));
-                let (to_a, to_b) = places(i, pairs, rotation.half_out);
-                rotated[to_a] = round::<T>(a * cos[i] - b * sin[i]);
-                rotated[to_b] = round::<T>(a * sin[i] + b * cos[i]);
+    x.par_chunks_mut(row)
+        .with_min_len(PARALLEL_WORK / row + 1)
+        .enumerate()
+        .for_each(|(r, x)| {
+            let cos = &rotation.cos[r * pairs..(r + 1) * pairs];
+            let sin = &rotation.sin[r * pairs..(r + 1) * pairs];
+            let mut rotated = vec![T::default(); 2 * pairs];
+            for head in x.chunks_exact_mut(width) {
+                let tail = &mut head[width - 2 * pairs..];
+                for i in 0..pairs {
+                    let (a, b) = places(i, pairs, rotation.half_in);
+                    let (a, b): (T::Accum, T::Accum) = (Real::load(tail[a]), Real::load(tail[b]));
+                    let (to_a, to_b) = places(i, pairs, rotation.half_out);
+                    rotated[to_a] = round::<T>(a * cos[i] - b * sin[i]);
+                    rotated[to_b] = round::<T>(a * sin[i] + b * cos[i]);
+                }
+                tail.copy_from_slice(&rotated);
             }
-            tail.copy_from_slice(&rotated);
-        }
-    });
+        });
 }
 
 #[inline(always)]
@@ -39,5 +47,9 @@ fn round<T: Element>(value: T::Accum) -> T {
 /// Where the two values of pair `i` stand.
 #[inline(always)]
 fn places(i: usize, pairs: usize, half: bool) -> (usize, usize) {
-    if half { (i, i + pairs) } else { (2 * i, 2 * i + 1) }
+    if half {
+        (i, i + pairs)
+    } else {
+        (2 * i, 2 * i + 1)
+    }
 }

@@ -22,7 +22,8 @@ pub(super) fn dispatch<V: Vectorised>(v: V) -> V::Output {
             // SAFETY: the features that the function is compiled for were just detected.
             return unsafe { avx512(v) };
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
             // SAFETY: the features that the function is compiled for were just detected.
             return unsafe { avx2(v) };
         }

@@ -10,13 +10,30 @@ const LANES: usize = 16;
 const ROWS: usize = 4;
 
 /// `out[o * rows + r] = Σ_i x[r * k + i] · weight[o * k + i]`, for all `o` that `weight` has rows for.
-pub(super) fn dots<A: Real, T: Scalar>(weight: &[T], x: &[A], rows: usize, k: usize, out: &mut [A]) {
-    dispatch(Dots { weight, x, rows, k, out });
+pub(super) fn dots<A: Real, T: Scalar>(
+    weight: &[T],
+    x: &[A],
+    rows: usize,
+    k: usize,
+    out: &mut [A],
+) {
+    dispatch(Dots {
+        weight,
+        x,
+        rows,
+        k,
+        out,
+    });
 }
 
 /// `out[n] += Σ_k x[k] · matrix[k * stride + n]`.
 pub(super) fn axpys<A: Real, T: Scalar>(matrix: &[T], stride: usize, x: &[A], out: &mut [A]) {
-    dispatch(Axpys { matrix, stride, x, out });
+    dispatch(Axpys {
+        matrix,
+        stride,
+        x,
+        out,
+    });
 }
 
 struct Dots<'a, A, T> {
@@ -32,7 +49,13 @@ impl<A: Real, T: Scalar> Vectorised for Dots<'_, A, T> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) {
-        let Self { weight, x, rows, k, out } = self;
+        let Self {
+            weight,
+            x,
+            rows,
+            k,
+            out,
+        } = self;
         let outputs = weight.len().checked_div(k).unwrap_or(0);
         let mut r = 0;
         while r < rows {
@@ -134,7 +157,12 @@ impl<A: Real, T: Scalar> Vectorised for Axpys<'_, A, T> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         const AT_ONCE: usize = 8;
-        let Self { matrix, stride, x, out } = self;
+        let Self {
+            matrix,
+            stride,
+            x,
+            out,
+        } = self;
         let n = out.len();
         let whole = x.len() / AT_ONCE * AT_ONCE;
         for k in (0..whole).step_by(AT_ONCE) {
@@ -165,14 +193,21 @@ mod tests {
     fn dots_agree_with_loops_for_all_row_counts_and_odd_widths() {
         for rows in 1..=9 {
             for (outputs, k) in [(1, 1), (4, 16), (5, 33), (9, 100), (3, 0)] {
-                let w: Vec<bf16> = (0..outputs * k).map(|i| bf16::from_f32((i as f32 * 0.3).sin())).collect();
+                let w: Vec<bf16> = (0..outputs * k)
+                    .map(|i| bf16::from_f32((i as f32 * 0.3).sin()))
+                    .collect();
                 let x: Vec<f32> = (0..rows * k).map(|i| (i as f32 * 0.7).cos()).collect();
                 let mut out = vec![0.0; if k == 0 { 0 } else { outputs * rows }];
                 dots(&w, &x, rows, k, &mut out);
                 for (i, out) in out.iter().enumerate() {
                     let (o, r) = (i / rows, i % rows);
-                    let wanted: f64 = (0..k).map(|j| w[o * k + j].to_f64() * f64::from(x[r * k + j])).sum();
-                    assert!((f64::from(*out) - wanted).abs() < 1e-4, "{rows} {outputs} {k}: {out} is not {wanted}");
+                    let wanted: f64 = (0..k)
+                        .map(|j| w[o * k + j].to_f64() * f64::from(x[r * k + j]))
+                        .sum();
+                    assert!(
+                        (f64::from(*out) - wanted).abs() < 1e-4,
+                        "{rows} {outputs} {k}: {out} is not {wanted}"
+                    );
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! A layer written by hand in the look of generated code: LoRA queries, separate norms, a paged latent cache, yarn-free rope.
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheElement, Cpu, Heads, Interleaved, LatentCache, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary,
-    Rows, TensorShape, Visibility, Weights, absorb, attention,
+    Attended, Backend, Batch, CacheElement, Cpu, Heads, Interleaved, LatentCache, Linear, Mask,
+    Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb,
+    attention,
 };
 
 pub(crate) const HIDDEN_SIZE: usize = 20;
@@ -26,16 +27,38 @@ const COS_SIN_FACTOR: f64 = 1.0;
 const CONTEXT_CHUNK: usize = 3;
 
 pub(crate) const TENSORS: [TensorShape; 7] = [
-    TensorShape { name: "q_a_proj.weight", shape: &[Q_LORA_RANK, HIDDEN_SIZE] },
-    TensorShape { name: "q_a_layernorm.weight", shape: &[Q_LORA_RANK] },
-    TensorShape { name: "q_b_proj.weight", shape: &[Q_WIDTH, Q_LORA_RANK] },
-    TensorShape { name: "kv_a_proj_with_mqa.weight", shape: &[KV_DOWN_WIDTH, HIDDEN_SIZE] },
-    TensorShape { name: "kv_a_layernorm.weight", shape: &[KV_LORA_RANK] },
-    TensorShape { name: "kv_b_proj.weight", shape: &[KV_UP_WIDTH, KV_LORA_RANK] },
-    TensorShape { name: "o_proj.weight", shape: &[HIDDEN_SIZE, OUT_WIDTH] },
+    TensorShape {
+        name: "q_a_proj.weight",
+        shape: &[Q_LORA_RANK, HIDDEN_SIZE],
+    },
+    TensorShape {
+        name: "q_a_layernorm.weight",
+        shape: &[Q_LORA_RANK],
+    },
+    TensorShape {
+        name: "q_b_proj.weight",
+        shape: &[Q_WIDTH, Q_LORA_RANK],
+    },
+    TensorShape {
+        name: "kv_a_proj_with_mqa.weight",
+        shape: &[KV_DOWN_WIDTH, HIDDEN_SIZE],
+    },
+    TensorShape {
+        name: "kv_a_layernorm.weight",
+        shape: &[KV_LORA_RANK],
+    },
+    TensorShape {
+        name: "kv_b_proj.weight",
+        shape: &[KV_UP_WIDTH, KV_LORA_RANK],
+    },
+    TensorShape {
+        name: "o_proj.weight",
+        shape: &[HIDDEN_SIZE, OUT_WIDTH],
+    },
 ];
 
-pub(crate) type Cache<B, E = f32> = LatentCache<B, E, Interleaved, Paged<5>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
+pub(crate) type Cache<B, E = f32> =
+    LatentCache<B, E, Interleaved, Paged<5>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 
 pub(crate) struct SampleAttention<B: Backend = Cpu<f32>> {
     linear_q_down_proj: Linear<B, HIDDEN_SIZE, Q_LORA_RANK>,
@@ -63,40 +86,78 @@ impl<B: Backend> SampleAttention<B> {
         })
     }
 
-    pub(crate) fn forward(&self, hidden: &Rows<B, HIDDEN_SIZE>, positions: &[u32], mask: &Mask) -> Result<Rows<B, HIDDEN_SIZE>> {
+    pub(crate) fn forward(
+        &self,
+        hidden: &Rows<B, HIDDEN_SIZE>,
+        positions: &[u32],
+        mask: &Mask,
+    ) -> Result<Rows<B, HIDDEN_SIZE>> {
         let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Allowed)?;
         let angles = self.rotary.angles(positions)?;
 
         let q_compressed = self.linear_q_down_proj.forward(hidden)?;
         let q_compressed = self.q_layernorm.forward(&q_compressed)?;
-        let q = self.linear_q_up_proj.forward(&q_compressed)?.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
+        let q = self
+            .linear_q_up_proj
+            .forward(&q_compressed)?
+            .into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
 
         let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-        let kv_compressed = self.kv_layernorm.forward(kv_down.columns::<0, KV_LORA_RANK>())?;
-        let k_rope = self.rotary.key(kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>(), &angles)?;
+        let kv_compressed = self
+            .kv_layernorm
+            .forward(kv_down.columns::<0, KV_LORA_RANK>())?;
+        let k_rope = self
+            .rotary
+            .key(kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>(), &angles)?;
 
-        let kv = self.linear_kv_up_proj.forward(&kv_compressed)?.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+        let kv = self
+            .linear_kv_up_proj
+            .forward(&kv_compressed)?
+            .into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
         let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
-        self.linear_proj.forward(&attended.into_out().into_rows::<OUT_WIDTH>())
+        self.linear_proj
+            .forward(&attended.into_out().into_rows::<OUT_WIDTH>())
     }
 
     /// `forward` in the absorbed form.
-    pub(crate) fn forward_absorbed(&self, hidden: &Rows<B, HIDDEN_SIZE>, positions: &[u32], mask: &Mask) -> Result<Rows<B, HIDDEN_SIZE>> {
+    pub(crate) fn forward_absorbed(
+        &self,
+        hidden: &Rows<B, HIDDEN_SIZE>,
+        positions: &[u32],
+        mask: &Mask,
+    ) -> Result<Rows<B, HIDDEN_SIZE>> {
         let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Allowed)?;
         let angles = self.rotary.angles(positions)?;
-        let q_compressed = self.q_layernorm.forward(&self.linear_q_down_proj.forward(hidden)?)?;
-        let q = self.linear_q_up_proj.forward(&q_compressed)?.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
+        let q_compressed = self
+            .q_layernorm
+            .forward(&self.linear_q_down_proj.forward(hidden)?)?;
+        let q = self
+            .linear_q_up_proj
+            .forward(&q_compressed)?
+            .into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
         let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-        let kv_compressed = self.kv_layernorm.forward(kv_down.columns::<0, KV_LORA_RANK>())?;
-        let k_rope = self.rotary.key(kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>(), &angles)?;
+        let kv_compressed = self
+            .kv_layernorm
+            .forward(kv_down.columns::<0, KV_LORA_RANK>())?;
+        let k_rope = self
+            .rotary
+            .key(kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>(), &angles)?;
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q.part::<0, QK_NOPE_HEAD_DIM>())?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = attention::absorbed(&q_latent, q_rope, kv_compressed.view(), &k_rope, &segments, SOFTMAX_SCALE)?;
-        let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = absorb::values(&self.linear_kv_up_proj, attended.out())?;
+        let attended = attention::absorbed(
+            &q_latent,
+            q_rope,
+            kv_compressed.view(),
+            &k_rope,
+            &segments,
+            SOFTMAX_SCALE,
+        )?;
+        let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            absorb::values(&self.linear_kv_up_proj, attended.out())?;
         self.linear_proj.forward(&out.into_rows::<OUT_WIDTH>())
     }
 
@@ -108,22 +169,44 @@ impl<B: Backend> SampleAttention<B> {
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
         cache.check(batch, hidden.rows())?;
         let angles = self.rotary.angles(batch.positions())?;
-        let q_compressed = self.q_layernorm.forward(&self.linear_q_down_proj.forward(hidden)?)?;
-        let q = self.linear_q_up_proj.forward(&q_compressed)?.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
+        let q_compressed = self
+            .q_layernorm
+            .forward(&self.linear_q_down_proj.forward(hidden)?)?;
+        let q = self
+            .linear_q_up_proj
+            .forward(&q_compressed)?
+            .into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
         let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-        let kv_compressed = self.kv_layernorm.forward(kv_down.columns::<0, KV_LORA_RANK>())?;
-        let k_rope = self.rotary.key(kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>(), &angles)?;
-        let kv = self.linear_kv_up_proj.forward(&kv_compressed)?.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+        let kv_compressed = self
+            .kv_layernorm
+            .forward(kv_down.columns::<0, KV_LORA_RANK>())?;
+        let k_rope = self
+            .rotary
+            .key(kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>(), &angles)?;
+        let kv = self
+            .linear_kv_up_proj
+            .forward(&kv_compressed)?
+            .into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
         let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded(&q, &kv, &k_rope, &batch.segments(), SOFTMAX_SCALE)?;
         for context in cache.context(batch, CONTEXT_CHUNK) {
             let context = context?;
-            let kv = self.linear_kv_up_proj.forward(&context.latent)?.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            attended.merge(&attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)?)?;
+            let kv = self
+                .linear_kv_up_proj
+                .forward(&context.latent)?
+                .into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+            attended.merge(&attention::expanded(
+                &q,
+                &kv,
+                &context.k_rope,
+                &context.segments,
+                SOFTMAX_SCALE,
+            )?)?;
         }
         cache.write(batch, &kv_compressed, &k_rope)?;
-        self.linear_proj.forward(&attended.into_out().into_rows::<OUT_WIDTH>())
+        self.linear_proj
+            .forward(&attended.into_out().into_rows::<OUT_WIDTH>())
     }
 
     pub(crate) fn decode<E: CacheElement>(
@@ -134,16 +217,31 @@ impl<B: Backend> SampleAttention<B> {
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
         cache.check(batch, hidden.rows())?;
         let angles = self.rotary.angles(batch.positions())?;
-        let q_compressed = self.q_layernorm.forward(&self.linear_q_down_proj.forward(hidden)?)?;
-        let q = self.linear_q_up_proj.forward(&q_compressed)?.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
+        let q_compressed = self
+            .q_layernorm
+            .forward(&self.linear_q_down_proj.forward(hidden)?)?;
+        let q = self
+            .linear_q_up_proj
+            .forward(&q_compressed)?
+            .into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
         let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-        let kv_compressed = self.kv_layernorm.forward(kv_down.columns::<0, KV_LORA_RANK>())?;
-        let k_rope = self.rotary.key(kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>(), &angles)?;
+        let kv_compressed = self
+            .kv_layernorm
+            .forward(kv_down.columns::<0, KV_LORA_RANK>())?;
+        let k_rope = self
+            .rotary
+            .key(kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>(), &angles)?;
         cache.write(batch, &kv_compressed, &k_rope)?;
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q.part::<0, QK_NOPE_HEAD_DIM>())?;
-        let attended = cache.attend(batch, &q_latent, q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>(), SOFTMAX_SCALE)?;
-        let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = absorb::values(&self.linear_kv_up_proj, attended.out())?;
+        let attended = cache.attend(
+            batch,
+            &q_latent,
+            q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>(),
+            SOFTMAX_SCALE,
+        )?;
+        let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            absorb::values(&self.linear_kv_up_proj, attended.out())?;
         self.linear_proj.forward(&out.into_rows::<OUT_WIDTH>())
     }
 }

@@ -1,0 +1,488 @@
+//! Caches: what is written is what is read, in any layout; hostile batches are errors and change nothing.
+
+use mla_runtime::{
+    Attended, Batch, CacheElement, CacheLayout, Contiguous, Cpu, CpuDevice, Error, Heads, KvCache,
+    LatentCache, Mask, NaiveCache, Padding, Paged, RopeKey, Rows, Scalar, Sequence, Tensor,
+    Unrotated, Visibility, attention, bf16, f16,
+};
+use proptest::prelude::*;
+
+const DEVICE: CpuDevice = CpuDevice;
+const C: usize = 5;
+const R: usize = 2;
+const H: usize = 3;
+const N: usize = 4;
+const V: usize = 3;
+const SCALE: f64 = 0.5;
+type B = Cpu<f64>;
+type Latent<P, E = f64> = LatentCache<B, E, Unrotated, P, C, R>;
+type Naive<P, E = f64> = NaiveCache<B, E, Unrotated, P, H, { N + R }, V>;
+
+fn values(len: usize, seed: f64) -> Vec<f64> {
+    (0..len).map(|i| (i as f64 * 0.731 + seed).sin()).collect()
+}
+
+/// Values for tokens `from .. from + rows` of an endless request `seed`.
+fn tokens<const W: usize>(seed: f64, from: usize, rows: usize) -> Vec<f64> {
+    values((from + rows) * W, seed)[from * W..].to_vec()
+}
+
+fn rows<const W: usize>(values: Vec<f64>) -> Rows<B, W> {
+    Rows::from_vec(&DEVICE, values).expect("rows")
+}
+
+fn heads<const D: usize>(values: Vec<f64>) -> Heads<B, H, D> {
+    Heads::try_from(Tensor::from_vec(&DEVICE, values, H * D).expect("rows")).expect("heads")
+}
+
+fn key(values: Vec<f64>) -> RopeKey<B, Unrotated, R> {
+    RopeKey::unrotated(rows::<R>(values).view()).expect("key")
+}
+
+/// Both caches of one layout, fed alike.
+struct Pair<P: CacheLayout, E: CacheElement> {
+    latent: Latent<P, E>,
+    naive: Naive<P, E>,
+}
+
+impl<P: CacheLayout, E: CacheElement> Pair<P, E> {
+    fn new(blocks: usize, per_block: usize) -> Self {
+        let mut latent = Latent::<P, E>::with_blocks(&DEVICE, blocks, per_block).expect("cache");
+        let mut naive = Naive::<P, E>::with_blocks(&DEVICE, blocks, per_block).expect("cache");
+        KvCache::<B>::fill(&mut latent, f64::NAN).expect("filled");
+        KvCache::<B>::fill(&mut naive, f64::NAN).expect("filled");
+        Self { latent, naive }
+    }
+
+    /// Writes and attends; outputs of both forms for the new tokens of all requests. Request `i` has seed `i`.
+    fn step(&mut self, batch: &Batch) -> (Vec<f64>, Vec<f64>) {
+        let all = |width: usize, offset: f64| -> Vec<f64> {
+            batch
+                .sequences()
+                .enumerate()
+                .flat_map(|(i, s)| {
+                    values((s.cached + s.new) * width, i as f64 + offset)[s.cached * width..]
+                        .to_vec()
+                })
+                .collect()
+        };
+        self.latent.check(batch, batch.tokens()).expect("fits");
+        self.naive.check(batch, batch.tokens()).expect("fits");
+        let k_rope = key(all(R, 0.1));
+        self.latent
+            .write(batch, rows::<C>(all(C, 0.2)).view(), &k_rope)
+            .expect("written");
+        self.naive
+            .write(batch, &heads::<{ N + V }>(all(H * (N + V), 0.3)), &k_rope)
+            .expect("written");
+        let q_rope = heads::<R>(all(H * R, 0.5));
+        let latent = self
+            .latent
+            .attend(batch, &heads::<C>(all(H * C, 0.4)), q_rope.view(), SCALE)
+            .expect("attended");
+        let naive = self
+            .naive
+            .attend(batch, &heads::<{ N + R }>(all(H * (N + R), 0.6)), SCALE)
+            .expect("attended");
+        (
+            latent.out().to_vec().expect("values"),
+            naive.out().to_vec().expect("values"),
+        )
+    }
+}
+
+/// The same for one whole request without a cache.
+fn whole(seed: f64, len: usize) -> (Vec<f64>, Vec<f64>) {
+    let segments = Mask::dense(1, len)
+        .segments(len, Visibility::Causal, Padding::Refused)
+        .expect("segments");
+    let k_rope = key(tokens::<R>(seed + 0.1, 0, len));
+    let latent = rows::<C>(tokens::<C>(seed + 0.2, 0, len));
+    let q_rope = heads::<R>(values(len * H * R, seed + 0.5));
+    let q = heads::<C>(values(len * H * C, seed + 0.4));
+    let absorbed = attention::absorbed(&q, q_rope.view(), &latent, &k_rope, &segments, SCALE)
+        .expect("attended");
+    let kv = heads::<{ N + V }>(values(len * H * (N + V), seed + 0.3));
+    let q = heads::<{ N + R }>(values(len * H * (N + R), seed + 0.6));
+    let expanded: Attended<B, H, V> =
+        attention::expanded(&q, &kv, &k_rope, &segments, SCALE).expect("attended");
+    (
+        absorbed.out().to_vec().expect("values"),
+        expanded.out().to_vec().expect("values"),
+    )
+}
+
+fn assert_close(found: &[f64], wanted: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), wanted.len());
+    for (i, (x, y)) in found.iter().zip(wanted).enumerate() {
+        assert!((x - y).abs() <= tolerance, "at {i}: {x} is not {y}");
+    }
+}
+
+/// Feeds three requests in ragged pieces and compares every row with the whole.
+fn ragged<P: CacheLayout, E: CacheElement>(
+    blocks: usize,
+    per_block: usize,
+    tables: [&[u32]; 3],
+    pieces: &[[usize; 3]],
+    tolerance: f64,
+) {
+    let mut caches = Pair::<P, E>::new(blocks, per_block);
+    let mut cached = [0; 3];
+    for piece in pieces {
+        let sequences: Vec<Sequence<'_>> = (0..3)
+            .map(|i| Sequence {
+                cached: cached[i],
+                new: piece[i],
+                blocks: tables[i],
+            })
+            .collect();
+        let batch = Batch::new(&sequences).expect("batch");
+        let (absorbed, expanded) = caches.step(&batch);
+        let mut row = 0;
+        for i in 0..3 {
+            let (a, e) = whole(i as f64, cached[i] + piece[i]);
+            let rows = row..row + piece[i];
+            assert_close(
+                &absorbed[rows.start * H * C..rows.end * H * C],
+                &a[cached[i] * H * C..],
+                tolerance,
+            );
+            assert_close(
+                &expanded[rows.start * H * V..rows.end * H * V],
+                &e[cached[i] * H * V..],
+                tolerance,
+            );
+            row += piece[i];
+            cached[i] += piece[i];
+        }
+    }
+}
+
+const PIECES: &[[usize; 3]] = &[
+    [4, 0, 1],
+    [0, 3, 1],
+    [1, 1, 1],
+    [5, 2, 0],
+    [0, 0, 0],
+    [1, 0, 4],
+];
+
+#[test]
+fn contiguous_caches_in_ragged_steps() {
+    ragged::<Contiguous, f64>(4, 11, [&[3], &[0], &[1]], PIECES, 1e-12);
+    ragged::<Contiguous, f32>(4, 11, [&[3], &[0], &[1]], PIECES, 1e-6);
+}
+
+#[test]
+fn pages_of_odd_sizes_in_any_order() {
+    ragged::<Paged<1>, f64>(
+        40,
+        1,
+        [
+            &[9, 3, 20, 1, 0, 8, 39, 7, 6, 5, 4],
+            &[30, 31, 32, 33, 34, 35],
+            &[15, 10, 12, 11, 14, 13, 16],
+        ],
+        PIECES,
+        1e-12,
+    );
+    ragged::<Paged<3>, f64>(12, 3, [&[9, 3, 2, 1], &[0, 8], &[11, 4, 5]], PIECES, 1e-12);
+    ragged::<Paged<64>, f64>(3, 64, [&[2], &[0], &[1]], PIECES, 1e-12);
+    ragged::<Paged<3>, bf16>(12, 3, [&[9, 3, 2, 1], &[0, 8], &[11, 4, 5]], PIECES, 2e-2);
+    ragged::<Paged<3>, f16>(12, 3, [&[9, 3, 2, 1], &[0, 8], &[11, 4, 5]], PIECES, 2e-3);
+}
+
+#[test]
+fn long_contexts_split_over_threads_and_runs_of_pages() {
+    // Runs of 2 neighbouring pages of 70, broken in the middle: in-place and gathered blocks alternate
+    let table: Vec<u32> = vec![4, 5, 0, 2, 3, 9, 8, 7, 6, 1];
+    ragged::<Paged<70>, f64>(
+        20,
+        70,
+        [&table, &[10], &[11]],
+        &[[650, 2, 0], [1, 1, 1], [3, 0, 2]],
+        1e-12,
+    );
+    ragged::<Contiguous, f32>(3, 700, [&[1], &[0], &[2]], &[[650, 2, 0], [1, 1, 1]], 1e-5);
+}
+
+#[test]
+fn context_chunks_hold_every_cached_token_once() {
+    let mut caches = Pair::<Paged<3>, f64>::new(12, 3);
+    let tables: [&[u32]; 3] = [&[9, 3, 2], &[0, 8], &[11, 4, 5]];
+    let sequence = |i: usize, cached: usize, new: usize| Sequence {
+        cached,
+        new,
+        blocks: tables[i],
+    };
+    caches.step(
+        &Batch::new(&[sequence(0, 0, 7), sequence(1, 0, 2), sequence(2, 0, 5)]).expect("batch"),
+    );
+    // The second request has no new token, so nobody looks at its context
+    let batch =
+        Batch::new(&[sequence(0, 7, 2), sequence(1, 2, 0), sequence(2, 5, 1)]).expect("batch");
+    for chunk in [1, 3, 4, 7, 100, usize::MAX] {
+        let mut latents: [Vec<f64>; 3] = Default::default();
+        for context in caches.latent.context(&batch, chunk) {
+            let context = context.expect("a chunk");
+            assert!(context.latent.rows() <= chunk);
+            assert_eq!(context.segments.keys(), context.latent.rows());
+            assert_eq!(context.segments.queries(), 3);
+            let values = context.latent.to_vec().expect("values");
+            for segment in context.segments.list() {
+                let request = if segment.queries == (0..2) { 0 } else { 2 };
+                latents[request].extend(&values[segment.keys.start * C..segment.keys.end * C]);
+            }
+        }
+        assert_eq!(latents[0], tokens::<C>(0.2, 0, 7));
+        assert!(latents[1].is_empty());
+        assert_eq!(latents[2], tokens::<C>(2.2, 0, 5));
+    }
+    let mut refused = caches.latent.context(&batch, 0);
+    assert!(refused.next().expect("an error").is_err());
+    assert!(refused.next().is_none());
+}
+
+#[test]
+fn a_slot_mapping_says_where_tokens_go_and_which_do_not() {
+    let mut cache = Latent::<Paged<4>>::paged(&DEVICE, 3).expect("cache");
+    KvCache::<B>::fill(&mut cache, 0.0).expect("filled");
+    let batch = Batch::new(&[Sequence {
+        cached: 0,
+        new: 3,
+        blocks: &[1],
+    }])
+    .expect("batch");
+    let batch = batch.with_slot_mapping(vec![9, -1, 4]).expect("mapping");
+    cache.check(&batch, 3).expect("fits");
+    cache
+        .write(
+            &batch,
+            rows::<C>(values(15, 0.2)).view(),
+            &key(values(6, 0.1)),
+        )
+        .expect("written");
+    let (latent, rope) = cache.entries(&[0, 1, 2], 12).expect("entries");
+    let (latent, rope) = (
+        latent.to_vec().expect("values"),
+        rope.to_vec().expect("values"),
+    );
+    for slot in 0..12 {
+        let wanted = match slot {
+            9 => values(15, 0.2)[..5].to_vec(),
+            4 => values(15, 0.2)[10..].to_vec(),
+            _ => vec![0.0; 5],
+        };
+        assert_eq!(latent[slot * C..(slot + 1) * C], wanted);
+    }
+    assert_eq!(rope[18..20], values(6, 0.1)[..2]);
+}
+
+#[test]
+fn positions_may_differ_from_cache_indices() {
+    let batch = Batch::new(&[
+        Sequence {
+            cached: 3,
+            new: 2,
+            blocks: &[0],
+        },
+        Sequence {
+            cached: 0,
+            new: 1,
+            blocks: &[1],
+        },
+    ])
+    .expect("batch");
+    assert_eq!(batch.positions(), [3, 4, 0]);
+    let batch = batch
+        .with_positions(vec![1_000_000, 7, 7])
+        .expect("positions");
+    assert_eq!(batch.positions(), [1_000_000, 7, 7]);
+    assert!(batch.with_positions(vec![0]).is_err());
+}
+
+/// Batches that must be refused by every function of a paged cache of 3 blocks of 4, without a change.
+fn refused(batch: &Batch, rows_given: usize) {
+    let mut cache = Latent::<Paged<4>>::paged(&DEVICE, 3).expect("cache");
+    KvCache::<B>::fill(&mut cache, 1.0).expect("filled");
+    assert!(cache.check(batch, rows_given).is_err());
+    let n = batch.tokens();
+    let written = cache.write(
+        batch,
+        rows::<C>(values(rows_given * C, 0.0)).view(),
+        &key(values(n * R, 0.0)),
+    );
+    if written.is_ok() {
+        // A table may be too short though its slots are mapped; then reading is what is refused
+        let attended = cache.attend(
+            batch,
+            &heads::<C>(values(n * H * C, 0.0)),
+            heads::<R>(values(n * H * R, 0.0)).view(),
+            SCALE,
+        );
+        assert!(attended.is_err());
+    } else {
+        let (latent, _) = cache.entries(&[0, 1, 2], 12).expect("entries");
+        assert_eq!(latent.to_vec().expect("values"), [1.0; 12 * C]);
+    }
+}
+
+#[test]
+fn hostile_batches_are_refused_and_change_nothing() {
+    let one = |cached, new, blocks: &[u32]| {
+        Batch::new(&[Sequence {
+            cached,
+            new,
+            blocks,
+        }])
+        .expect("batch")
+    };
+    refused(&one(0, 2, &[3]), 2); // no such block
+    refused(&one(0, 2, &[u32::MAX]), 2);
+    refused(&one(0, 2, &[]), 2); // no room
+    refused(&one(4, 1, &[0]), 1);
+    refused(&one(1_000_000, 1, &[0, 1, 2]), 1);
+    refused(&one(0, 5, &[1, 1]), 5); // the same block twice
+    refused(&one(0, 2, &[0]), 3); // rows
+    refused(
+        &Batch::new(&[
+            Sequence {
+                cached: 0,
+                new: 2,
+                blocks: &[1],
+            },
+            Sequence {
+                cached: 1,
+                new: 1,
+                blocks: &[1],
+            },
+        ])
+        .expect("batch"),
+        3,
+    );
+    refused(
+        &one(0, 2, &[0])
+            .with_slot_mapping(vec![12, -1])
+            .expect("mapping"),
+        2,
+    );
+    refused(
+        &one(0, 2, &[0])
+            .with_slot_mapping(vec![i64::MAX, -1])
+            .expect("mapping"),
+        2,
+    );
+    refused(
+        &one(0, 2, &[0])
+            .with_slot_mapping(vec![5, 5])
+            .expect("mapping"),
+        2,
+    );
+    refused(
+        &one(0, 2, &[])
+            .with_slot_mapping(vec![5, 6])
+            .expect("mapping"),
+        2,
+    );
+    assert!(one(0, 2, &[0]).with_slot_mapping(vec![0]).is_err());
+    assert!(one(0, 2, &[0]).with_slot_mapping(vec![0, -2]).is_err());
+    for (cached, new) in [(usize::MAX, 1), (u32::MAX as usize, 1), (0, usize::MAX)] {
+        let batch = Batch::new(&[Sequence {
+            cached,
+            new,
+            blocks: &[],
+        }]);
+        assert!(matches!(batch, Err(Error::BadBatch(_))), "{cached} {new}");
+    }
+}
+
+#[test]
+fn caches_that_cannot_be_are_refused() {
+    assert!(Latent::<Paged<4>>::paged(&DEVICE, usize::MAX).is_err());
+    assert!(Latent::<Contiguous>::contiguous(&DEVICE, usize::MAX, 2).is_err());
+    assert!(Naive::<Contiguous>::contiguous(&DEVICE, 1 << 40, 1 << 20).is_err());
+    assert!(Latent::<Paged<4>>::with_blocks(&DEVICE, 2, 5).is_err());
+    let empty = Latent::<Contiguous>::contiguous(&DEVICE, 1, 0).expect("an empty cache");
+    assert!(
+        empty
+            .check(
+                &Batch::new(&[Sequence {
+                    cached: 0,
+                    new: 0,
+                    blocks: &[0]
+                }])
+                .expect("batch"),
+                0
+            )
+            .is_ok()
+    );
+    assert!(
+        empty
+            .check(
+                &Batch::new(&[Sequence {
+                    cached: 0,
+                    new: 1,
+                    blocks: &[0]
+                }])
+                .expect("batch"),
+                1
+            )
+            .is_err()
+    );
+    let two = Latent::<Contiguous>::contiguous(&DEVICE, 4, 8).expect("cache");
+    assert!(
+        two.check(
+            &Batch::new(&[Sequence {
+                cached: 0,
+                new: 1,
+                blocks: &[0, 1]
+            }])
+            .expect("batch"),
+            1
+        )
+        .is_err()
+    );
+}
+
+#[test]
+fn the_empty_batch_is_a_batch() {
+    let mut caches = Pair::<Paged<4>, f64>::new(3, 4);
+    let (absorbed, expanded) = caches.step(&Batch::new(&[]).expect("batch"));
+    assert!(absorbed.is_empty() && expanded.is_empty());
+    assert_eq!(
+        caches
+            .latent
+            .context(&Batch::new(&[]).expect("batch"), 4)
+            .count(),
+        0
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_batch_is_refused_or_works(
+        requests in prop::collection::vec((0..9_usize, 0..6_usize, prop::collection::vec(0..5_u32, 0..4)), 0..4),
+        slots in prop::option::of(prop::collection::vec(-1..20_i64, 0..8)),
+    ) {
+        let sequences: Vec<Sequence<'_>> =
+            requests.iter().map(|(cached, new, blocks)| Sequence { cached: *cached, new: *new, blocks }).collect();
+        let mut batch = Batch::new(&sequences).expect("batch");
+        if let Some(slots) = slots
+            && let Ok(mapped) = batch.clone().with_slot_mapping(slots)
+        {
+            batch = mapped;
+        }
+        let mut cache = Latent::<Paged<4>>::paged(&DEVICE, 4).expect("cache");
+        let n = batch.tokens();
+        let fits = cache.check(&batch, n).is_ok();
+        let written = cache.write(&batch, rows::<C>(values(n * C, 0.0)).view(), &key(values(n * R, 0.0)));
+        let attended = cache.attend(&batch, &heads::<C>(values(n * H * C, 0.0)), heads::<R>(values(n * H * R, 0.0)).view(), SCALE);
+        let context = cache.context(&batch, 3).collect::<mla_runtime::Result<Vec<_>>>();
+        if fits {
+            prop_assert!(written.is_ok() && context.is_ok());
+            let out = attended.expect("attended").out().to_vec().expect("values");
+            prop_assert!(out.iter().all(|x| x.to_f64().is_finite()));
+        }
+    }
+}
