@@ -6,7 +6,7 @@ use mla_runtime::{
 };
 use proptest::prelude::*;
 
-const DEVICE: CpuDevice = CpuDevice;
+const DEVICE: CpuDevice = CpuDevice::new();
 const SCALE: f64 = 0.4;
 
 fn values<T: Scalar>(len: usize, seed: f64) -> Vec<T> {

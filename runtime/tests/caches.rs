@@ -7,7 +7,7 @@ use mla_runtime::{
 };
 use proptest::prelude::*;
 
-const DEVICE: CpuDevice = CpuDevice;
+const DEVICE: CpuDevice = CpuDevice::new();
 const C: usize = 5;
 const R: usize = 2;
 const H: usize = 3;

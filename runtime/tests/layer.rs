@@ -9,7 +9,7 @@ use mla_runtime::{
 };
 use sample::{Cache, HIDDEN_SIZE, SampleAttention, TENSORS};
 
-const DEVICE: CpuDevice = CpuDevice;
+const DEVICE: CpuDevice = CpuDevice::new();
 
 fn hidden<T: CpuElement>(rows: usize) -> Vec<T> {
     (0..rows * HIDDEN_SIZE)

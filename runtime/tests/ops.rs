@@ -5,7 +5,7 @@ use mla_runtime::{
     Linear, Norm, RmsNorm, RopeLayout, Rotary, Rows, Scalar, absorb, bf16,
 };
 
-const DEVICE: CpuDevice = CpuDevice;
+const DEVICE: CpuDevice = CpuDevice::new();
 
 /// Values that every element type holds exactly, so that only arithmetic differs.
 fn values<T: Scalar>(len: usize, seed: f64) -> Vec<T> {

@@ -28,7 +28,16 @@ pub struct Cpu<T: Element = f32>(PhantomData<T>);
 
 /// The CPU as a device. It has no state: the number of threads is that of the current rayon pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CpuDevice;
+pub struct CpuDevice {
+    _room_for_state: (),
+}
+
+impl CpuDevice {
+    /// The CPU.
+    pub const fn new() -> Self {
+        Self { _room_for_state: () }
+    }
+}
 
 /// What the CPU can compute in.
 pub trait CpuElement: Element {}
