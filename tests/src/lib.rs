@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Tests of mla-gen that span its crates, and what they share.
+
+pub mod random_spec;
