@@ -256,7 +256,7 @@ impl Yarn {
         if self.truncate {
             (low, high) = (low.floor(), high.ceil());
         }
-        (low, high) = (low.clamp(0.0, dim - 1.0), high.clamp(0.0, dim - 1.0));
+        (low, high) = (low.max(0.0), high.min(dim - 1.0)); // one-sided, as transformers bounds them
         if low == high {
             high += 0.001; // the reference's guard against a division by zero
         }

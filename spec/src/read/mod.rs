@@ -1,6 +1,6 @@
 //! The doors: every text ends as one tree, and the tree as one document.
 //!
-//! [`yaml()`] reads spec files, [`tokens`] (feature `tokens`) what a macro is given. Both hand a tree of
+//! [`yaml()`] reads spec files, `tokens` (a feature) what a macro is given. Both hand a tree of
 //! [`Node`](crate::Node)s to [`document()`], so the language has one shape whatever it is written in.
 
 mod document;
