@@ -31,6 +31,13 @@ pub struct TensorShape {
     pub shape: &'static [usize],
 }
 
+impl TensorShape {
+    /// The tensor called `name`, of shape `shape`.
+    pub const fn new(name: &'static str, shape: &'static [usize]) -> Self {
+        Self { name, shape }
+    }
+}
+
 /// A checkpoint's tensors.
 #[derive(Debug)]
 pub struct Weights {

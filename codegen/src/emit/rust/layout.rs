@@ -1,0 +1,227 @@
+//! Line breaking as rustfmt does it, for the few shapes of code that generated text is made of.
+//!
+//! Emission has to be pure and quick, so it can't call rustfmt; tests hold every emitted file against it.
+
+/// Columns of a line, rustfmt's `max_width`.
+const MAX_WIDTH: usize = 100;
+
+/// Widest arguments, method chain or array that stays on one line (`fn_call_width`, `chain_width`, `array_width`).
+const SMALL_WIDTH: usize = 60;
+
+/// Widest element of an array that is packed several to a line (`short_array_element_width_threshold`).
+const SHORT_ELEMENT: usize = 10;
+
+/// Columns of one indentation.
+const INDENT: usize = 4;
+
+/// Text made line by line.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    text: String,
+    indent: usize,
+}
+
+/// A call: `callee(arguments)tail`.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    /// A path, or a receiver and its method: `attention::expanded`, `self.rotary.key`.
+    pub(crate) callee: String,
+    /// The arguments, none of which is ever broken.
+    pub(crate) arguments: Vec<String>,
+    /// `?`, or nothing.
+    pub(crate) tail: &'static str,
+}
+
+impl Call {
+    /// `callee(arguments)?`.
+    pub(crate) fn fallible(callee: impl Into<String>, arguments: &[&str]) -> Self {
+        Self { callee: callee.into(), arguments: owned(arguments), tail: "?" }
+    }
+
+    /// `callee(arguments)`.
+    pub(crate) fn infallible(callee: impl Into<String>, arguments: &[&str]) -> Self {
+        Self { callee: callee.into(), arguments: owned(arguments), tail: "" }
+    }
+
+    fn on_one_line(&self) -> String {
+        format!("{}({}){}", self.callee, self.arguments.join(", "), self.tail)
+    }
+
+    /// Whether rustfmt would leave the call unbroken on a line that is wide enough.
+    fn is_small(&self) -> bool {
+        let links = self.callee.split("::<").next().unwrap_or("").matches('.').count();
+        let chain = links < 2 || width(&self.on_one_line()) <= SMALL_WIDTH;
+        chain && width(&self.arguments.join(", ")) <= SMALL_WIDTH
+    }
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+impl Lines {
+    /// Empty text whose lines start `levels` indentations in.
+    pub(crate) fn indented(levels: usize) -> Self {
+        Self { text: String::new(), indent: levels * INDENT }
+    }
+
+    /// The text, without its last line feed.
+    pub(crate) fn into_text(mut self) -> String {
+        if self.text.ends_with('\n') {
+            self.text.pop();
+        }
+        self.text
+    }
+
+    /// One line, or an empty one.
+    pub(crate) fn line(&mut self, line: &str) {
+        if !line.is_empty() {
+            self.text.extend(std::iter::repeat_n(' ', self.indent));
+            self.text.push_str(line);
+        }
+        self.text.push('\n');
+    }
+
+    /// `lines` between an opening and a closing one, one level deeper.
+    pub(crate) fn block(&mut self, open: &str, close: &str, inside: impl FnOnce(&mut Self)) {
+        self.line(open);
+        self.indent += INDENT;
+        inside(self);
+        self.indent -= INDENT;
+        self.line(close);
+    }
+
+    /// Prose behind `marker` (`//`, `///`, `//!`), broken at the line's width.
+    pub(crate) fn prose(&mut self, marker: &str, text: &str) {
+        let mut line = marker.to_owned();
+        for word in text.split_whitespace() {
+            let room = self.indent + width(&line) + 1 + width(word) <= MAX_WIDTH;
+            if !room && line != marker {
+                self.line(&line);
+                line = marker.to_owned();
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        self.line(&line);
+    }
+
+    /// `before` `call` `after`, where `before` is `let x = `, `x: ` or nothing and `after` is `;`, `,` or nothing.
+    pub(crate) fn call(&mut self, before: &str, call: &Call, after: &str) {
+        let whole = call.on_one_line();
+        let fits = |before: &str, indent: usize| {
+            call.is_small() && indent + width(before) + width(&whole) + width(after) <= MAX_WIDTH
+        };
+        if fits(before, self.indent) {
+            self.line(&format!("{before}{whole}{after}"));
+        } else if let Some(assigned) = before.strip_suffix("= ")
+            && fits("", self.indent + INDENT)
+        {
+            self.line(&format!("{assigned}="));
+            self.indent += INDENT;
+            self.line(&format!("{whole}{after}"));
+            self.indent -= INDENT;
+        } else {
+            let open = format!("{before}{}(", call.callee);
+            self.block(&open, &format!("){}{after}", call.tail), |lines| {
+                for argument in &call.arguments {
+                    lines.line(&format!("{argument},"));
+                }
+            });
+        }
+    }
+
+    /// `item = value;`, the value on its own line where it has to.
+    pub(crate) fn assignment(&mut self, item: &str, value: &str) {
+        if self.indent + width(item) + 3 + width(value) < MAX_WIDTH {
+            self.line(&format!("{item} = {value};"));
+        } else {
+            self.line(&format!("{item} ="));
+            self.indent += INDENT;
+            self.line(&format!("{value};"));
+            self.indent -= INDENT;
+        }
+    }
+
+    /// `head { ... }`, the brace on its own line where it has to.
+    pub(crate) fn item(&mut self, head: &str, inside: impl FnOnce(&mut Self)) {
+        if self.indent + width(head) + 2 <= MAX_WIDTH {
+            self.block(&format!("{head} {{"), "}", inside);
+        } else {
+            self.line(head);
+            self.block("{", "}", inside);
+        }
+    }
+
+    /// A function: its signature, and what `body` writes.
+    pub(crate) fn function(
+        &mut self,
+        head: &str,
+        parameters: &[String],
+        returns: &str,
+        body: impl FnOnce(&mut Self),
+    ) {
+        let whole = format!("{head}({}) -> {returns} {{", parameters.join(", "));
+        if self.indent + width(&whole) <= MAX_WIDTH {
+            return self.block(&whole, "}", body);
+        }
+        self.block(&format!("{head}("), &format!(") -> {returns} {{"), |lines| {
+            for parameter in parameters {
+                lines.line(&format!("{parameter},"));
+            }
+        });
+        self.indent += INDENT;
+        body(self);
+        self.indent -= INDENT;
+        self.line("}");
+    }
+
+    /// `item = [elements];`.
+    pub(crate) fn array(&mut self, item: &str, elements: &[String]) {
+        let inside = elements.join(", ");
+        let small = width(&inside) <= SMALL_WIDTH;
+        if small && self.indent + width(item) + width(&inside) + 6 <= MAX_WIDTH {
+            return self.line(&format!("{item} = [{inside}];"));
+        }
+        self.block(&format!("{item} = ["), "];", |lines| {
+            if elements.iter().all(|element| width(element) <= SHORT_ELEMENT) {
+                lines.packed(elements);
+            } else {
+                elements.iter().for_each(|element| lines.line(&format!("{element},")));
+            }
+        });
+    }
+
+    /// `use path::{names};`, the names sorted.
+    pub(crate) fn import(&mut self, path: &str, names: &[String]) {
+        let whole = match names {
+            [name] => format!("use {path}::{name};"),
+            names => format!("use {path}::{{{}}};", names.join(", ")),
+        };
+        if self.indent + width(&whole) <= MAX_WIDTH {
+            return self.line(&whole);
+        }
+        self.block(&format!("use {path}::{{"), "};", |lines| lines.packed(names));
+    }
+
+    /// As many words to a line as fit, each followed by a comma.
+    fn packed(&mut self, words: &[String]) {
+        let mut line = String::new();
+        for word in words {
+            if !line.is_empty() && self.indent + width(&line) + width(word) + 2 > MAX_WIDTH {
+                self.line(&line);
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+            line.push(',');
+        }
+        self.line(&line);
+    }
+}

@@ -1,0 +1,121 @@
+//! The Rust printer: a [`Program`] as the text of a module.
+//!
+//! Tera templates hold what every file has; [`layout`] breaks lines as rustfmt does; the rest turns parts of a program
+//! into text. Nothing from a spec reaches the text but the layer's name, which is an identifier, and numbers.
+
+mod body;
+mod imports;
+mod layout;
+mod parts;
+mod words;
+
+use serde::Serialize;
+
+use crate::plan::{Plan, Program};
+pub(crate) use body::Style;
+pub(crate) use layout::Lines;
+
+/// What a module's text depends on besides the program.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting<'a> {
+    /// The lines above everything, each without its `//`.
+    pub(crate) header: Vec<String>,
+    /// Path of the runtime crate.
+    pub(crate) runtime: &'a str,
+    /// Whether functions take a probe.
+    pub(crate) probes: bool,
+    /// Whether `tests.rs` stands beside the module.
+    pub(crate) tests: bool,
+}
+
+/// The file around the parts, for the template `module.rs.tera`.
+#[derive(Serialize)]
+struct ModuleFile {
+    header: Vec<String>,
+    docs: String,
+    imports: String,
+    constants: String,
+    tensors: String,
+    cache: Option<String>,
+    layer: String,
+    traits: String,
+    tests: bool,
+}
+
+/// The text of a layer's module.
+pub(crate) fn module(program: &Program, setting: &Setting<'_>) -> String {
+    let style = Style { formulas: true, probes: setting.probes };
+    let layer = layer(program, &program.name, style, true);
+    let tensors = parts::tensors(program, "pub ");
+    let cache = parts::cache(program, true);
+    let needed = [layer.as_str(), &tensors, cache.as_deref().unwrap_or("")].concat();
+    let constants = parts::constants(program, &needed, true);
+    let code = [needed.as_str(), &constants].concat();
+    render(
+        "module",
+        &ModuleFile {
+            header: setting.header.clone(),
+            docs: words::module(program),
+            imports: imports::of(&code, setting.runtime),
+            constants,
+            tensors,
+            cache,
+            layer,
+            traits: traits(program, &program.name, setting.runtime, setting.probes),
+            tests: setting.tests,
+        },
+    )
+}
+
+/// The struct and its functions. `documented` where people outside the file read them.
+pub(crate) fn layer(program: &Program, name: &str, style: Style, documented: bool) -> String {
+    let mut lines = Lines::default();
+    parts::structure(program, name, documented, &mut lines);
+    lines.line("");
+    lines.block(&format!("impl<B: Backend> {name}<B> {{"), "}", |lines| {
+        parts::load(program, documented, lines);
+        for plan in &program.plans {
+            lines.line("");
+            function(program, plan, style, documented, lines);
+        }
+    });
+    lines.into_text()
+}
+
+fn function(program: &Program, plan: &Plan, style: Style, documented: bool, lines: &mut Lines) {
+    if documented {
+        words::function(program, plan, style.probes, lines);
+    }
+    let (head, parameters) = parts::signature(plan, style.probes);
+    lines.function(&head, &parameters, "Result<Rows<B, HIDDEN_SIZE>>", |lines| {
+        body::write(program, plan, style, lines);
+    });
+}
+
+/// The line that implements the runtime's traits.
+pub(crate) fn traits(program: &Program, name: &str, runtime: &str, probes: bool) -> String {
+    let phases: Vec<&str> = program.plans.iter().map(|plan| parts::function_name(plan.phase)).collect();
+    let probed = if probes { "probed " } else { "" };
+    format!("{runtime}::layer_traits!({name}: {probed}{});", phases.join(", "))
+}
+
+pub(crate) use imports::of as imports;
+pub(crate) use parts::{cache, constants, tensors};
+
+/// Fills one of the templates.
+pub(crate) fn render(template: &str, context: &impl Serialize) -> String {
+    let filled = templates().and_then(|tera| tera.render(template, &tera::Context::from_serialize(context)?));
+    // The templates and what fills them are this crate's own, and tests render each: there is no input that fails here
+    filled.unwrap_or_else(|error| format!("compile_error!({:?});\n", format!("template {template}: {error}")))
+}
+
+fn templates() -> tera::TeraResult<tera::Tera> {
+    let mut tera = tera::Tera::default();
+    tera.autoescape_on(Vec::<&'static str>::new());
+    tera.add_raw_templates([
+        ("module", include_str!("../../../templates/module.rs.tera")),
+        ("tests", include_str!("../../../templates/tests.rs.tera")),
+        ("sibling", include_str!("../../../templates/sibling.rs.tera")),
+    ])?;
+    Ok(tera)
+}

@@ -1,0 +1,43 @@
+//! What a door writes.
+
+use std::collections::BTreeMap;
+
+/// Relative file names and their texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files(pub BTreeMap<String, String>);
+
+/// A layer's name as that of a module or a folder: `DeepSeekV3Attention` is `deep_seek_v3_attention`.
+///
+/// A word starts at a capital after a small letter or a digit, and at the last of several capitals before a small letter.
+pub fn module_name(layer: &str) -> String {
+    let letters: Vec<char> = layer.chars().collect();
+    let mut name = String::new();
+    for (i, &letter) in letters.iter().enumerate() {
+        let before = i.checked_sub(1).map(|i| letters[i]);
+        let after = letters.get(i + 1);
+        let starts = match before {
+            Some(before) if letter.is_ascii_uppercase() => {
+                !before.is_ascii_uppercase() || after.is_some_and(char::is_ascii_lowercase)
+            }
+            _ => false,
+        };
+        if starts {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_start_at_capitals() {
+        assert_eq!(module_name("DeepSeekV3Attention"), "deep_seek_v3_attention");
+        assert_eq!(module_name("AXK1Attention"), "axk1_attention");
+        assert_eq!(module_name("Glm47Flash"), "glm47_flash");
+        assert_eq!(module_name("MLA"), "mla");
+    }
+}
