@@ -1,8 +1,8 @@
 //! Linears, norms, rotary embeddings and absorption against plain `f64` loops.
 
 use mla_runtime::{
-    Cpu, CpuDevice, CpuElement, Element, Half, Heads, Interleaved, LayerNorm, LayerNormLinear,
-    Linear, Norm, RmsNorm, RopeLayout, Rotary, Rows, Scalar, absorb, bf16,
+    Cpu, CpuDevice, CpuElement, Half, Heads, Interleaved, LayerNorm, LayerNormLinear, Linear, Norm,
+    RmsNorm, RopeLayout, Rotary, Rows, Scalar, absorb, bf16,
 };
 
 const DEVICE: CpuDevice = CpuDevice::new();
@@ -258,10 +258,7 @@ fn a_position_per_row_is_needed() {
     );
 }
 
-fn absorption<T: CpuElement>(count: usize, tolerance: f64)
-where
-    T: Element,
-{
+fn absorption<T: CpuElement>(count: usize, tolerance: f64) {
     const H: usize = 3;
     const N: usize = 5;
     const V: usize = 6;
