@@ -6,15 +6,18 @@
 
 pub mod cost;
 mod formulas;
+pub mod interpret;
 mod lower;
 mod op;
 pub mod passes;
 mod print;
+mod tensors;
 
 use mla_spec::{AttnMask, Build, CacheKind, Form, NormKind, Phase, RopeLayout};
 
 pub use op::Role;
 pub use passes::{ProbeMode, program, program_with, trace};
+pub use tensors::CheckpointTensor;
 
 /// A whole layer, planned.
 #[derive(Debug, Clone, PartialEq)]
@@ -216,7 +219,10 @@ pub enum Ty {
 
 /// One op. Fields named `out` define a value, all other [`ValueId`]s read one; `slot` and `part` say which module is used.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "fields are the mathematics' symbols, which each op's line explains")]
+#[expect(
+    missing_docs,
+    reason = "fields are the mathematics' symbols, which each op's line explains"
+)]
 pub enum Op {
     /// The layer's input, `[tokens, h]`.
     Hidden { out: ValueId },
