@@ -84,13 +84,13 @@ fn a_layer_is_loaded_and_called_through_its_traits() {
     let weights =
         Weights::from_tensors([("l.o_proj.weight", (vec![2, 2], vec![0.0, 1.0, 2.0, 0.0]))])
             .unwrap();
-    let layer: whole::Whole<Cpu<f32>> = Load::load(&weights, "l", &CpuDevice).unwrap();
-    let hidden = Tensor::from_vec(&CpuDevice, vec![3.0, 5.0], 2).unwrap();
+    let layer: whole::Whole<Cpu<f32>> = Load::load(&weights, "l", &CpuDevice::default()).unwrap();
+    let hidden = Tensor::from_vec(&CpuDevice::default(), vec![3.0, 5.0], 2).unwrap();
     let out = layer
         .forward_erased(&hidden, &[0], &Mask::dense(1, 1), &mut NoProbe)
         .unwrap();
     assert_eq!(out.to_vec().unwrap(), [5.0, 6.0]);
-    let narrow = Tensor::from_vec(&CpuDevice, vec![3.0], 1).unwrap();
+    let narrow = Tensor::from_vec(&CpuDevice::default(), vec![3.0], 1).unwrap();
     assert!(
         layer
             .forward_erased(&narrow, &[0], &Mask::dense(1, 1), &mut NoProbe)
@@ -105,7 +105,7 @@ fn a_cache_stores_the_spec_s_format_or_any_other() {
     /// What a cache of `E` holds of one token.
     fn cached<E: CacheElement>() -> Vec<f64> {
         type Layer = stepping::Stepping<Cpu<f64>>;
-        let device = CpuDevice;
+        let device = CpuDevice::default();
         let layer =
             <Layer as Load<Cpu<f64>>>::load(&Weights::random("", &[], 0).unwrap(), "", &device)
                 .unwrap();
