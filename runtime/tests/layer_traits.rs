@@ -12,19 +12,19 @@ mod whole {
         shape: &[2, 2],
     }];
 
-    pub struct Whole<B: Backend> {
+    pub(crate) struct Whole<B: Backend> {
         out: Linear<B, HIDDEN_SIZE, HIDDEN_SIZE>,
     }
 
     impl<B: Backend> Whole<B> {
-        pub fn load(weights: &Weights, prefix: &str, device: &B::Device) -> Result<Self> {
+        pub(crate) fn load(weights: &Weights, prefix: &str, device: &B::Device) -> Result<Self> {
             let weights = weights.exactly(prefix, &TENSORS)?;
             Ok(Self {
                 out: Linear::load(&weights, &["o_proj"], device)?,
             })
         }
 
-        pub fn forward(
+        pub(crate) fn forward(
             &self,
             hidden: &Rows<B, HIDDEN_SIZE>,
             _positions: &[u32],
@@ -47,20 +47,20 @@ mod stepping {
     const HIDDEN_SIZE: usize = 2;
     const TENSORS: [TensorShape; 0] = [];
 
-    pub type Cache<B, E = bf16> = LatentCache<B, E, Unrotated, Contiguous, HIDDEN_SIZE, 0>;
+    pub(crate) type Cache<B, E = bf16> = LatentCache<B, E, Unrotated, Contiguous, HIDDEN_SIZE, 0>;
 
-    pub struct Stepping<B: Backend> {
+    pub(crate) struct Stepping<B: Backend> {
         device: B::Device,
     }
 
     impl<B: Backend> Stepping<B> {
-        pub fn load(_weights: &Weights, _prefix: &str, device: &B::Device) -> Result<Self> {
+        pub(crate) fn load(_weights: &Weights, _prefix: &str, device: &B::Device) -> Result<Self> {
             Ok(Self {
                 device: device.clone(),
             })
         }
 
-        pub fn decode<E: CacheElement>(
+        pub(crate) fn decode<E: CacheElement>(
             &self,
             cache: &mut Cache<B, E>,
             batch: &Batch,
