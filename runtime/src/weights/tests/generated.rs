@@ -63,7 +63,10 @@ fn a_few_values_are_the_formula_s() {
         amplitude: 0.324_759_526_419_164_5,
     };
     let values = recipe.values("model.layers.0.self_attn.q_a_proj.weight", 4);
-    assert_eq!(values.into_iter().map(f64::from).collect::<Vec<_>>(), EXPECTED);
+    assert_eq!(
+        values.into_iter().map(f64::from).collect::<Vec<_>>(),
+        EXPECTED
+    );
 }
 
 /// First values of `q_a_proj.weight` of the golden case `v3_leftpad_b2_s24`.
