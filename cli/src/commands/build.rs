@@ -1,0 +1,132 @@
+//! `mla-gen build SPEC`
+
+use std::path::{Path, PathBuf};
+
+use mla_spec::FormChoice;
+
+use crate::args::{Build, Emit};
+use crate::emit::{self, Request};
+use crate::failure::Failure;
+use crate::folder::{self, Difference, Files};
+use crate::package::{self, Runtime};
+use crate::source::{self, Spec};
+use crate::talk;
+
+/// Writes, prints or checks what a spec becomes.
+pub(crate) fn build(args: &Build) -> Result<(), Failure> {
+    let mut spec = source::spec(&args.spec, &args.config)?;
+    if let Some(form) = args.form {
+        spec.checked.build.form = FormChoice::Forced(form.into());
+    }
+    let snake_name = mla_codegen::module_name(&spec.checked.layer.name);
+    let folder = args
+        .output
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(&snake_name));
+    let request = Request {
+        command: regenerate(args, &spec, &folder),
+        emit: args.emit,
+    };
+    let mut files = emit::files(&spec, &request);
+    if args.emit.is_some() && args.output.is_none() && !args.check {
+        return print(&files);
+    }
+    if args.package {
+        let runtime = Runtime::find(args.runtime.as_deref())?;
+        files.extend(package::files(
+            &folder,
+            &snake_name,
+            &spec.checked.layer.name,
+            &runtime,
+        ));
+    }
+    // A part of a module says nothing about the rest of it
+    let complete = matches!(args.emit, None | Some(Emit::All));
+    if args.check {
+        check(&folder, &files, complete)
+    } else {
+        write(&folder, &files, complete, args)
+    }
+}
+
+fn write(folder: &Path, files: &Files, complete: bool, args: &Build) -> Result<(), Failure> {
+    let written = folder::write(folder, files, complete, args.force)?;
+    let shown = folder.display();
+    for name in &written.removed {
+        talk::status("removed", &format!("`{}`", folder.join(name).display()));
+    }
+    match written.changed.as_slice() {
+        [] => talk::status("unchanged", &format!("`{shown}`")),
+        changed => talk::status("wrote", &format!("`{shown}`: {}", changed.join(", "))),
+    }
+    Ok(())
+}
+
+/// Differences are data; their number is the failure.
+fn check(folder: &Path, files: &Files, complete: bool) -> Result<(), Failure> {
+    let differences = folder::compare(folder, files, complete)?;
+    if differences.is_empty() {
+        talk::status("up to date", &format!("`{}`", folder.display()));
+        return Ok(());
+    }
+    let mut text = String::new();
+    for difference in &differences {
+        let path = |name: &str| folder.join(name).display().to_string();
+        match difference {
+            Difference::Missing(name) => text.push_str(&format!("missing: {}\n", path(name))),
+            Difference::Stale(name) => text.push_str(&format!("stale: {}\n", path(name))),
+            Difference::Changed { diff, .. } => text.push_str(diff),
+        }
+    }
+    talk::data(&text)?;
+    let differ = match differences.len() {
+        1 => "1 file differs".to_owned(),
+        count => format!("{count} files differ"),
+    };
+    Err(Failure::Check(format!(
+        "`{}` is not what mla-gen would write: {differ}",
+        folder.display()
+    )))
+}
+
+/// One file as it is; several each under its name.
+fn print(files: &Files) -> Result<(), Failure> {
+    let texts: Vec<String> = if files.len() == 1 {
+        files.values().cloned().collect()
+    } else {
+        files
+            .iter()
+            .map(|(name, text)| format!("// ==== {name} ====\n{text}"))
+            .collect()
+    };
+    talk::data(&texts.join("\n"))
+}
+
+/// The command that writes the same again, for the header.
+fn regenerate(args: &Build, spec: &Spec, folder: &Path) -> String {
+    let mut words = vec!["mla-gen build".to_owned(), word(&spec.shown)];
+    if let (Some(imported), Some(_)) = (&spec.imported, args.config.layer) {
+        words.push(format!("--layer {}", imported.layer));
+    }
+    if let Some(form) = args.form {
+        words.push(format!("--form {}", form.word()));
+    }
+    if args.package {
+        words.push("--crate".to_owned());
+    }
+    words.push(format!("-o {}", word(&folder.display().to_string())));
+    words.join(" ")
+}
+
+/// One line of a comment and one word of a shell: quoted where it must be.
+fn word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=@:,<>".contains(c);
+    if text.chars().all(plain) {
+        return text.to_owned();
+    }
+    let printable: String = text
+        .chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
+    format!("'{}'", printable.replace('\'', r"'\''"))
+}

@@ -1,0 +1,248 @@
+//! `mla-gen run SPEC`
+
+use mla_spec::{CacheKind, Checked, Form};
+
+use crate::args::{self, Run};
+use crate::driver::job::{
+    Against, Cache, Input, Job, Layout, Mode, Phase, Report, Rope, Stored, Weights,
+};
+use crate::driver::{CacheChoice, Program, Variant};
+use crate::failure::Failure;
+use crate::source::{self, Spec};
+use crate::{talk, tensors};
+
+/// Compiles the generated layer, feeds it, and prints what came of it.
+pub(crate) fn run(args: &Run) -> Result<(), Failure> {
+    let spec = source::spec(&args.spec, &args.config)?;
+    let input = input(args)?;
+    let checked = variant(args, &spec)?.of(&spec.checked, is_padded(args)?);
+    let modes = modes(args, &checked)?;
+    let mut program = Program::default();
+    let layer = program.add(&checked);
+    let job = Job {
+        name: checked.layer.name.clone(),
+        layer: layer.key,
+        weights: weights(args, &spec)?,
+        input,
+        modes,
+        chunks: args
+            .chunks
+            .as_ref()
+            .map(|chunks| chunks.iter().map(|chunk| *chunk as usize).collect()),
+        cache: Stored::Spec,
+        rope: Rope {
+            found: layer.rope,
+            wanted: written_layout(layer.rope),
+        },
+        out: args.out.clone(),
+    };
+    let (reports, failure) = program
+        .compile()?
+        .run(std::slice::from_ref(&job), format!("running {}", job.name));
+    match (reports.into_iter().next(), failure) {
+        (_, Some(failure)) => Err(failure),
+        (
+            Some(Report {
+                error: Some(error), ..
+            }),
+            _,
+        ) => Err(refused_by_layer(error)),
+        (Some(report), _) => tell(&checked, &report),
+        (None, None) => Err(refused_by_layer("the program did no job".to_owned())),
+    }
+}
+
+/// What the compiled layer, or its loader, said no to.
+fn refused_by_layer(error: String) -> Failure {
+    Failure::Program {
+        message: error,
+        stderr: String::new(),
+    }
+}
+
+fn variant(args: &Run, spec: &Spec) -> Result<Variant, Failure> {
+    let form = args.form.map(Form::from);
+    if spec.checked.build.cache.kind == CacheKind::Naive && form == Some(Form::Mqa) {
+        let message = "`--form mqa` reads latents, and the spec's naive cache holds none; choose a `latent_*` format";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    let cache = args.page.map(|page| CacheChoice {
+        kind: None,
+        page_size: (page > 0).then_some(page),
+    });
+    Ok(Variant {
+        form,
+        cache,
+        dtype: args.dtype.map(Into::into),
+    })
+}
+
+/// Whether the input marks padding.
+fn is_padded(args: &Run) -> Result<bool, Failure> {
+    let Some(path) = &args.io else {
+        return Ok(false);
+    };
+    let file = tensors::TensorFile::open(path).map_err(|problem| Failure::read(path, problem))?;
+    Ok(file.get("attention_mask").is_some())
+}
+
+fn modes(args: &Run, checked: &Checked) -> Result<Vec<Mode>, Failure> {
+    let causal = checked.layer.mask.is_causal();
+    match args.mode {
+        Some(args::Mode::Cached) if !causal => Err(Failure::Usage(
+            "`--mode cached` needs a causal mask: this layer's queries see keys that are not cached yet".to_owned(),
+        )),
+        Some(args::Mode::Cached) => Ok(vec![Mode::Cached]),
+        Some(args::Mode::Forward) => Ok(vec![Mode::Forward]),
+        None if !causal => Ok(vec![Mode::Forward]),
+        None => Ok(vec![Mode::Forward, Mode::Cached]),
+    }
+}
+
+fn input(args: &Run) -> Result<Input, Failure> {
+    match &args.io {
+        Some(path) => Ok(Input::Io { path: path.clone() }),
+        None if args.prompt == 0 && args.steps == 0 => Err(Failure::Usage(
+            "`--prompt 0 --steps 0` leaves no token to run".to_owned(),
+        )),
+        None => Ok(Input::Random {
+            batch: args.batch as usize,
+            prompt: args.prompt as usize,
+            steps: args.steps as usize,
+            seed: args.seed,
+        }),
+    }
+}
+
+fn weights(args: &Run, spec: &Spec) -> Result<Weights, Failure> {
+    let Some(path) = &args.weights else {
+        return Ok(Weights::Random { seed: args.seed });
+    };
+    if !path.exists() {
+        return Err(Failure::read(path, "no such file or folder"));
+    }
+    let imported = || {
+        spec.imported
+            .as_ref()
+            .map(|imported| imported.weight_prefix.clone())
+    };
+    let prefix = args.prefix.clone().or_else(imported).unwrap_or_default();
+    Ok(Weights::File {
+        path: path.clone(),
+        prefix,
+    })
+}
+
+/// Rotated parts are written as Hugging Face's DeepSeek-V3 classes hold them: as halves.
+fn written_layout(found: Layout) -> Layout {
+    if found == Layout::None {
+        Layout::None
+    } else {
+        Layout::Half
+    }
+}
+
+fn tell(checked: &Checked, report: &Report) -> Result<(), Failure> {
+    let mut lines = vec![
+        line("layer", checked.layer.name.clone()),
+        line(
+            "hidden",
+            format!("[{}, {}, {}]", report.batch, report.seq, report.hidden_size),
+        ),
+    ];
+    if report.requests != report.batch {
+        lines.push(line("requests", report.requests.to_string()));
+    }
+    for phase in [Phase::Forward, Phase::Prefill, Phase::Decode] {
+        lines.extend(speed(report, phase));
+    }
+    if let Some(cache) = &report.cache {
+        lines.push(line("cache", cache_words(cache, report)));
+    }
+    if let Some(out) = &report.out {
+        let shapes: Vec<String> = report
+            .tensors
+            .iter()
+            .map(|(name, shape)| format!("{name} {shape:?}"))
+            .collect();
+        lines.push(line(
+            "out",
+            format!("{}: {}", out.display(), shapes.join(", ")),
+        ));
+    }
+    let proof = report.cached_against_forward.as_ref();
+    lines.extend(proof.map(|against| line("proof", proof_words(against))));
+    talk::data(&(lines.join("\n") + "\n"))?;
+    match proof {
+        Some(against) if !against.passed => Err(Failure::Check(
+            "cached steps and the full forward differ by more than rounding".to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn line(key: &str, value: String) -> String {
+    format!("{key:<9} {value}")
+}
+
+/// Calls, tokens and speed of one function; `None` where it was not called.
+fn speed(report: &Report, phase: Phase) -> Option<String> {
+    let calls = report
+        .runs
+        .iter()
+        .flat_map(|run| &run.calls)
+        .filter(|call| call.phase == phase);
+    let (count, tokens, seconds) = calls.fold((0, 0, 0.0), |(count, tokens, seconds), call| {
+        (count + 1, tokens + call.tokens, seconds + call.seconds)
+    });
+    if count == 0 {
+        return None;
+    }
+    let name = match phase {
+        Phase::Forward => "forward",
+        Phase::Prefill => "prefill",
+        Phase::Decode => "decode",
+    };
+    let rate = if seconds > 0.0 {
+        tokens as f64 / seconds
+    } else {
+        0.0
+    };
+    let (calls, tokens) = (
+        source::counted(count, "call"),
+        source::counted(tokens, "token"),
+    );
+    Some(line(
+        name,
+        format!(
+            "{calls}, {tokens}, {:.1} ms, {rate:.0} tokens/s",
+            seconds * 1e3
+        ),
+    ))
+}
+
+fn cache_words(cache: &Cache, report: &Report) -> String {
+    let place = match cache.page_size {
+        Some(page) => format!("pages of {page}"),
+        None => "contiguous".to_owned(),
+    };
+    let total = cache.bytes_per_token * report.batch * report.seq;
+    format!(
+        "{} x {} per token, {place}: {} bytes per token, {total} bytes for {} tokens",
+        cache.elements_per_token,
+        cache.dtype,
+        cache.bytes_per_token,
+        report.batch * report.seq
+    )
+}
+
+fn proof_words(against: &Against) -> String {
+    let error = against
+        .max_error
+        .map_or("not finite".to_owned(), |error| format!("{error:.2e}"));
+    let verdict = if against.passed { "pass" } else { "FAIL" };
+    format!(
+        "cached steps equal the full forward: max error {error}, tolerance {:.2e}: {verdict}",
+        against.tolerance
+    )
+}

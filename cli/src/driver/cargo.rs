@@ -1,0 +1,117 @@
+//! Compiling a crate with cargo.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::failure::Failure;
+
+/// What cargo says when it can't reach a registry.
+const NETWORK: [&str; 6] = [
+    "failed to download",
+    "failed to fetch",
+    "failed to update",
+    "Could not resolve host",
+    "unable to update registry",
+    "network failure",
+];
+
+/// Compiles the binary of the crate in `folder`, optimised; the path of the executable.
+pub(super) fn build(folder: &Path, target: &Path) -> Result<PathBuf, Failure> {
+    let first = run(folder, target, false)?;
+    let output = if !first.status.success() && is_network(&first) {
+        // Everything needed may be on this machine all the same
+        let second = run(folder, target, true)?;
+        if second.status.success() {
+            second
+        } else {
+            first
+        }
+    } else {
+        first
+    };
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let failed = |problem: String, stderr| Failure::Program {
+        message: format!(
+            "`{}` in `{}` {problem}",
+            words(false).join(" "),
+            folder.display()
+        ),
+        stderr,
+    };
+    if !output.status.success() {
+        return Err(failed(format!("failed ({})", output.status), stderr));
+    }
+    executable(&output.stdout).ok_or_else(|| failed("named no executable".to_owned(), stderr))
+}
+
+fn words(offline: bool) -> Vec<&'static str> {
+    let mut words = vec![
+        "cargo",
+        "build",
+        "--release",
+        "--message-format=json-render-diagnostics",
+    ];
+    if offline {
+        words.push("--offline");
+    }
+    words
+}
+
+fn run(folder: &Path, target: &Path, offline: bool) -> Result<Output, Failure> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    Command::new(&cargo)
+        .args(&words(offline)[1..])
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", target)
+        .env(
+            "CARGO_TERM_COLOR",
+            if crate::talk::color() {
+                "always"
+            } else {
+                "never"
+            },
+        )
+        // Set by a `cargo test` or a `cargo clippy` that this process may be a child of
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("CARGO_INCREMENTAL")
+        .output()
+        .map_err(|error| Failure::Program {
+            message: format!(
+                "`{}` can't be started: {error}; generated code is compiled with it",
+                cargo.display()
+            ),
+            stderr: String::new(),
+        })
+}
+
+fn is_network(output: &Output) -> bool {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    NETWORK.iter().any(|sign| stderr.contains(sign))
+}
+
+/// The last executable that cargo's messages name.
+fn executable(stdout: &[u8]) -> Option<PathBuf> {
+    let text = String::from_utf8_lossy(stdout);
+    text.lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
+        .next_back()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::executable;
+    use std::path::Path;
+
+    #[test]
+    fn the_executable_is_found_among_the_messages() {
+        let stdout = "{\"reason\":\"compiler-artifact\",\"executable\":null}\nnoise\n\
+                      {\"reason\":\"compiler-artifact\",\"executable\":\"/t/release/x\"}\n{\"reason\":\"build-finished\"}\n";
+        assert_eq!(
+            executable(stdout.as_bytes()).as_deref(),
+            Some(Path::new("/t/release/x"))
+        );
+        assert_eq!(executable(b""), None);
+    }
+}

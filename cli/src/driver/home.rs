@@ -1,0 +1,64 @@
+//! Where compiled programs are kept.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+use crate::package;
+
+/// The folder, and the lock that keeps other processes out of it until it is dropped.
+#[derive(Debug)]
+pub(super) struct Home {
+    pub(super) path: PathBuf,
+    _lock: File,
+}
+
+impl Home {
+    /// Opens the first folder that can be written: `$MLA_CACHE_DIR` alone where it is set, else `mla-gen` in cargo's target
+    /// folder, else in the user's cache.
+    pub(super) fn open() -> Result<Self, Failure> {
+        let mut first_failure = None;
+        for path in candidates() {
+            match Self::at(&path) {
+                Ok(home) => return Ok(home),
+                Err(failure) => first_failure = first_failure.or(Some(failure)),
+            }
+        }
+        Err(first_failure.unwrap_or_else(|| {
+            Failure::write(
+                Path::new("mla-gen"),
+                "no folder for compiled programs is known; set `MLA_CACHE_DIR`",
+            )
+        }))
+    }
+
+    fn at(path: &Path) -> Result<Self, Failure> {
+        let failed = |error| Failure::write(path, error);
+        let path = std::path::absolute(path).map_err(failed)?;
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        let lock = File::create(path.join("lock")).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        Ok(Self { path, _lock: lock })
+    }
+}
+
+fn candidates() -> Vec<PathBuf> {
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(path) = set("MLA_CACHE_DIR") {
+        return vec![path];
+    }
+    let target =
+        set("CARGO_TARGET_DIR").or_else(|| package::checkout().map(|root| root.join("target")));
+    let user = set("XDG_CACHE_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".cache")))
+        .or_else(|| set("LOCALAPPDATA"));
+    target
+        .into_iter()
+        .chain(user)
+        .map(|path| path.join("mla-gen"))
+        .collect()
+}

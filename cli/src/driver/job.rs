@@ -1,0 +1,163 @@
+//! What a compiled program is asked and what it answers, as JSON. `mla_runtime::harness` defines both.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Jobs for one program.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobFile<'a> {
+    pub(crate) summary: PathBuf,
+    pub(crate) jobs: &'a [Job],
+}
+
+/// One layer, one input.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Job {
+    pub(crate) name: String,
+    pub(crate) layer: String,
+    pub(crate) weights: Weights,
+    pub(crate) input: Input,
+    pub(crate) modes: Vec<Mode>,
+    pub(crate) chunks: Option<Vec<usize>>,
+    pub(crate) cache: Stored,
+    pub(crate) rope: Rope,
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Where weights come from.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Weights {
+    File {
+        path: PathBuf,
+        prefix: String,
+    },
+    Generated {
+        prefix: String,
+        generator: serde_json::Value,
+    },
+    Random {
+        seed: u64,
+    },
+}
+
+/// What a layer is fed.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Input {
+    Io {
+        path: PathBuf,
+    },
+    Random {
+        batch: usize,
+        prompt: usize,
+        steps: usize,
+        seed: u64,
+    },
+}
+
+/// How a layer is fed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mode {
+    Forward,
+    Cached,
+}
+
+impl Mode {
+    /// As it is written on the command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Mode::Forward => "forward",
+            Mode::Cached => "cached",
+        }
+    }
+}
+
+/// What a cache stores: the backend's own elements, or the spec's format.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stored {
+    Exact,
+    Spec,
+}
+
+/// Order of a rotated part's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Layout {
+    Interleaved,
+    Half,
+    None,
+}
+
+/// How rope parts are laid out in the layer, and how they should be in its outputs.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Rope {
+    pub(crate) found: Layout,
+    pub(crate) wanted: Layout,
+}
+
+/// The reports of the jobs that were done, in their order.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Summary {
+    pub(crate) reports: Vec<Report>,
+}
+
+/// How a job went.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) name: String,
+    pub(crate) error: Option<String>,
+    pub(crate) hidden_size: usize,
+    pub(crate) batch: usize,
+    pub(crate) seq: usize,
+    pub(crate) requests: usize,
+    pub(crate) runs: Vec<ModeRun>,
+    pub(crate) cached_against_forward: Option<Against>,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) out: Option<PathBuf>,
+    pub(crate) tensors: BTreeMap<String, Vec<usize>>,
+}
+
+/// One mode.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ModeRun {
+    pub(crate) calls: Vec<Call>,
+}
+
+/// One call of the layer.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Call {
+    pub(crate) phase: Phase,
+    pub(crate) tokens: usize,
+    pub(crate) seconds: f64,
+}
+
+/// A function of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Phase {
+    Forward,
+    Prefill,
+    Decode,
+}
+
+/// Cached outputs against forward's.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Against {
+    pub(crate) max_error: Option<f64>,
+    pub(crate) tolerance: f64,
+    pub(crate) passed: bool,
+}
+
+/// A cache's size and format.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Cache {
+    pub(crate) dtype: String,
+    pub(crate) elements_per_token: usize,
+    pub(crate) bytes_per_token: usize,
+    pub(crate) page_size: Option<usize>,
+}

@@ -1,0 +1,13 @@
+//! Generated layers, compiled and run: the crate that holds them, the cache that it is compiled in, the jobs that it is given.
+//!
+//! A [`Program`] is one crate with any number of layers, emitted with probes. It is compiled once per digest of its text and of
+//! the runtime's sources, and run as a subprocess; what it answers is judged by whoever asked.
+
+mod cargo;
+mod home;
+pub(crate) mod job;
+mod program;
+mod variant;
+
+pub(crate) use program::{Compiled, Program};
+pub(crate) use variant::{CacheChoice, Variant};

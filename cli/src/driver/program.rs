@@ -1,0 +1,305 @@
+//! The crate that holds generated layers, and the program that it becomes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use mla_codegen::{Options, Origin};
+use mla_spec::{Checked, DType, Phase};
+use sha2::{Digest, Sha256};
+
+use super::home::Home;
+use super::job::{Job, JobFile, Report, Summary};
+use super::{cargo, variant};
+use crate::failure::Failure;
+use crate::folder::{self, Files};
+use crate::package::{self, Runtime};
+use crate::talk;
+
+/// Layers to be compiled into one program.
+#[derive(Debug, Default)]
+pub(crate) struct Program {
+    /// By module name.
+    layers: BTreeMap<String, Layer>,
+}
+
+#[derive(Debug)]
+struct Layer {
+    text: String,
+    /// What `main` registers it with.
+    registration: String,
+}
+
+/// A layer of a program: its key, and how it lays out rotated elements.
+#[derive(Debug, Clone)]
+pub(crate) struct Added {
+    pub(crate) key: String,
+    pub(crate) rope: super::job::Layout,
+}
+
+/// A compiled program.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    path: PathBuf,
+}
+
+impl Program {
+    /// Adds a layer, once however often it is asked for: layers are the same where their text is.
+    pub(crate) fn add(&mut self, checked: &Checked) -> Added {
+        let origin = Origin {
+            spec: checked.layer.name.clone(),
+            command: None,
+        };
+        let options = Options {
+            probes: true,
+            tests: false,
+            ..Options::new(origin)
+        };
+        let text = mla_codegen::emit_module_text(checked, &options);
+        let element = match checked.build.dtype {
+            DType::F32 => "f32",
+            DType::F64 => "f64",
+            DType::Bf16 => "mla_runtime::bf16",
+        };
+        let key = format!("layer_{}", &digest([text.as_str(), element])[..12]);
+        let add = if checked.build.phases.contains(&Phase::Prefill) {
+            "add"
+        } else {
+            "add_forward"
+        };
+        let name = &checked.layer.name;
+        let registration =
+            format!("registry.{add}::<{key}::{name}<mla_runtime::Cpu<{element}>>, _>(\"{key}\");");
+        self.layers
+            .entry(key.clone())
+            .or_insert(Layer { text, registration });
+        Added {
+            key,
+            rope: variant::rope_layout(checked),
+        }
+    }
+
+    /// Compiles the program, or finds it compiled.
+    pub(crate) fn compile(&self) -> Result<Compiled, Failure> {
+        let runtime = Runtime::find(None)?;
+        let lock = package::checkout().and_then(|root| std::fs::read(root.join("Cargo.lock")).ok());
+        let sources = self.sources();
+        let key = self.key(&sources, &runtime, lock.as_deref())?;
+        let home = Home::open()?;
+        let folder = home.path.join("programs").join(&key);
+        let program = folder.join(format!("program{}", std::env::consts::EXE_SUFFIX));
+        if program.is_file() {
+            return Ok(Compiled { path: program });
+        }
+        write(
+            &folder,
+            &sources,
+            &manifest(&key, &runtime),
+            lock.as_deref(),
+        )?;
+        let count = crate::source::counted(self.layers.len(), "generated layer");
+        let message = format!("compiling {count}");
+        let built = talk::progress(message, || cargo::build(&folder, &home.path.join("target")))?;
+        keep(&built, &program)?;
+        Ok(Compiled { path: program })
+    }
+
+    /// `main.rs` and a file per layer.
+    fn sources(&self) -> Files {
+        let mut files: Files = self
+            .layers
+            .iter()
+            .map(|(key, layer)| (format!("{key}.rs"), layer.text.clone()))
+            .collect();
+        let modules: String = self
+            .layers
+            .keys()
+            .map(|key| format!("mod {key};\n"))
+            .collect();
+        let registrations: String = self
+            .layers
+            .values()
+            .map(|layer| format!("        {}\n", layer.registration))
+            .collect();
+        let main = format!(
+            "// {} {}: generated layers, ready to be given jobs.\n\n\
+             {modules}\n\
+             fn main() -> std::process::ExitCode {{\n    \
+             mla_runtime::harness::main(|registry| {{\n{registrations}    }})\n}}\n",
+            folder::MARKER,
+            env!("CARGO_PKG_VERSION"),
+        );
+        files.insert("main.rs".to_owned(), main);
+        files
+    }
+
+    /// What a compiled program is found again by: everything that it is compiled from.
+    fn key(
+        &self,
+        sources: &Files,
+        runtime: &Runtime,
+        lock: Option<&[u8]>,
+    ) -> Result<String, Failure> {
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        sources.iter().for_each(|(name, text)| {
+            part(name.as_bytes());
+            part(text.as_bytes());
+        });
+        part(manifest("", runtime).as_bytes());
+        part(lock.unwrap_or_default());
+        for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN"] {
+            part(
+                std::env::var_os(flags)
+                    .unwrap_or_default()
+                    .as_encoded_bytes(),
+            );
+        }
+        if let Runtime::Path(path) = runtime {
+            for file in files_below(path)? {
+                part(file.as_os_str().as_encoded_bytes());
+                part(&std::fs::read(&file).map_err(|error| Failure::read(&file, error))?);
+            }
+        }
+        Ok(hex(&hash.finalize())[..16].to_owned())
+    }
+}
+
+impl Compiled {
+    /// Does the jobs. Reports are in the jobs' order; where the program dies there are those of the jobs before.
+    pub(crate) fn run(&self, jobs: &[Job], message: String) -> (Vec<Report>, Option<Failure>) {
+        match self.answer(jobs, message) {
+            Err(failure) => (Vec::new(), Some(failure)),
+            Ok((reports, _)) if reports.len() == jobs.len() => (reports, None),
+            Ok((reports, mut output)) => {
+                let job = jobs.get(reports.len()).map_or("", |job| job.name.as_str());
+                let problem = format!("stopped at `{job}` ({})", output.status);
+                let failure = self.failed(problem, std::mem::take(&mut output.stderr));
+                (reports, Some(failure))
+            }
+        }
+    }
+
+    fn answer(&self, jobs: &[Job], message: String) -> Result<(Vec<Report>, Output), Failure> {
+        let room =
+            tempfile::tempdir().map_err(|error| Failure::write(&std::env::temp_dir(), error))?;
+        let (input, summary) = (
+            room.path().join("jobs.json"),
+            room.path().join("summary.json"),
+        );
+        let file = JobFile {
+            summary: summary.clone(),
+            jobs,
+        };
+        let text = serde_json::to_vec(&file).map_err(|error| Failure::write(&input, error))?;
+        std::fs::write(&input, text).map_err(|error| Failure::write(&input, error))?;
+        let output = talk::progress(message, || Command::new(&self.path).arg(&input).output());
+        let output = output
+            .map_err(|error| self.failed(format!("can't be started: {error}"), Vec::new()))?;
+        let answer = std::fs::read(&summary)
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Summary>(&text).ok());
+        match answer {
+            Some(summary) => Ok((summary.reports, output)),
+            None => Err(self.failed(format!("gave no answer ({})", output.status), output.stderr)),
+        }
+    }
+
+    fn failed(&self, problem: String, stderr: Vec<u8>) -> Failure {
+        Failure::Program {
+            message: format!("the compiled program `{}` {problem}", self.path.display()),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+}
+
+fn manifest(key: &str, runtime: &Runtime) -> String {
+    format!(
+        "# {marker} {version}. Do not edit.\n\
+         [package]\n\
+         name = \"mla-program-{key}\"\n\
+         version = \"0.0.0\"\n\
+         edition = \"2024\"\n\
+         publish = false\n\
+         \n\
+         [[bin]]\n\
+         name = \"mla-program-{key}\"\n\
+         path = \"src/main.rs\"\n\
+         \n\
+         [dependencies]\n\
+         mla-runtime = {{ {source}, default-features = false, features = [\"proof\"] }}\n\
+         \n\
+         [workspace]\n\
+         \n\
+         [profile.release]\n\
+         opt-level = 3\n\
+         debug = false\n\
+         incremental = false\n\
+         codegen-units = 16\n",
+        marker = folder::MARKER,
+        version = env!("CARGO_PKG_VERSION"),
+        source = runtime.source(),
+    )
+}
+
+fn write(
+    folder: &Path,
+    sources: &Files,
+    manifest: &str,
+    lock: Option<&[u8]>,
+) -> Result<(), Failure> {
+    let src = folder.join("src");
+    std::fs::create_dir_all(&src).map_err(|error| Failure::write(&src, error))?;
+    for (name, text) in sources {
+        folder::write_file(&src.join(name), text.as_bytes())?;
+    }
+    folder::write_file(&folder.join(package::MANIFEST), manifest.as_bytes())?;
+    match lock {
+        Some(lock) => folder::write_file(&folder.join("Cargo.lock"), lock),
+        None => Ok(()),
+    }
+}
+
+/// Keeps the executable where nothing else writes: cargo's target folder may be cleaned.
+fn keep(built: &Path, program: &Path) -> Result<(), Failure> {
+    let temporary = program.with_extension("tmp");
+    std::fs::copy(built, &temporary)
+        .and_then(|_| std::fs::rename(&temporary, program))
+        .map_err(|error| Failure::write(program, error))
+}
+
+/// Every file of a crate but what was built from it, sorted.
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.join("src")];
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(&next).map_err(|error| Failure::read(&next, error))? {
+            let entry = entry.map_err(|error| Failure::read(&next, error))?;
+            let path = entry.path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found.push(folder.join(package::MANIFEST));
+    found.sort();
+    Ok(found)
+}
+
+fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hex(&hash.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

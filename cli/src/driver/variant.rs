@@ -1,0 +1,72 @@
+//! One way of building a layer: what `--form`, `--page` and `--dtype` choose.
+
+use mla_spec::{
+    AttnMask, CacheDType, CacheKind, Checked, DType, Form, FormChoice, Phase, RopeLayout,
+};
+
+use super::job::Layout;
+
+/// How a layer is built, whatever its spec's `build` section says; `None` leaves that as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Variant {
+    pub(crate) form: Option<Form>,
+    pub(crate) cache: Option<CacheChoice>,
+    /// Arithmetic and cache.
+    pub(crate) dtype: Option<DType>,
+}
+
+/// What is cached, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CacheChoice {
+    /// `None`: the spec's.
+    pub(crate) kind: Option<CacheKind>,
+    /// `None`: contiguous.
+    pub(crate) page_size: Option<u32>,
+}
+
+impl Variant {
+    /// The layer with every phase that it can have, built this way. Inputs with padding need a mask that allows it.
+    pub(crate) fn of(self, checked: &Checked, padded: bool) -> Checked {
+        let mut checked = checked.clone();
+        let build = &mut checked.build;
+        build.phases = vec![Phase::Forward, Phase::Prefill, Phase::Decode];
+        if let Some(form) = self.form {
+            build.form = FormChoice::Forced(form);
+        }
+        if let Some(dtype) = self.dtype {
+            build.dtype = dtype;
+            build.cache.dtype = match dtype {
+                DType::F32 => CacheDType::F32,
+                DType::Bf16 => CacheDType::Bf16,
+                DType::F64 => CacheDType::F64,
+            };
+        }
+        if let Some(cache) = self.cache {
+            build.cache.kind = cache.kind.unwrap_or(build.cache.kind);
+            build.cache.page_size = cache.page_size;
+        }
+        let layer = &mut checked.layer;
+        layer.mask = match layer.mask {
+            AttnMask::Causal if padded => AttnMask::PaddingCausal,
+            AttnMask::Full if padded => AttnMask::Padding,
+            mask => mask,
+        };
+        if !layer.mask.is_causal() {
+            // A query that sees later keys can't be answered before they are cached
+            checked.build.phases = vec![Phase::Forward];
+        }
+        checked
+    }
+}
+
+/// Order of the rotated elements in a layer's queries, keys and cache.
+pub(crate) fn rope_layout(checked: &Checked) -> Layout {
+    match mla_codegen::plan::program(checked)
+        .rotary
+        .map(|table| table.output)
+    {
+        Some(RopeLayout::Interleaved) => Layout::Interleaved,
+        Some(RopeLayout::Half) => Layout::Half,
+        None => Layout::None,
+    }
+}

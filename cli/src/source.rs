@@ -1,0 +1,249 @@
+//! Specs as they come in: YAML, or a Hugging Face `config.json`.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use mla_spec::{Checked, Diagnostics, Document, Severity, Sources, check, import, read, render};
+
+use crate::args::FromConfig;
+use crate::failure::Failure;
+use crate::talk;
+
+/// A spec that was accepted.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    /// How messages and headers name it.
+    pub(crate) shown: String,
+    pub(crate) document: Document,
+    pub(crate) checked: Checked,
+    /// Present where it was imported from a config.
+    pub(crate) imported: Option<FromCheckpoint>,
+    /// Warnings, rendered; empty where there are none.
+    pub(crate) warnings: String,
+}
+
+/// What a config says beyond the spec.
+#[derive(Debug)]
+pub(crate) struct FromCheckpoint {
+    /// The layer that was imported, counted from 0.
+    pub(crate) layer: u32,
+    /// `model.layers.0.self_attn`.
+    pub(crate) weight_prefix: String,
+    pub(crate) comments: mla_spec::write::Comments,
+}
+
+/// Reads and checks a spec; its warnings go to stderr.
+pub(crate) fn spec(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
+    let spec = quiet(path, config)?;
+    talk::plain(&spec.warnings);
+    Ok(spec)
+}
+
+/// Reads and checks a spec.
+pub(crate) fn quiet(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
+    let (shown, text) = text(path)?;
+    if !is_config(path, &text) {
+        if config.layer.is_some() || config.strict {
+            let option = if config.layer.is_some() {
+                "--layer"
+            } else {
+                "--strict"
+            };
+            return Err(Failure::Usage(format!(
+                "`{option}` goes with a config.json, and `{shown}` is a spec"
+            )));
+        }
+        return from_yaml(shown, &text);
+    }
+    let options = import::Options {
+        layer: config.layer,
+        strict: config.strict,
+        name: None,
+    };
+    from_config(shown, &text, &options)
+}
+
+/// Reads a `config.json`, and refuses anything else.
+pub(crate) fn config(path: &Path, options: &import::Options) -> Result<Spec, Failure> {
+    let (shown, text) = text(path)?;
+    from_config(shown, &text, options)
+}
+
+fn from_yaml(shown: String, text: &str) -> Result<Spec, Failure> {
+    let mut sources = Sources::default();
+    let document = match read::yaml(&mut sources, &shown, text) {
+        Ok(document) => document,
+        Err(found) => return Err(refused(&shown, &found, &sources)),
+    };
+    let (checked, found) = check(&document);
+    let Some(checked) = checked else {
+        return Err(refused(&shown, &found, &sources));
+    };
+    let warnings = rendered(&found, &sources);
+    Ok(Spec {
+        shown,
+        document,
+        checked,
+        imported: None,
+        warnings,
+    })
+}
+
+fn from_config(shown: String, text: &str, options: &import::Options) -> Result<Spec, Failure> {
+    let mut sources = Sources::default();
+    let imported = match import::hf(&mut sources, &shown, text, options) {
+        Ok(imported) => imported,
+        Err(found) => return Err(refused(&shown, &found, &sources)),
+    };
+    let (checked, mut found) = check(&imported.document);
+    found.extend(imported.lints);
+    let Some(checked) = checked else {
+        return Err(refused(&shown, &found, &sources));
+    };
+    let warnings = rendered(&found, &sources);
+    let from = FromCheckpoint {
+        layer: imported.layer,
+        weight_prefix: imported.weight_prefix,
+        comments: imported.comments,
+    };
+    Ok(Spec {
+        shown,
+        document: imported.document,
+        checked,
+        imported: Some(from),
+        warnings,
+    })
+}
+
+/// The text behind a path: a file, the `config.json` of a folder, or stdin.
+fn text(path: &Path) -> Result<(String, String), Failure> {
+    if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        let shown = "<stdin>".to_owned();
+        std::io::stdin()
+            .read_to_end(&mut bytes)
+            .map_err(|error| Failure::read(Path::new(&shown), error))?;
+        return decoded(&PathBuf::from(&shown), bytes).map(|text| (shown, text));
+    }
+    let file = if path.is_dir() {
+        path.join("config.json")
+    } else {
+        path.to_owned()
+    };
+    let bytes = std::fs::read(&file).map_err(|error| missing(&file, error))?;
+    Ok((file.display().to_string(), decoded(&file, bytes)?))
+}
+
+fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|error| {
+        Failure::read(
+            path,
+            format!(
+                "it is no UTF-8 text (byte {})",
+                error.utf8_error().valid_up_to()
+            ),
+        )
+    })
+}
+
+/// A file that can't be read; a misspelt subcommand looks like one.
+fn missing(path: &Path, error: std::io::Error) -> Failure {
+    const COMMANDS: [&str; 8] = [
+        "build",
+        "check",
+        "import",
+        "explain",
+        "init",
+        "run",
+        "verify",
+        "completions",
+    ];
+    let word = path
+        .to_str()
+        .filter(|word| !word.contains(['/', '.', '\\']));
+    match word.and_then(|word| mla_spec::suggest::suggest(word, COMMANDS)) {
+        Some(command) => Failure::Usage(format!(
+            "`{}` is neither a command nor a spec; did you mean `mla-gen {command}`?",
+            path.display()
+        )),
+        None => Failure::read(path, error),
+    }
+}
+
+/// Whether a text is a `config.json` rather than a spec: an object in JSON that has no key of a spec.
+fn is_config(path: &Path, text: &str) -> bool {
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "yaml" || extension == "yml")
+    {
+        return false;
+    }
+    match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(serde_json::Value::Object(keys)) => !["mla", "module", "submodules"]
+            .iter()
+            .any(|key| keys.contains_key(*key)),
+        Ok(_) => is_json(path),
+        Err(_) => {
+            is_json(path) || text.trim_start().starts_with('{') && text.contains("\"model_type\"")
+        }
+    }
+}
+
+fn is_json(path: &Path) -> bool {
+    path.is_dir()
+        || path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+}
+
+fn rendered(found: &Diagnostics, sources: &Sources) -> String {
+    if found.is_empty() {
+        return String::new();
+    }
+    render::text(found, sources, talk::color()) + "\n"
+}
+
+fn refused(shown: &str, found: &Diagnostics, sources: &Sources) -> Failure {
+    let count = |severity| found.iter().filter(|one| one.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let mut summary = format!("`{shown}` is refused: {}", counted(errors, "error"));
+    if warnings > 0 {
+        summary.push_str(&format!(", {}", counted(warnings, "warning")));
+    }
+    if let Some(first) = found.iter().find(|one| one.severity == Severity::Error) {
+        summary.push_str(&format!("; `mla-gen explain {}` says more", first.code));
+    }
+    Failure::Refused {
+        report: render::text(found, sources, talk::color()),
+        summary,
+    }
+}
+
+/// `1 error`, `2 errors`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_config;
+    use std::path::Path;
+
+    #[test]
+    fn configs_and_specs_are_told_apart_by_what_they_hold() {
+        let config = r#"{"model_type": "deepseek_v3"}"#;
+        let spec = r#"{"mla": 1, "name": "A"}"#;
+        for path in ["config.json", "config", "-"] {
+            assert!(is_config(Path::new(path), config), "{path}");
+            assert!(!is_config(Path::new(path), spec), "{path}");
+        }
+        assert!(!is_config(Path::new("a.yaml"), config));
+        assert!(is_config(Path::new("broken.json"), "{"));
+        assert!(is_config(
+            Path::new("-"),
+            r#"{"model_type": "deepseek_v3","#
+        ));
+        assert!(!is_config(Path::new("-"), "mla: 1\n"));
+        assert!(!is_config(Path::new("a"), "{ mla: 1 }"));
+    }
+}

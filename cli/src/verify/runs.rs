@@ -1,0 +1,84 @@
+//! In which ways a case is run.
+
+use mla_spec::{CacheKind, DType, Form};
+
+use crate::args::{self, Verify};
+use crate::driver::job::Mode;
+use crate::driver::{CacheChoice, Variant};
+
+/// One way of running a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) mode: Mode,
+    pub(crate) form: Form,
+    /// Cached runs: what is cached. Forward runs use the layer of the last cached one.
+    pub(crate) cache: CacheChoice,
+    dtype: DType,
+}
+
+impl Run {
+    /// How the layer is built for it.
+    pub(crate) fn variant(self) -> Variant {
+        Variant {
+            form: Some(self.form),
+            cache: Some(self.cache),
+            dtype: Some(self.dtype),
+        }
+    }
+
+    /// `latent, pages of 7`.
+    pub(crate) fn cache_words(self) -> String {
+        if self.mode == Mode::Forward {
+            return "none".to_owned();
+        }
+        let kind = match self.cache.kind {
+            Some(CacheKind::Naive) => "naive",
+            _ => "latent",
+        };
+        match self.cache.page_size {
+            Some(page) => format!("{kind}, pages of {page}"),
+            None => format!("{kind}, contiguous"),
+        }
+    }
+}
+
+/// Every way that was asked for. The last one, whose tensors are kept, is cached and paged, and absorbed where both forms are run.
+pub(crate) fn runs(args: &Verify) -> Vec<Run> {
+    let forms: Vec<Form> = match args.form {
+        Some(form) => vec![form.into()],
+        None => vec![Form::Mha, Form::Mqa],
+    };
+    let dtype = args.dtype.into();
+    let page = (args.page > 0).then_some(args.page);
+    let choice = |kind, page_size| CacheChoice {
+        kind: Some(kind),
+        page_size,
+    };
+    let last = choice(CacheKind::Latent, page);
+    let mut runs = Vec::new();
+    if args.mode != Some(args::Mode::Cached) {
+        runs.extend(forms.iter().map(|&form| Run {
+            mode: Mode::Forward,
+            form,
+            cache: last,
+            dtype,
+        }));
+    }
+    if args.mode == Some(args::Mode::Forward) {
+        return runs;
+    }
+    for &form in &forms {
+        // A naive cache holds no latents for the absorbed form to read
+        let naive = (form == Form::Mha).then_some(choice(CacheKind::Naive, page));
+        let contiguous = page.map(|_| choice(CacheKind::Latent, None));
+        for cache in naive.into_iter().chain(contiguous).chain([last]) {
+            runs.push(Run {
+                mode: Mode::Cached,
+                form,
+                cache,
+                dtype,
+            });
+        }
+    }
+    runs
+}
