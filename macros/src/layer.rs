@@ -1,0 +1,180 @@
+//! A checked layer as tokens: the emitted module, and the names it is used by.
+
+use mla_codegen::{Options, Origin};
+use mla_spec::{Checked, Phase};
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{ToTokens, format_ident, quote};
+
+/// What an expansion keeps of the user's struct.
+pub(crate) struct Frame<'a> {
+    /// Name of the layer, with the span of the struct's name.
+    pub(crate) name: Ident,
+    /// The struct's visibility.
+    pub(crate) vis: &'a syn::Visibility,
+    /// Attributes for the layer: doc comments and lint levels.
+    pub(crate) attrs: Vec<&'a syn::Attribute>,
+    /// `cfg`s, which every emitted item needs.
+    pub(crate) cfgs: Vec<&'a syn::Attribute>,
+    /// Where the runtime is, as seen from the struct.
+    pub(crate) runtime: syn::Path,
+}
+
+impl<'a> Frame<'a> {
+    /// `krate` is what `crate = path` says.
+    pub(crate) fn new(item: &'a syn::ItemStruct, name: Ident, krate: Option<syn::Path>) -> Self {
+        let is = |attribute: &syn::Attribute, name| attribute.path().is_ident(name);
+        let (cfgs, attrs) = item
+            .attrs
+            .iter()
+            .partition(|attribute| is(attribute, "cfg"));
+        let runtime = krate.unwrap_or_else(|| syn::parse_quote!(::mla_runtime));
+        Self {
+            name,
+            vis: &item.vis,
+            attrs,
+            cfgs,
+            runtime,
+        }
+    }
+
+    /// The module that holds the layer, and the names that the layer and its cache are used by beside it.
+    pub(crate) fn around(
+        &self,
+        lints: &TokenStream,
+        body: &TokenStream,
+        has_cache: bool,
+    ) -> TokenStream {
+        let Frame {
+            name,
+            vis,
+            attrs,
+            cfgs,
+            ..
+        } = self;
+        let module = self.module();
+        let (docs, levels): (Vec<&syn::Attribute>, Vec<_>) = attrs
+            .iter()
+            .copied()
+            .partition(|attribute| attribute.path().is_ident("doc"));
+        let about = format!("Sizes, tensors and cache of [`{name}`], as mla-gen emits them.");
+        let cache = has_cache.then(|| {
+            let (alias, doc) = (
+                format_ident!("{name}Cache"),
+                format!("The cache of [`{name}`]."),
+            );
+            quote! {
+                #(#cfgs)*
+                #[doc = #doc]
+                #[allow(unused_imports)]
+                #vis use self::#module::Cache as #alias;
+            }
+        });
+        quote! {
+            #(#cfgs)*
+            #[doc = #about]
+            #(#levels)*
+            #lints
+            #vis mod #module { #body }
+            #(#cfgs)*
+            #(#docs)*
+            #[doc(inline)]
+            #[allow(unused_imports)]
+            #vis use self::#module::#name;
+            #cache
+        }
+    }
+
+    /// Where the runtime is, as seen from the layer's module: a level further up after `self` or `super`.
+    pub(crate) fn runtime_inside(&self) -> syn::Path {
+        let mut path = self.runtime.clone();
+        match path.segments.first_mut() {
+            Some(first) if first.ident == "self" => {
+                first.ident = Ident::new("super", first.ident.span())
+            }
+            Some(first) if first.ident == "super" => {
+                path.segments
+                    .insert(0, Ident::new("super", Span::call_site()).into());
+            }
+            _ => {}
+        }
+        path
+    }
+
+    /// Name of the module that the layer stands in.
+    fn module(&self) -> Ident {
+        let name = snake_case(&self.name.to_string());
+        // A layer `Type` can't have a module `type`.
+        let name = if syn::parse_str::<Ident>(&name).is_ok() {
+            name
+        } else {
+            format!("{name}_layer")
+        };
+        Ident::new(&name, Span::call_site())
+    }
+}
+
+/// The emitted module of a checked layer and its names, or a message for the user. `shown` is what the spec is called.
+pub(crate) fn expand(
+    checked: &Checked,
+    frame: &Frame<'_>,
+    shown: &str,
+) -> Result<TokenStream, String> {
+    let origin = Origin {
+        spec: shown.to_owned(),
+        command: None,
+    };
+    let runtime = frame
+        .runtime_inside()
+        .to_token_stream()
+        .to_string()
+        .replace(' ', "");
+    let options = Options {
+        origin,
+        probes: false,
+        runtime,
+        tests: false,
+    };
+    let text = mla_codegen::emit_module_text(checked, &options);
+    let body: TokenStream = text
+        .parse()
+        .map_err(|error| format!("this is a bug in mla-codegen, please report it: {error}"))?;
+    Ok(frame.around(&quote!(#[allow(dead_code)]), &body, has_cache(checked)))
+}
+
+fn has_cache(checked: &Checked) -> bool {
+    checked
+        .build
+        .phases
+        .iter()
+        .any(|phase| matches!(phase, Phase::Prefill | Phase::Decode))
+}
+
+/// `DeepSeekV3Attention` to `deep_seek_v3_attention`: an underscore before a capital that starts a word.
+fn snake_case(name: &str) -> String {
+    let chars: Vec<_> = name.chars().collect();
+    let mut snake = String::new();
+    for (at, &c) in chars.iter().enumerate() {
+        let before = at.checked_sub(1).map(|at| chars[at]);
+        let after_small = before.is_some_and(|before| !before.is_uppercase() && before != '_');
+        let before_small = before.is_some_and(char::is_uppercase)
+            && chars.get(at + 1).is_some_and(|c| c.is_lowercase());
+        if c.is_uppercase() && (after_small || before_small) {
+            snake.push('_');
+        }
+        snake.extend(c.to_lowercase());
+    }
+    snake
+}
+
+#[cfg(test)]
+mod tests {
+    use super::snake_case;
+
+    #[test]
+    fn modules_are_named_after_layers() {
+        assert_eq!(snake_case("DeepSeekV3Attention"), "deep_seek_v3_attention");
+        assert_eq!(snake_case("MLALayer"), "mla_layer");
+        assert_eq!(snake_case("X"), "x");
+        assert_eq!(snake_case("A_b"), "a_b");
+    }
+}
