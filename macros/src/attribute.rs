@@ -67,7 +67,7 @@ fn from_file(path: &syn::LitStr, frame: &Frame<'_>) -> TokenStream {
     let (checked, diagnostics) = check(&document);
     tokens.extend(errors::of_file(&diagnostics, &file.sources, path));
     tokens.extend(match checked {
-        Some(_) if document.name.value != frame.name.to_string() => other_name(&document, frame),
+        Some(_) if frame.name != document.name.value => other_name(&document, frame),
         Some(checked) => emitted(
             layer::expand(&checked, frame, &path.value()),
             &document,
