@@ -1,0 +1,153 @@
+//! Layers described in a Rust file, read as the macros read them, but inside of the test.
+
+use std::path::{Path, PathBuf};
+
+use mla_spec::read::tokens::{self, Door, Outcome, TokenSpans};
+use mla_spec::read::{self, OTHER_NAME, SPEC_FILE};
+use mla_spec::{Code, Diagnostics, Document, Place, Severity, Sources, Span, check};
+use proc_macro2::TokenStream;
+
+/// A layer of a Rust file.
+pub struct RustLayer {
+    /// What was read, where reading succeeded.
+    pub document: Option<Document>,
+    /// Every error, in the order the macro reports them.
+    pub errors: Vec<Found>,
+}
+
+/// An error and the token it points at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub code: Code,
+    pub message: String,
+    /// Line and column, both counted from one, as rustc counts them.
+    pub at: (usize, usize),
+}
+
+/// Every layer that the file at `path` describes, those of inner modules included.
+pub fn read(path: &Path) -> Vec<RustLayer> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let folder = path.parent().expect("a file lies in a folder");
+    let mut layers = Vec::new();
+    below(&file.items, folder, &mut layers);
+    layers
+}
+
+fn below(items: &[syn::Item], folder: &Path, layers: &mut Vec<RustLayer>) {
+    for item in items {
+        if let syn::Item::Mod(module) = item {
+            below(module.content.as_ref().map_or(&[], |(_, items)| items), folder, layers);
+        } else if let Some((args, item)) = under_attribute(item) {
+            layers.push(from_attribute(args, &item, folder));
+        } else if is_derived(item) {
+            let mut sources = Sources::default();
+            let outcome = tokens::derive(item, &mut sources);
+            layers.push(checked(outcome.read, &sources, &outcome.spans));
+        }
+    }
+}
+
+/// What `#[mla_layer(...)]` is given: its arguments, and the item without it.
+fn under_attribute(item: &syn::Item) -> Option<(TokenStream, syn::Item)> {
+    let mut item = item.clone();
+    let attributes = attributes(&mut item)?;
+    let at = attributes.iter().position(|attribute| attribute.path().is_ident("mla_layer"))?;
+    match attributes.remove(at).meta {
+        syn::Meta::List(list) => Some((list.tokens, item)),
+        _ => Some((TokenStream::new(), item)),
+    }
+}
+
+fn is_derived(item: &syn::Item) -> bool {
+    let names_derive = |attribute: &syn::Attribute| match &attribute.meta {
+        syn::Meta::List(list) if list.path.is_ident("derive") => list.tokens.to_string().contains("MlaLayer"),
+        _ => false,
+    };
+    attributes(&mut item.clone()).is_some_and(|attributes| attributes.iter().any(names_derive))
+}
+
+fn attributes(item: &mut syn::Item) -> Option<&mut Vec<syn::Attribute>> {
+    match item {
+        syn::Item::Struct(item) => Some(&mut item.attrs),
+        syn::Item::Enum(item) => Some(&mut item.attrs),
+        syn::Item::Union(item) => Some(&mut item.attrs),
+        syn::Item::Fn(item) => Some(&mut item.attrs),
+        _ => None,
+    }
+}
+
+fn from_attribute(args: TokenStream, item: &syn::Item, folder: &Path) -> RustLayer {
+    let mut sources = Sources::default();
+    let Outcome { read, spans, .. } = tokens::attribute(args, item, &mut sources);
+    match read {
+        Ok(Door::Document(document)) => checked(Ok(document), &sources, &spans),
+        Ok(Door::Spec { path }) => from_file(&path, item, folder),
+        Err(errors) => checked(Err(errors), &sources, &spans),
+    }
+}
+
+fn checked(read: Result<Document, Diagnostics>, sources: &Sources, spans: &TokenSpans) -> RustLayer {
+    let at = |span: Span| match sources.place(span) {
+        Some(Place::Token(index)) => line_and_column(spans.get(*index).expect("every token place has a span")),
+        place => panic!("{place:?} is no token"),
+    };
+    let (document, diagnostics) = split(read);
+    RustLayer { document, errors: errors(diagnostics, at) }
+}
+
+/// All that is wrong in a file is reported at the literal that names it.
+fn from_file(path: &syn::LitStr, item: &syn::Item, folder: &Path) -> RustLayer {
+    let literal = line_and_column(path.span());
+    let candidates = [Path::new(env!("CARGO_MANIFEST_DIR")), folder].map(|folder| folder.join(path.value()));
+    let Some(text) = candidates.iter().find_map(|file| std::fs::read_to_string(file).ok()) else {
+        let error = Found { code: SPEC_FILE, message: "no such file".to_owned(), at: literal };
+        return RustLayer { document: None, errors: vec![error] };
+    };
+    let (document, diagnostics) = split(read::yaml(&mut Sources::default(), &path.value(), &text));
+    let mut errors = errors(diagnostics, |_| literal);
+    if let (Some(document), syn::Item::Struct(structure), true) = (&document, item, errors.is_empty())
+        && structure.ident != document.name.value
+    {
+        let at = line_and_column(structure.ident.span());
+        errors.push(Found { code: OTHER_NAME, message: "another name".to_owned(), at });
+    }
+    RustLayer { document, errors }
+}
+
+fn split(read: Result<Document, Diagnostics>) -> (Option<Document>, Diagnostics) {
+    match read {
+        Ok(document) => {
+            let diagnostics = check(&document).1;
+            (Some(document), diagnostics)
+        }
+        Err(diagnostics) => (None, diagnostics),
+    }
+}
+
+fn errors(diagnostics: Diagnostics, at: impl Fn(Span) -> (usize, usize)) -> Vec<Found> {
+    let errors = diagnostics.into_iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+    errors
+        .map(|error| Found { at: at(error.primary.span), code: error.code, message: error.message })
+        .collect()
+}
+
+fn line_and_column(span: proc_macro2::Span) -> (usize, usize) {
+    let start = span.start();
+    (start.line, start.column + 1)
+}
+
+/// The Rust files directly below a folder of this crate, sorted.
+pub fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<_> = entries.map(|entry| entry.expect("a folder entry").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files.sort();
+    files
+}
+
+/// A file's name without its extension.
+pub fn stem(path: &Path) -> &str {
+    path.file_stem().and_then(|stem| stem.to_str()).expect("names of test files are UTF-8")
+}

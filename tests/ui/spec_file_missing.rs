@@ -1,0 +1,6 @@
+use mla_runtime::mla_layer;
+
+#[mla_layer(spec = "../../spec/models/moonlit.yaml")]
+struct MoonlightAttention;
+
+fn main() {}

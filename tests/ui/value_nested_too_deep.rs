@@ -1,0 +1,8 @@
+use mla_runtime::mla_layer;
+
+#[mla_layer(hidden_size = [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[2048]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]])]
+struct ValueNestedTooDeep {
+    linear_proj: RowParallelLinear,
+}
+
+fn main() {}
