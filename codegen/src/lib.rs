@@ -1,8 +1,15 @@
 //! The compiler of mla-gen: from a checked attention layer to Rust.
+//!
+//! It is pure: a spec in, a map of file names to texts out. Only [`Builder`], the door for build scripts, reads and writes
+//! files.
 
 #![forbid(unsafe_code)]
 
 mod digest;
+mod emit;
+mod files;
 pub mod plan;
 
 pub use digest::spec_digest;
+pub use emit::{Options, Origin, emit, emit_module_text};
+pub use files::{Files, module_name};

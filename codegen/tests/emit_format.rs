@@ -10,20 +10,36 @@ use mla_spec::Checked;
 
 fn options(probes: bool) -> Options {
     let command = Some("mla-gen build some.yaml -o some".to_owned());
-    Options { probes, ..Options::new(Origin { spec: "some.yaml".to_owned(), command }) }
+    Options {
+        probes,
+        ..Options::new(Origin {
+            spec: "some.yaml".to_owned(),
+            command,
+        })
+    }
 }
 
 /// Writes every layer's files into `folder` and lets rustfmt judge them all.
 fn formatted(folder: &str, layers: &[(String, Checked)], options: &Options) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let mut command = Command::new("rustfmt");
-    command.args(["--check", "--edition", "2024", "--config", "skip_children=true"]);
+    command.args([
+        "--check",
+        "--edition",
+        "2024",
+        "--config",
+        "skip_children=true",
+    ]);
     std::fs::remove_dir_all(&folder).ok();
     for (name, checked) in layers {
         let inside = folder.join(name);
         std::fs::create_dir_all(&inside).unwrap();
         for (file, text) in emit(checked, options).0 {
-            assert!(text.ends_with("}\n") || text.ends_with(";\n"), "{name}/{file} ends with {:?}", text.lines().last());
+            assert!(
+                text.ends_with("}\n") || text.ends_with(";\n"),
+                "{name}/{file} ends with {:?}",
+                text.lines().last()
+            );
             std::fs::write(inside.join(&file), text).unwrap();
             command.arg(inside.join(file));
         }
@@ -31,7 +47,11 @@ fn formatted(folder: &str, layers: &[(String, Checked)], options: &Options) {
     let output = command.output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "rustfmt would change files below {}:\n{stdout}{stderr}", folder.display());
+    assert!(
+        output.status.success(),
+        "rustfmt would change files below {}:\n{stdout}{stderr}",
+        folder.display()
+    );
 }
 
 #[test]

@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use mla_spec::{
-    AttnMask, CacheDType, CacheKind, Checked, DType, DownProjection, Form, FormChoice, Norm, NormKind, NormParams, Phase, Query, Rope,
-    RopeLayout, Sources, check, read,
+    AttnMask, CacheDType, CacheKind, Checked, DType, DownProjection, Form, FormChoice, Norm,
+    NormKind, NormParams, Phase, Query, Rope, RopeLayout, Sources, check, read,
 };
 
 /// The layer of a YAML spec.
 pub(crate) fn checked(name: &str, yaml: &str) -> Checked {
     let mut sources = Sources::default();
-    let document = read::yaml(&mut sources, name, yaml).unwrap_or_else(|_| panic!("{name} can't be read"));
+    let document =
+        read::yaml(&mut sources, name, yaml).unwrap_or_else(|_| panic!("{name} can't be read"));
     let (checked, found) = check(&document);
     checked.unwrap_or_else(|| panic!("{}", mla_spec::render::text(&found, &sources, false)))
 }
@@ -21,7 +22,10 @@ pub(crate) fn models() -> Vec<(String, Checked)> {
     let mut models: Vec<(String, Checked)> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
         .map(|path| {
             let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
             let text = std::fs::read_to_string(&path).unwrap();
@@ -38,20 +42,40 @@ pub(crate) fn models() -> Vec<(String, Checked)> {
 #[allow(dead_code)] // each test file that includes this module uses a part of it
 pub(crate) fn variants() -> Vec<(String, Checked)> {
     let models = models();
-    let model = |stem: &str| models.iter().find(|(name, _)| name == stem).unwrap().1.clone();
+    let model = |stem: &str| {
+        models
+            .iter()
+            .find(|(name, _)| name == stem)
+            .unwrap()
+            .1
+            .clone()
+    };
     let mut all: Vec<(String, Checked)> = Vec::new();
     let mut add = |name: &str, base: &str, change: &dyn Fn(&mut Checked)| {
         let mut checked = model(base);
         change(&mut checked);
         all.push((name.to_owned(), checked));
     };
-    let norm = |eps| NormParams { kind: NormKind::LayerNorm, eps };
+    let norm = |eps| NormParams {
+        kind: NormKind::LayerNorm,
+        eps,
+    };
     let cached = [Phase::Prefill, Phase::Decode];
-    add("mha", "odd-small", &|c| c.build.form = FormChoice::Forced(Form::Mha));
-    add("mqa", "odd-small", &|c| c.build.form = FormChoice::Forced(Form::Mqa));
-    add("mqa-v3", "deepseek-v3", &|c| c.build.form = FormChoice::Forced(Form::Mqa));
-    add("mha-nope", "kimi-linear", &|c| c.build.form = FormChoice::Forced(Form::Mha));
-    add("mqa-nope", "kimi-linear", &|c| c.build.form = FormChoice::Forced(Form::Mqa));
+    add("mha", "odd-small", &|c| {
+        c.build.form = FormChoice::Forced(Form::Mha)
+    });
+    add("mqa", "odd-small", &|c| {
+        c.build.form = FormChoice::Forced(Form::Mqa)
+    });
+    add("mqa-v3", "deepseek-v3", &|c| {
+        c.build.form = FormChoice::Forced(Form::Mqa)
+    });
+    add("mha-nope", "kimi-linear", &|c| {
+        c.build.form = FormChoice::Forced(Form::Mha)
+    });
+    add("mqa-nope", "kimi-linear", &|c| {
+        c.build.form = FormChoice::Forced(Form::Mqa)
+    });
     add("naive", "odd-small", &|c| {
         c.build.cache.kind = CacheKind::Naive;
         c.build.cache.page_size = None;
@@ -60,11 +84,21 @@ pub(crate) fn variants() -> Vec<(String, Checked)> {
         c.build.cache.kind = CacheKind::Latent;
         c.build.cache.dtype = CacheDType::F16;
     });
-    add("forward-only", "odd-small", &|c| c.build.phases = vec![Phase::Forward]);
-    add("forward-only-nope", "nope-odd", &|c| c.build.phases = vec![Phase::Forward]);
-    add("prefill-only", "odd-small", &|c| c.build.phases = vec![Phase::Prefill]);
-    add("decode-only", "deepseek-v3", &|c| c.build.phases = vec![Phase::Decode]);
-    add("decode-prefill", "moonlight", &|c| c.build.phases = cached.iter().rev().copied().collect());
+    add("forward-only", "odd-small", &|c| {
+        c.build.phases = vec![Phase::Forward]
+    });
+    add("forward-only-nope", "nope-odd", &|c| {
+        c.build.phases = vec![Phase::Forward]
+    });
+    add("prefill-only", "odd-small", &|c| {
+        c.build.phases = vec![Phase::Prefill]
+    });
+    add("decode-only", "deepseek-v3", &|c| {
+        c.build.phases = vec![Phase::Decode]
+    });
+    add("decode-prefill", "moonlight", &|c| {
+        c.build.phases = cached.iter().rev().copied().collect()
+    });
     add("full", "odd-small", &|c| {
         c.layer.mask = AttnMask::Full;
         c.build.phases = vec![Phase::Forward];
@@ -84,24 +118,48 @@ pub(crate) fn variants() -> Vec<(String, Checked)> {
     });
     add("identity", "deepseek-v3", &|c| {
         c.layer.kv_norm = Norm::Identity;
-        c.layer.query = Query::Lora { rank: 1536, norm: Norm::Identity };
-        c.layer.down = DownProjection::Separate { q_bias: true, kv_bias: false };
+        c.layer.query = Query::Lora {
+            rank: 1536,
+            norm: Norm::Identity,
+        };
+        c.layer.down = DownProjection::Separate {
+            q_bias: true,
+            kv_bias: false,
+        };
     });
     add("fused-norms-v3", "deepseek-v3", &|c| {
         c.layer.kv_norm = Norm::FusedIntoLinear(norm(1e-300));
-        c.layer.query = Query::Lora { rank: 1536, norm: Norm::FusedIntoLinear(norm(0.000123)) };
+        c.layer.query = Query::Lora {
+            rank: 1536,
+            norm: Norm::FusedIntoLinear(norm(0.000123)),
+        };
     });
     add("fused-down-identity", "odd-small", &|c| {
         c.layer.kv_norm = Norm::Identity;
-        c.layer.query = Query::Lora { rank: 9, norm: Norm::Separate(norm(0.25)) };
+        c.layer.query = Query::Lora {
+            rank: 9,
+            norm: Norm::Separate(norm(0.25)),
+        };
     });
-    add("one-pair", "odd-small", &|c| c.layer.dims.qk_rope_head_dim = 2);
-    add("two-pairs", "moonlight", &|c| c.layer.dims.qk_rope_head_dim = 4);
-    add("known-constant", "nope-odd", &|c| c.layer.dims.qk_nope_head_dim = 2);
-    add("one-head", "odd-small", &|c| c.layer.dims.num_attention_heads = 1);
+    add("one-pair", "odd-small", &|c| {
+        c.layer.dims.qk_rope_head_dim = 2
+    });
+    add("two-pairs", "moonlight", &|c| {
+        c.layer.dims.qk_rope_head_dim = 4
+    });
+    add("known-constant", "nope-odd", &|c| {
+        c.layer.dims.qk_nope_head_dim = 2
+    });
+    add("one-head", "odd-small", &|c| {
+        c.layer.dims.num_attention_heads = 1
+    });
     add("ones", "nope-odd", &|c| {
         let dims = &mut c.layer.dims;
-        (dims.hidden_size, dims.num_attention_heads, dims.kv_lora_rank) = (1, 1, 1);
+        (
+            dims.hidden_size,
+            dims.num_attention_heads,
+            dims.kv_lora_rank,
+        ) = (1, 1, 1);
         (dims.qk_nope_head_dim, dims.v_head_dim) = (1, 1);
     });
     add("rope-off", "odd-small", &|c| {

@@ -16,7 +16,11 @@ pub(crate) struct Style {
 
 /// Writes the body of a phase's function.
 pub(crate) fn write(program: &Program, plan: &Plan, style: Style, lines: &mut Lines) {
-    let mut body = Body { program, plan, lines };
+    let mut body = Body {
+        program,
+        plan,
+        lines,
+    };
     let tail = body.tail();
     let mut first = true;
     for step in &plan.steps {
@@ -50,12 +54,13 @@ impl Body<'_> {
     /// The value that the function's last statement is: the output, where the last op printed makes it.
     fn tail(&self) -> Option<ValueId> {
         let last = self.ops().last()?;
-        matches!(last, Op::Linear { out, .. } if *out == self.plan.output).then_some(self.plan.output)
+        matches!(last, Op::Linear { out, .. } if *out == self.plan.output)
+            .then_some(self.plan.output)
     }
 
     fn formula(&mut self, step: &Step) {
         if !step.formula.is_empty() {
-            self.lines.prose("//", &step.formula);
+            self.lines.clauses(&step.formula);
         }
     }
 
@@ -66,7 +71,9 @@ impl Body<'_> {
     /// A value as the argument of a function that reads it.
     fn read(&self, id: ValueId) -> String {
         let value = &self.plan.values[id.0];
-        let is_parameter = self.ops().any(|op| matches!(op, Op::Hidden { out } if *out == id));
+        let is_parameter = self
+            .ops()
+            .any(|op| matches!(op, Op::Hidden { out } if *out == id));
         match value.ty {
             Ty::Columns(_) | Ty::HeadPart(..) => value.name.to_owned(),
             _ if is_parameter => value.name.to_owned(),
@@ -79,23 +86,38 @@ impl Body<'_> {
     }
 
     fn bind(&mut self, out: ValueId, call: &Call) {
-        self.lines.call(&format!("let {} = ", self.name(out)), call, ";");
+        self.lines
+            .call(&format!("let {} = ", self.name(out)), call, ";");
     }
 
     fn bind_typed(&mut self, out: ValueId, ty: &str, call: &Call) {
-        let merged = self.ops().any(|op| matches!(op, Op::MergeContext { into, .. } if *into == out));
+        let merged = self
+            .ops()
+            .any(|op| matches!(op, Op::MergeContext { into, .. } if *into == out));
         let mutable = if merged { "mut " } else { "" };
-        self.lines.call(&format!("let {mutable}{}: {ty} = ", self.name(out)), call, ";");
+        self.lines.call(
+            &format!("let {mutable}{}: {ty} = ", self.name(out)),
+            call,
+            ";",
+        );
     }
 
     fn op(&mut self, op: &Op, tail: Option<ValueId>) {
         match op {
             Op::Hidden { .. } => {}
-            Op::CheckBatch | Op::MaskSegments { .. } | Op::BatchSegments { .. } | Op::Angles { .. } => self.input(op),
+            Op::CheckBatch
+            | Op::MaskSegments { .. }
+            | Op::BatchSegments { .. }
+            | Op::Angles { .. } => self.input(op),
             Op::Linear { x, slot, part, out } => {
-                let call = Call::fallible(format!("{}.forward", linear(slot, *part)), &[&self.read(*x)]);
+                let call = Call::fallible(
+                    format!("{}.forward", linear(slot, *part)),
+                    &[&self.read(*x)],
+                );
                 match tail {
-                    Some(output) if output == *out => self.lines.call("", &Call { tail: "", ..call }, ""),
+                    Some(output) if output == *out => {
+                        self.lines.call("", &Call { tail: "", ..call }, "")
+                    }
                     _ => self.bind(*out, &call),
                 }
             }
@@ -104,7 +126,10 @@ impl Body<'_> {
                     NormPart::Whole => format!("self.{slot}"),
                     NormPart::Inner => format!("self.{slot}.norm()"),
                 };
-                self.bind(*out, &Call::fallible(format!("{norm}.forward"), &[&self.read(*x)]));
+                self.bind(
+                    *out,
+                    &Call::fallible(format!("{norm}.forward"), &[&self.read(*x)]),
+                );
             }
             Op::RotateHeads { x, angles, out } => {
                 let arguments = [self.name(*x), &self.read(*angles)];
@@ -112,18 +137,33 @@ impl Body<'_> {
             }
             Op::RotateKey { x, angles, out } => {
                 let arguments = [self.read(*x), self.read(*angles)];
-                self.bind(*out, &Call::fallible("self.rotary.key", &[&arguments[0], &arguments[1]]));
+                self.bind(
+                    *out,
+                    &Call::fallible("self.rotary.key", &[&arguments[0], &arguments[1]]),
+                );
             }
             Op::UnrotatedKey { x, absent, out } => self.unrotated_key(*x, *absent, *out),
-            Op::Columns { .. } | Op::IntoHeads { .. } | Op::HeadPart { .. } | Op::AttendedOut { .. } | Op::IntoRows { .. } => {
+            Op::Columns { .. }
+            | Op::IntoHeads { .. }
+            | Op::HeadPart { .. }
+            | Op::AttendedOut { .. }
+            | Op::IntoRows { .. } => {
                 self.reshape(op);
             }
             Op::WriteLatent { latent: x, k_rope } | Op::WriteNaive { kv: x, k_rope } => {
                 let arguments = [self.read(*x), self.read(*k_rope)];
-                self.lines.call("", &Call::fallible("cache.write", &["batch", &arguments[0], &arguments[1]]), ";");
+                self.lines.call(
+                    "",
+                    &Call::fallible("cache.write", &["batch", &arguments[0], &arguments[1]]),
+                    ";",
+                );
             }
             Op::MergeContext { .. } => self.merge_context(op),
-            Op::Probe { name, value, aspect } => self.probe(name, *value, *aspect),
+            Op::Probe {
+                name,
+                value,
+                aspect,
+            } => self.probe(name, *value, *aspect),
             Op::AttendExpanded { .. }
             | Op::AttendAbsorbed { .. }
             | Op::AttendLatentCache { .. }
@@ -137,13 +177,28 @@ impl Body<'_> {
     fn input(&mut self, op: &Op) {
         match op {
             Op::CheckBatch => {
-                self.lines.call("", &Call::fallible("cache.check", &["batch", "hidden.rows()"]), ";");
+                self.lines.call(
+                    "",
+                    &Call::fallible("cache.check", &["batch", "hidden.rows()"]),
+                    ";",
+                );
             }
             Op::MaskSegments { out } => {
                 let mask = self.program.mask;
-                let visibility = if mask.is_causal() { "Visibility::Causal" } else { "Visibility::Full" };
-                let padding = if mask.allows_padding() { "Padding::Allowed" } else { "Padding::Refused" };
-                self.bind(*out, &Call::fallible("mask.segments", &["hidden.rows()", visibility, padding]));
+                let visibility = if mask.is_causal() {
+                    "Visibility::Causal"
+                } else {
+                    "Visibility::Full"
+                };
+                let padding = if mask.allows_padding() {
+                    "Padding::Allowed"
+                } else {
+                    "Padding::Refused"
+                };
+                self.bind(
+                    *out,
+                    &Call::fallible("mask.segments", &["hidden.rows()", visibility, padding]),
+                );
             }
             Op::BatchSegments { out } => self.bind(*out, &Call::infallible("batch.segments", &[])),
             Op::Angles { out } => {
@@ -160,11 +215,34 @@ impl Body<'_> {
     /// Views and moves that compute nothing.
     fn reshape(&mut self, op: &Op) {
         let (x, method, arguments, out) = match op {
-            Op::Columns { x, offset, width, out } => (x, "columns", vec![elements(offset), width.name.to_owned()], out),
-            Op::HeadPart { x, offset, width, out } => (x, "part", vec![elements(offset), width.name.to_owned()], out),
-            Op::IntoHeads { x, heads, dim, out } => {
-                (x, "into_heads", vec![heads.name.to_owned(), dim.name.to_owned()], out)
-            }
+            Op::Columns {
+                x,
+                offset,
+                width,
+                out,
+            } => (
+                x,
+                "columns",
+                vec![elements(offset), width.name.to_owned()],
+                out,
+            ),
+            Op::HeadPart {
+                x,
+                offset,
+                width,
+                out,
+            } => (
+                x,
+                "part",
+                vec![elements(offset), width.name.to_owned()],
+                out,
+            ),
+            Op::IntoHeads { x, heads, dim, out } => (
+                x,
+                "into_heads",
+                vec![heads.name.to_owned(), dim.name.to_owned()],
+                out,
+            ),
             Op::IntoRows { x, width, out } => (x, "into_rows", vec![width.name.to_owned()], out),
             Op::AttendedOut { x, out } => (x, "into_out", vec![], out),
             _ => return,
@@ -179,7 +257,9 @@ impl Body<'_> {
     /// An absent key is the hidden state's first no columns.
     fn unrotated_key(&mut self, x: ValueId, absent: bool, out: ValueId) {
         let value = match (&self.plan.values[out.0].ty, absent) {
-            (Ty::RopeKey(width, _), true) => format!("{}.columns::<0, {}>()", self.name(x), width.name),
+            (Ty::RopeKey(width, _), true) => {
+                format!("{}.columns::<0, {}>()", self.name(x), width.name)
+            }
             _ => self.read(x),
         };
         self.bind(out, &Call::fallible("RopeKey::unrotated", &[&value]));
@@ -187,37 +267,84 @@ impl Body<'_> {
 
     fn attention(&mut self, op: &Op) {
         match op {
-            Op::AttendExpanded { q, kv, k_rope, segments, out } => {
+            Op::AttendExpanded {
+                q,
+                kv,
+                k_rope,
+                segments,
+                out,
+            } => {
                 let ty = self.attended_type(*out);
                 let read = [*q, *kv, *k_rope, *segments].map(|id| self.read(id));
                 let arguments = [&read[0], &read[1], &read[2], &read[3], "SOFTMAX_SCALE"];
-                self.bind_typed(*out, &ty, &Call::fallible("attention::expanded", &arguments));
+                self.bind_typed(
+                    *out,
+                    &ty,
+                    &Call::fallible("attention::expanded", &arguments),
+                );
             }
-            Op::AttendAbsorbed { q_latent, q_rope, latent, k_rope, segments, out } => {
-                let read = [*q_latent, *q_rope, *latent, *k_rope, *segments].map(|id| self.read(id));
-                let arguments = [&read[0], &read[1], &read[2], &read[3], &read[4], "SOFTMAX_SCALE"];
+            Op::AttendAbsorbed {
+                q_latent,
+                q_rope,
+                latent,
+                k_rope,
+                segments,
+                out,
+            } => {
+                let read =
+                    [*q_latent, *q_rope, *latent, *k_rope, *segments].map(|id| self.read(id));
+                let arguments = [
+                    &read[0],
+                    &read[1],
+                    &read[2],
+                    &read[3],
+                    &read[4],
+                    "SOFTMAX_SCALE",
+                ];
                 self.bind(*out, &Call::fallible("attention::absorbed", &arguments));
             }
-            Op::AttendLatentCache { q_latent, q_rope, out } => {
+            Op::AttendLatentCache {
+                q_latent,
+                q_rope,
+                out,
+            } => {
                 let read = [self.read(*q_latent), self.read(*q_rope)];
                 let arguments = ["batch", &read[0], &read[1], "SOFTMAX_SCALE"];
                 self.bind(*out, &Call::fallible("cache.attend", &arguments));
             }
             Op::AttendNaiveCache { q, out } => {
                 let q = self.read(*q);
-                self.bind(*out, &Call::fallible("cache.attend", &["batch", &q, "SOFTMAX_SCALE"]));
+                self.bind(
+                    *out,
+                    &Call::fallible("cache.attend", &["batch", &q, "SOFTMAX_SCALE"]),
+                );
             }
-            Op::AbsorbQueries { q_nope, slot, part, out } => {
+            Op::AbsorbQueries {
+                q_nope,
+                slot,
+                part,
+                out,
+            } => {
                 let arguments = [up_projection(slot, *part), self.read(*q_nope)];
-                self.bind(*out, &Call::fallible("absorb::queries", &[&arguments[0], &arguments[1]]));
+                self.bind(
+                    *out,
+                    &Call::fallible("absorb::queries", &[&arguments[0], &arguments[1]]),
+                );
             }
             Op::AbsorbValues { z, slot, part, out } => {
-                let arguments = [up_projection(slot, *part), format!("{}.out()", self.name(*z))];
+                let arguments = [
+                    up_projection(slot, *part),
+                    format!("{}.out()", self.name(*z)),
+                ];
                 let ty = match &self.plan.values[out.0].ty {
                     Ty::Heads(heads, dim) => format!("Heads<B, {}, {}>", heads.name, dim.name),
                     _ => "_".to_owned(),
                 };
-                self.bind_typed(*out, &ty, &Call::fallible("absorb::values", &[&arguments[0], &arguments[1]]));
+                self.bind_typed(
+                    *out,
+                    &ty,
+                    &Call::fallible("absorb::values", &[&arguments[0], &arguments[1]]),
+                );
             }
             _ => {}
         }
@@ -231,7 +358,15 @@ impl Body<'_> {
     }
 
     fn merge_context(&mut self, op: &Op) {
-        let Op::MergeContext { q, slot, part, chunk, into, out: _ } = op else {
+        let Op::MergeContext {
+            q,
+            slot,
+            part,
+            chunk,
+            into,
+            out: _,
+        } = op
+        else {
             return;
         };
         // The context is expanded as the call's own tokens were
@@ -243,16 +378,40 @@ impl Body<'_> {
             Some(Ty::Heads(heads, dim)) => format!("kv.into_heads::<{}, {}>", heads.name, dim.name),
             _ => return,
         };
-        let (q, merged, expand) = (self.read(*q), self.name(*into), format!("{}.forward", linear(slot, *part)));
-        let attend = ["&kv", "&context.k_rope", "&context.segments", "SOFTMAX_SCALE"];
-        let attend = Call::fallible("attention::expanded", &[&[q.as_str()], attend.as_slice()].concat());
-        self.lines.block(&format!("for context in cache.context(batch, {}) {{", chunk.name), "}", |lines| {
-            lines.line("let context = context?;");
-            lines.call("let kv = ", &Call::fallible(expand, &["&context.latent"]), ";");
-            lines.call("let kv = ", &Call::infallible(heads, &[]), ";");
-            lines.call("let part = ", &attend, ";");
-            lines.call("", &Call::fallible(format!("{merged}.merge"), &["&part"]), ";");
-        });
+        let (q, merged, expand) = (
+            self.read(*q),
+            self.name(*into),
+            format!("{}.forward", linear(slot, *part)),
+        );
+        let attend = [
+            "&kv",
+            "&context.k_rope",
+            "&context.segments",
+            "SOFTMAX_SCALE",
+        ];
+        let attend = Call::fallible(
+            "attention::expanded",
+            &[&[q.as_str()], attend.as_slice()].concat(),
+        );
+        self.lines.block(
+            &format!("for context in cache.context(batch, {}) {{", chunk.name),
+            "}",
+            |lines| {
+                lines.line("let context = context?;");
+                lines.call(
+                    "let kv = ",
+                    &Call::fallible(expand, &["&context.latent"]),
+                    ";",
+                );
+                lines.call("let kv = ", &Call::infallible(heads, &[]), ";");
+                lines.call("let part = ", &attend, ";");
+                lines.call(
+                    "",
+                    &Call::fallible(format!("{merged}.merge"), &["&part"]),
+                    ";",
+                );
+            },
+        );
     }
 
     fn probe(&mut self, name: &str, value: ValueId, aspect: Aspect) {

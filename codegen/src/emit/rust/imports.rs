@@ -4,9 +4,34 @@ use super::layout::Lines;
 
 /// Types and traits of the runtime that generated code may name. Sorted.
 const TYPES: [&str; 29] = [
-    "Attended", "Backend", "Batch", "CacheElement", "Contiguous", "Cpu", "Half", "Heads", "Interleaved",
-    "LatentCache", "LayerNorm", "LayerNormLinear", "Linear", "Mask", "NaiveCache", "Padding", "Paged", "Probe",
-    "Result", "RmsNorm", "RopeKey", "Rotary", "Rows", "TensorShape", "Unrotated", "Visibility", "Weights", "bf16",
+    "Attended",
+    "Backend",
+    "Batch",
+    "CacheElement",
+    "Contiguous",
+    "Cpu",
+    "Half",
+    "Heads",
+    "Interleaved",
+    "LatentCache",
+    "LayerNorm",
+    "LayerNormLinear",
+    "Linear",
+    "Mask",
+    "NaiveCache",
+    "Padding",
+    "Paged",
+    "Probe",
+    "Result",
+    "RmsNorm",
+    "RopeKey",
+    "Rotary",
+    "Rows",
+    "TensorShape",
+    "Unrotated",
+    "Visibility",
+    "Weights",
+    "bf16",
     "f16",
 ];
 
@@ -15,8 +40,17 @@ const MODULES: [&str; 3] = ["absorb", "attention", "probe"];
 
 /// The `use` of everything that `code` takes from the runtime.
 pub(crate) fn of(code: &str, runtime: &str) -> String {
-    let mut used: Vec<String> = TYPES.iter().filter(|name| occurs(code, name, "")).map(|&name| name.to_owned()).collect();
-    used.extend(MODULES.iter().filter(|name| occurs(code, name, "::")).map(|&name| name.to_owned()));
+    let mut used: Vec<String> = TYPES
+        .iter()
+        .filter(|name| occurs(code, name, ""))
+        .map(|&name| name.to_owned())
+        .collect();
+    used.extend(
+        MODULES
+            .iter()
+            .filter(|name| occurs(code, name, "::"))
+            .map(|&name| name.to_owned()),
+    );
     // rustfmt's order: capitals first
     used.sort();
     let mut lines = Lines::default();
@@ -27,7 +61,9 @@ pub(crate) fn of(code: &str, runtime: &str) -> String {
 /// Whether `word`, followed by `behind`, stands in the code outside comments.
 pub(super) fn occurs(code: &str, word: &str, behind: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
-    let mut lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let mut lines = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
     lines.any(|line| {
         line.match_indices(word).any(|(at, _)| {
             let (before, after) = (&line[..at], &line[at + word.len()..]);

@@ -35,21 +35,40 @@ pub(crate) struct Call {
 impl Call {
     /// `callee(arguments)?`.
     pub(crate) fn fallible(callee: impl Into<String>, arguments: &[&str]) -> Self {
-        Self { callee: callee.into(), arguments: owned(arguments), tail: "?" }
+        Self {
+            callee: callee.into(),
+            arguments: owned(arguments),
+            tail: "?",
+        }
     }
 
     /// `callee(arguments)`.
     pub(crate) fn infallible(callee: impl Into<String>, arguments: &[&str]) -> Self {
-        Self { callee: callee.into(), arguments: owned(arguments), tail: "" }
+        Self {
+            callee: callee.into(),
+            arguments: owned(arguments),
+            tail: "",
+        }
     }
 
     fn on_one_line(&self) -> String {
-        format!("{}({}){}", self.callee, self.arguments.join(", "), self.tail)
+        format!(
+            "{}({}){}",
+            self.callee,
+            self.arguments.join(", "),
+            self.tail
+        )
     }
 
     /// Whether rustfmt would leave the call unbroken on a line that is wide enough.
     fn is_small(&self) -> bool {
-        let links = self.callee.split("::<").next().unwrap_or("").matches('.').count();
+        let links = self
+            .callee
+            .split("::<")
+            .next()
+            .unwrap_or("")
+            .matches('.')
+            .count();
         let chain = links < 2 || width(&self.on_one_line()) <= SMALL_WIDTH;
         chain && width(&self.arguments.join(", ")) <= SMALL_WIDTH
     }
@@ -66,7 +85,10 @@ fn width(text: &str) -> usize {
 impl Lines {
     /// Empty text whose lines start `levels` indentations in.
     pub(crate) fn indented(levels: usize) -> Self {
-        Self { text: String::new(), indent: levels * INDENT }
+        Self {
+            text: String::new(),
+            indent: levels * INDENT,
+        }
     }
 
     /// The text, without its last line feed.
@@ -97,15 +119,40 @@ impl Lines {
 
     /// Prose behind `marker` (`//`, `///`, `//!`), broken at the line's width.
     pub(crate) fn prose(&mut self, marker: &str, text: &str) {
-        let mut line = marker.to_owned();
-        for word in text.split_whitespace() {
-            let room = self.indent + width(&line) + 1 + width(word) <= MAX_WIDTH;
-            if !room && line != marker {
-                self.line(&line);
-                line = marker.to_owned();
+        self.wrapped((marker, marker), text.split_whitespace(), " ");
+    }
+
+    /// An item of a list in documentation.
+    pub(crate) fn bullet(&mut self, marker: &str, text: &str) {
+        self.wrapped(
+            (&format!("{marker} -"), &format!("{marker}  ")),
+            text.split_whitespace(),
+            " ",
+        );
+    }
+
+    /// A comment of clauses, each followed by `;  ` but the last: broken between them.
+    pub(crate) fn clauses(&mut self, text: &str) {
+        self.wrapped(("//", "//  "), text.split(";  "), ";  ");
+    }
+
+    /// Words with `between` between them, `start.0` before the first line and `start.1` before the others.
+    fn wrapped<'t>(
+        &mut self,
+        start: (&str, &str),
+        words: impl Iterator<Item = &'t str>,
+        between: &str,
+    ) {
+        let mut line = start.0.to_owned();
+        for (i, word) in words.enumerate() {
+            let joint = if i == 0 { " " } else { between };
+            if i > 0 && self.indent + width(&line) + width(joint) + width(word) + 1 > MAX_WIDTH {
+                self.line(&format!("{line}{}", between.trim_end()));
+                line = format!("{} {word}", start.1);
+            } else {
+                line.push_str(joint);
+                line.push_str(word);
             }
-            line.push(' ');
-            line.push_str(word);
         }
         self.line(&line);
     }
@@ -169,11 +216,15 @@ impl Lines {
         if self.indent + width(&whole) <= MAX_WIDTH {
             return self.block(&whole, "}", body);
         }
-        self.block(&format!("{head}("), &format!(") -> {returns} {{"), |lines| {
-            for parameter in parameters {
-                lines.line(&format!("{parameter},"));
-            }
-        });
+        self.block(
+            &format!("{head}("),
+            &format!(") -> {returns} {{"),
+            |lines| {
+                for parameter in parameters {
+                    lines.line(&format!("{parameter},"));
+                }
+            },
+        );
         self.indent += INDENT;
         body(self);
         self.indent -= INDENT;
@@ -188,10 +239,15 @@ impl Lines {
             return self.line(&format!("{item} = [{inside}];"));
         }
         self.block(&format!("{item} = ["), "];", |lines| {
-            if elements.iter().all(|element| width(element) <= SHORT_ELEMENT) {
+            if elements
+                .iter()
+                .all(|element| width(element) <= SHORT_ELEMENT)
+            {
                 lines.packed(elements);
             } else {
-                elements.iter().for_each(|element| lines.line(&format!("{element},")));
+                elements
+                    .iter()
+                    .for_each(|element| lines.line(&format!("{element},")));
             }
         });
     }
@@ -205,7 +261,9 @@ impl Lines {
         if self.indent + width(&whole) <= MAX_WIDTH {
             return self.line(&whole);
         }
-        self.block(&format!("use {path}::{{"), "};", |lines| lines.packed(names));
+        self.block(&format!("use {path}::{{"), "};", |lines| {
+            lines.packed(names)
+        });
     }
 
     /// As many words to a line as fit, each followed by a comma.

@@ -44,7 +44,10 @@ struct ModuleFile {
 
 /// The text of a layer's module.
 pub(crate) fn module(program: &Program, setting: &Setting<'_>) -> String {
-    let style = Style { formulas: true, probes: setting.probes };
+    let style = Style {
+        formulas: true,
+        probes: setting.probes,
+    };
     let layer = layer(program, &program.name, style, true);
     let tensors = parts::tensors(program, "pub ");
     let cache = parts::cache(program, true);
@@ -87,16 +90,28 @@ fn function(program: &Program, plan: &Plan, style: Style, documented: bool, line
         words::function(program, plan, style.probes, lines);
     }
     let (head, parameters) = parts::signature(plan, style.probes);
-    lines.function(&head, &parameters, "Result<Rows<B, HIDDEN_SIZE>>", |lines| {
-        body::write(program, plan, style, lines);
-    });
+    lines.function(
+        &head,
+        &parameters,
+        "Result<Rows<B, HIDDEN_SIZE>>",
+        |lines| {
+            body::write(program, plan, style, lines);
+        },
+    );
 }
 
 /// The line that implements the runtime's traits.
 pub(crate) fn traits(program: &Program, name: &str, runtime: &str, probes: bool) -> String {
-    let phases: Vec<&str> = program.plans.iter().map(|plan| parts::function_name(plan.phase)).collect();
+    let phases: Vec<&str> = program
+        .plans
+        .iter()
+        .map(|plan| parts::function_name(plan.phase))
+        .collect();
     let probed = if probes { "probed " } else { "" };
-    format!("{runtime}::layer_traits!({name}: {probed}{});", phases.join(", "))
+    format!(
+        "{runtime}::layer_traits!({name}: {probed}{});",
+        phases.join(", ")
+    )
 }
 
 pub(crate) use imports::of as imports;
@@ -104,9 +119,15 @@ pub(crate) use parts::{cache, constants, tensors};
 
 /// Fills one of the templates.
 pub(crate) fn render(template: &str, context: &impl Serialize) -> String {
-    let filled = templates().and_then(|tera| tera.render(template, &tera::Context::from_serialize(context)?));
+    let filled = templates()
+        .and_then(|tera| tera.render(template, &tera::Context::from_serialize(context)?));
     // The templates and what fills them are this crate's own, and tests render each: there is no input that fails here
-    filled.unwrap_or_else(|error| format!("compile_error!({:?});\n", format!("template {template}: {error}")))
+    filled.unwrap_or_else(|error| {
+        format!(
+            "compile_error!({:?});\n",
+            format!("template {template}: {error}")
+        )
+    })
 }
 
 fn templates() -> tera::TeraResult<tera::Tera> {
@@ -115,7 +136,10 @@ fn templates() -> tera::TeraResult<tera::Tera> {
     tera.add_raw_templates([
         ("module", include_str!("../../../templates/module.rs.tera")),
         ("tests", include_str!("../../../templates/tests.rs.tera")),
-        ("sibling", include_str!("../../../templates/sibling.rs.tera")),
+        (
+            "sibling",
+            include_str!("../../../templates/sibling.rs.tera"),
+        ),
     ])?;
     Ok(tera)
 }

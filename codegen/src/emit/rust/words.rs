@@ -9,22 +9,43 @@ use crate::plan::{Plan, Program};
 /// The module's own documentation.
 pub(super) fn module(program: &Program) -> String {
     let mut lines = Lines::default();
-    let cached = if program.cache.is_some() { " and a cache" } else { "" };
-    let about = format!("[`{}`]: Multi-head Latent Attention with {}{cached}.", program.name, queries(program));
+    let cached = if program.cache.is_some() {
+        " and a cache"
+    } else {
+        ""
+    };
+    let about = format!(
+        "[`{}`]: Multi-head Latent Attention with {}{cached}.",
+        program.name,
+        queries(program)
+    );
     lines.prose("//!", &about);
     lines.line("//!");
     lines.line("//! | size | value | meaning |");
     lines.line("//! |---|---|---|");
     for constant in program.constants.iter().filter(|constant| constant.public) {
         let doc = constant.doc.trim_end_matches('.');
-        lines.line(&format!("//! | [`{}`] | {} | {doc} |", constant.name, constant.value));
+        lines.line(&format!(
+            "//! | [`{}`] | {} | {doc} |",
+            constant.name, constant.value
+        ));
     }
     lines.line("//!");
-    lines.prose("//!", &format!("Softmax scale: {} = {:?}.", program.softmax_scale.doc.trim_end_matches('.'), program.softmax_scale.value));
+    let scale = &program.softmax_scale;
+    lines.prose(
+        "//!",
+        &format!("Softmax scale: {:?}; {}", scale.value, sentence(&scale.doc)),
+    );
+    lines.line("//!");
     for plan in &program.plans {
-        lines.line("//!");
-        let phase = parts::function_name(plan.phase);
-        lines.prose("//!", &format!("- `{phase}` is in the {}: {}", form(plan.form), sentence(&plan.form_reason)));
+        let (phase, reason) = (
+            parts::function_name(plan.phase),
+            sentence(&plan.form_reason),
+        );
+        lines.bullet(
+            "//!",
+            &format!("`{phase}` is in the {}: {reason}", form(plan.form)),
+        );
     }
     if let Some(cache) = &program.cache {
         let bytes = cache.elements_per_token * bytes(cache.dtype);
@@ -46,8 +67,15 @@ pub(super) fn module(program: &Program) -> String {
 }
 
 fn queries(program: &Program) -> &'static str {
-    let plain = program.modules.iter().any(|module| module.slot == "linear_q_proj");
-    if plain { "plain queries" } else { "low-rank queries" }
+    let plain = program
+        .modules
+        .iter()
+        .any(|module| module.slot == "linear_q_proj");
+    if plain {
+        "plain queries"
+    } else {
+        "low-rank queries"
+    }
 }
 
 fn form(form: Form) -> &'static str {
@@ -90,20 +118,33 @@ pub(super) fn function(program: &Program, plan: &Plan, probes: bool, lines: &mut
 fn forward(program: &Program, plan: &Plan) -> (String, String, String) {
     let sees = match program.mask {
         AttnMask::Causal => "a token sees itself and what came before it",
-        AttnMask::PaddingCausal => "a token sees itself and what came before it; rows may be padding",
+        AttnMask::PaddingCausal => {
+            "a token sees itself and what came before it; rows may be padding"
+        }
         AttnMask::Full => "a token sees its whole sequence",
         AttnMask::Padding => "a token sees its whole sequence; rows may be padding",
     };
     let (positions, about) = if parts::reads_positions(plan) {
         ("`positions` one per row", "`positions` or `mask` speaks")
     } else {
-        ("the positions are not used, since nothing is rotated", "`mask` speaks")
+        (
+            "the positions are not used, since nothing is rotated",
+            "`mask` speaks",
+        )
     };
-    let refused = if program.mask.allows_padding() { "" } else { "has padding or " };
+    let refused = if program.mask.allows_padding() {
+        ""
+    } else {
+        "has padding or "
+    };
     (
         format!("Attention within whole sequences, without a cache: {sees}."),
-        format!("`hidden` is `[rows, HIDDEN_SIZE]`, {positions}; `mask` says which rows make a sequence."),
-        format!("{about} of another number of rows; `mask` {refused}splits a sequence. The device refuses."),
+        format!(
+            "`hidden` is `[rows, HIDDEN_SIZE]`, {positions}; `mask` says which rows make a sequence."
+        ),
+        format!(
+            "{about} of another number of rows; `mask` {refused}splits a sequence. The device refuses."
+        ),
     )
 }
 
