@@ -1,0 +1,292 @@
+//! Forms, caches, fusions, layouts and probes change how a layer is computed, never what: the oracle runs each plan of random
+//! layers and finds the same numbers.
+
+mod sample;
+
+use std::collections::BTreeMap;
+
+use mla_codegen::plan::interpret::{Cache, Oracle, Piece, Run, Weights};
+use mla_codegen::plan::{ProbeMode, Program, program, program_with};
+use mla_spec::{CacheKind, Checked, DownProjection, Form, FormChoice, Phase, Query, RopeLayout};
+
+use sample::random_spec::{Dice, checked};
+use sample::{assert_close, cacheable, moved, numbers, weights};
+
+const SEEDS: std::ops::Range<u64> = 0..150;
+
+/// Tokens of each request, in the calls that bring them. Some calls bring a request nothing.
+const CALLS: [[usize; 3]; 5] = [[3, 5, 1], [0, 2, 1], [4, 1, 0], [1, 1, 1], [2, 0, 3]];
+
+struct Case {
+    checked: Checked,
+    weights: Weights,
+    /// Each request's hidden states, token by token.
+    requests: [Vec<Vec<f64>>; 3],
+}
+
+impl Case {
+    fn new(seed: u64, checked: Checked) -> Self {
+        let mut dice = Dice::new(seed);
+        let weights = weights(&program(&checked), &mut dice);
+        let width = checked.layer.dims.hidden_size as usize;
+        let tokens = |request: usize| CALLS.iter().map(|call| call[request]).sum();
+        let requests = std::array::from_fn(|request| {
+            (0..tokens(request))
+                .map(|_| numbers(width, &mut dice))
+                .collect()
+        });
+        Self {
+            checked,
+            weights,
+            requests,
+        }
+    }
+
+    /// All requests as packed sequences through `forward`.
+    fn forward(&self, program: &Program) -> Run {
+        let (mut positions, mut sequences) = (Vec::new(), Vec::new());
+        for request in &self.requests {
+            sequences.push(positions.len()..positions.len() + request.len());
+            positions.extend(0..request.len() as u32);
+        }
+        let hidden = self.requests.concat().concat();
+        let oracle = Oracle::new(program, &self.weights).expect("the weights fit");
+        oracle
+            .forward(&hidden, &positions, &sequences)
+            .expect("forward runs")
+    }
+
+    /// All requests through a cached phase, call by call; results in the order of [`Case::forward`].
+    fn cached(&self, program: &Program, phase: Phase) -> (Run, Cache) {
+        let oracle = Oracle::new(program, &self.weights).expect("the weights fit");
+        let mut cache = Cache::new(self.requests.len());
+        let mut outputs: [Vec<f64>; 3] = Default::default();
+        let mut probes: [BTreeMap<&'static str, Vec<f64>>; 3] = Default::default();
+        for call in CALLS {
+            let (mut pieces, mut hidden) = (Vec::new(), Vec::new());
+            for (request, &tokens) in call.iter().enumerate() {
+                let start = cache.tokens(request);
+                pieces.push(Piece { request, tokens });
+                hidden.extend(self.requests[request][start..start + tokens].concat());
+            }
+            let rows: usize = call.iter().sum();
+            let run = oracle
+                .cached(phase, &mut cache, &pieces, &hidden)
+                .expect("the phase runs");
+            let mut row = 0;
+            for piece in &pieces {
+                let part = |all: &[f64]| {
+                    let width = all.len() / rows;
+                    all[row * width..(row + piece.tokens) * width].to_vec()
+                };
+                outputs[piece.request].extend(part(&run.output));
+                for (name, values) in &run.probes {
+                    probes[piece.request]
+                        .entry(name)
+                        .or_default()
+                        .extend(part(values));
+                }
+                row += piece.tokens;
+            }
+        }
+        let mut joined = Run {
+            output: outputs.concat(),
+            probes: BTreeMap::new(),
+        };
+        for (name, values) in probes.iter().flatten() {
+            joined.probes.entry(name).or_default().extend(values);
+        }
+        (joined, cache)
+    }
+}
+
+fn with(checked: &Checked, change: impl Fn(&mut Checked)) -> Checked {
+    let mut changed = checked.clone();
+    change(&mut changed);
+    changed
+}
+
+fn forced(checked: &Checked, kind: CacheKind, form: Form) -> Checked {
+    with(checked, |changed| {
+        changed.build.form = FormChoice::Forced(form);
+        changed.build.cache.kind = kind;
+    })
+}
+
+#[track_caller]
+fn assert_same_run(what: &str, found: &Run, wanted: &Run) {
+    assert_close(what, &found.output, &wanted.output);
+    let names = |run: &Run| run.probes.keys().copied().collect::<Vec<_>>();
+    assert_eq!(names(found), names(wanted), "{what}: probes");
+    for (name, values) in &found.probes {
+        assert_close(&format!("{what}: {name}"), values, &wanted.probes[name]);
+    }
+}
+
+#[test]
+fn both_forms_of_forward_agree() {
+    for seed in SEEDS {
+        let layer = with(&checked(seed), |changed| {
+            changed.build.phases = vec![Phase::Forward]
+        });
+        let case = Case::new(seed, layer);
+        let [mha, mqa] = [Form::Mha, Form::Mqa].map(|form| {
+            let program = program_with(
+                &forced(&case.checked, CacheKind::Latent, form),
+                ProbeMode::Keep,
+            );
+            assert_eq!(program.plans[0].form, form);
+            case.forward(&program)
+        });
+        assert_same_run(&format!("seed {seed}"), &mqa, &mha);
+    }
+}
+
+#[test]
+fn every_form_and_cache_gives_what_forward_gives() {
+    for (seed, layer) in cacheable(SEEDS) {
+        let case = Case::new(seed, layer);
+        let wanted = case.forward(&program_with(
+            &forced(&case.checked, CacheKind::Latent, Form::Mha),
+            ProbeMode::Keep,
+        ));
+        for (kind, form) in [
+            (CacheKind::Latent, Form::Mha),
+            (CacheKind::Latent, Form::Mqa),
+            (CacheKind::Naive, Form::Mha),
+        ] {
+            let program = program_with(&forced(&case.checked, kind, form), ProbeMode::Keep);
+            for phase in [Phase::Prefill, Phase::Decode] {
+                let (found, _) = case.cached(&program, phase);
+                assert_same_run(
+                    &format!("seed {seed}, {kind:?} {form:?} {phase:?}"),
+                    &found,
+                    &wanted,
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_chunk_of_context_gives_the_same() {
+    for (seed, layer) in cacheable(0..30) {
+        let case = Case::new(seed, forced(&layer, CacheKind::Latent, Form::Mha));
+        let outputs = [1, 2, 5, 1000].map(|chunk| {
+            let changed = with(&case.checked, |changed| changed.build.context_chunk = chunk);
+            case.cached(&program(&changed), Phase::Prefill).0.output
+        });
+        for output in &outputs[1..] {
+            assert_close(&format!("seed {seed}"), output, &outputs[0]);
+        }
+    }
+}
+
+#[test]
+fn fused_and_separate_modules_agree() {
+    for (seed, layer) in cacheable(SEEDS) {
+        let case = Case::new(seed, layer);
+        let moved_norms = with(&case.checked, |changed| {
+            changed.layer.kv_norm = moved(&changed.layer.kv_norm);
+            if let Query::Lora { norm, .. } = &mut changed.layer.query {
+                *norm = moved(norm);
+            }
+        });
+        let moved_down = with(&case.checked, |changed| {
+            changed.layer.down = match (&changed.layer.down, &changed.layer.query) {
+                (DownProjection::Fused { bias }, _) => DownProjection::Separate {
+                    q_bias: *bias,
+                    kv_bias: *bias,
+                },
+                (DownProjection::Separate { q_bias, kv_bias }, Query::Lora { .. })
+                    if q_bias == kv_bias =>
+                {
+                    DownProjection::Fused { bias: *q_bias }
+                }
+                (down, _) => down.clone(),
+            };
+        });
+        let wanted = program_with(&case.checked, ProbeMode::Keep);
+        for changed in [moved_norms, moved_down] {
+            let found = program_with(&changed, ProbeMode::Keep);
+            assert_same_run(
+                &format!("seed {seed}"),
+                &case.forward(&found),
+                &case.forward(&wanted),
+            );
+            for phase in [Phase::Prefill, Phase::Decode] {
+                let (found, wanted) = (case.cached(&found, phase).0, case.cached(&wanted, phase).0);
+                assert_same_run(&format!("seed {seed}, {phase:?}"), &found, &wanted);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_layout_of_cached_keys_does_not_matter() {
+    for (seed, layer) in cacheable(0..60) {
+        let case = Case::new(seed, layer);
+        let [interleaved, half] = [RopeLayout::Interleaved, RopeLayout::Half].map(|layout| {
+            let changed = with(&case.checked, |changed| {
+                changed.build.cache.rope_layout = Some(layout)
+            });
+            case.cached(&program(&changed), Phase::Decode)
+        });
+        assert_close(
+            &format!("seed {seed}"),
+            &half.0.output,
+            &interleaved.0.output,
+        );
+    }
+}
+
+#[test]
+fn latent_caches_hold_the_same_whatever_the_form() {
+    for (seed, layer) in cacheable(0..40) {
+        let case = Case::new(seed, layer);
+        let [mha, mqa] = [Form::Mha, Form::Mqa].map(|form| {
+            case.cached(
+                &program(&forced(&case.checked, CacheKind::Latent, form)),
+                Phase::Prefill,
+            )
+            .1
+        });
+        for request in 0..3 {
+            let (mha, mqa) = (mha.latent_rows(request), mqa.latent_rows(request));
+            assert_eq!(
+                mha.0.len(),
+                case.requests[request].len() * case.checked.layer.dims.kv_lora_rank as usize
+            );
+            assert_close(&format!("seed {seed}: latents"), &mqa.0, &mha.0);
+            assert_close(&format!("seed {seed}: rope keys"), &mqa.1, &mha.1);
+        }
+    }
+}
+
+#[test]
+fn probes_leave_outputs_as_they_are_to_the_bit() {
+    for (seed, layer) in cacheable(SEEDS) {
+        let case = Case::new(seed, layer);
+        let (plain, probed) = (
+            program(&case.checked),
+            program_with(&case.checked, ProbeMode::Keep),
+        );
+        let found = [
+            case.forward(&plain),
+            case.cached(&plain, Phase::Prefill).0,
+            case.cached(&plain, Phase::Decode).0,
+        ];
+        let wanted = [
+            case.forward(&probed),
+            case.cached(&probed, Phase::Prefill).0,
+            case.cached(&probed, Phase::Decode).0,
+        ];
+        for (found, wanted) in found.iter().zip(&wanted) {
+            assert!(found.output == wanted.output, "seed {seed}");
+            assert!(
+                found.probes.is_empty() && wanted.probes.contains_key("mid.lse"),
+                "seed {seed}"
+            );
+        }
+    }
+}
