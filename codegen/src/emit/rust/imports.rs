@@ -38,8 +38,8 @@ const TYPES: [&str; 29] = [
 /// Modules of the runtime that generated code may name, always with `::` behind. Sorted, after the types.
 const MODULES: [&str; 3] = ["absorb", "attention", "probe"];
 
-/// The `use` of everything that `code` takes from the runtime.
-pub(crate) fn of(code: &str, runtime: &str) -> String {
+/// The `use` of everything that `code` takes from the runtime, `level` indentations in.
+pub(crate) fn of(code: &str, runtime: &str, level: usize) -> String {
     let mut used: Vec<String> = TYPES
         .iter()
         .filter(|name| occurs(code, name, ""))
@@ -53,7 +53,7 @@ pub(crate) fn of(code: &str, runtime: &str) -> String {
     );
     // rustfmt's order: capitals first
     used.sort();
-    let mut lines = Lines::default();
+    let mut lines = Lines::indented(level);
     lines.import(runtime, &used);
     lines.into_text()
 }

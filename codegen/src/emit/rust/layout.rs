@@ -182,6 +182,17 @@ impl Lines {
         }
     }
 
+    /// `name: ty,` of a struct, the type on its own line where it has to.
+    pub(crate) fn field(&mut self, name: &str, ty: &str) {
+        if self.indent + width(name) + 2 + width(ty) < MAX_WIDTH {
+            return self.line(&format!("{name}: {ty},"));
+        }
+        self.line(&format!("{name}:"));
+        self.indent += INDENT;
+        self.line(&format!("{ty},"));
+        self.indent -= INDENT;
+    }
+
     /// `item = value;`, the value on its own line where it has to.
     pub(crate) fn assignment(&mut self, item: &str, value: &str) {
         if self.indent + width(item) + 3 + width(value) < MAX_WIDTH {

@@ -4,6 +4,7 @@
 //! into text. Nothing from a spec reaches the text but the layer's name, which is an identifier, and numbers.
 
 mod body;
+mod constants;
 mod imports;
 mod layout;
 mod parts;
@@ -13,7 +14,10 @@ use serde::Serialize;
 
 use crate::plan::{Plan, Program};
 pub(crate) use body::Style;
+pub(crate) use constants::constants;
+pub(crate) use imports::of as imports;
 pub(crate) use layout::Lines;
+pub(crate) use parts::{Look, cache, tensors};
 
 /// What a module's text depends on besides the program.
 #[derive(Debug, Clone)]
@@ -48,18 +52,18 @@ pub(crate) fn module(program: &Program, setting: &Setting<'_>) -> String {
         formulas: true,
         probes: setting.probes,
     };
-    let layer = layer(program, &program.name, style, true);
-    let tensors = parts::tensors(program, "pub ");
-    let cache = parts::cache(program, true);
+    let layer = layer(program, &program.name, style, Look::PUBLIC);
+    let tensors = parts::tensors(program, Look::PUBLIC);
+    let cache = parts::cache(program, Look::PUBLIC);
     let needed = [layer.as_str(), &tensors, cache.as_deref().unwrap_or("")].concat();
-    let constants = parts::constants(program, &needed, true);
+    let constants = constants(program, &needed, Look::PUBLIC);
     let code = [needed.as_str(), &constants].concat();
     render(
         "module",
         &ModuleFile {
             header: setting.header.clone(),
             docs: words::module(program),
-            imports: imports::of(&code, setting.runtime),
+            imports: imports(&code, setting.runtime, 0),
             constants,
             tensors,
             cache,
@@ -70,26 +74,26 @@ pub(crate) fn module(program: &Program, setting: &Setting<'_>) -> String {
     )
 }
 
-/// The struct and its functions. `documented` where people outside the file read them.
-pub(crate) fn layer(program: &Program, name: &str, style: Style, documented: bool) -> String {
-    let mut lines = Lines::default();
-    parts::structure(program, name, documented, &mut lines);
+/// The struct and its functions.
+pub(crate) fn layer(program: &Program, name: &str, style: Style, look: Look) -> String {
+    let mut lines = look.lines();
+    parts::structure(program, name, look, &mut lines);
     lines.line("");
     lines.block(&format!("impl<B: Backend> {name}<B> {{"), "}", |lines| {
-        parts::load(program, documented, lines);
+        parts::load(program, look, lines);
         for plan in &program.plans {
             lines.line("");
-            function(program, plan, style, documented, lines);
+            function(program, plan, style, look, lines);
         }
     });
     lines.into_text()
 }
 
-fn function(program: &Program, plan: &Plan, style: Style, documented: bool, lines: &mut Lines) {
-    if documented {
+fn function(program: &Program, plan: &Plan, style: Style, look: Look, lines: &mut Lines) {
+    if look.documented {
         words::function(program, plan, style.probes, lines);
     }
-    let (head, parameters) = parts::signature(plan, style.probes);
+    let (head, parameters) = parts::signature(plan, style.probes, look);
     lines.function(
         &head,
         &parameters,
@@ -114,9 +118,6 @@ pub(crate) fn traits(program: &Program, name: &str, runtime: &str, probes: bool)
     )
 }
 
-pub(crate) use imports::of as imports;
-pub(crate) use parts::{cache, constants, tensors};
-
 /// Fills one of the templates.
 pub(crate) fn render(template: &str, context: &impl Serialize) -> String {
     let filled = templates()
@@ -136,10 +137,6 @@ fn templates() -> tera::TeraResult<tera::Tera> {
     tera.add_raw_templates([
         ("module", include_str!("../../../templates/module.rs.tera")),
         ("tests", include_str!("../../../templates/tests.rs.tera")),
-        (
-            "sibling",
-            include_str!("../../../templates/sibling.rs.tera"),
-        ),
     ])?;
     Ok(tera)
 }

@@ -1,175 +1,49 @@
-//! The parts of a module around its functions' bodies: constants, tensors, the struct, loading, signatures.
+//! The parts of a module around its functions' bodies: tensors, cache, the struct, loading, signatures.
 
 use mla_spec::{CacheDType, CacheKind, DType, NormKind, Phase, RopeLayout};
 
-use super::imports::occurs;
 use super::layout::{Call, Lines};
-use crate::plan::{CachePlan, LinearParams, Module, ModuleKind, NormParams, Plan, Program};
+use crate::plan::{CachePlan, LinearParams, Module, ModuleKind, NormParams, Op, Plan, Program};
 
-/// A constant's item and the text that it stands in.
-struct Declared {
-    name: String,
-    text: String,
-    public: bool,
+/// How items look.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    /// Documented, as where people outside the file read them.
+    pub(crate) documented: bool,
+    /// What stands before items that other modules use: `pub `, `pub(super) `.
+    pub(crate) visibility: &'static str,
+    /// Indentations.
+    pub(crate) level: usize,
 }
 
-/// The constants that `code` needs, and the public ones.
-pub(crate) fn constants(program: &Program, code: &str, documented: bool) -> String {
-    let mut all: Vec<Declared> = program
-        .constants
-        .iter()
-        .map(|constant| {
-            let value = constant
-                .formula
-                .map_or_else(|| constant.value.to_string(), str::to_owned);
-            declared(
-                constant.name,
-                "usize",
-                &value,
-                constant.doc,
-                constant.public,
-                documented,
-            )
-        })
-        .collect();
-    let scale = &program.softmax_scale;
-    all.push(declared(
-        "SOFTMAX_SCALE",
-        "f64",
-        &float(scale.value),
-        &scale.doc,
-        true,
-        documented,
-    ));
-    for norm in program.modules.iter().filter_map(norm) {
-        let doc = format!("ε of `{}`.", norm.source);
-        all.push(declared(
-            norm.eps_name,
-            "f64",
-            &float(norm.eps),
-            &doc,
-            false,
-            documented,
-        ));
+impl Look {
+    /// A layer's own module.
+    pub(crate) const PUBLIC: Self = Self {
+        documented: true,
+        visibility: "pub ",
+        level: 0,
+    };
+
+    /// No lines yet, at the look's level.
+    pub(super) fn lines(self) -> Lines {
+        Lines::indented(self.level)
     }
-    if let Some(table) = &program.rotary {
-        let values: Vec<String> = table.inv_freq.iter().map(|&value| float(value)).collect();
-        let mut lines = Lines::default();
-        if documented {
-            lines.prose("///", &table.doc);
-        }
-        if table
-            .inv_freq
-            .iter()
-            .any(|&value| looks_like_a_known_constant(value))
-        {
-            lines.line(ALLOW_KNOWN);
-        }
-        lines.array(&format!("const INV_FREQ: [f64; {}]", values.len()), &values);
-        all.push(Declared {
-            name: "INV_FREQ".to_owned(),
-            text: lines.into_text(),
-            public: false,
-        });
-        let (factor, doc) = (
-            float(table.cos_sin_factor),
-            "What cos and sin are multiplied by.",
-        );
-        all.push(declared(
-            "COS_SIN_FACTOR",
-            "f64",
-            &factor,
-            doc,
-            false,
-            documented,
-        ));
-    }
-    let mut kept: Vec<String> = Vec::new();
-    let mut needed = code.to_owned();
-    // Derived constants come after what they derive from
-    for constant in all.iter().rev() {
-        let exported = constant.public && documented;
-        if exported || occurs(&needed, &constant.name, "") {
-            needed.push_str(&constant.text);
-            kept.push(constant.text.clone());
+
+    /// Documentation, where there is any.
+    pub(super) fn doc(self, text: &str, lines: &mut Lines) {
+        if self.documented {
+            lines.prose("///", text);
         }
     }
-    kept.reverse();
-    kept.join("\n")
-}
 
-/// Clippy denies literals that are a constant of std's, also where they are so by chance.
-const ALLOW_KNOWN: &str =
-    "#[allow(clippy::approx_constant)] // a computed value that happens to be a constant of std's";
-
-fn declared(
-    name: &str,
-    ty: &str,
-    value: &str,
-    doc: &str,
-    public: bool,
-    documented: bool,
-) -> Declared {
-    let mut lines = Lines::default();
-    if documented {
-        lines.prose("///", doc);
+    /// Visibility of what users of a layer call, and what nobody calls by name elsewhere.
+    fn of_functions(self) -> &'static str {
+        if self.documented { self.visibility } else { "" }
     }
-    if value
-        .parse()
-        .is_ok_and(|value| ty == "f64" && looks_like_a_known_constant(value))
-    {
-        lines.line(ALLOW_KNOWN);
-    }
-    let visibility = if public && documented { "pub " } else { "" };
-    lines.assignment(&format!("{visibility}const {name}: {ty}"), value);
-    Declared {
-        name: name.to_owned(),
-        text: lines.into_text(),
-        public,
-    }
-}
-
-/// Whether clippy takes a literal for one of std's constants: they agree in all digits printed.
-fn looks_like_a_known_constant(value: f64) -> bool {
-    use std::f64::consts as known;
-    let known = [
-        known::E,
-        known::FRAC_1_PI,
-        known::FRAC_1_SQRT_2,
-        known::FRAC_2_PI,
-        known::FRAC_2_SQRT_PI,
-        known::FRAC_PI_2,
-        known::FRAC_PI_3,
-        known::FRAC_PI_4,
-        known::FRAC_PI_6,
-        known::FRAC_PI_8,
-        known::LN_2,
-        known::LN_10,
-        known::LOG10_2,
-        known::LOG10_E,
-        known::LOG2_10,
-        known::LOG2_E,
-        known::PI,
-        known::SQRT_2,
-        known::TAU,
-        1.618_033_988_749_895,
-        0.577_215_664_901_532_9,
-    ];
-    let text = float(value);
-    let digits = text.len().saturating_sub(2); // without `0.`, or as clippy counts
-    digits >= 2
-        && known.iter().any(|known| {
-            known.to_string().starts_with(&text) || format!("{known:.digits$}") == text
-        })
-}
-
-/// The shortest decimal that reads back as `value`.
-fn float(value: f64) -> String {
-    format!("{value:?}")
 }
 
 /// The array of the checkpoint's tensors.
-pub(crate) fn tensors(program: &Program, visibility: &str) -> String {
+pub(crate) fn tensors(program: &Program, look: Look) -> String {
     let mut all: Vec<Call> = Vec::new();
     let mut tensor = |name: String, shape: &[&str]| {
         let arguments = [format!("\"{name}\""), format!("&[{}]", shape.join(", "))];
@@ -194,9 +68,14 @@ pub(crate) fn tensors(program: &Program, visibility: &str) -> String {
             }
         }
     }
-    let mut lines = Lines::default();
+    let mut lines = look.lines();
+    look.doc(
+        "The checkpoint's tensors below the layer's prefix: exactly these.",
+        &mut lines,
+    );
     let open = format!(
-        "{visibility}const TENSORS: [TensorShape; {}] = [",
+        "{}const TENSORS: [TensorShape; {}] = [",
+        look.visibility,
         all.len()
     );
     lines.block(&open, "];", |lines| {
@@ -206,7 +85,7 @@ pub(crate) fn tensors(program: &Program, visibility: &str) -> String {
 }
 
 /// The cache's alias; `None` where no phase has one.
-pub(crate) fn cache(program: &Program, documented: bool) -> Option<String> {
+pub(crate) fn cache(program: &Program, look: Look) -> Option<String> {
     let cache = program.cache.as_ref()?;
     let layout = layout(cache.rope_layout);
     let pages = cache
@@ -220,14 +99,12 @@ pub(crate) fn cache(program: &Program, documented: bool) -> Option<String> {
             "NaiveCache<B, E, {layout}, {pages}, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>"
         ),
     };
-    let mut lines = Lines::default();
-    if documented {
-        lines.prose("///", &cache_doc(cache));
-    }
-    let visibility = if documented { "pub" } else { "pub(super)" };
+    let mut lines = look.lines();
+    look.doc(&cache_doc(cache), &mut lines);
+    let visibility = look.of_functions();
     lines.assignment(
         &format!(
-            "{visibility} type Cache<B, E = {}>",
+            "{visibility}type Cache<B, E = {}>",
             cache_element(cache.dtype)
         ),
         &ty,
@@ -278,31 +155,22 @@ fn layout(layout: Option<RopeLayout>) -> &'static str {
 }
 
 /// The struct.
-pub(super) fn structure(program: &Program, name: &str, documented: bool, lines: &mut Lines) {
-    let head = if documented {
-        lines.prose("///", "The layer, with its parameters on a backend.");
-        lines.line("#[derive(Debug)]");
-        format!(
-            "pub struct {name}<B: Backend = Cpu<{}>>",
-            element(program.build.dtype)
-        )
-    } else {
-        format!("pub(super) struct {name}<B: Backend>")
-    };
+pub(super) fn structure(program: &Program, name: &str, look: Look, lines: &mut Lines) {
+    look.doc("The layer, with its parameters on a backend.", lines);
+    lines.line("#[derive(Debug)]");
+    let default = format!(" = Cpu<{}>", element(program.build.dtype));
+    let default = if look.documented { &default } else { "" };
+    let head = format!("{}struct {name}<B: Backend{default}>", look.visibility);
     lines.item(&head, |lines| {
         for module in &program.modules {
-            if documented {
-                lines.prose("///", &module.doc);
-            }
-            lines.line(&format!("{}: {},", module.slot, module_type(module)));
+            look.doc(&module.doc, lines);
+            lines.field(module.slot, &module_type(module));
         }
         if let Some(table) = &program.rotary {
-            if documented {
-                lines.prose(
-                    "///",
-                    "Rotates the rope part of queries and the shared key.",
-                );
-            }
+            look.doc(
+                "Rotates the rope part of queries and the shared key.",
+                lines,
+            );
             let (input, output) = (layout(Some(table.input)), layout(Some(table.output)));
             lines.line(&format!(
                 "rotary: Rotary<B, {input}, {output}, {}>,",
@@ -336,7 +204,8 @@ fn norm_name(norm: &NormParams) -> &'static str {
     }
 }
 
-fn norm(module: &Module) -> Option<&NormParams> {
+/// A module's norm, inside or alone.
+pub(super) fn norm(module: &Module) -> Option<&NormParams> {
     match &module.kind {
         ModuleKind::Norm(norm) | ModuleKind::NormLinear(norm, _) => Some(norm),
         ModuleKind::Linear(_) => None,
@@ -351,8 +220,8 @@ fn linear(module: &Module) -> Option<&LinearParams> {
 }
 
 /// `load`.
-pub(super) fn load(program: &Program, documented: bool, lines: &mut Lines) {
-    if documented {
+pub(super) fn load(program: &Program, look: Look, lines: &mut Lines) {
+    if look.documented {
         lines.prose(
             "///",
             "Loads the layer from the tensors below `prefix`, which may end with a dot or not.",
@@ -365,10 +234,10 @@ pub(super) fn load(program: &Program, documented: bool, lines: &mut Lines) {
              element type that no weight has; all of them are listed. A tensor can't be read.",
         );
     }
-    let visibility = if documented { "pub" } else { "pub(super)" };
+    let visibility = look.of_functions();
     let parameters = ["weights: &Weights", "prefix: &str", "device: &B::Device"].map(str::to_owned);
     lines.function(
-        &format!("{visibility} fn load"),
+        &format!("{visibility}fn load"),
         &parameters,
         "Result<Self>",
         |lines| {
@@ -434,9 +303,10 @@ pub(super) fn function_name(phase: Phase) -> &'static str {
 }
 
 /// A phase's function up to its parameters, and these.
-pub(super) fn signature(plan: &Plan, probes: bool) -> (String, Vec<String>) {
+pub(super) fn signature(plan: &Plan, probes: bool, look: Look) -> (String, Vec<String>) {
     let hidden = "hidden: &Rows<B, HIDDEN_SIZE>";
     let mut parameters = vec!["&self"];
+    let visibility = look.of_functions();
     let name = function_name(plan.phase);
     let head = match plan.phase {
         Phase::Forward => {
@@ -446,11 +316,11 @@ pub(super) fn signature(plan: &Plan, probes: bool) -> (String, Vec<String>) {
                 "_positions: &[u32]"
             };
             parameters.extend([hidden, positions, "mask: &Mask"]);
-            format!("pub fn {name}")
+            format!("{visibility}fn {name}")
         }
         Phase::Prefill | Phase::Decode => {
             parameters.extend(["cache: &mut Cache<B, E>", "batch: &Batch", hidden]);
-            format!("pub fn {name}<E: CacheElement>")
+            format!("{visibility}fn {name}<E: CacheElement>")
         }
     };
     parameters.extend(probes.then_some("probe: &mut dyn Probe"));
@@ -460,5 +330,5 @@ pub(super) fn signature(plan: &Plan, probes: bool) -> (String, Vec<String>) {
 /// Whether a phase has any use for positions.
 pub(super) fn reads_positions(plan: &Plan) -> bool {
     let mut ops = plan.steps.iter().flat_map(|step| &step.ops);
-    ops.any(|op| matches!(op, crate::plan::Op::Angles { .. }))
+    ops.any(|op| matches!(op, Op::Angles { .. }))
 }

@@ -1,0 +1,280 @@
+//! `tests.rs`: generated code compared with generated code.
+//!
+//! The layer itself runs a few tokens at its real size. The heavy equivalences are proved in f64 on a [`twin`], printed by the
+//! same printer with the same modules and forms, against the twin's [`siblings`].
+
+mod siblings;
+mod twin;
+
+use mla_spec::{CacheKind, Checked, Phase};
+use serde::Serialize;
+
+use super::rust::{self, Lines, Look, Style};
+use crate::plan::{self, ModuleKind, Program};
+use siblings::Siblings;
+
+/// Most weights that a test at real size draws and holds: 2 GiB in f32.
+const MOST_WEIGHTS: u64 = 1 << 29;
+
+/// Items of a twin's modules, one level in.
+const INSIDE: Look = Look {
+    documented: false,
+    visibility: "pub(super) ",
+    level: 1,
+};
+
+/// What `tests.rs.tera` prints.
+#[derive(Serialize)]
+struct TestsFile<'a> {
+    header: Vec<String>,
+    name: &'a str,
+    runtime: &'a str,
+    /// The proof that runs at real size; `None` where the weights are too many.
+    real: Option<&'static str>,
+    /// Proofs about the twin alone, by their names in the runtime.
+    proofs: Vec<&'static str>,
+    pairs: Vec<Pair>,
+    imports: String,
+    constants: String,
+    tensors: String,
+    modules: Vec<Module>,
+}
+
+/// The twin against a sibling.
+#[derive(Serialize)]
+struct Pair {
+    /// Name of the test.
+    test: &'static str,
+    /// Module of the sibling.
+    module: &'static str,
+    /// What is equal.
+    what: &'static str,
+    phases: Vec<&'static str>,
+}
+
+/// One way of computing the twin.
+#[derive(Serialize)]
+struct Module {
+    name: &'static str,
+    doc: &'static str,
+    text: String,
+}
+
+/// The text of `tests.rs`.
+pub(super) fn tests(checked: &Checked, runtime: &str, header: Vec<String>) -> String {
+    let siblings = siblings::of(checked, &twin::of(checked));
+    let modules = modules(&siblings, runtime);
+    let tensors = rust::tensors(&siblings.planned, INSIDE);
+    let texts = modules.iter().map(|module| module.text.as_str());
+    let needed: String = texts.chain([tensors.as_str()]).collect();
+    let file = TestsFile {
+        header,
+        name: &checked.layer.name,
+        runtime,
+        real: real_size_proof(checked),
+        proofs: proofs(checked, &siblings),
+        pairs: pairs(checked, &siblings),
+        imports: rust::imports(&tensors, runtime, INSIDE.level),
+        constants: rust::constants(&all_constants(&siblings), &needed, INSIDE),
+        tensors,
+        modules,
+    };
+    rust::render("tests", &file)
+}
+
+/// What holds of every layer with the twin's phases and mask.
+fn proofs(checked: &Checked, siblings: &Siblings) -> Vec<&'static str> {
+    let padding = if checked.layer.mask.allows_padding() {
+        "padded_equals_unpadded"
+    } else {
+        "padding_is_refused"
+    };
+    let mut proofs = vec![
+        "forward_is_deterministic",
+        "packed_equals_separate",
+        padding,
+    ];
+    if siblings.other_cache.is_some() {
+        proofs.extend([
+            "stepwise_equals_forward",
+            "prefill_equals_forward",
+            "chunked_equals_one_shot",
+            "decode_equals_prefill",
+            "ragged_prefill_equals_alone",
+            "ragged_decode_equals_alone",
+            "prefill_reads_only_what_was_written",
+            "decode_reads_only_what_was_written",
+        ]);
+    }
+    proofs
+}
+
+fn pairs(checked: &Checked, siblings: &Siblings) -> Vec<Pair> {
+    let cache = &checked.build.cache;
+    let cached = siblings.other_cache.is_some();
+    let cached_phases = || vec!["prefill", "decode"];
+    let all_phases = || {
+        if cached {
+            vec!["forward", "prefill", "decode"]
+        } else {
+            vec!["forward"]
+        }
+    };
+    let mut pairs = vec![Pair {
+        test: "absorbed_equals_expanded",
+        module: "other_form",
+        what: "absorbed = expanded",
+        phases: match cache.kind {
+            CacheKind::Latent => all_phases(),
+            CacheKind::Naive => vec!["forward"],
+        },
+    }];
+    if siblings
+        .other_parts
+        .as_ref()
+        .is_some_and(|other| other.fusion)
+    {
+        let (test, what) = ("fused_equals_unfused", "fused = unfused");
+        pairs.push(Pair {
+            test,
+            what,
+            module: "other_parts",
+            phases: all_phases(),
+        });
+    }
+    if cached {
+        let (test, what) = ("paged_equals_contiguous", "paged = contiguous");
+        pairs.push(Pair {
+            test,
+            what,
+            module: "other_parts",
+            phases: cached_phases(),
+        });
+        let (test, what) = ("latent_cache_equals_naive_cache", "latent = naive");
+        pairs.push(Pair {
+            test,
+            what,
+            module: "other_cache",
+            phases: cached_phases(),
+        });
+    }
+    pairs
+}
+
+fn modules(siblings: &Siblings, runtime: &str) -> Vec<Module> {
+    let print = |name, doc, program| Module {
+        name,
+        doc,
+        text: module(program, runtime),
+    };
+    let mut modules = vec![
+        print(
+            "planned",
+            "The twin in the forms of the layer.",
+            &siblings.planned,
+        ),
+        print(
+            "other_form",
+            "The twin with the absorbed form for the expanded one, and the other way round.",
+            &siblings.other_form,
+        ),
+    ];
+    modules.extend(siblings.other_parts.as_ref().map(|other| {
+        let doc = match (other.fusion, siblings.other_cache.is_some()) {
+            (true, true) => "The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.",
+            (true, false) => "The twin with what is fused separate, and what is separate fused.",
+            (false, _) => "The twin with the cache laid out otherwise.",
+        };
+        print("other_parts", doc, &other.program)
+    }));
+    let other_cache = siblings.other_cache.as_ref();
+    modules.extend(other_cache.map(|program| {
+        let doc = match program.cache.as_ref().map(|cache| cache.kind) {
+            Some(CacheKind::Naive) => "The twin with a cache of every head's keys and values.",
+            _ => "The twin with a cache of latents.",
+        };
+        print("other_cache", doc, program)
+    }));
+    modules
+}
+
+/// The items of a module beside the twin's constants.
+fn module(program: &Program, runtime: &str) -> String {
+    let style = Style {
+        formulas: false,
+        probes: false,
+    };
+    let cache = rust::cache(program, INSIDE);
+    let layer = rust::layer(program, "Layer", style, INSIDE);
+    let traits = rust::traits(program, "Layer", runtime, false);
+    let items = [cache.as_deref().unwrap_or(""), &layer].join("\n");
+    let imports = rust::imports(&items, runtime, INSIDE.level);
+    let mut lines = Lines::indented(INSIDE.level);
+    lines.line(&traits);
+    let parts = [
+        Some(format!("{imports}\n\n    use super::twin::*;")),
+        cache,
+        Some(layer),
+        Some(lines.into_text()),
+    ];
+    parts
+        .into_iter()
+        .flatten()
+        .collect::<Vec<String>>()
+        .join("\n\n")
+}
+
+/// The constants of all siblings, declared once.
+fn all_constants(siblings: &Siblings) -> Program {
+    let mut all = siblings.planned.clone();
+    let others = [
+        Some(&siblings.other_form),
+        siblings.other_parts.as_ref().map(|other| &other.program),
+        siblings.other_cache.as_ref(),
+    ];
+    for constant in others
+        .into_iter()
+        .flatten()
+        .flat_map(|program| &program.constants)
+    {
+        if all
+            .constants
+            .iter()
+            .all(|known| known.name != constant.name)
+        {
+            all.constants.push(constant.clone());
+        }
+    }
+    all
+}
+
+/// What the layer proves at its real size, with 8 tokens: as many of its phases as one proof takes in.
+fn real_size_proof(checked: &Checked) -> Option<&'static str> {
+    let has = |phase| checked.build.phases.contains(&phase);
+    if weights(&plan::program(checked)) > MOST_WEIGHTS {
+        return None;
+    }
+    let phases = (has(Phase::Forward), has(Phase::Prefill), has(Phase::Decode));
+    Some(match phases {
+        (true, _, true) => "stepwise_equals_forward",
+        (true, true, false) => "prefill_equals_forward",
+        (true, false, false) => "packed_equals_separate",
+        (false, true, true) => "decode_equals_prefill",
+        (false, true, false) => "chunked_equals_one_shot",
+        (false, false, _) => "ragged_decode_equals_alone",
+    })
+}
+
+/// Elements of all weight matrices.
+fn weights(program: &Program) -> u64 {
+    let linears = program
+        .modules
+        .iter()
+        .filter_map(|module| match &module.kind {
+            ModuleKind::Linear(linear) | ModuleKind::NormLinear(_, linear) => Some(linear),
+            ModuleKind::Norm(_) => None,
+        });
+    linears
+        .map(|linear| u64::from(linear.input.size) * u64::from(linear.output.size))
+        .sum()
+}

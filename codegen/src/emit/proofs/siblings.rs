@@ -1,0 +1,197 @@
+//! Other ways of computing a twin: each a program of its own, over the same tensors.
+
+use mla_spec::{
+    Build, CacheKind, CacheSpec, Checked, DownProjection, Form, FormChoice, Layer, Norm, Phase,
+    Query, Rope, RopeLayout,
+};
+
+use crate::plan::{self, Program};
+
+/// All phases, whichever the spec emits: a twin has those that its mask allows.
+const PHASES: [Phase; 3] = [Phase::Forward, Phase::Prefill, Phase::Decode];
+
+/// The form of a phase.
+type Forms = Vec<(Phase, Form)>;
+
+/// The twin as its layer is planned, and what it is compared with.
+pub(super) struct Siblings {
+    /// In the forms of the real layer.
+    pub(super) planned: Program,
+    /// In the other form, wherever there is another.
+    pub(super) other_form: Program,
+    /// What is fused separate and the other way round; the cache in the other layout. `None` where nothing is.
+    pub(super) other_parts: Option<OtherParts>,
+    /// A naive cache for a latent one and the other way round; `None` without a cache.
+    pub(super) other_cache: Option<Program>,
+}
+
+/// [`Siblings::other_parts`].
+pub(super) struct OtherParts {
+    pub(super) program: Program,
+    /// Whether some part is fused in one and separate in the other.
+    pub(super) fusion: bool,
+}
+
+/// The siblings of `twin`, in the forms that `real` is planned in.
+pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
+    let phases = if real.layer.mask.is_causal() {
+        &PHASES[..]
+    } else {
+        &PHASES[..1]
+    };
+    let with_phases = |checked: &Checked| {
+        let build = Build {
+            phases: phases.to_vec(),
+            ..checked.build.clone()
+        };
+        Checked {
+            build,
+            ..checked.clone()
+        }
+    };
+    let (real, twin) = (with_phases(real), with_phases(twin));
+    let forms: Forms = plan::program(&real)
+        .plans
+        .iter()
+        .map(|plan| (plan.phase, plan.form))
+        .collect();
+    let naive = twin.build.cache.kind == CacheKind::Naive;
+    // A naive cache holds what only the expanded form reads
+    let swappable = |phase| !naive || phase == Phase::Forward;
+    let swapped = forms
+        .iter()
+        .filter(|(phase, _)| swappable(*phase))
+        .map(|&(phase, form)| match form {
+            Form::Mha => (phase, Form::Mqa),
+            Form::Mqa => (phase, Form::Mha),
+        });
+    Siblings {
+        planned: program(&twin, &forms),
+        other_form: program(&twin, &swapped.collect()),
+        other_parts: other_parts(&twin, &forms),
+        other_cache: (phases.len() > 1).then(|| other_cache(&twin)),
+    }
+}
+
+/// The program of a layer with the form of each phase given, rather than chosen by cost: a twin's sizes would choose another.
+fn program(checked: &Checked, forms: &Forms) -> Program {
+    let forced = |phases: Vec<Phase>, form| {
+        let build = Build {
+            phases,
+            form: FormChoice::Forced(form),
+            ..checked.build.clone()
+        };
+        plan::program(&Checked {
+            build,
+            ..checked.clone()
+        })
+    };
+    let all = forms.iter().map(|(phase, _)| *phase).collect();
+    let mut whole = forced(all, Form::Mha);
+    whole.plans.clear();
+    for &(phase, form) in forms {
+        let part = forced(vec![phase], form);
+        for constant in part.constants {
+            if whole
+                .constants
+                .iter()
+                .all(|known| known.name != constant.name)
+            {
+                whole.constants.push(constant);
+            }
+        }
+        whole.plans.extend(part.plans);
+    }
+    whole
+}
+
+fn other_parts(twin: &Checked, forms: &Forms) -> Option<OtherParts> {
+    let layer = Layer {
+        query: match &twin.layer.query {
+            Query::Plain => Query::Plain,
+            Query::Lora { rank, norm } => Query::Lora {
+                rank: *rank,
+                norm: other_norm(norm),
+            },
+        },
+        kv_norm: other_norm(&twin.layer.kv_norm),
+        down: other_down(&twin.layer),
+        ..twin.layer.clone()
+    };
+    let fusion = layer != twin.layer;
+    let cached = forms.len() > 1;
+    let cache = CacheSpec {
+        page_size: if twin.build.cache.page_size.is_some() {
+            None
+        } else {
+            Some(5)
+        },
+        rope_layout: other_layout(twin),
+        ..twin.build.cache
+    };
+    let build = Build {
+        cache,
+        ..twin.build.clone()
+    };
+    (fusion || cached).then(|| OtherParts {
+        program: program(&Checked { layer, build }, forms),
+        fusion,
+    })
+}
+
+fn other_norm(norm: &Norm) -> Norm {
+    match norm {
+        Norm::Identity => Norm::Identity,
+        Norm::Separate(params) => Norm::FusedIntoLinear(*params),
+        Norm::FusedIntoLinear(params) => Norm::Separate(*params),
+    }
+}
+
+/// One matrix for two and the other way round; as it is where queries have no latent, or the two differ in having a bias.
+fn other_down(layer: &Layer) -> DownProjection {
+    match (&layer.down, &layer.query) {
+        (DownProjection::Fused { bias }, _) => DownProjection::Separate {
+            q_bias: *bias,
+            kv_bias: *bias,
+        },
+        (DownProjection::Separate { q_bias, kv_bias }, Query::Lora { .. }) if q_bias == kv_bias => {
+            DownProjection::Fused { bias: *q_bias }
+        }
+        (separate, _) => separate.clone(),
+    }
+}
+
+/// The order in which the twin does not cache its rope keys.
+fn other_layout(twin: &Checked) -> Option<RopeLayout> {
+    let Rope::Rotary(rotary) = &twin.layer.rope else {
+        return None;
+    };
+    Some(
+        match twin.build.cache.rope_layout.unwrap_or(rotary.layout) {
+            RopeLayout::Interleaved => RopeLayout::Half,
+            RopeLayout::Half => RopeLayout::Interleaved,
+        },
+    )
+}
+
+fn other_cache(twin: &Checked) -> Program {
+    let (kind, decode) = match twin.build.cache.kind {
+        CacheKind::Latent => (CacheKind::Naive, Form::Mha),
+        CacheKind::Naive => (CacheKind::Latent, Form::Mqa),
+    };
+    let cache = CacheSpec {
+        kind,
+        ..twin.build.cache
+    };
+    let build = Build {
+        cache,
+        ..twin.build.clone()
+    };
+    program(
+        &Checked {
+            build,
+            ..twin.clone()
+        },
+        &vec![(Phase::Prefill, Form::Mha), (Phase::Decode, decode)],
+    )
+}

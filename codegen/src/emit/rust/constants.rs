@@ -1,0 +1,177 @@
+//! The constants of a module.
+
+use std::f64::consts as known;
+
+use super::imports::occurs;
+use super::parts::{Look, norm};
+use crate::plan::{Program, RotaryTable};
+
+/// Clippy denies literals that are a constant of std's, also where they are so by chance.
+const ALLOW_KNOWN: &str =
+    "#[allow(clippy::approx_constant)] // a computed value that happens to be a constant of std's";
+
+/// The constants that clippy knows.
+const KNOWN: [f64; 21] = [
+    known::E,
+    known::FRAC_1_PI,
+    known::FRAC_1_SQRT_2,
+    known::FRAC_2_PI,
+    known::FRAC_2_SQRT_PI,
+    known::FRAC_PI_2,
+    known::FRAC_PI_3,
+    known::FRAC_PI_4,
+    known::FRAC_PI_6,
+    known::FRAC_PI_8,
+    known::LN_2,
+    known::LN_10,
+    known::LOG10_2,
+    known::LOG10_E,
+    known::LOG2_10,
+    known::LOG2_E,
+    known::PI,
+    known::SQRT_2,
+    known::TAU,
+    1.618_033_988_749_895,
+    0.577_215_664_901_532_9,
+];
+
+/// A constant: its name and the text of its item.
+struct Declared<'a> {
+    name: &'a str,
+    text: String,
+    public: bool,
+}
+
+/// The constants that `code` needs; in a layer's own module also all public ones.
+pub(crate) fn constants(program: &Program, code: &str, look: Look) -> String {
+    let all = declarations(program, look);
+    let mut kept: Vec<&str> = Vec::new();
+    let mut needed = code.to_owned();
+    // Derived constants come after what they derive from
+    for constant in all.iter().rev() {
+        if constant.public && look.documented || occurs(&needed, constant.name, "") {
+            needed.push_str(&constant.text);
+            kept.push(&constant.text);
+        }
+    }
+    kept.reverse();
+    kept.join("\n")
+}
+
+fn declarations(program: &Program, look: Look) -> Vec<Declared<'_>> {
+    let mut all = Vec::new();
+    for constant in &program.constants {
+        let value = constant
+            .formula
+            .map_or_else(|| constant.value.to_string(), str::to_owned);
+        let item = (constant.name, "usize", value.as_str());
+        all.push(declared(item, constant.doc, constant.public, look));
+    }
+    let scale = &program.softmax_scale;
+    let value = float(scale.value);
+    all.push(declared(
+        ("SOFTMAX_SCALE", "f64", &value),
+        &scale.doc,
+        true,
+        look,
+    ));
+    for norm in program.modules.iter().filter_map(norm) {
+        let (value, doc) = (float(norm.eps), format!("ε of `{}`.", norm.source));
+        all.push(declared((norm.eps_name, "f64", &value), &doc, false, look));
+    }
+    if let Some(table) = &program.rotary {
+        all.push(frequencies(table, look));
+        let (value, doc) = (
+            float(table.cos_sin_factor),
+            "What cos and sin are multiplied by.",
+        );
+        all.push(declared(
+            ("COS_SIN_FACTOR", "f64", &value),
+            doc,
+            false,
+            look,
+        ));
+    }
+    all
+}
+
+fn declared<'a>(
+    (name, ty, value): (&'a str, &str, &str),
+    doc: &str,
+    public: bool,
+    look: Look,
+) -> Declared<'a> {
+    let mut lines = look.lines();
+    look.doc(doc, &mut lines);
+    if value
+        .parse()
+        .is_ok_and(|value| ty == "f64" && is_known(value))
+    {
+        lines.line(ALLOW_KNOWN);
+    }
+    lines.assignment(
+        &format!("{}const {name}: {ty}", visibility(public, look)),
+        value,
+    );
+    let text = lines.into_text();
+    Declared { name, text, public }
+}
+
+fn frequencies(table: &RotaryTable, look: Look) -> Declared<'static> {
+    let values: Vec<String> = table.inv_freq.iter().map(|&value| float(value)).collect();
+    let mut lines = look.lines();
+    look.doc(&table.doc, &mut lines);
+    if table.inv_freq.iter().any(|&value| is_known(value)) {
+        lines.line(ALLOW_KNOWN);
+    }
+    let head = format!(
+        "{}const INV_FREQ: [f64; {}]",
+        visibility(false, look),
+        values.len()
+    );
+    lines.array(&head, &values);
+    Declared {
+        name: "INV_FREQ",
+        text: lines.into_text(),
+        public: false,
+    }
+}
+
+/// Users of a layer see some of its constants; the modules beside a twin see all of the twin's.
+fn visibility(public: bool, look: Look) -> &'static str {
+    if public || !look.documented {
+        look.visibility
+    } else {
+        ""
+    }
+}
+
+/// Whether clippy takes a literal for one of the constants that it knows: they agree in all digits printed.
+fn is_known(value: f64) -> bool {
+    let text = float(value);
+    let digits = text.len().saturating_sub(2);
+    digits >= 2
+        && KNOWN.iter().any(|known| {
+            known.to_string().starts_with(&text) || format!("{known:.digits$}") == text
+        })
+}
+
+/// The shortest decimal that reads back as `value`.
+fn float(value: f64) -> String {
+    format!("{value:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_known_by_their_digits() {
+        for value in [0.5f64.sqrt(), 3.14, 0.318, 2.7182818] {
+            assert!(is_known(value), "{value}");
+        }
+        for value in [1.0, 0.3, 0.319, 0.707, 0.31622776601683794, 1e-6] {
+            assert_eq!(is_known(value), value == 0.707, "{value}");
+        }
+    }
+}
