@@ -231,7 +231,7 @@ pub(crate) struct Completions {
 /// What `build` emits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Emit {
-    /// The plan of each phase, pass by pass
+    /// The plan of each phase, and what each pass changed
     Plan,
     /// mod.rs
     Rust,

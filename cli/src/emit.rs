@@ -1,6 +1,7 @@
 //! What this command asks of the compiler.
 
 use mla_codegen::{Options, Origin};
+use similar::TextDiff;
 
 use crate::args::Emit;
 use crate::folder::{Files, MARKER};
@@ -42,14 +43,29 @@ pub(crate) fn files(spec: &Spec, request: &Request) -> Files {
     files
 }
 
+/// The finished plan, and below it what each pass changed.
 fn plan(spec: &Spec) -> String {
+    let passes = mla_codegen::plan::trace(&spec.checked);
+    let finished = passes.last().map_or("", |(_, text)| text.trim_end());
     let mut text = format!(
-        "// {MARKER} {} from `{}`.\n",
+        "// {MARKER} {} from `{}`.\n\n{finished}\n",
         env!("CARGO_PKG_VERSION"),
         spec.shown
     );
-    for (pass, plan) in mla_codegen::plan::trace(&spec.checked) {
-        text.push_str(&format!("\n==== {pass} ====\n{}\n", plan.trim_end()));
+    for pair in passes.windows(2) {
+        let [(_, before), (pass, after)] = pair else {
+            continue;
+        };
+        let diff = TextDiff::from_lines(before, after)
+            .unified_diff()
+            .context_radius(1)
+            .to_string();
+        let changes = if diff.is_empty() {
+            "nothing to do\n"
+        } else {
+            &diff
+        };
+        text.push_str(&format!("\n==== pass {pass} ====\n{changes}"));
     }
     text
 }

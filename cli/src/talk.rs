@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::failure::Failure;
 
 const BOLD_RED: &str = "\x1b[1;31m";
-const BOLD_YELLOW: &str = "\x1b[1;33m";
 const BOLD_GREEN: &str = "\x1b[1;32m";
 const RESET: &str = "\x1b[0m";
 
@@ -44,11 +43,6 @@ pub(crate) fn status(verb: &str, what: &str) {
         "{} {what}\n",
         painted(BOLD_GREEN, &format!("{verb:>12}"))
     ));
-}
-
-/// Something to look at that stops nothing.
-pub(crate) fn warning(message: &str) {
-    plain(&format!("{}: {message}\n", painted(BOLD_YELLOW, "warning")));
 }
 
 /// A failure, with everything that belongs to it.

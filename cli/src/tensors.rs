@@ -31,13 +31,6 @@ impl TensorFile {
         }
     }
 
-    /// Names of all tensors.
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.parsed().map_or_else(Vec::new, |file| {
-            file.names().into_iter().map(str::to_owned).collect()
-        })
-    }
-
     /// A tensor; `None` where there is none of that name, or it holds something that isn't compared.
     pub(crate) fn get(&self, name: &str) -> Option<Tensor> {
         let file = self.parsed()?;

@@ -23,6 +23,7 @@ pub(crate) fn build(args: &Build) -> Result<(), Failure> {
         .output
         .clone()
         .unwrap_or_else(|| PathBuf::from(&snake_name));
+    let folder: PathBuf = folder.components().collect(); // `out/` is `out`, also in headers
     let request = Request {
         command: regenerate(args, &spec, &folder),
         emit: args.emit,

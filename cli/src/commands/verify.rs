@@ -40,10 +40,9 @@ pub(crate) fn verify(args: &Verify) -> Result<(), Failure> {
         for (i, (case, jobs)) in cases.iter().zip(jobs).enumerate() {
             let message = format!("{} ({} of {})", case.name, i + 1, cases.len());
             let reports = do_jobs(&program, jobs, &message);
-            match judge(case, &ways, &reports, args)? {
-                None => {}
-                Some(fault) => faults.push(fault),
-            }
+            faults.extend(judge(case, &ways, &reports, args)?);
+            // Gone with the room at the latest
+            let _ = std::fs::remove_dir_all(room.path().join(&case.name));
         }
     }
     conclude(&faults, total)
@@ -103,7 +102,7 @@ fn jobs(case: &Case, ways: &[Run], args: &Verify, program: &mut Program, room: &
             cache: Stored::Exact,
             rope: Rope {
                 found: layer.rope,
-                wanted: case.rope_layout(),
+                wanted: case.manifest.rope_layout(),
             },
             out: Some(room.join(&case.name).join(format!("{i}.safetensors"))),
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::failure::Failure;
+use crate::{package, talk};
 
 /// What cargo says when it can't reach a registry.
 const NETWORK: [&str; 6] = [
@@ -33,9 +34,9 @@ pub(super) fn build(folder: &Path, target: &Path) -> Result<PathBuf, Failure> {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     let failed = |problem: String, stderr| Failure::Program {
         message: format!(
-            "`{}` in `{}` {problem}",
+            "`cargo {} {}` {problem}",
             words(false).join(" "),
-            folder.display()
+            manifest(folder).display()
         ),
         stderr,
     };
@@ -45,34 +46,36 @@ pub(super) fn build(folder: &Path, target: &Path) -> Result<PathBuf, Failure> {
     executable(&output.stdout).ok_or_else(|| failed("named no executable".to_owned(), stderr))
 }
 
+/// What cargo is asked; the manifest's path comes last.
 fn words(offline: bool) -> Vec<&'static str> {
     let mut words = vec![
-        "cargo",
         "build",
         "--release",
         "--message-format=json-render-diagnostics",
     ];
-    if offline {
-        words.push("--offline");
-    }
+    words.extend(offline.then_some("--offline"));
+    words.push("--manifest-path");
     words
+}
+
+fn manifest(folder: &Path) -> PathBuf {
+    folder.join(package::MANIFEST)
 }
 
 fn run(folder: &Path, target: &Path, offline: bool) -> Result<Output, Failure> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    // A checkout names its compiler, and rustup looks for that name where cargo is started
+    let start = package::checkout().unwrap_or_else(|| folder.to_owned());
     Command::new(&cargo)
-        .args(&words(offline)[1..])
-        .current_dir(folder)
+        .args(words(offline))
+        .arg(manifest(folder))
+        .current_dir(start)
         .env("CARGO_TARGET_DIR", target)
         .env(
             "CARGO_TERM_COLOR",
-            if crate::talk::color() {
-                "always"
-            } else {
-                "never"
-            },
+            if talk::color() { "always" } else { "never" },
         )
-        // Set by a `cargo test` or a `cargo clippy` that this process may be a child of
+        // Set by a `cargo clippy` or a CI that this process may be a child of; they would only compile everything again
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("CARGO_INCREMENTAL")
         .output()

@@ -37,7 +37,13 @@ impl Home {
         let path = std::path::absolute(path).map_err(failed)?;
         std::fs::create_dir_all(&path).map_err(failed)?;
         let lock = File::create(path.join("lock")).map_err(failed)?;
-        lock.lock().map_err(failed)?;
+        if lock.try_lock().is_err() {
+            let message = format!(
+                "waiting for another mla-gen that compiles in `{}`",
+                path.display()
+            );
+            crate::talk::progress(message, || lock.lock()).map_err(failed)?;
+        }
         Ok(Self { path, _lock: lock })
     }
 }

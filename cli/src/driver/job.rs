@@ -109,7 +109,6 @@ pub(crate) struct Summary {
 /// How a job went.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Report {
-    pub(crate) name: String,
     pub(crate) error: Option<String>,
     pub(crate) hidden_size: usize,
     pub(crate) batch: usize,

@@ -66,10 +66,7 @@ pub(crate) struct Closeness {
 impl Case {
     /// Reads all of a case but its weights. `layer` wins over the manifest's.
     pub(crate) fn load(folder: &Path, layer: Option<u32>) -> Result<Self, Failure> {
-        let path = folder.join("manifest.json");
-        let text = std::fs::read(&path).map_err(|error| Failure::read(&path, error))?;
-        let manifest: Manifest =
-            serde_json::from_slice(&text).map_err(|error| Failure::read(&path, error))?;
+        let manifest = Manifest::read(folder)?;
         let config = FromConfig {
             layer: layer.or(manifest.layer_idx),
             strict: false,
@@ -99,10 +96,19 @@ impl Case {
         let mask = self.io.get("attention_mask")?;
         Some(mask.values.iter().map(|value| *value != 0.0).collect())
     }
+}
+
+impl Manifest {
+    /// The manifest in a case's folder.
+    pub(crate) fn read(folder: &Path) -> Result<Self, Failure> {
+        let path = folder.join("manifest.json");
+        let text = std::fs::read(&path).map_err(|error| Failure::read(&path, error))?;
+        serde_json::from_slice(&text).map_err(|error| Failure::read(&path, error))
+    }
 
     /// How the case's tensors lay out rotated elements.
     pub(crate) fn rope_layout(&self) -> Layout {
-        let rope = &self.manifest.rope;
+        let rope = &self.rope;
         match rope
             .layout_of_mid_q_and_k_pe
             .as_deref()
@@ -113,9 +119,7 @@ impl Case {
             _ => Layout::None,
         }
     }
-}
 
-impl Manifest {
     fn weights(&self, folder: &Path, spec: &Spec) -> Result<Weights, Failure> {
         let imported = || {
             spec.imported

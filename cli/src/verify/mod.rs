@@ -5,7 +5,7 @@ mod compare;
 mod runs;
 mod table;
 
-pub(crate) use case::{Case, name};
+pub(crate) use case::{Case, Manifest, name};
 pub(crate) use compare::{Row, Verdict, compare};
 pub(crate) use runs::{Run, runs};
 pub(crate) use table::table;

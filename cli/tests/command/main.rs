@@ -1,0 +1,7 @@
+//! The command as its users meet it: exit codes, what goes to stdout and to stderr, what is written and what is left alone.
+
+mod build;
+mod golden;
+mod room;
+mod run;
+mod specs;
