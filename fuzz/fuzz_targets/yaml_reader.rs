@@ -23,7 +23,7 @@ fn shown(diagnostics: &mla_spec::Diagnostics, sources: &Sources) {
     assert_eq!(text.is_empty(), diagnostics.is_empty());
     diagnostics
         .iter()
-        .for_each(|diagnostic| assert!(!render::without_source(diagnostic).is_empty()));
+        .for_each(|diagnostic| assert!(!render::without_source(diagnostic, |_| None).is_empty()));
 }
 
 fn written(document: &Document) {

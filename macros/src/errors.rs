@@ -1,6 +1,6 @@
 //! Diagnostics as tokens: `compile_error!` for errors, a use of something deprecated for warnings.
 
-use mla_spec::read::tokens::TokenSpans;
+use mla_spec::read::tokens::{self, TokenSpans};
 use mla_spec::{Diagnostic, Diagnostics, Place, Severity, Sources, render};
 use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
@@ -37,13 +37,37 @@ pub(crate) fn of_tokens(
                 Some(Place::Token(index)) => spans.get(*index).unwrap_or_else(Span::call_site),
                 _ => Span::call_site(),
             };
-            let text = render::without_source(diagnostic);
+            let text = message(diagnostic, sources, spans);
             match diagnostic.severity {
                 Severity::Error => at(span, &text),
                 Severity::Warning => warning_at(span, &text),
             }
         })
         .collect()
+}
+
+/// The message, then what else there is to say, in Rust's spelling.
+fn message(diagnostic: &Diagnostic, sources: &Sources, spans: &TokenSpans) -> String {
+    let text = render::without_source(diagnostic, |span| match sources.place(span)? {
+        Place::Token(index) => spans.get(*index).and_then(in_words),
+        Place::Text { .. } => None,
+    });
+    match text.split_once('\n') {
+        Some((first, rest)) => format!("{first}\n{}", tokens::in_rust(rest)),
+        None => text,
+    }
+}
+
+/// A token and its line: a macro can point at one place only, and names the others.
+fn in_words(span: Span) -> Option<String> {
+    if !proc_macro::is_available() {
+        return None;
+    }
+    let line = span.unwrap().line();
+    match span.source_text() {
+        Some(token) if token.len() <= 64 => Some(format!("`{token}`, line {line}")),
+        _ => Some(format!("line {line}")),
+    }
 }
 
 /// The diagnostics of a spec file in one message at the literal that names it.

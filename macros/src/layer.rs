@@ -5,6 +5,10 @@ use mla_spec::{Checked, Phase};
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote};
 
+/// The attributes of a struct that its layer takes over; any other one is refused, and not carried to where it would
+/// mean something else.
+const CARRIED: [&str; 6] = ["doc", "cfg", "allow", "expect", "warn", "deny"];
+
 /// What an expansion keeps of the user's struct.
 pub(crate) struct Frame<'a> {
     /// Name of the layer, with the span of the struct's name.
@@ -22,10 +26,11 @@ pub(crate) struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// `krate` is what `crate = path` says.
     pub(crate) fn new(item: &'a syn::ItemStruct, name: Ident, krate: Option<syn::Path>) -> Self {
-        let is = |attribute: &syn::Attribute, name| attribute.path().is_ident(name);
+        let is = |attribute: &syn::Attribute, name: &str| attribute.path().is_ident(name);
         let (cfgs, attrs) = item
             .attrs
             .iter()
+            .filter(|attribute| CARRIED.iter().any(|carried| is(attribute, carried)))
             .partition(|attribute| is(attribute, "cfg"));
         let runtime = krate.unwrap_or_else(|| syn::parse_quote!(::mla_runtime));
         Self {
@@ -102,13 +107,12 @@ impl<'a> Frame<'a> {
 
     /// Name of the module that the layer stands in.
     fn module(&self) -> Ident {
-        let name = snake_case(&self.name.to_string());
-        // A layer `Type` can't have a module `type`.
-        let name = if syn::parse_str::<Ident>(&name).is_ok() {
-            name
-        } else {
-            format!("{name}_layer")
-        };
+        let layer = self.name.to_string();
+        let mut name = snake_case(&layer);
+        // A layer `Type` can't have a module `type`, nor a refused layer `in_snake_case` one of its own name.
+        if name == layer || syn::parse_str::<Ident>(&name).is_err() {
+            name.push_str("_layer");
+        }
         Ident::new(&name, Span::call_site())
     }
 }

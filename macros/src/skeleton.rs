@@ -40,7 +40,7 @@ pub(crate) fn expand(frame: &Frame<'_>, hidden_size: Option<usize>) -> TokenStre
             pub fn paged(_: &B::Device, _: usize) -> #runtime::Result<Self> { #never }
         }
     };
-    let lints = quote!(#[allow(missing_docs, dead_code, clippy::all)]);
+    let lints = quote!(#[allow(missing_docs, dead_code, nonstandard_style, clippy::all)]);
     frame.around(&lints, &body, true)
 }
 

@@ -55,14 +55,10 @@ fn find(literal: &syn::LitStr) -> Result<String, String> {
         .map(|folder| folder.join(literal.value()))
         .collect();
     let Some(path) = candidates.iter().find(|path| path.is_file()) else {
-        let tried: Vec<_> = candidates
-            .iter()
-            .map(|path| format!("`{}`", path.display()))
-            .collect();
+        let package = std::env::var("CARGO_PKG_NAME").unwrap_or_default();
         return Err(format!(
-            "no file `{}`: tried {}",
+            "no file `{}`, neither in the folder of package `{package}` nor beside this source file",
             literal.value(),
-            tried.join(" and ")
         ));
     };
     let path =

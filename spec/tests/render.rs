@@ -63,8 +63,8 @@ warning[MLA0701]: odd
 ";
     assert_eq!(shown(diagnostic.clone(), &sources), expected);
     assert_eq!(
-        render::without_source(&diagnostic),
-        "odd [MLA0701]\n  here: this one\n  also: that one\n  help: look"
+        render::without_source(&diagnostic, |_| Some("line 3".to_owned())),
+        "odd [MLA0701]\n  here: this one\n  also: that one (line 3)\n  help: look"
     );
 }
 

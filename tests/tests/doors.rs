@@ -17,6 +17,8 @@ mod youtu;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use mla_runtime::Cpu;
+use mla_runtime::proof::{self, Failure, Sample, Verdict};
 use mla_spec::{Code, Diagnostics, Document, Severity, Sources, check, read};
 use rust_layers::{RustLayer, files, stem};
 
@@ -31,15 +33,22 @@ const NAME_CODES: [Code; 2] = [Code(109), Code(110)];
 
 fn specs(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut specs: Vec<_> = entries.map(|entry| entry.expect("a folder entry").path()).collect();
-    specs.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    let entries =
+        std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut specs: Vec<_> = entries
+        .map(|entry| entry.expect("a folder entry").path())
+        .collect();
+    specs.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "yaml")
+    });
     specs.sort();
     specs
 }
 
 fn from_yaml(path: &Path) -> (Option<Document>, Diagnostics) {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text =
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     match read::yaml(&mut Sources::default(), "spec.yaml", &text) {
         Ok(document) => {
             let diagnostics = check(&document).1;
@@ -60,7 +69,10 @@ fn yaml_and_rust_agree() {
     let mut paired = 0;
     for yaml in specs("specs/err") {
         let name = stem(&yaml);
-        let rust = Path::new(env!("CARGO_MANIFEST_DIR")).join("ui").join(name).with_extension("rs");
+        let rust = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("ui")
+            .join(name)
+            .with_extension("rs");
         if NOT_IN_RUST.contains(&name) {
             assert!(!rust.exists(), "{name} can be written in Rust");
             continue;
@@ -68,13 +80,19 @@ fn yaml_and_rust_agree() {
         let (mut document, diagnostics) = from_yaml(&yaml);
         let layer = from_rust(&rust);
         let named_otherwise = name == NAMED_OTHERWISE;
-        if let (Some(document), Some(other), true) = (&mut document, &layer.document, named_otherwise) {
+        if let (Some(document), Some(other), true) =
+            (&mut document, &layer.document, named_otherwise)
+        {
             document.name = other.name.clone();
         }
         assert_eq!(document, layer.document, "{name}");
         assert_eq!(
             said(diagnostics, named_otherwise),
-            layer.errors.into_iter().map(|error| (error.code, error.message)).collect(),
+            layer
+                .errors
+                .into_iter()
+                .map(|error| (error.code, error.message))
+                .collect(),
             "{name}"
         );
         paired += 1;
@@ -84,7 +102,9 @@ fn yaml_and_rust_agree() {
 
 /// What the errors say, whatever their order: a struct's name stands behind its parameters, a spec's before them.
 fn said(diagnostics: Diagnostics, without_name: bool) -> BTreeSet<(Code, String)> {
-    let errors = diagnostics.into_iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+    let errors = diagnostics
+        .into_iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Error);
     errors
         .filter(|error| !(without_name && NAME_CODES.contains(&error.code)))
         .map(|error| (error.code, error.message))
@@ -99,11 +119,38 @@ fn models_are_the_same_through_every_door() {
         assert_eq!(layer.errors, [], "{}", path.display());
         let document = layer.document.expect("a document without errors");
         let model = format!("{}.yaml", stem(&path).replace('_', "-"));
-        let yaml = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spec/models").join(model);
-        assert_eq!(from_yaml(&yaml).0.as_ref(), Some(&document), "{}", path.display());
+        let yaml = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../spec/models")
+            .join(model);
+        assert_eq!(
+            from_yaml(&yaml).0.as_ref(),
+            Some(&document),
+            "{}",
+            path.display()
+        );
         compared += 1;
     }
     assert!(compared >= 4, "{compared} models");
+}
+
+#[test]
+fn an_attribute_computes_what_the_generated_module_computes() -> Verdict {
+    type Generated = mla_generated::odd_small::OddSmallAttention<Cpu<f64>>;
+    let pair: Result<(odd_small::OddSmallAttention<Cpu<f64>>, Generated), Failure> =
+        proof::load_pair(1);
+    let (layer, generated) = pair?;
+    proof::same_forward("macro = module", &layer, &generated, &Sample::short(1))?;
+    proof::same_prefill("macro = module", &layer, &generated, &Sample::short(1))?;
+    proof::same_decode("macro = module", &layer, &generated, &Sample::short(1))
+}
+
+#[test]
+fn a_derive_computes_what_the_generated_module_computes() -> Verdict {
+    type Generated = mla_generated::nope_odd::NopeOddAttention<Cpu<f64>>;
+    let (layer, generated) = proof::load_pair::<nope_odd::Layer, Generated, _>(1)?;
+    proof::same_forward("macro = module", &layer, &generated, &Sample::short(1))?;
+    proof::same_prefill("macro = module", &layer, &generated, &Sample::short(1))?;
+    proof::same_decode("macro = module", &layer, &generated, &Sample::short(1))
 }
 
 /// A layer must not be called as something that its own module imports or defines.
@@ -114,14 +161,21 @@ fn names_that_generated_code_uses_are_refused() {
     let modules = entries.map(|entry| entry.expect("a folder entry").path().join("mod.rs"));
     let modules: Vec<PathBuf> = modules.filter(|module| module.is_file()).collect();
     assert!(!modules.is_empty(), "no generated layer");
-    let document = from_rust(&files("ui/pass")[0]).document.expect("a valid layer");
+    let document = from_rust(&files("ui/pass")[0])
+        .document
+        .expect("a valid layer");
     for module in modules {
         let text = std::fs::read_to_string(&module).expect("a generated module is readable");
-        let file = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", module.display()));
+        let file =
+            syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", module.display()));
         for name in file.items.iter().flat_map(names) {
             let mut called = document.clone();
             called.name.value.clone_from(&name);
-            assert!(check(&called).0.is_none(), "`{name}`, as {} has it, can be a layer's name", module.display());
+            assert!(
+                check(&called).0.is_none(),
+                "`{name}`, as {} has it, can be a layer's name",
+                module.display()
+            );
         }
     }
 }

@@ -27,11 +27,21 @@ fn each_error_stands_where_its_text_says() {
         let shown = shown(&text.replace("\r\n", "\n"), stem(&path));
         let layers = rust_layers::read(&path);
         let found: Vec<Found> = layers.into_iter().flat_map(|layer| layer.errors).collect();
-        let mut expected = Shown { left_out: shown.left_out, ..Shown::default() };
-        expected.errors.extend(found.iter().map(|found| (found.code, found.at)));
-        expected.errors.truncate(found.len().saturating_sub(shown.left_out));
+        let mut expected = Shown {
+            left_out: shown.left_out,
+            ..Shown::default()
+        };
+        expected
+            .errors
+            .extend(found.iter().map(|found| (found.code, found.at)));
+        expected
+            .errors
+            .truncate(found.len().saturating_sub(shown.left_out));
         if found.is_empty() || shown != expected {
-            wrong.push(format!("{}:\n  found {expected:?}\n  shown {shown:?}", path.display()));
+            wrong.push(format!(
+                "{}:\n  found {expected:?}\n  shown {shown:?}",
+                path.display()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -47,9 +57,15 @@ fn shown(text: &str, stem: &str) -> Shown {
         if line.starts_with("error") {
             codes.clear();
         }
-        if let Some((_, at)) = line.split_once(" --> ").and_then(|(_, rest)| rest.split_once(&place)) {
+        if let Some((_, at)) = line
+            .split_once(" --> ")
+            .and_then(|(_, rest)| rest.split_once(&place))
+        {
             let at = at.split_once(':').expect("line and column");
-            let at = (at.0.parse().expect("a line"), at.1.parse().expect("a column"));
+            let at = (
+                at.0.parse().expect("a line"),
+                at.1.parse().expect("a column"),
+            );
             if codes.is_empty() {
                 codes.push(Code(0));
             }
@@ -70,7 +86,10 @@ fn code_in(line: &str) -> Option<Code> {
 
 /// The number in `and 3 more: run ...`.
 fn left_out_in(line: &str) -> Option<usize> {
-    let (number, _) = line.trim_start().strip_prefix("and ")?.split_once(" more: run")?;
+    let (number, _) = line
+        .trim_start()
+        .strip_prefix("and ")?
+        .split_once(" more: run")?;
     number.parse().ok()
 }
 
@@ -79,8 +98,15 @@ fn no_text_is_left_over() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("ui");
     for entry in std::fs::read_dir(folder).expect("the folder is readable") {
         let path = entry.expect("a folder entry").path();
-        if path.extension().is_some_and(|extension| extension == "stderr") {
-            assert!(path.with_extension("rs").exists(), "{} belongs to no layer", path.display());
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "stderr")
+        {
+            assert!(
+                path.with_extension("rs").exists(),
+                "{} belongs to no layer",
+                path.display()
+            );
         }
     }
 }
@@ -89,7 +115,9 @@ fn no_text_is_left_over() {
 fn rustc_shows_what_was_reviewed() {
     let (pinned, present) = (pinned_compiler(), present_compiler());
     if present != pinned {
-        eprintln!("rustc is {present}, the texts are of {pinned}: only codes and primary places were compared");
+        eprintln!(
+            "rustc is {present}, the texts are of {pinned}: only codes and primary places were compared"
+        );
         return;
     }
     trybuild::TestCases::new().compile_fail("ui/*.rs");
@@ -98,14 +126,25 @@ fn rustc_shows_what_was_reviewed() {
 /// `channel` of rust-toolchain.toml.
 fn pinned_compiler() -> String {
     let text = include_str!("../../rust-toolchain.toml");
-    let channel = text.lines().find_map(|line| line.strip_prefix("channel = "));
-    channel.expect("a compiler is pinned").trim_matches('"').to_owned()
+    let channel = text
+        .lines()
+        .find_map(|line| line.strip_prefix("channel = "));
+    channel
+        .expect("a compiler is pinned")
+        .trim_matches('"')
+        .to_owned()
 }
 
 /// The version in `rustc 1.2.3 (0123abc 2020-02-02)`.
 fn present_compiler() -> String {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc).arg("--version").output().expect("rustc runs");
+    let output = Command::new(rustc)
+        .arg("--version")
+        .output()
+        .expect("rustc runs");
     let text = String::from_utf8(output.stdout).expect("rustc writes UTF-8");
-    text.split_whitespace().nth(1).unwrap_or_default().to_owned()
+    text.split_whitespace()
+        .nth(1)
+        .unwrap_or_default()
+        .to_owned()
 }

@@ -5,6 +5,7 @@
 //! module in it and `#[mla(...)]` on the field that module's parameters.
 
 mod item;
+mod spelling;
 mod values;
 
 use proc_macro2::TokenStream;
@@ -14,6 +15,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::Document;
 use crate::node::{Entry, Node, NodeKind, Scalar};
 use crate::span::{Place, Sources, Span, Spanned};
+pub use spelling::in_rust;
 use values::Chunk;
 
 /// The token spans behind [`Place::Token`].
@@ -205,15 +207,14 @@ impl<'a> Reader<'a> {
     fn spec_path(&mut self, chunk: &Chunk, head: &mut Head) {
         let span = self.place(chunk.span());
         match syn::parse2::<syn::LitStr>(chunk.value()) {
-            Ok(path) if chunk.has_equals() && head.spec.is_none() => head.spec = Some((span, path)),
-            Ok(_) if head.spec.is_some() => {
-                self.error(Diagnostic::error(
-                    DUPLICATE_KEY,
-                    "`spec` is written twice",
-                    span,
-                    "written again",
-                ));
-            }
+            Ok(path) if chunk.has_equals() => match &head.spec {
+                None => head.spec = Some((span, path)),
+                Some((first, _)) => self.error(
+                    Diagnostic::error(DUPLICATE_KEY, "`spec` is written twice", span, "written again")
+                        .and(*first, "first written here")
+                        .help("keep one of them"),
+                ),
+            },
             _ => self.error(
                 Diagnostic::error(
                     ARGUMENT,

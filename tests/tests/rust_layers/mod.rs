@@ -26,7 +26,8 @@ pub struct Found {
 
 /// Every layer that the file at `path` describes, those of inner modules included.
 pub fn read(path: &Path) -> Vec<RustLayer> {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text =
+        std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let folder = path.parent().expect("a file lies in a folder");
     let mut layers = Vec::new();
@@ -37,7 +38,11 @@ pub fn read(path: &Path) -> Vec<RustLayer> {
 fn below(items: &[syn::Item], folder: &Path, layers: &mut Vec<RustLayer>) {
     for item in items {
         if let syn::Item::Mod(module) = item {
-            below(module.content.as_ref().map_or(&[], |(_, items)| items), folder, layers);
+            below(
+                module.content.as_ref().map_or(&[], |(_, items)| items),
+                folder,
+                layers,
+            );
         } else if let Some((args, item)) = under_attribute(item) {
             layers.push(from_attribute(args, &item, folder));
         } else if is_derived(item) {
@@ -52,7 +57,9 @@ fn below(items: &[syn::Item], folder: &Path, layers: &mut Vec<RustLayer>) {
 fn under_attribute(item: &syn::Item) -> Option<(TokenStream, syn::Item)> {
     let mut item = item.clone();
     let attributes = attributes(&mut item)?;
-    let at = attributes.iter().position(|attribute| attribute.path().is_ident("mla_layer"))?;
+    let at = attributes
+        .iter()
+        .position(|attribute| attribute.path().is_ident("mla_layer"))?;
     match attributes.remove(at).meta {
         syn::Meta::List(list) => Some((list.tokens, item)),
         _ => Some((TokenStream::new(), item)),
@@ -61,7 +68,9 @@ fn under_attribute(item: &syn::Item) -> Option<(TokenStream, syn::Item)> {
 
 fn is_derived(item: &syn::Item) -> bool {
     let names_derive = |attribute: &syn::Attribute| match &attribute.meta {
-        syn::Meta::List(list) if list.path.is_ident("derive") => list.tokens.to_string().contains("MlaLayer"),
+        syn::Meta::List(list) if list.path.is_ident("derive") => {
+            list.tokens.to_string().contains("MlaLayer")
+        }
         _ => false,
     };
     attributes(&mut item.clone()).is_some_and(|attributes| attributes.iter().any(names_derive))
@@ -87,30 +96,55 @@ fn from_attribute(args: TokenStream, item: &syn::Item, folder: &Path) -> RustLay
     }
 }
 
-fn checked(read: Result<Document, Diagnostics>, sources: &Sources, spans: &TokenSpans) -> RustLayer {
+fn checked(
+    read: Result<Document, Diagnostics>,
+    sources: &Sources,
+    spans: &TokenSpans,
+) -> RustLayer {
     let at = |span: Span| match sources.place(span) {
-        Some(Place::Token(index)) => line_and_column(spans.get(*index).expect("every token place has a span")),
+        Some(Place::Token(index)) => {
+            line_and_column(spans.get(*index).expect("every token place has a span"))
+        }
         place => panic!("{place:?} is no token"),
     };
     let (document, diagnostics) = split(read);
-    RustLayer { document, errors: errors(diagnostics, at) }
+    RustLayer {
+        document,
+        errors: errors(diagnostics, at),
+    }
 }
 
 /// All that is wrong in a file is reported at the literal that names it.
 fn from_file(path: &syn::LitStr, item: &syn::Item, folder: &Path) -> RustLayer {
     let literal = line_and_column(path.span());
-    let candidates = [Path::new(env!("CARGO_MANIFEST_DIR")), folder].map(|folder| folder.join(path.value()));
-    let Some(text) = candidates.iter().find_map(|file| std::fs::read_to_string(file).ok()) else {
-        let error = Found { code: SPEC_FILE, message: "no such file".to_owned(), at: literal };
-        return RustLayer { document: None, errors: vec![error] };
+    let candidates =
+        [Path::new(env!("CARGO_MANIFEST_DIR")), folder].map(|folder| folder.join(path.value()));
+    let Some(text) = candidates
+        .iter()
+        .find_map(|file| std::fs::read_to_string(file).ok())
+    else {
+        let error = Found {
+            code: SPEC_FILE,
+            message: "no such file".to_owned(),
+            at: literal,
+        };
+        return RustLayer {
+            document: None,
+            errors: vec![error],
+        };
     };
     let (document, diagnostics) = split(read::yaml(&mut Sources::default(), &path.value(), &text));
     let mut errors = errors(diagnostics, |_| literal);
-    if let (Some(document), syn::Item::Struct(structure), true) = (&document, item, errors.is_empty())
+    if let (Some(document), syn::Item::Struct(structure), true) =
+        (&document, item, errors.is_empty())
         && structure.ident != document.name.value
     {
         let at = line_and_column(structure.ident.span());
-        errors.push(Found { code: OTHER_NAME, message: "another name".to_owned(), at });
+        errors.push(Found {
+            code: OTHER_NAME,
+            message: "another name".to_owned(),
+            at,
+        });
     }
     RustLayer { document, errors }
 }
@@ -126,9 +160,15 @@ fn split(read: Result<Document, Diagnostics>) -> (Option<Document>, Diagnostics)
 }
 
 fn errors(diagnostics: Diagnostics, at: impl Fn(Span) -> (usize, usize)) -> Vec<Found> {
-    let errors = diagnostics.into_iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+    let errors = diagnostics
+        .into_iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Error);
     errors
-        .map(|error| Found { at: at(error.primary.span), code: error.code, message: error.message })
+        .map(|error| Found {
+            at: at(error.primary.span),
+            code: error.code,
+            message: error.message,
+        })
         .collect()
 }
 
@@ -140,8 +180,11 @@ fn line_and_column(span: proc_macro2::Span) -> (usize, usize) {
 /// The Rust files directly below a folder of this crate, sorted.
 pub fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut files: Vec<_> = entries.map(|entry| entry.expect("a folder entry").path()).collect();
+    let entries =
+        std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.expect("a folder entry").path())
+        .collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
     files.sort();
     files
@@ -149,5 +192,7 @@ pub fn files(folder: &str) -> Vec<PathBuf> {
 
 /// A file's name without its extension.
 pub fn stem(path: &Path) -> &str {
-    path.file_stem().and_then(|stem| stem.to_str()).expect("names of test files are UTF-8")
+    path.file_stem()
+        .and_then(|stem| stem.to_str())
+        .expect("names of test files are UTF-8")
 }

@@ -26,3 +26,9 @@ mod inner {
         linear_proj: RowParallelLinear,
     }
 }
+
+#[test]
+fn it_is_visible_outside_of_its_module() {
+    let _ = inner::DeepSeekV3Attention::<mla_runtime::Cpu>::load;
+    assert_eq!(inner::deep_seek_v3_attention::KV_LORA_RANK, 512);
+}

@@ -1,7 +1,9 @@
 //! A layer without rope in Rust: the derive, whose struct stays as the description.
 
-use mla_runtime::slots::{ColumnParallelLinear, DotProductAttention, LayerNorm, Linear, RowParallelLinear};
-use mla_runtime::MlaLayer;
+use mla_runtime::slots::{
+    ColumnParallelLinear, DotProductAttention, LayerNorm, Linear, RowParallelLinear,
+};
+use mla_runtime::{Cpu, Describes, MlaLayer};
 
 /// No rope part at all, and a naive cache on odd pages.
 #[derive(MlaLayer)]
@@ -20,3 +22,6 @@ pub struct NopeOddAttention {
     core_attention: DotProductAttention,
     linear_proj: RowParallelLinear,
 }
+
+/// The generated layer, reached through its description.
+pub type Layer = <NopeOddAttention as Describes>::Layer<Cpu<f64>>;

@@ -16,7 +16,7 @@ impl Reader<'_> {
     /// The struct that describes a layer, if `item` is one.
     pub(super) fn described<'i>(&mut self, item: &'i syn::Item) -> Option<&'i syn::ItemStruct> {
         let syn::Item::Struct(structure) = item else {
-            return self.not_a_struct(item.span(), "this is no struct");
+            return self.not_a_struct(name_span(item), "this is no struct");
         };
         if matches!(structure.fields, syn::Fields::Unnamed(_)) {
             return self.not_a_struct(structure.ident.span(), "its fields have no names");
@@ -230,5 +230,18 @@ impl Reader<'_> {
             .note("`#[mla_layer]` replaces the struct by the generated layer")
             .help("remove it, or keep the struct with `#[derive(MlaLayer)]`"),
         );
+    }
+}
+
+/// Where an item's name stands: its first token may be one of its attributes.
+fn name_span(item: &syn::Item) -> proc_macro2::Span {
+    match item {
+        syn::Item::Enum(item) => item.ident.span(),
+        syn::Item::Union(item) => item.ident.span(),
+        syn::Item::Fn(item) => item.sig.ident.span(),
+        syn::Item::Mod(item) => item.ident.span(),
+        syn::Item::Trait(item) => item.ident.span(),
+        syn::Item::Type(item) => item.ident.span(),
+        other => other.span(),
     }
 }
