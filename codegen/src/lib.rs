@@ -5,11 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+mod builder;
 mod digest;
 mod emit;
 mod files;
 pub mod plan;
 
+pub use builder::{BuildError, Builder};
 pub use digest::spec_digest;
 pub use emit::{Options, Origin, emit, emit_module_text};
 pub use files::{Files, module_name};

@@ -18,9 +18,11 @@ fn twin() -> Result<Twin, Failure> {
     proof::load::<Twin, _>(SEED)
 }
 
+type RealSize = super::DeepSeekV2LiteAttention<Cpu<f32>>;
+
 #[test]
 fn at_its_real_size_stepwise_equals_forward() -> Verdict {
-    let layer = proof::load::<super::DeepSeekV2LiteAttention<Cpu<f32>>, _>(SEED)?;
+    let layer = proof::load::<RealSize, _>(SEED)?;
     proof::stepwise_equals_forward(&layer, &Sample::short(SEED))
 }
 

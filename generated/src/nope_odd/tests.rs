@@ -18,9 +18,11 @@ fn twin() -> Result<Twin, Failure> {
     proof::load::<Twin, _>(SEED)
 }
 
+type RealSize = super::NopeOddAttention<Cpu<f32>>;
+
 #[test]
 fn at_its_real_size_stepwise_equals_forward() -> Verdict {
-    let layer = proof::load::<super::NopeOddAttention<Cpu<f32>>, _>(SEED)?;
+    let layer = proof::load::<RealSize, _>(SEED)?;
     proof::stepwise_equals_forward(&layer, &Sample::short(SEED))
 }
 
@@ -144,8 +146,8 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheElement, LayerNorm, Linear, Mask, NaiveCache, Padding, Paged,
-        Result, RopeKey, Rows, Unrotated, Visibility, Weights, attention,
+        Attended, Backend, Batch, CacheElement, LayerNorm, Linear, Mask, NaiveCache, Padding,
+        Paged, Result, RopeKey, Rows, Unrotated, Visibility, Weights, attention,
     };
 
     use super::twin::*;
@@ -322,7 +324,8 @@ mod other_form {
 mod other_parts {
     use mla_runtime::{
         Attended, Backend, Batch, CacheElement, Contiguous, LayerNorm, LayerNormLinear, Linear,
-        Mask, NaiveCache, Padding, Result, RopeKey, Rows, Unrotated, Visibility, Weights, attention,
+        Mask, NaiveCache, Padding, Result, RopeKey, Rows, Unrotated, Visibility, Weights,
+        attention,
     };
 
     use super::twin::*;
