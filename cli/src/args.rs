@@ -336,12 +336,12 @@ mod tests {
                 panic!("{line}")
             };
             assert!(
-                build.force && build.spec == PathBuf::from("spec.yaml"),
+                build.force && build.spec.as_os_str() == "spec.yaml",
                 "{line}"
             );
         }
         assert!(
-            matches!(read("mla-gen -"), Command::Build(build) if build.spec == PathBuf::from("-"))
+            matches!(read("mla-gen -"), Command::Build(build) if build.spec.as_os_str() == "-")
         );
         assert!(
             matches!(read("mla-gen check a.yaml b.yaml"), Command::Check(check) if check.specs.len() == 2)

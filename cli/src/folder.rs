@@ -53,7 +53,7 @@ pub(crate) fn write(
     if !force {
         refuse_foreign(folder, &found, files)?;
     }
-    if found.is_empty() {
+    if !folder.exists() {
         return fill_new(folder, files);
     }
     let mut written = Written::default();
@@ -212,11 +212,7 @@ fn fill_new(folder: &Path, files: &Files) -> Result<Written, Failure> {
         for (name, text) in files {
             std::fs::write(temporary.join(name), text)?;
         }
-        // An empty folder may stand there; one that has been filled meanwhile is not removed
-        match std::fs::remove_dir(folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => std::fs::rename(&temporary, folder),
-        }
+        std::fs::rename(&temporary, folder)
     });
     if let Err(error) = filled {
         let _ = std::fs::remove_dir_all(&temporary);

@@ -60,9 +60,10 @@ pub(crate) fn error(message: &str) {
     plain(&format!("{}: {message}\n", painted(BOLD_RED, "error")));
 }
 
-/// Does something that takes long, with a spinner where stderr is a terminal.
+/// Does something that takes long: a spinner where stderr is a terminal, else one line.
 pub(crate) fn progress<T>(message: String, work: impl FnOnce() -> T) -> T {
     if !std::io::stderr().is_terminal() {
+        plain(&format!("{message}\n"));
         return work();
     }
     let spinner = indicatif::ProgressBar::new_spinner().with_message(message);

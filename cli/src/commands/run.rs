@@ -145,18 +145,19 @@ fn written_layout(args: &Run, found: Layout) -> Layout {
 }
 
 fn tell(checked: &Checked, report: &Report) -> Result<(), Failure> {
+    let shape = format!("[{}, {}, {}]", report.batch, report.seq, report.hidden_size);
     let mut lines = vec![
         line("layer", checked.layer.name.clone()),
         line(
-            "hidden",
-            format!("[{}, {}, {}]", report.batch, report.seq, report.hidden_size),
+            "shapes",
+            format!("hidden {shape} -> output {shape} (batch, tokens, width)"),
         ),
     ];
     if report.requests != report.batch {
         lines.push(line("requests", report.requests.to_string()));
     }
     for phase in [Phase::Forward, Phase::Prefill, Phase::Decode] {
-        lines.extend(speed(report, phase));
+        lines.extend(speed(checked, report, phase));
     }
     if let Some(cache) = &report.cache {
         lines.push(line("cache", cache_words(cache, report)));
@@ -188,7 +189,7 @@ fn line(key: &str, value: String) -> String {
 }
 
 /// Calls, tokens and speed of one function; `None` where it was not called.
-fn speed(report: &Report, phase: Phase) -> Option<String> {
+fn speed(checked: &Checked, report: &Report, phase: Phase) -> Option<String> {
     let calls = report
         .runs
         .iter()
@@ -200,11 +201,19 @@ fn speed(report: &Report, phase: Phase) -> Option<String> {
     if count == 0 {
         return None;
     }
-    let name = match phase {
-        Phase::Forward => "forward",
-        Phase::Prefill => "prefill",
-        Phase::Decode => "decode",
+    let (name, planned) = match phase {
+        Phase::Forward => ("forward", mla_spec::Phase::Forward),
+        Phase::Prefill => ("prefill", mla_spec::Phase::Prefill),
+        Phase::Decode => ("decode", mla_spec::Phase::Decode),
     };
+    let plans = mla_codegen::plan::program(checked).plans;
+    let form = plans
+        .iter()
+        .find(|plan| plan.phase == planned)
+        .map_or("", |plan| match plan.form {
+            Form::Mha => "MHA form, ",
+            Form::Mqa => "MQA form, ",
+        });
     let rate = if seconds > 0.0 {
         tokens as f64 / seconds
     } else {
@@ -217,7 +226,7 @@ fn speed(report: &Report, phase: Phase) -> Option<String> {
     Some(line(
         name,
         format!(
-            "{calls}, {tokens}, {:.1} ms, {rate:.0} tokens/s",
+            "{form}{calls}, {tokens}, {:.1} ms, {rate:.0} tokens/s",
             seconds * 1e3
         ),
     ))

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::args::Verify;
+use crate::args::{DType, Verify};
 use crate::driver::job::{Input, Job, Report, Rope, Stored};
 use crate::driver::{Compiled, Program};
 use crate::failure::Failure;
@@ -168,7 +168,11 @@ fn judge(
         case.spec.checked.layer.name,
         args.dtype.word()
     );
-    talk::data(&(table(&title, &rows) + "\n"))?;
+    let error = match args.dtype {
+        DType::Bf16 => "relative RMS",
+        DType::F32 | DType::F64 => "max error",
+    };
+    talk::data(&(table(&title, error, &rows) + "\n"))?;
     let failed = rows.iter().filter(|row| !row.verdict.passed()).count();
     if failed > 0 {
         talk::error(&format!(

@@ -9,11 +9,55 @@ use crate::package;
 /// The folder, and the lock that keeps other processes out of it until it is dropped.
 #[derive(Debug)]
 pub(super) struct Home {
-    pub(super) path: PathBuf,
+    path: PathBuf,
     _lock: File,
 }
 
+/// An executable that was kept under `key`. Nothing is locked: one that is there is finished.
+pub(super) fn kept(key: &str) -> Option<PathBuf> {
+    candidates()
+        .into_iter()
+        .map(|home| program(&home, key))
+        .find(|path| path.is_file())
+}
+
+/// Where the executable of a program is kept.
+fn program(home: &Path, key: &str) -> PathBuf {
+    home.join("programs")
+        .join(key)
+        .join(format!("program{}", std::env::consts::EXE_SUFFIX))
+}
+
 impl Home {
+    /// Where the crate of a program is written.
+    pub(super) fn folder(&self, key: &str) -> PathBuf {
+        self.path.join("programs").join(key)
+    }
+
+    /// What cargo builds in, shared by all programs so that the runtime is compiled once.
+    pub(super) fn target(&self) -> PathBuf {
+        self.path.join("target")
+    }
+
+    /// Keeps a built executable, whole or not at all, and removes what cargo left of it.
+    pub(super) fn keep(&self, key: &str, built: &Path) -> Result<PathBuf, Failure> {
+        let program = program(&self.path, key);
+        let temporary = program.with_extension("tmp");
+        std::fs::copy(built, &temporary)
+            .and_then(|_| std::fs::rename(&temporary, &program))
+            .map_err(|error| Failure::write(&program, error))?;
+        let release = built.parent().unwrap_or(Path::new(""));
+        for folder in [release.to_owned(), release.join("deps")] {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().contains(key) {
+                    // Only space is lost where it can't be removed
+                    let _ = std::fs::remove_file(entry.path());
+                }
+            }
+        }
+        Ok(program)
+    }
+
     /// Opens the first folder that can be written: `$MLA_CACHE_DIR` alone where it is set, else `mla-gen` in cargo's target
     /// folder, else in the user's cache.
     pub(super) fn open() -> Result<Self, Failure> {

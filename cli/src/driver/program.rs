@@ -8,7 +8,7 @@ use mla_codegen::{Options, Origin};
 use mla_spec::{Checked, DType, Phase};
 use sha2::{Digest, Sha256};
 
-use super::home::Home;
+use super::home::{self, Home};
 use super::job::{Job, JobFile, Report, Summary};
 use super::{cargo, variant};
 use crate::failure::Failure;
@@ -85,23 +85,28 @@ impl Program {
         let lock = package::checkout().and_then(|root| std::fs::read(root.join("Cargo.lock")).ok());
         let sources = self.sources();
         let key = self.key(&sources, &runtime, lock.as_deref())?;
-        let home = Home::open()?;
-        let folder = home.path.join("programs").join(&key);
-        let program = folder.join(format!("program{}", std::env::consts::EXE_SUFFIX));
-        if program.is_file() {
-            return Ok(Compiled { path: program });
+        if let Some(path) = home::kept(&key) {
+            return Ok(Compiled { path });
         }
+        let home = Home::open()?;
+        if let Some(path) = home::kept(&key) {
+            return Ok(Compiled { path }); // somebody else compiled it while this process waited
+        }
+        let folder = home.folder(&key);
         write(
             &folder,
             &sources,
             &manifest(&key, &runtime),
             lock.as_deref(),
         )?;
-        let count = crate::source::counted(self.layers.len(), "generated layer");
-        let message = format!("compiling {count}");
-        let built = talk::progress(message, || cargo::build(&folder, &home.path.join("target")))?;
-        keep(&built, &program)?;
-        Ok(Compiled { path: program })
+        let message = format!(
+            "compiling {}",
+            crate::source::counted(self.layers.len(), "generated layer")
+        );
+        let built = talk::progress(message, || cargo::build(&folder, &home.target()))?;
+        Ok(Compiled {
+            path: home.keep(&key, &built)?,
+        })
     }
 
     /// `main.rs` and a file per layer.
@@ -261,14 +266,6 @@ fn write(
         Some(lock) => folder::write_file(&folder.join("Cargo.lock"), lock),
         None => Ok(()),
     }
-}
-
-/// Keeps the executable where nothing else writes: cargo's target folder may be cleaned.
-fn keep(built: &Path, program: &Path) -> Result<(), Failure> {
-    let temporary = program.with_extension("tmp");
-    std::fs::copy(built, &temporary)
-        .and_then(|_| std::fs::rename(&temporary, program))
-        .map_err(|error| Failure::write(program, error))
 }
 
 /// Every file of a crate but what was built from it, sorted.

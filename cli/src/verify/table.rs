@@ -2,21 +2,12 @@
 
 use super::compare::{Row, Verdict};
 
-const HEAD: [&str; 7] = [
-    "mode",
-    "form",
-    "cache",
-    "tensor",
-    "max error",
-    "tolerance",
-    "",
-];
-
-/// One line per comparison, columns aligned.
-pub(crate) fn table(title: &str, rows: &[Row]) -> String {
-    let mut lines: Vec<Vec<String>> = vec![HEAD.map(str::to_owned).to_vec()];
+/// One line per comparison, columns aligned. `error` says what kind of error is shown.
+pub(crate) fn table(title: &str, error: &str, rows: &[Row]) -> String {
+    let head = ["mode", "form", "cache", "tensor", error, "tolerance", ""];
+    let mut lines: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
     lines.extend(rows.iter().map(cells));
-    let widths: Vec<usize> = (0..HEAD.len())
+    let widths: Vec<usize> = (0..head.len())
         .map(|column| {
             lines
                 .iter()

@@ -23,9 +23,9 @@ fn a_layer_runs_on_random_and_on_given_inputs() {
     assert_eq!(told.code, 0, "{told:?}");
     for line in [
         "layer     DeepSeekV3Attention\n",
-        "[2, 12, ",
-        "\nprefill   1 call, 18 tokens, ",
-        "\ndecode    3 calls, 6 tokens, ",
+        "shapes    hidden [2, 12, ",
+        "\nprefill   MHA form, 1 call, 18 tokens, ",
+        "\ndecode    MQA form, 3 calls, 6 tokens, ",
         "\ncache ",
     ] {
         assert!(told.stdout.contains(line), "{line:?}: {}", told.stdout);
@@ -66,7 +66,9 @@ fn a_layer_runs_on_random_and_on_given_inputs() {
         assert_eq!(told.code, 0, "{told:?}");
         assert!(
             !told.stdout.contains("proof")
-                && told.stdout.contains("\nprefill   2 calls, 32 tokens, "),
+                && told
+                    .stdout
+                    .contains("\nprefill   MHA form, 2 calls, 32 tokens, "),
             "{}",
             told.stdout
         );
