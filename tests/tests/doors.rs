@@ -180,12 +180,12 @@ fn names_that_generated_code_uses_are_refused() {
     }
 }
 
-/// The names that a module's item brings into scope, but for the layer itself.
+/// The names that a module's item brings into scope where types are looked up, but for the layer itself. A constant and
+/// a struct may share a name.
 fn names(item: &syn::Item) -> Vec<String> {
     match item {
         syn::Item::Use(item) => imported(&item.tree),
         syn::Item::Type(item) => vec![item.ident.to_string()],
-        syn::Item::Const(item) => vec![item.ident.to_string()],
         _ => Vec::new(),
     }
 }

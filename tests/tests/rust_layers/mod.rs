@@ -8,24 +8,24 @@ use mla_spec::{Code, Diagnostics, Document, Place, Severity, Sources, Span, chec
 use proc_macro2::TokenStream;
 
 /// A layer of a Rust file.
-pub struct RustLayer {
+pub(crate) struct RustLayer {
     /// What was read, where reading succeeded.
-    pub document: Option<Document>,
+    pub(crate) document: Option<Document>,
     /// Every error, in the order the macro reports them.
-    pub errors: Vec<Found>,
+    pub(crate) errors: Vec<Found>,
 }
 
 /// An error and the token it points at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    pub code: Code,
-    pub message: String,
+pub(crate) struct Found {
+    pub(crate) code: Code,
+    pub(crate) message: String,
     /// Line and column, both counted from one, as rustc counts them.
-    pub at: (usize, usize),
+    pub(crate) at: (usize, usize),
 }
 
 /// Every layer that the file at `path` describes, those of inner modules included.
-pub fn read(path: &Path) -> Vec<RustLayer> {
+pub(crate) fn read(path: &Path) -> Vec<RustLayer> {
     let text =
         std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -57,9 +57,14 @@ fn below(items: &[syn::Item], folder: &Path, layers: &mut Vec<RustLayer>) {
 fn under_attribute(item: &syn::Item) -> Option<(TokenStream, syn::Item)> {
     let mut item = item.clone();
     let attributes = attributes(&mut item)?;
-    let at = attributes
-        .iter()
-        .position(|attribute| attribute.path().is_ident("mla_layer"))?;
+    let is_ours = |attribute: &syn::Attribute| {
+        attribute
+            .path()
+            .segments
+            .last()
+            .is_some_and(|last| last.ident == "mla_layer")
+    };
+    let at = attributes.iter().position(is_ours)?;
     match attributes.remove(at).meta {
         syn::Meta::List(list) => Some((list.tokens, item)),
         _ => Some((TokenStream::new(), item)),
@@ -178,7 +183,7 @@ fn line_and_column(span: proc_macro2::Span) -> (usize, usize) {
 }
 
 /// The Rust files directly below a folder of this crate, sorted.
-pub fn files(folder: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let entries =
         std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -191,7 +196,7 @@ pub fn files(folder: &str) -> Vec<PathBuf> {
 }
 
 /// A file's name without its extension.
-pub fn stem(path: &Path) -> &str {
+pub(crate) fn stem(path: &Path) -> &str {
     path.file_stem()
         .and_then(|stem| stem.to_str())
         .expect("names of test files are UTF-8")

@@ -13,7 +13,7 @@ use mla_runtime::{Cpu, Describes, MlaLayer};
     attn_mask_type = causal,
 )]
 #[mla(build(phases = [forward, prefill, decode], dtype = f32, cache(format = naive_f32, page_size = 5), targets = [cpu]))]
-pub struct NopeOddAttention {
+pub(crate) struct NopeOddAttention {
     linear_q_proj: ColumnParallelLinear,
     linear_kv_down_proj: Linear,
     #[mla(eps = 1e-5)]
@@ -24,4 +24,4 @@ pub struct NopeOddAttention {
 }
 
 /// The generated layer, reached through its description.
-pub type Layer = <NopeOddAttention as Describes>::Layer<Cpu<f64>>;
+pub(crate) type Layer = <NopeOddAttention as Describes>::Layer<Cpu<f64>>;
