@@ -205,8 +205,7 @@ impl<B: Backend> DeepSeekV3Attention<B> {
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out();
-        let out = out.into_rows::<OUT_WIDTH>();
+        let out = attended.into_out().into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -264,8 +263,7 @@ impl<B: Backend> DeepSeekV3Attention<B> {
         cache.write(batch, &kv_compressed, &k_rope)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out();
-        let out = out.into_rows::<OUT_WIDTH>();
+        let out = attended.into_out().into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 

@@ -188,8 +188,7 @@ impl<B: Backend> MoonlightAttention<B> {
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out();
-        let out = out.into_rows::<OUT_WIDTH>();
+        let out = attended.into_out().into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -245,8 +244,7 @@ impl<B: Backend> MoonlightAttention<B> {
         cache.write(batch, &kv_compressed, &k_rope)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out();
-        let out = out.into_rows::<OUT_WIDTH>();
+        let out = attended.into_out().into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 

@@ -129,6 +129,7 @@ impl<B: Backend> NopeOddAttention<B> {
         let kv_down = self.linear_kv_down_proj.forward(hidden)?;
         let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
         let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
+        // No part of the key is shared: its width is 0
         let k_rope = RopeKey::unrotated(hidden.columns::<0, QK_ROPE_HEAD_DIM>())?;
 
         // Expanded form: [k_n; v]_h = W_UKV,h · ĉ;  p = softmax(τ · (q_n·k_n));  o_h = Σ p · v_h
@@ -138,8 +139,7 @@ impl<B: Backend> NopeOddAttention<B> {
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out();
-        let out = out.into_rows::<OUT_WIDTH>();
+        let out = attended.into_out().into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -168,6 +168,7 @@ impl<B: Backend> NopeOddAttention<B> {
         let kv_down = self.linear_kv_down_proj.forward(hidden)?;
         let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
         let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
+        // No part of the key is shared: its width is 0
         let k_rope = RopeKey::unrotated(hidden.columns::<0, QK_ROPE_HEAD_DIM>())?;
 
         // The cache keeps every head's key and value: [k_n; v]_h = W_UKV,h · ĉ
@@ -179,8 +180,7 @@ impl<B: Backend> NopeOddAttention<B> {
         let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out();
-        let out = out.into_rows::<OUT_WIDTH>();
+        let out = attended.into_out().into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -209,6 +209,7 @@ impl<B: Backend> NopeOddAttention<B> {
         let kv_down = self.linear_kv_down_proj.forward(hidden)?;
         let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
         let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
+        // No part of the key is shared: its width is 0
         let k_rope = RopeKey::unrotated(hidden.columns::<0, QK_ROPE_HEAD_DIM>())?;
 
         // The cache keeps every head's key and value: [k_n; v]_h = W_UKV,h · ĉ
@@ -220,8 +221,7 @@ impl<B: Backend> NopeOddAttention<B> {
         let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out();
-        let out = out.into_rows::<OUT_WIDTH>();
+        let out = attended.into_out().into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 }

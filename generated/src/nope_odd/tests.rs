@@ -198,8 +198,7 @@ mod planned {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -220,8 +219,7 @@ mod planned {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
             let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -242,8 +240,7 @@ mod planned {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
             let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -372,8 +369,7 @@ mod other_parts {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -393,8 +389,7 @@ mod other_parts {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
             let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -414,8 +409,7 @@ mod other_parts {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
             let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -492,8 +486,7 @@ mod other_cache {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 

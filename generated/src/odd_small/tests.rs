@@ -220,8 +220,7 @@ mod planned {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -261,8 +260,7 @@ mod planned {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -441,8 +439,7 @@ mod other_form {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -520,8 +517,7 @@ mod other_parts {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -562,8 +558,7 @@ mod other_parts {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -664,8 +659,7 @@ mod other_cache {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
             let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -689,8 +683,7 @@ mod other_cache {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
             let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out();
-            let out = out.into_rows::<OUT_WIDTH>();
+            let out = attended.into_out().into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }

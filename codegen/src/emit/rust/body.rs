@@ -19,6 +19,7 @@ pub(crate) fn write(program: &Program, plan: &Plan, style: Style, lines: &mut Li
     let mut body = Body {
         program,
         plan,
+        style,
         lines,
     };
     let tail = body.tail();
@@ -34,8 +35,24 @@ pub(crate) fn write(program: &Program, plan: &Plan, style: Style, lines: &mut Li
             body.formula(step);
         }
         first = false;
-        for op in &step.ops {
-            body.op(op, tail);
+        let mut ops = step.ops.iter().peekable();
+        while let Some(op) = ops.next() {
+            match (op, ops.peek()) {
+                (
+                    Op::AttendedOut { x, out },
+                    Some(Op::IntoRows {
+                        x: heads,
+                        width,
+                        out: rows,
+                    }),
+                ) if out == heads => {
+                    let callee =
+                        format!("{}.into_out().into_rows::<{}>", body.name(*x), width.name);
+                    body.bind(*rows, &Call::infallible(callee, &[]));
+                    ops.next();
+                }
+                _ => body.op(op, tail),
+            }
         }
     }
     if tail.is_none() {
@@ -47,6 +64,7 @@ pub(crate) fn write(program: &Program, plan: &Plan, style: Style, lines: &mut Li
 struct Body<'a> {
     program: &'a Program,
     plan: &'a Plan,
+    style: Style,
     lines: &'a mut Lines,
 }
 
@@ -256,6 +274,10 @@ impl Body<'_> {
 
     /// An absent key is the hidden state's first no columns.
     fn unrotated_key(&mut self, x: ValueId, absent: bool, out: ValueId) {
+        if absent && self.style.formulas {
+            self.lines
+                .line("// No part of the key is shared: its width is 0");
+        }
         let value = match (&self.plan.values[out.0].ty, absent) {
             (Ty::RopeKey(width, _), true) => {
                 format!("{}.columns::<0, {}>()", self.name(x), width.name)
