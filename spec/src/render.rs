@@ -35,10 +35,7 @@ pub fn text(diagnostics: &Diagnostics, sources: &Sources, color: bool) -> String
 /// One diagnostic without source lines, for a door that points at the primary place by other means:
 /// message and code on the first line, then what each secondary label says, the notes and the help. `place` says in
 /// words where a secondary label stands, if the door knows.
-pub fn without_source(
-    diagnostic: &Diagnostic,
-    place: impl Fn(Span) -> Option<String>,
-) -> String {
+pub fn without_source(diagnostic: &Diagnostic, place: impl Fn(Span) -> Option<String>) -> String {
     let mut text = format!("{} [{}]", one_line(&diagnostic.message), diagnostic.code);
     if !diagnostic.primary.text.is_empty() {
         text.push_str(&format!("\n  here: {}", one_line(&diagnostic.primary.text)));
