@@ -18,6 +18,8 @@ enum Fault {
     Refused,
     /// A file can't be read or written.
     Io,
+    /// Its layer does not compile.
+    Program,
     /// Numbers differ, or the layer failed.
     Differs,
 }
@@ -36,16 +38,46 @@ pub(crate) fn verify(args: &Verify) -> Result<(), Failure> {
             .iter()
             .map(|case| jobs(case, &ways, args, &mut program, room.path()))
             .collect();
-        let program = program.compile()?;
-        for (i, (case, jobs)) in cases.iter().zip(jobs).enumerate() {
+        let shared = shared(&program, &cases)?;
+        for (i, (case, case_jobs)) in cases.iter().zip(jobs).enumerate() {
+            let Some(program) = shared
+                .clone()
+                .or_else(|| alone(case, &ways, args, room.path()))
+            else {
+                faults.push(Fault::Program);
+                continue;
+            };
             let message = format!("{} ({} of {})", case.name, i + 1, cases.len());
-            let reports = do_jobs(&program, jobs, &message);
+            let reports = do_jobs(&program, case_jobs, &message);
             faults.extend(judge(case, &ways, &reports, args)?);
             // Gone with the room at the latest
             let _ = std::fs::remove_dir_all(room.path().join(&case.name));
         }
     }
     conclude(&faults, total)
+}
+
+/// One program for all cases; `None` where it does not compile and the cases are to be tried one by one.
+fn shared(program: &Program, cases: &[Case]) -> Result<Option<Compiled>, Failure> {
+    match program.compile() {
+        Ok(compiled) => Ok(Some(compiled)),
+        Err(failure @ Failure::Program { .. }) if cases.len() > 1 => {
+            talk::failure(&failure);
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// A program for one case; `None`, and a report, where it does not compile.
+fn alone(case: &Case, ways: &[Run], args: &Verify, room: &Path) -> Option<Compiled> {
+    let mut program = Program::default();
+    jobs(case, ways, args, &mut program, room);
+    let compiled = program.compile().map_err(|failure| {
+        talk::failure(&failure);
+        talk::error(&format!("case `{}` is left out", case.name));
+    });
+    compiled.ok()
 }
 
 /// Two cases of one name would write to one folder.
@@ -198,7 +230,7 @@ fn keep(last: &Path, folder: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::write(&to, error))
 }
 
-/// 3 where nothing worse than refusals happened, 4 where no case could be read or written, else 1.
+/// 3 where nothing worse than refusals happened, 4 where no case could be read or written, 5 where none compiled, else 1.
 fn conclude(faults: &[Fault], total: usize) -> Result<(), Failure> {
     let all = |fault| faults.iter().all(|found| *found == fault);
     let code = match faults.len() {
@@ -208,6 +240,7 @@ fn conclude(faults: &[Fault], total: usize) -> Result<(), Failure> {
         }
         _ if all(Fault::Refused) => 3,
         failed if all(Fault::Io) && failed == total => 4,
+        failed if all(Fault::Program) && failed == total => 5,
         _ => 1,
     };
     let summary = format!("{} of {} failed", faults.len(), counted(total, "case"));

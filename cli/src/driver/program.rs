@@ -38,7 +38,7 @@ pub(crate) struct Added {
 }
 
 /// A compiled program.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Compiled {
     path: PathBuf,
 }

@@ -106,6 +106,27 @@ fn cases_are_verified_and_broken_ones_stop_nobody() {
 }
 
 #[test]
+fn a_program_that_does_not_compile_fails_each_case() {
+    let room = Room::new();
+    let cache = room.path("cache");
+    let environment = [
+        ("MLA_CACHE_DIR", cache.to_str().unwrap()),
+        ("CARGO", "/nowhere/cargo"),
+    ];
+    let cases = [
+        checkout("tests/golden/v3_yarn_b1_s33"),
+        checkout("tests/golden/v3_odd_dims_b2_s17"),
+    ];
+    let told = room.run_with(&["verify", &cases[0], &cases[1]], &environment);
+    assert_eq!((told.code, told.stdout.as_str()), (5, ""), "{told:?}");
+    assert!(
+        told.stderr.ends_with("error: 2 of 2 cases failed\n"),
+        "{}",
+        told.stderr
+    );
+}
+
+#[test]
 fn exit_codes_without_a_program() {
     let room = Room::new();
     copy(&room, "v3_yarn_b1_s33", "refused");
