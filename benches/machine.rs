@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use mla_runtime::{Cpu, CpuDevice, Linear, Result, Rows};
+use mla_runtime::{Backend, Cpu, CpuDevice, Linear, Result, Rows};
 use rayon::prelude::*;
 
 /// What ends the bench.
@@ -80,13 +80,12 @@ impl Machine {
 
         // Larger than caches, and than what is left of one that neighbours share
         const VALUES: usize = 128 << 20;
-        let memory = vec![1.0f32; VALUES];
+        // As layers have theirs
+        let memory: Vec<f32> = Cpu::<f32>::zeros(&CpuDevice::new(), VALUES)?;
         for _ in 0..TRIES {
             let (seconds, sum) = clock.time(|| memory.par_chunks(1 << 16).map(summed).sum::<f32>());
             std::hint::black_box(sum);
-            machine.read = machine
-                .read
-                .max((VALUES * size_of::<f32>()) as f64 / seconds?);
+            self.read = self.read.max((VALUES * size_of::<f32>()) as f64 / seconds?);
         }
 
         let (operations, product) = large_product()?;

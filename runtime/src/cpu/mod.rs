@@ -6,6 +6,7 @@ mod keys;
 mod linear;
 mod merge;
 mod norm;
+mod pages;
 mod rotate;
 mod simd;
 mod skinny;
@@ -54,7 +55,13 @@ impl<T: CpuElement> Backend for Cpu<T> {
     type Buffer<S: Scalar> = Vec<S>;
 
     fn upload<S: Scalar>(_: &CpuDevice, values: Vec<S>) -> Result<Vec<S>> {
-        Ok(values)
+        if !pages::worthwhile::<S>(values.len()) {
+            return Ok(values);
+        }
+        // Copied once, because it will be read often, and memory that is in use can't change its pages
+        let mut uploaded = with_room(values.len())?;
+        uploaded.extend_from_slice(&values);
+        Ok(uploaded)
     }
 
     fn zeros<S: Scalar>(_: &CpuDevice, len: usize) -> Result<Vec<S>> {
@@ -200,6 +207,7 @@ fn with_room<S: Scalar>(len: usize) -> Result<Vec<S>> {
     values
         .try_reserve_exact(len)
         .map_err(|_| Error::Device(format!("no room for {len} values of type {}", S::NAME)))?;
+    pages::ask(&mut values);
     Ok(values)
 }
 
