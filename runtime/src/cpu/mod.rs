@@ -1,6 +1,7 @@
 //! The CPU backend: the `gemm` crate for large products, hand-written loops that vectorise for the rest, rayon across both.
 
 mod attention;
+mod compiled;
 mod gemm;
 mod keys;
 mod linear;
@@ -14,7 +15,6 @@ mod skinny;
 use std::any::{Any, TypeId};
 use std::marker::PhantomData;
 
-use half::bf16;
 use rayon::prelude::*;
 
 use crate::backend::{
@@ -22,6 +22,8 @@ use crate::backend::{
 };
 use crate::element::{Element, Real, Scalar};
 use crate::error::{Error, Result};
+
+pub use compiled::CpuElement;
 
 /// The CPU, computing in `T`: `f32`, `f64`, or `bf16` (every result rounded to bf16, sums in f32).
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,15 +38,11 @@ pub struct CpuDevice {
 impl CpuDevice {
     /// The CPU.
     pub const fn new() -> Self {
-        Self { _room_for_state: () }
+        Self {
+            _room_for_state: (),
+        }
     }
 }
-
-/// What the CPU can compute in.
-pub trait CpuElement: Element {}
-impl CpuElement for f32 {}
-impl CpuElement for f64 {}
-impl CpuElement for bf16 {}
 
 /// Work smaller than this many operations is not worth a second thread.
 const PARALLEL_WORK: usize = 1 << 16;
@@ -89,7 +87,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
         bias: Option<&Vec<T>>,
         out: usize,
     ) -> Result<Vec<T>> {
-        linear::linear(x, weight, bias.map(Vec::as_slice), out)
+        T::linear(x, weight, bias.map(Vec::as_slice), out)
     }
 
     fn head_product(
@@ -98,7 +96,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
         weight: &Vec<T>,
         matrices: HeadMatrices,
     ) -> Result<Vec<T>> {
-        linear::head_product(x, weight, matrices)
+        T::head_product(x, weight, matrices)
     }
 
     fn rms_norm(
@@ -107,7 +105,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
         gamma: &Vec<T>,
         eps: f64,
     ) -> Result<Vec<T>> {
-        Ok(norm::norm(x, gamma, None, eps))
+        Ok(T::norm(x, gamma, None, eps))
     }
 
     fn layer_norm(
@@ -117,7 +115,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
         beta: &Vec<T>,
         eps: f64,
     ) -> Result<Vec<T>> {
-        Ok(norm::norm(x, gamma, Some(beta), eps))
+        Ok(T::norm(x, gamma, Some(beta), eps))
     }
 
     fn rotate(
@@ -127,7 +125,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
         width: usize,
         rotation: &Rotation<'_, Self>,
     ) -> Result<()> {
-        rotate::rotate(x, heads, width, rotation);
+        T::rotate(x, heads, width, rotation);
         Ok(())
     }
 
@@ -135,7 +133,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
         _: &CpuDevice,
         attention: &Attention<'_, Self, E>,
     ) -> Result<AttentionParts<Self>> {
-        attention::attend(attention)
+        compiled::attend(attention)
     }
 
     fn merge(
@@ -144,7 +142,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
         other: Parts<'_, Self>,
         width: usize,
     ) -> Result<()> {
-        merge::merge(into, other, width);
+        T::merge(into, other, width);
         Ok(())
     }
 

@@ -1,0 +1,168 @@
+//! Kernels compiled in this crate, once per number type.
+//!
+//! A generic function is compiled by the crate that uses it, at that crate's optimisation level: a layer in somebody's debug build
+//! would run every product unoptimised, and every such build would compile the kernels again. [`CpuElement`]'s functions have no
+//! type parameters, so they are compiled here, and `mla-runtime` can be optimised for itself.
+
+use std::any::Any;
+
+use half::{bf16, f16};
+
+use super::{Cpu, attention, linear, merge, norm, rotate};
+use crate::backend::{Attention, AttentionParts, HeadMatrices, Parts, PartsMut, Rotation, Strided};
+use crate::element::{Element, Scalar};
+use crate::error::{Error, Result};
+
+/// What the CPU can compute in, with the kernels of that type. The functions are [`Backend`](crate::Backend)'s.
+pub trait CpuElement: Element {
+    #[doc(hidden)]
+    fn linear(
+        x: Strided<'_, Cpu<Self>, Self>,
+        weight: &[Self],
+        bias: Option<&[Self]>,
+        out: usize,
+    ) -> Result<Vec<Self>>;
+
+    #[doc(hidden)]
+    fn head_product(
+        x: Strided<'_, Cpu<Self>, Self>,
+        weight: &[Self],
+        matrices: HeadMatrices,
+    ) -> Result<Vec<Self>>;
+
+    #[doc(hidden)]
+    fn norm(
+        x: Strided<'_, Cpu<Self>, Self>,
+        gamma: &[Self],
+        beta: Option<&[Self]>,
+        eps: f64,
+    ) -> Vec<Self>;
+
+    #[doc(hidden)]
+    fn rotate(x: &mut [Self], heads: usize, width: usize, rotation: &Rotation<'_, Cpu<Self>>);
+
+    #[doc(hidden)]
+    fn merge(into: PartsMut<'_, Cpu<Self>>, other: Parts<'_, Cpu<Self>>, width: usize);
+
+    #[doc(hidden)]
+    fn attend_f32(attention: &Attention<'_, Cpu<Self>, f32>) -> Result<AttentionParts<Cpu<Self>>>;
+
+    #[doc(hidden)]
+    fn attend_f64(attention: &Attention<'_, Cpu<Self>, f64>) -> Result<AttentionParts<Cpu<Self>>>;
+
+    #[doc(hidden)]
+    fn attend_bf16(attention: &Attention<'_, Cpu<Self>, bf16>)
+    -> Result<AttentionParts<Cpu<Self>>>;
+
+    #[doc(hidden)]
+    fn attend_f16(attention: &Attention<'_, Cpu<Self>, f16>) -> Result<AttentionParts<Cpu<Self>>>;
+}
+
+macro_rules! compiled {
+    ($($type:ty),*) => {$(
+        impl CpuElement for $type {
+            fn linear(
+                x: Strided<'_, Cpu<Self>, Self>,
+                weight: &[Self],
+                bias: Option<&[Self]>,
+                out: usize,
+            ) -> Result<Vec<Self>> {
+                linear::linear(x, weight, bias, out)
+            }
+
+            fn head_product(
+                x: Strided<'_, Cpu<Self>, Self>,
+                weight: &[Self],
+                matrices: HeadMatrices,
+            ) -> Result<Vec<Self>> {
+                linear::head_product(x, weight, matrices)
+            }
+
+            fn norm(
+                x: Strided<'_, Cpu<Self>, Self>,
+                gamma: &[Self],
+                beta: Option<&[Self]>,
+                eps: f64,
+            ) -> Vec<Self> {
+                norm::norm(x, gamma, beta, eps)
+            }
+
+            fn rotate(x: &mut [Self], heads: usize, width: usize, rotation: &Rotation<'_, Cpu<Self>>) {
+                rotate::rotate(x, heads, width, rotation);
+            }
+
+            fn merge(into: PartsMut<'_, Cpu<Self>>, other: Parts<'_, Cpu<Self>>, width: usize) {
+                merge::merge(into, other, width);
+            }
+
+            fn attend_f32(a: &Attention<'_, Cpu<Self>, f32>) -> Result<AttentionParts<Cpu<Self>>> {
+                attention::attend(a)
+            }
+
+            fn attend_f64(a: &Attention<'_, Cpu<Self>, f64>) -> Result<AttentionParts<Cpu<Self>>> {
+                attention::attend(a)
+            }
+
+            fn attend_bf16(a: &Attention<'_, Cpu<Self>, bf16>) -> Result<AttentionParts<Cpu<Self>>> {
+                attention::attend(a)
+            }
+
+            fn attend_f16(a: &Attention<'_, Cpu<Self>, f16>) -> Result<AttentionParts<Cpu<Self>>> {
+                attention::attend(a)
+            }
+        }
+    )*};
+}
+
+compiled!(f32, f64, bf16);
+
+/// The compiled attention whose keys are of type `E`.
+pub(super) fn attend<T: CpuElement, E: Scalar>(
+    attention: &Attention<'_, Cpu<T>, E>,
+) -> Result<AttentionParts<Cpu<T>>> {
+    if let Some(attention) = over(attention) {
+        T::attend_f32(&attention)
+    } else if let Some(attention) = over(attention) {
+        T::attend_f64(&attention)
+    } else if let Some(attention) = over(attention) {
+        T::attend_bf16(&attention)
+    } else if let Some(attention) = over(attention) {
+        T::attend_f16(&attention)
+    } else {
+        Err(Error::Device(format!(
+            "no attention over keys of type {}",
+            E::NAME
+        )))
+    }
+}
+
+/// `attention` over keys of type `K`, when that is what `E` is.
+fn over<'a, T: CpuElement, E: Scalar, K: Scalar>(
+    attention: &Attention<'a, Cpu<T>, E>,
+) -> Option<Attention<'a, Cpu<T>, K>> {
+    Some(Attention {
+        q: attention.q,
+        q_rope: attention.q_rope,
+        k: holding(attention.k)?,
+        k_rope: holding(attention.k_rope)?,
+        v: holding(attention.v)?,
+        segments: attention.segments,
+        pages: attention.pages,
+        scale: attention.scale,
+    })
+}
+
+/// The window over a buffer of type `K`, when that is what `E` is.
+fn holding<'a, T: CpuElement, E: Scalar, K: Scalar>(
+    window: Strided<'a, Cpu<T>, E>,
+) -> Option<Strided<'a, Cpu<T>, K>> {
+    Some(Strided {
+        buffer: (window.buffer as &dyn Any).downcast_ref::<Vec<K>>()?,
+        offset: window.offset,
+        rows: window.rows,
+        heads: window.heads,
+        width: window.width,
+        row_stride: window.row_stride,
+        head_stride: window.head_stride,
+    })
+}
