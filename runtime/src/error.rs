@@ -84,16 +84,31 @@ pub enum Error {
 impl Error {
     /// A [`Error::ShapeMismatch`].
     pub(crate) fn shape(what: impl Into<String>, found: &[usize], wanted: &[usize]) -> Self {
-        Self::ShapeMismatch { what: what.into(), found: found.to_vec(), wanted: wanted.to_vec() }
+        Self::ShapeMismatch {
+            what: what.into(),
+            found: found.to_vec(),
+            wanted: wanted.to_vec(),
+        }
     }
 }
 
 /// Refuses a count that is not the wanted one.
 pub(crate) fn expect_count(what: &'static str, found: usize, wanted: usize) -> Result<()> {
-    if found == wanted { Ok(()) } else { Err(Error::CountMismatch { what, found, wanted }) }
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(Error::CountMismatch {
+            what,
+            found,
+            wanted,
+        })
+    }
 }
 
 /// The product of sizes, or [`Error::Overflow`].
 pub(crate) fn product(what: &'static str, sizes: &[usize]) -> Result<usize> {
-    sizes.iter().try_fold(1_usize, |all, &size| all.checked_mul(size)).ok_or(Error::Overflow { what })
+    sizes
+        .iter()
+        .try_fold(1_usize, |all, &size| all.checked_mul(size))
+        .ok_or(Error::Overflow { what })
 }
