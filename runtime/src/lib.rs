@@ -37,7 +37,9 @@ pub mod weights;
 pub use attended::{Attended, PerHead};
 pub use backend::Backend;
 pub use batch::{Batch, Sequence};
-pub use cache::{CacheElement, CacheLayout, ContextChunk, Contiguous, LatentCache, NaiveCache, Paged};
+pub use cache::{
+    CacheElement, CacheLayout, ContextChunk, Contiguous, LatentCache, NaiveCache, Paged,
+};
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 pub use describes::Describes;
 pub use element::{Element, Real, Scalar};

@@ -73,7 +73,12 @@ pub struct CacheSpec {
 
 impl Default for CacheSpec {
     fn default() -> Self {
-        Self { kind: CacheKind::Latent, dtype: CacheDType::F32, page_size: None, rope_layout: None }
+        Self {
+            kind: CacheKind::Latent,
+            dtype: CacheDType::F32,
+            page_size: None,
+            rope_layout: None,
+        }
     }
 }
 
@@ -132,7 +137,12 @@ pub struct Expect {
 
 impl Default for Expect {
     fn default() -> Self {
-        Self { prefill_tokens: 2048, prefill_context: 0, decode_tokens: 1, decode_context: 4096 }
+        Self {
+            prefill_tokens: 2048,
+            prefill_context: 0,
+            decode_tokens: 1,
+            decode_context: 4096,
+        }
     }
 }
 

@@ -39,7 +39,9 @@ pub struct ModuleSpec {
 
 impl PartialEq for ModuleSpec {
     fn eq(&self, other: &Self) -> bool {
-        self.module == other.module && self.params == other.params && self.submodules == other.submodules
+        self.module == other.module
+            && self.params == other.params
+            && self.submodules == other.submodules
     }
 }
 
@@ -69,6 +71,8 @@ impl ModuleSpec {
 
     /// The submodule in this slot.
     pub fn submodule(&self, slot: &str) -> Option<&Submodule> {
-        self.submodules.iter().find(|submodule| submodule.slot.value == slot)
+        self.submodules
+            .iter()
+            .find(|submodule| submodule.slot.value == slot)
     }
 }

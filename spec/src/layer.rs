@@ -207,14 +207,19 @@ pub enum YarnMagnitude {
 
 /// `g(f, m) = 0.1 m ln f + 1` for `f > 1`, else 1 (YaRN's magnitude, arXiv:2309.00071 as DeepSeek generalises it).
 pub fn yarn_magnitude(factor: f64, mscale: f64) -> f64 {
-    if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
+    if factor <= 1.0 {
+        1.0
+    } else {
+        0.1 * mscale * factor.ln() + 1.0
+    }
 }
 
 impl Rotary {
     /// The `d_r / 2` frequencies, in radians per position (D-04).
     pub fn inv_freq(&self, qk_rope_head_dim: u32) -> Vec<f64> {
         let dim = f64::from(qk_rope_head_dim);
-        let plain = (0..qk_rope_head_dim / 2).map(|pair| self.theta.powf(-2.0 * f64::from(pair) / dim));
+        let plain =
+            (0..qk_rope_head_dim / 2).map(|pair| self.theta.powf(-2.0 * f64::from(pair) / dim));
         match &self.scaling {
             RopeScaling::None => plain.collect(),
             RopeScaling::Linear { factor } => plain.map(|frequency| frequency / factor).collect(),
@@ -237,7 +242,8 @@ impl Rotary {
             RopeScaling::None | RopeScaling::Linear { .. } => 1.0,
             RopeScaling::Yarn(yarn) => match yarn.magnitude {
                 YarnMagnitude::Ratio { mscale } => {
-                    yarn_magnitude(yarn.factor, mscale) / yarn_magnitude(yarn.factor, yarn.mscale_all_dim)
+                    yarn_magnitude(yarn.factor, mscale)
+                        / yarn_magnitude(yarn.factor, yarn.mscale_all_dim)
                 }
                 YarnMagnitude::Constant(factor) => factor,
             },
@@ -306,9 +312,10 @@ impl Layer {
     /// `g(f, mscale_all_dim)`: 1 unless rope is YaRN.
     pub fn softmax_mscale(&self) -> f64 {
         match &self.rope {
-            Rope::Rotary(Rotary { scaling: RopeScaling::Yarn(yarn), .. }) => {
-                yarn_magnitude(yarn.factor, yarn.mscale_all_dim)
-            }
+            Rope::Rotary(Rotary {
+                scaling: RopeScaling::Yarn(yarn),
+                ..
+            }) => yarn_magnitude(yarn.factor, yarn.mscale_all_dim),
             _ => 1.0,
         }
     }

@@ -68,7 +68,10 @@ impl Scalar {
 impl Node {
     /// A scalar node.
     pub fn scalar(scalar: Scalar, span: Span) -> Self {
-        Self { kind: NodeKind::Scalar(scalar), span }
+        Self {
+            kind: NodeKind::Scalar(scalar),
+            span,
+        }
     }
 
     /// How a message names this kind of node.

@@ -57,7 +57,10 @@ impl Sources {
     /// Adds a text.
     pub fn add_text(&mut self, name: impl Into<String>, content: impl Into<String>) -> TextId {
         let id = TextId(u32::try_from(self.texts.len()).unwrap_or(u32::MAX));
-        self.texts.push(Text { name: name.into(), content: content.into() });
+        self.texts.push(Text {
+            name: name.into(),
+            content: content.into(),
+        });
         id
     }
 
@@ -100,7 +103,10 @@ impl<T> Spanned<T> {
 
     /// A value that stands in no source.
     pub fn unplaced(value: T) -> Self {
-        Self { value, span: Span::NONE }
+        Self {
+            value,
+            span: Span::NONE,
+        }
     }
 }
 

@@ -13,7 +13,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // The re-export of the macros, behind a feature, is all the runtime knows of the compiler.
     ("mla-runtime", &["mla-macros"]),
     ("mla-generated", &["mla-runtime"]),
-    ("mla-tests", &["mla-spec", "mla-codegen", "mla-runtime", "mla-generated"]),
+    (
+        "mla-tests",
+        &["mla-spec", "mla-codegen", "mla-runtime", "mla-generated"],
+    ),
 ];
 
 /// Direct dependencies that belong to one room alone.
@@ -39,7 +42,11 @@ fn metadata() -> Metadata {
 }
 
 fn members(metadata: &Metadata) -> BTreeMap<String, &Package> {
-    metadata.workspace_packages().into_iter().map(|package| (package.name.to_string(), package)).collect()
+    metadata
+        .workspace_packages()
+        .into_iter()
+        .map(|package| (package.name.to_string(), package))
+        .collect()
 }
 
 /// Names as the manifest spells them, so that a renamed crate counts under the name the code uses.
@@ -48,7 +55,12 @@ fn direct(package: &Package) -> BTreeSet<String> {
         .dependencies
         .iter()
         .filter(|dependency| dependency.kind == DependencyKind::Normal)
-        .map(|dependency| dependency.rename.clone().unwrap_or_else(|| dependency.name.clone()))
+        .map(|dependency| {
+            dependency
+                .rename
+                .clone()
+                .unwrap_or_else(|| dependency.name.clone())
+        })
         .collect()
 }
 
@@ -57,10 +69,20 @@ fn every_room_knows_only_what_it_may() {
     let metadata = metadata();
     let members = members(&metadata);
     let rooms: BTreeSet<&str> = MAY_KNOW.iter().map(|(room, _)| *room).collect();
-    assert_eq!(rooms, members.keys().map(String::as_str).collect(), "a room is missing from the map");
+    assert_eq!(
+        rooms,
+        members.keys().map(String::as_str).collect(),
+        "a room is missing from the map"
+    );
     for (room, may_know) in MAY_KNOW {
-        for known in direct(members[*room]).iter().filter(|name| members.contains_key(*name)) {
-            assert!(may_know.contains(&known.as_str()), "`{room}` must not know `{known}`");
+        for known in direct(members[*room])
+            .iter()
+            .filter(|name| members.contains_key(*name))
+        {
+            assert!(
+                may_know.contains(&known.as_str()),
+                "`{room}` must not know `{known}`"
+            );
         }
     }
 }
@@ -72,7 +94,10 @@ fn outside_crates_stay_in_their_room() {
     for (outside, rooms) in KEPT_TO {
         for (room, package) in &members {
             if direct(package).contains(*outside) {
-                assert!(rooms.contains(&room.as_str()), "`{room}` must not depend on `{outside}`");
+                assert!(
+                    rooms.contains(&room.as_str()),
+                    "`{room}` must not depend on `{outside}`"
+                );
             }
         }
     }
@@ -88,7 +113,10 @@ fn one_file_knows_the_yaml_parser() {
             let path = entry.expect("a folder entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if std::fs::read_to_string(&path).expect("a source file").contains("serde_saphyr") {
+            } else if std::fs::read_to_string(&path)
+                .expect("a source file")
+                .contains("serde_saphyr")
+            {
                 knowing.push(path.strip_prefix(root).expect("below the root").to_owned());
             }
         }
@@ -100,23 +128,37 @@ fn one_file_knows_the_yaml_parser() {
 #[test]
 fn rust_version_covers_every_dependency() {
     let metadata = metadata();
-    let promised = members(&metadata)["mla-spec"].rust_version.clone().expect("`rust-version` is stated");
+    let promised = members(&metadata)["mla-spec"]
+        .rust_version
+        .clone()
+        .expect("`rust-version` is stated");
     let resolve = metadata.resolve.as_ref().expect("a resolved graph");
     let nodes: BTreeMap<_, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
     let mut seen = BTreeSet::new();
-    let mut open: Vec<_> = members(&metadata).values().map(|package| package.id.clone()).collect();
+    let mut open: Vec<_> = members(&metadata)
+        .values()
+        .map(|package| package.id.clone())
+        .collect();
     while let Some(id) = open.pop() {
         if !seen.insert(id.clone()) {
             continue;
         }
         for dependency in &nodes[&id].deps {
-            if dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development) {
+            if dependency
+                .dep_kinds
+                .iter()
+                .any(|kind| kind.kind != DependencyKind::Development)
+            {
                 open.push(dependency.pkg.clone());
             }
         }
         let package = &metadata[&id];
         if let Some(asked) = &package.rust_version {
-            assert!(*asked <= promised, "`{}` asks for Rust {asked}, we promise {promised}", package.name);
+            assert!(
+                *asked <= promised,
+                "`{}` asks for Rust {asked}, we promise {promised}",
+                package.name
+            );
         }
     }
     assert!(seen.len() > 20, "the walk reached the graph");

@@ -210,9 +210,14 @@ impl<'a> Reader<'a> {
             Ok(path) if chunk.has_equals() => match &head.spec {
                 None => head.spec = Some((span, path)),
                 Some((first, _)) => self.error(
-                    Diagnostic::error(DUPLICATE_KEY, "`spec` is written twice", span, "written again")
-                        .and(*first, "first written here")
-                        .help("keep one of them"),
+                    Diagnostic::error(
+                        DUPLICATE_KEY,
+                        "`spec` is written twice",
+                        span,
+                        "written again",
+                    )
+                    .and(*first, "first written here")
+                    .help("keep one of them"),
                 ),
             },
             _ => self.error(
