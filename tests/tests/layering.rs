@@ -163,3 +163,30 @@ fn rust_version_covers_every_dependency() {
     }
     assert!(seen.len() > 20, "the walk reached the graph");
 }
+
+#[test]
+fn every_direct_dependency_is_justified() {
+    let map = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../ARCHITECTURE.md"))
+        .expect("the map is there");
+    let (_, table) = map
+        .split_once("## Direct dependencies")
+        .expect("the map lists dependencies");
+    let listed: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next())
+        .flat_map(|names| names.split([',', ' ', '(', ')']))
+        .filter(|name| !name.is_empty())
+        .collect();
+    let metadata = metadata();
+    let members = members(&metadata);
+    for package in members.values() {
+        for dependency in &package.dependencies {
+            let name = dependency.rename.as_deref().unwrap_or(&dependency.name);
+            assert!(
+                members.contains_key(name) || listed.contains(name),
+                "`{name}` of `{}` stands in no line of ARCHITECTURE.md",
+                package.name
+            );
+        }
+    }
+}
