@@ -30,6 +30,9 @@ pub(crate) enum Failure {
         /// The system's answer.
         problem: String,
     },
+    /// A file that the compiled program can't read, write or make sense of.
+    #[error("{0}")]
+    File(String),
     /// Several inputs failed, each reported by itself.
     #[error("{summary}")]
     Several {
@@ -55,7 +58,7 @@ impl Failure {
             Failure::Check(_) => 1,
             Failure::Usage(_) => 2,
             Failure::Refused { .. } => 3,
-            Failure::Io { .. } => 4,
+            Failure::Io { .. } | Failure::File(_) => 4,
             Failure::Program { .. } => 5,
             Failure::Several { code, .. } => *code,
         }

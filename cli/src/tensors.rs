@@ -18,16 +18,12 @@ pub(crate) struct TensorFile {
 }
 
 impl TensorFile {
-    /// Reads a file; the problem in words where it is no safetensors file.
+    /// Reads a file; the problem in words, without the file's name, where that fails.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let bytes = std::fs::read(path)
-            .map_err(|error| format!("can't read `{}`: {error}", path.display()))?;
+        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
         match SafeTensors::deserialize(&bytes) {
             Ok(_) => Ok(Self { bytes }),
-            Err(error) => Err(format!(
-                "`{}` is no safetensors file: {error}",
-                path.display()
-            )),
+            Err(error) => Err(format!("it is no safetensors file: {error}")),
         }
     }
 

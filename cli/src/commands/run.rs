@@ -44,10 +44,15 @@ pub(crate) fn run(args: &Run) -> Result<(), Failure> {
         (_, Some(failure)) => Err(failure),
         (
             Some(Report {
-                error: Some(error), ..
+                error: Some(error),
+                file_at_fault,
+                ..
             }),
             _,
-        ) => Err(refused_by_layer(error)),
+        ) => Err(match file_at_fault {
+            true => Failure::File(error),
+            false => refused_by_layer(error),
+        }),
         (Some(report), _) => tell(&checked, &report),
         (None, None) => Err(refused_by_layer("the program did no job".to_owned())),
     }

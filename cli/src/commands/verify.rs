@@ -184,7 +184,9 @@ fn judge(
         };
         let written = report.as_ref().map_err(Clone::clone).and_then(|report| {
             let out = report.out.as_ref().ok_or("the run wrote no tensors")?;
-            Ok((out, TensorFile::open(out)?))
+            let file = TensorFile::open(out)
+                .map_err(|problem| format!("can't read `{}`: {problem}", out.display()))?;
+            Ok((out, file))
         });
         match written {
             Ok((out, file)) => {

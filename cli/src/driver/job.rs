@@ -110,6 +110,8 @@ pub(crate) struct Summary {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Report {
     pub(crate) error: Option<String>,
+    #[serde(default)]
+    pub(crate) file_at_fault: bool,
     pub(crate) hidden_size: usize,
     pub(crate) batch: usize,
     pub(crate) seq: usize,

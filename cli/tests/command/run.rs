@@ -102,6 +102,24 @@ fn a_layer_runs_on_random_and_on_given_inputs() {
         "run", &config, "--io", &io, "--mode", "cached", "--chunks", "9,1",
     ]);
     assert!(told.code == 5 && told.stderr.contains("[9, 1]"), "{told:?}");
+
+    // A file that it can't use is an I/O failure, wherever that is found out
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(
+        room.path("truncated.safetensors"),
+        &bytes[..bytes.len() / 2],
+    )
+    .unwrap();
+    let told = room.run(&["run", &config, "--weights", "truncated.safetensors"]);
+    assert!(
+        told.code == 4 && told.stderr.contains("truncated.safetensors"),
+        "{told:?}"
+    );
+    let told = room.run(&["run", &config, "--out", "truncated.safetensors/below"]);
+    assert!(
+        told.code == 4 && told.stderr.contains("truncated.safetensors/below"),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -118,6 +136,18 @@ fn what_can_be_seen_without_compiling_is_refused_at_once() {
             .code,
         4
     );
+    room.write("text.safetensors", "text");
+    for (io, problem) in [
+        ("missing.safetensors", "`: No such file"),
+        ("text.safetensors", "`: it is no safetensors file: "),
+    ] {
+        let told = room.run(&["run", &spec, "--io", io]);
+        assert_eq!(told.code, 4);
+        assert!(
+            told.stderr.contains(problem) && told.stderr.matches(io).count() == 1,
+            "{told:?}"
+        );
+    }
     assert_eq!(
         room.run(&["run", &spec, "--prompt", "0", "--steps", "0"])
             .code,

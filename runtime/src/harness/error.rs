@@ -53,3 +53,21 @@ pub enum DriveError {
     #[error("the layer panicked: {0}")]
     Panic(String),
 }
+
+impl DriveError {
+    /// Whether a file can't be read or written, or does not hold what it should. A set of tensors that is another layer's is
+    /// no broken file.
+    pub(super) fn is_about_a_file(&self) -> bool {
+        match self {
+            DriveError::Layer(error) => matches!(
+                error,
+                Error::Io { .. } | Error::WeightFile { .. } | Error::Tensor { .. }
+            ),
+            DriveError::Io { .. }
+            | DriveError::JobFile { .. }
+            | DriveError::Input { .. }
+            | DriveError::Output { .. } => true,
+            DriveError::Usage | DriveError::Job(_) | DriveError::Panic(_) => false,
+        }
+    }
+}

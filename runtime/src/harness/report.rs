@@ -21,6 +21,9 @@ pub struct Report {
     pub name: String,
     /// Why it failed; what was measured before is here all the same.
     pub error: Option<String>,
+    /// Whether a file is why: it can't be read or written, or does not hold what it should.
+    #[serde(default)]
+    pub file_at_fault: bool,
     /// Width of the layer.
     pub hidden_size: usize,
     /// Rows of the padded input's batch.

@@ -64,7 +64,10 @@ fn report(registry: &Registry, job: &Job) -> Report {
             text.unwrap_or("without a message").to_owned(),
         ))
     });
-    report.error = done.err().map(|error| error.to_string());
+    if let Err(error) = done {
+        report.file_at_fault = error.is_about_a_file();
+        report.error = Some(error.to_string());
+    }
     if let Some(error) = &report.error {
         eprintln!("{}: error: {error}", job.name);
     }

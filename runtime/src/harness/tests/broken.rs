@@ -196,6 +196,9 @@ fn each_mistake_has_its_own_message_and_stops_nobody() {
     for ((_, wanted), report) in cases.iter().zip(&reports) {
         let error = report.error.as_deref().unwrap_or("nothing");
         assert!(error.contains(wanted), "found {error}\nwanted {wanted}");
+        let about_a_file =
+            wanted.contains("no/such") || wanted.starts_with('`') || *wanted == "none";
+        assert_eq!(report.file_at_fault, about_a_file, "{error}");
     }
     assert_eq!(reports[cases.len()].error, None);
     assert_eq!(reports[cases.len() + 1].error, None);
