@@ -612,6 +612,17 @@ fn rope_that_can_not_be_said_is_refused() {
         "a factor of 1 corrects nothing"
     );
     assert_eq!(refused(&yarn(json!({ "beta_fats": 32 }))), [708]);
+    let per_kind =
+        json!({ "full_attention": { "rope_theta": 5 }, "sliding_attention": { "rope_theta": 7 } });
+    let per_kind = of("deepseek_v3", json!({ "rope_parameters": per_kind }));
+    assert_eq!(refused(&per_kind), [708]);
+    let Err(found) = import(&per_kind) else {
+        panic!("accepted")
+    };
+    assert!(
+        !codes(&found, Severity::Warning).contains(&736),
+        "a theta is there, if not where one is read"
+    );
     assert_eq!(refused(&yarn(json!({ "factor": "40" }))), [707]);
     let mut no_rope_part = yarn(json!({ "mscale_all_dim": 1 }));
     no_rope_part["qk_rope_head_dim"] = json!(0);
@@ -702,6 +713,11 @@ fn misleading_keys_are_pointed_out() {
         ))
         .contains(&739)
     );
+    for (outside, overruled) in [(7, true), (5, false)] {
+        let rope = json!({ "rope_type": "default", "rope_theta": 5 });
+        let config = v3(json!({ "rope_theta": outside, "rope_parameters": rope }));
+        assert_eq!(linted(&config).contains(&739), overruled, "{outside}");
+    }
     assert_eq!(refused(&v3(json!({ "qk_head_dim": 100 }))), [716]);
     assert_eq!(
         refused(&of(

@@ -60,6 +60,9 @@ pub(super) fn read(
     if family.rotation == Rotation::Never {
         return unrotated(config, family, &rope, comments);
     }
+    if refuse_layer_types(&rope) {
+        return None;
+    }
     lint_partial_rotary(config, &rope, rope_dim.value);
     let theta = theta(config, &rope, comments);
     let layout = layout(config, family, interleave, comments)?;
@@ -110,6 +113,33 @@ fn filled_object<'a>(config: &Config<'a>, key: &str) -> Option<Option<Spanned<&'
         Given::Wrong => None,
         given => Some(given.value().filter(|entries| !entries.value.is_empty())),
     }
+}
+
+/// Reports parameters that stand one level down, an object per layer type, and whether there are any. No supported
+/// family's code reads them there, and what it would take in their place is a guess.
+fn refuse_layer_types(rope: &Config<'_>) -> bool {
+    let nested = |entry: &&Entry| {
+        matches!(entry.value.kind, NodeKind::Map(_)) && !KEYS.contains(&entry.key.value.as_str())
+    };
+    let mut kinds = rope.unasked().filter(nested);
+    let Some(first) = kinds.next() else {
+        return false;
+    };
+    let message = format!(
+        "`{}` has rope parameters of its own: one rope per layer type is not understood",
+        first.key.value.escape_debug()
+    );
+    let diagnostic = Diagnostic::error(
+        codes::UNKNOWN_ATTENTION_KEY,
+        message,
+        first.key.span,
+        "an object per layer type",
+    )
+    .help("if every MLA layer uses the same, move those parameters one level up");
+    rope.report(kinds.fold(diagnostic, |diagnostic, entry| {
+        diagnostic.and(entry.key.span, "another one")
+    }));
+    true
 }
 
 /// Kimi-Linear's attention layers: positions come from its other layers.
@@ -209,7 +239,21 @@ fn lint_partial_rotary(config: &Config<'_>, rope: &Config<'_>, rope_dim: u32) {
 fn theta(config: &Config<'_>, rope: &Config<'_>, comments: &mut Comments) -> Spanned<f64> {
     const DEFAULT: f64 = 10_000.0;
     let outside = config.real("rope_theta").value();
-    if let Some(theta) = rope.real("rope_theta").value().or(outside) {
+    let inside = rope.real("rope_theta").value();
+    if let (Some(outside), Some(inside)) = (outside, inside)
+        && outside.value != inside.value
+    {
+        config.report(
+            Diagnostic::warning(
+                codes::UNUSED_ROPE_KEYS,
+                "`rope_theta` beside the rope parameters is not read: they hold another one",
+                outside.span,
+                "passed over",
+            )
+            .and(inside.span, "read instead"),
+        );
+    }
+    if let Some(theta) = inside.or(outside) {
         return theta;
     }
     comments.add(
