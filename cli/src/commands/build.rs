@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use mla_spec::FormChoice;
+use mla_spec::{CacheKind, FormChoice};
 
-use crate::args::{Build, Emit};
+use crate::args::{Build, Emit, Form};
 use crate::emit::{self, Request};
 use crate::failure::Failure;
 use crate::folder::{self, Difference, Files};
@@ -16,6 +16,10 @@ use crate::talk;
 pub(crate) fn build(args: &Build) -> Result<(), Failure> {
     let mut spec = source::spec(&args.spec, &args.config)?;
     if let Some(form) = args.form {
+        if form == Form::Mqa && spec.checked.build.cache.kind == CacheKind::Naive {
+            let message = "`--form mqa` reads latents, and the spec's naive cache holds none; choose a `latent_*` format";
+            return Err(Failure::Usage(message.to_owned()));
+        }
         spec.checked.build.form = FormChoice::Forced(form.into());
     }
     let snake_name = mla_codegen::module_name(&spec.checked.layer.name);
@@ -105,7 +109,11 @@ fn print(files: &Files) -> Result<(), Failure> {
 
 /// The command that writes the same again, for the header.
 fn regenerate(args: &Build, spec: &Spec, folder: &Path) -> String {
-    let mut words = vec!["mla-gen build".to_owned(), word(&spec.shown)];
+    let source = match args.spec.to_str() {
+        Some("-") => "-".to_owned(),
+        _ => word(&spec.shown),
+    };
+    let mut words = vec!["mla-gen build".to_owned(), source];
     if let (Some(imported), Some(_)) = (&spec.imported, args.config.layer) {
         words.push(format!("--layer {}", imported.layer));
     }
@@ -121,7 +129,7 @@ fn regenerate(args: &Build, spec: &Spec, folder: &Path) -> String {
 
 /// One line of a comment and one word of a shell: quoted where it must be.
 fn word(text: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/._-+=@:,<>".contains(c);
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=@:,".contains(c);
     if text.chars().all(plain) {
         return text.to_owned();
     }

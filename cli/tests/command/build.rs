@@ -43,6 +43,23 @@ fn the_same_input_gives_the_same_bytes() {
 }
 
 #[test]
+fn a_form_that_the_cache_does_not_allow_is_refused() {
+    let room = room();
+    let spec = room.read("a.yaml").replace("latent_f32", "naive_f32");
+    room.write(
+        "naive.yaml",
+        &spec.replace("  context_chunk", "  # context_chunk"),
+    );
+    assert_eq!(room.run(&["build", "naive.yaml", "--form", "mha"]).code, 0);
+    let told = room.run(&["build", "naive.yaml", "--form", "mqa", "-o", "out"]);
+    assert!(
+        told.code == 2 && told.stderr.contains("naive cache"),
+        "{told:?}"
+    );
+    assert!(!room.path("out").exists());
+}
+
+#[test]
 fn parts_are_printed_where_no_folder_is_given() {
     let room = room();
     let plan = room.run(&["build", "a.yaml", "--emit", "plan"]);
