@@ -81,16 +81,17 @@ impl Geometry {
         let mut slots = Vec::with_capacity(batch.tokens());
         if let Some(mapping) = batch.slot_mapping() {
             for &slot in mapping {
-                let slot = usize::try_from(slot).ok();
-                if let Some(slot) = slot
-                    && slot >= self.slots()
-                {
-                    return Err(Error::BadBatch(format!(
-                        "slot {slot} is beyond the cache's {} slots",
-                        self.slots()
-                    )));
-                }
-                slots.push(slot);
+                let written = match usize::try_from(slot) {
+                    _ if slot < 0 => None,
+                    Ok(slot) if slot < self.slots() => Some(slot),
+                    _ => {
+                        return Err(Error::BadBatch(format!(
+                            "slot {slot} is beyond the cache's {} slots",
+                            self.slots()
+                        )));
+                    }
+                };
+                slots.push(written);
             }
         } else {
             for (i, request) in batch.requests.iter().enumerate() {
