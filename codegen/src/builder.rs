@@ -157,9 +157,9 @@ impl Builder {
             command: None,
         };
         let mut options = Options::new(origin);
-        options
-            .runtime
-            .clone_from(self.runtime.as_ref().unwrap_or(&options.runtime.clone()));
+        if let Some(runtime) = &self.runtime {
+            options.runtime.clone_from(runtime);
+        }
         let mut text = emit_module_text(checked, &options);
         if self.tests {
             let tests = tests_text(checked, &options);
