@@ -27,6 +27,8 @@ pub struct Batch {
 pub(crate) struct Request {
     pub(crate) cached: usize,
     pub(crate) new: usize,
+    /// Those of them that are no padding: the first ones.
+    pub(crate) live: usize,
     /// First row of the request's new tokens.
     pub(crate) row: usize,
     pub(crate) blocks: Vec<u32>,
@@ -85,6 +87,7 @@ impl Batch {
             requests.push(Request {
                 cached: sequence.cached,
                 new: sequence.new,
+                live: sequence.new,
                 row: positions.len(),
                 blocks: sequence.blocks.to_vec(),
             });
@@ -107,16 +110,27 @@ impl Batch {
         Ok(self)
     }
 
-    /// The cache slot (`block * page + offset`) that each new token is written to; -1: it is not written.
+    /// The cache slot (`block * page + offset`) of each new token, as engines hand it over, or -1 for padding behind a request's
+    /// last token: it is not cached, sees nothing and is seen by nothing. A cache refuses a slot that is not the one that the
+    /// request's blocks name, since attention reads through the blocks.
     ///
     /// # Errors
-    /// When there is not one per new token, or one is below -1.
+    /// When there is not one per new token, one is below -1, or a token follows padding.
     pub fn with_slot_mapping(mut self, slots: Vec<i64>) -> Result<Self> {
         expect_count("slots of a batch", slots.len(), self.tokens())?;
         if let Some(slot) = slots.iter().find(|&&slot| slot < -1) {
             return Err(Error::BadBatch(format!(
                 "slot {slot} is neither a slot nor -1"
             )));
+        }
+        for (i, request) in self.requests.iter_mut().enumerate() {
+            let own = &slots[request.row..request.row + request.new];
+            request.live = own.iter().position(|&slot| slot < 0).unwrap_or(own.len());
+            if own[request.live..].iter().any(|&slot| slot >= 0) {
+                return Err(Error::BadBatch(format!(
+                    "a token of request {i} follows padding: slots of -1 come last"
+                )));
+            }
         }
         self.slots = Some(slots);
         Ok(self)
@@ -151,7 +165,7 @@ impl Batch {
         let list = self
             .requests
             .iter()
-            .filter(|request| request.new > 0)
+            .filter(|request| request.live > 0)
             .map(|request| Segment {
                 queries: request.rows(),
                 keys: request.rows(),
@@ -166,13 +180,13 @@ impl Batch {
 }
 
 impl Request {
-    /// Rows of the new tokens.
+    /// Rows of the new tokens, padding left out.
     pub(crate) fn rows(&self) -> std::ops::Range<usize> {
-        self.row..self.row + self.new
+        self.row..self.row + self.live
     }
 
     /// Tokens once the new ones are written.
     pub(crate) fn total(&self) -> usize {
-        self.cached + self.new
+        self.cached + self.live
     }
 }

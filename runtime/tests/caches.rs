@@ -245,38 +245,76 @@ fn context_chunks_hold_every_cached_token_once() {
 }
 
 #[test]
-fn a_slot_mapping_says_where_tokens_go_and_which_do_not() {
+fn padding_of_a_slot_mapping_is_not_written_and_sees_nothing() {
     let mut cache = Latent::<Paged<4>>::paged(&DEVICE, 3).expect("cache");
-    KvCache::<B>::fill(&mut cache, 0.0).expect("filled");
+    KvCache::<B>::fill(&mut cache, f64::NAN).expect("filled");
     let batch = Batch::new(&[Sequence {
         cached: 0,
         new: 3,
         blocks: &[1],
     }])
     .expect("batch");
-    let batch = batch.with_slot_mapping(vec![9, -1, 4]).expect("mapping");
-    cache.check(&batch, 3).expect("fits");
+    let padded = batch
+        .clone()
+        .with_slot_mapping(vec![4, 5, -1])
+        .expect("mapping");
+    cache.check(&padded, 3).expect("fits");
     cache
         .write(
-            &batch,
+            &padded,
             rows::<C>(values(15, 0.2)).view(),
             &key(values(6, 0.1)),
         )
         .expect("written");
-    let (latent, rope) = cache.entries(&[0, 1, 2], 12).expect("entries");
-    let (latent, rope) = (
-        latent.to_vec().expect("values"),
-        rope.to_vec().expect("values"),
-    );
-    for slot in 0..12 {
-        let wanted = match slot {
-            9 => values(15, 0.2)[..5].to_vec(),
-            4 => values(15, 0.2)[10..].to_vec(),
-            _ => vec![0.0; 5],
-        };
-        assert_eq!(latent[slot * C..(slot + 1) * C], wanted);
-    }
-    assert_eq!(rope[18..20], values(6, 0.1)[..2]);
+    let (latent, _) = cache.entries(&[1], 4).expect("entries");
+    let latent = latent.to_vec().expect("values");
+    assert_eq!(latent[..2 * C], values(15, 0.2)[..2 * C]);
+    assert!(latent[2 * C..].iter().all(|value| value.is_nan()));
+    let attended = cache
+        .attend(
+            &padded,
+            &heads::<C>(values(3 * H * C, 0.0)),
+            heads::<R>(values(3 * H * R, 0.0)).view(),
+            SCALE,
+        )
+        .expect("attended");
+    let out = attended.out().to_vec().expect("values");
+    assert!(out.iter().all(|x| x.is_finite()));
+    assert!(out[2 * H * C..].iter().all(|&x| x == 0.0));
+    assert!(batch.clone().with_slot_mapping(vec![4, -1, 6]).is_err());
+    let elsewhere = batch.with_slot_mapping(vec![4, 5, 9]).expect("mapping");
+    assert!(cache.check(&elsewhere, 3).is_err());
+}
+
+#[test]
+fn a_batch_may_not_write_what_it_reads_as_cached() {
+    let cache = Latent::<Paged<4>>::paged(&DEVICE, 3).expect("cache");
+    let writes = Sequence {
+        cached: 0,
+        new: 3,
+        blocks: &[0],
+    };
+    let reads = Sequence {
+        cached: 3,
+        new: 2,
+        blocks: &[0, 1],
+    };
+    let shared = Sequence {
+        cached: 4,
+        new: 1,
+        blocks: &[0, 2],
+    };
+    let check = |sequences: &[Sequence<'_>]| {
+        let batch = Batch::new(sequences).expect("batch");
+        cache.check(&batch, batch.tokens())
+    };
+    assert!(check(&[writes, reads]).is_err());
+    // A prefix that both only read may be shared
+    let other = Sequence {
+        blocks: &[0, 1],
+        ..shared
+    };
+    check(&[shared, other]).expect("fits");
 }
 
 #[test]

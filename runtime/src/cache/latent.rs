@@ -274,7 +274,7 @@ impl Cursor {
             return None;
         }
         while let Some(request) = batch.requests.get(self.request) {
-            if request.new > 0 && self.token < request.cached {
+            if request.live > 0 && self.token < request.cached {
                 let end = request.cached.min(self.token.saturating_add(room));
                 return Some((self.request, std::mem::replace(&mut self.token, end)..end));
             }

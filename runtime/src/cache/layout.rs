@@ -67,7 +67,7 @@ impl Geometry {
         self.blocks * self.page
     }
 
-    /// Whether a batch of `rows` input rows fits: block ids, room, and slots written at most once.
+    /// Whether a batch of `rows` input rows fits: block ids, room, slots written at most once, and none that is read as cached.
     pub(super) fn check(&self, batch: &Batch, rows: usize) -> Result<()> {
         expect_count("input rows of a batch", rows, batch.tokens())?;
         for (i, request) in batch.requests.iter().enumerate() {
@@ -76,31 +76,23 @@ impl Geometry {
         self.written(batch).map(drop)
     }
 
-    /// The slots that the new tokens go to.
+    /// The slots that the new tokens go to; none for padding.
     pub(super) fn written(&self, batch: &Batch) -> Result<Vec<Option<usize>>> {
         let mut slots = Vec::with_capacity(batch.tokens());
-        if let Some(mapping) = batch.slot_mapping() {
-            for &slot in mapping {
-                let written = match usize::try_from(slot) {
-                    _ if slot < 0 => None,
-                    Ok(slot) if slot < self.slots() => Some(slot),
-                    _ => {
-                        return Err(Error::BadBatch(format!(
-                            "slot {slot} is beyond the cache's {} slots",
-                            self.slots()
-                        )));
-                    }
-                };
-                slots.push(written);
-            }
-        } else {
-            for (i, request) in batch.requests.iter().enumerate() {
-                let table = self.table(i, request, request.total())?;
-                slots.extend(
-                    (request.cached..request.total()).map(|token| Some(self.slot(table, token))),
-                );
-            }
+        for (i, request) in batch.requests.iter().enumerate() {
+            let table = self.table(i, request, request.total())?;
+            slots.extend(
+                (request.cached..request.total()).map(|token| Some(self.slot(table, token))),
+            );
+            slots.resize(request.row + request.new, None);
         }
+        agreeing(batch, &slots)?;
+        self.undisturbed(batch, &slots)?;
+        Ok(slots)
+    }
+
+    /// Whether every slot is written at most once, and none that a request of the batch reads as cached.
+    fn undisturbed(&self, batch: &Batch, slots: &[Option<usize>]) -> Result<()> {
         let mut taken: Vec<usize> = slots.iter().flatten().copied().collect();
         taken.sort_unstable();
         if let Some(pair) = taken.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -109,7 +101,20 @@ impl Geometry {
                 pair[0]
             )));
         }
-        Ok(slots)
+        for (i, request) in batch.requests.iter().enumerate() {
+            let table = self.table(i, request, request.cached)?;
+            for (block, &id) in table.iter().enumerate() {
+                let first = id as usize * self.page;
+                let cached = self.page.min(request.cached - block * self.page);
+                let next = taken.partition_point(|&slot| slot < first);
+                if let Some(&slot) = taken.get(next).filter(|&&slot| slot < first + cached) {
+                    return Err(Error::BadBatch(format!(
+                        "slot {slot} would be written while request {i} reads it"
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The slots of the first `tokens` tokens that lie in `blocks`.
@@ -117,6 +122,7 @@ impl Geometry {
         let request = Request {
             cached: tokens,
             new: 0,
+            live: 0,
             row: 0,
             blocks: blocks.to_vec(),
         };
@@ -142,7 +148,7 @@ impl Geometry {
             .requests
             .iter()
             .enumerate()
-            .filter(|(_, request)| request.new > 0)
+            .filter(|(_, request)| request.live > 0)
         {
             tables.push(self.table(i, request, request.total())?.to_vec());
             list.push(Segment {
@@ -198,4 +204,21 @@ impl Geometry {
         }
         Ok(table)
     }
+}
+
+/// Whether a batch's slot mapping, where it has one, names the slots that its blocks do.
+fn agreeing(batch: &Batch, slots: &[Option<usize>]) -> Result<()> {
+    let Some(mapping) = batch.slot_mapping() else {
+        return Ok(());
+    };
+    for (&mapped, &slot) in mapping.iter().zip(slots) {
+        if let Some(slot) = slot
+            && usize::try_from(mapped) != Ok(slot)
+        {
+            return Err(Error::BadBatch(format!(
+                "slot {mapped} is mapped where the request's blocks name slot {slot}"
+            )));
+        }
+    }
+    Ok(())
 }
