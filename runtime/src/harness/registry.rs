@@ -186,10 +186,16 @@ fn against(case: &Case, found: &[f64], wanted: &[f64], relative: f64) -> Against
             .collect()
     };
     let difference = difference(&real(found), &real(wanted));
-    let tolerance = relative * difference.rms;
+    // JSON has no NaN: weights that are not finite leave an RMS of 0, which nothing passes
+    let rms = if difference.rms.is_finite() {
+        difference.rms
+    } else {
+        0.0
+    };
+    let tolerance = relative * rms;
     Against {
         max_error: difference.error.is_finite().then_some(difference.error),
-        rms: difference.rms,
+        rms,
         tolerance,
         passed: difference.error <= tolerance,
     }
