@@ -36,9 +36,20 @@ const KEPT_TO: &[(&str, &[&str])] = &[
 fn metadata() -> Metadata {
     MetadataCommand::new()
         .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
-        .other_options(["--locked".to_owned(), "--offline".to_owned()])
+        .other_options(["--locked", "--filter-platform", &host()].map(str::to_owned))
         .exec()
         .expect("`cargo metadata` reads the workspace")
+}
+
+/// This machine's target triple. Packages of other platforms need not have been downloaded.
+fn host() -> String {
+    let version = std::process::Command::new("rustc")
+        .arg("-vV")
+        .output()
+        .expect("rustc runs");
+    let version = String::from_utf8(version.stdout).expect("rustc prints text");
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.expect("rustc names its host").to_owned()
 }
 
 fn members(metadata: &Metadata) -> BTreeMap<String, &Package> {
