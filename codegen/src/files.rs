@@ -8,7 +8,8 @@ pub struct Files(pub BTreeMap<String, String>);
 
 /// A layer's name as that of a module or a folder: `DeepSeekV3Attention` is `deep_seek_v3_attention`.
 ///
-/// A word starts at a capital after a small letter or a digit, and at the last of several capitals before a small letter.
+/// A word starts at a capital after a small letter or a digit, and at the last of several capitals before a small letter. A
+/// layer named like a keyword, such as `Type`, has the module `type_layer`.
 pub fn module_name(layer: &str) -> String {
     let letters: Vec<char> = layer.chars().collect();
     let mut name = String::new();
@@ -16,7 +17,7 @@ pub fn module_name(layer: &str) -> String {
         let before = i.checked_sub(1).map(|i| letters[i]);
         let after = letters.get(i + 1);
         let starts = match before {
-            Some(before) if letter.is_ascii_uppercase() => {
+            Some(before) if letter.is_ascii_uppercase() && before != '_' => {
                 !before.is_ascii_uppercase() || after.is_some_and(char::is_ascii_lowercase)
             }
             _ => false,
@@ -26,8 +27,20 @@ pub fn module_name(layer: &str) -> String {
         }
         name.push(letter.to_ascii_lowercase());
     }
+    if KEYWORDS.contains(&name.as_str()) {
+        name.push_str("_layer");
+    }
     name
 }
+
+/// Rust's keywords, strict and reserved, of all editions.
+const KEYWORDS: &[&str] = &[
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
+    "do", "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl",
+    "in", "let", "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref",
+    "return", "self", "static", "struct", "super", "trait", "true", "try", "type", "typeof",
+    "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
+];
 
 #[cfg(test)]
 mod tests {
@@ -39,5 +52,12 @@ mod tests {
         assert_eq!(module_name("AXK1Attention"), "axk1_attention");
         assert_eq!(module_name("Glm47Flash"), "glm47_flash");
         assert_eq!(module_name("MLA"), "mla");
+        assert_eq!(module_name("MLALayer"), "mla_layer");
+    }
+
+    #[test]
+    fn no_module_is_named_like_a_keyword() {
+        assert_eq!(module_name("Type"), "type_layer");
+        assert_eq!(module_name("Crate"), "crate_layer");
     }
 }

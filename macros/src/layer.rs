@@ -108,8 +108,8 @@ impl<'a> Frame<'a> {
     /// Name of the module that the layer stands in.
     fn module(&self) -> Ident {
         let layer = self.name.to_string();
-        let mut name = snake_case(&layer);
-        // A layer `Type` can't have a module `type`, nor a refused layer `in_snake_case` one of its own name.
+        let mut name = mla_codegen::module_name(&layer);
+        // A refused layer `in_snake_case` can't have a module of its own name; nor one with a letter that no name has, any.
         if name == layer || syn::parse_str::<Ident>(&name).is_err() {
             name.push_str("_layer");
         }
@@ -151,34 +151,4 @@ fn has_cache(checked: &Checked) -> bool {
         .phases
         .iter()
         .any(|phase| matches!(phase, Phase::Prefill | Phase::Decode))
-}
-
-/// `DeepSeekV3Attention` to `deep_seek_v3_attention`: an underscore before a capital that starts a word.
-fn snake_case(name: &str) -> String {
-    let chars: Vec<_> = name.chars().collect();
-    let mut snake = String::new();
-    for (at, &c) in chars.iter().enumerate() {
-        let before = at.checked_sub(1).map(|at| chars[at]);
-        let after_small = before.is_some_and(|before| !before.is_uppercase() && before != '_');
-        let before_small = before.is_some_and(char::is_uppercase)
-            && chars.get(at + 1).is_some_and(|c| c.is_lowercase());
-        if c.is_uppercase() && (after_small || before_small) {
-            snake.push('_');
-        }
-        snake.extend(c.to_lowercase());
-    }
-    snake
-}
-
-#[cfg(test)]
-mod tests {
-    use super::snake_case;
-
-    #[test]
-    fn modules_are_named_after_layers() {
-        assert_eq!(snake_case("DeepSeekV3Attention"), "deep_seek_v3_attention");
-        assert_eq!(snake_case("MLALayer"), "mla_layer");
-        assert_eq!(snake_case("X"), "x");
-        assert_eq!(snake_case("A_b"), "a_b");
-    }
 }
