@@ -5,8 +5,15 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub};
 
 use half::{bf16, f16};
 
-/// A number that a buffer can hold.
-pub trait Scalar: bytemuck::Pod + Default + PartialOrd + Debug + Send + Sync + 'static {
+mod sealed {
+    /// Keeps [`Scalar`](super::Scalar) to this crate's types: kernels are compiled for exactly these.
+    pub trait Sealed {}
+}
+
+/// A number that a buffer can hold: `f32`, `f64`, `bf16` or `f16`.
+pub trait Scalar:
+    sealed::Sealed + bytemuck::Pod + Default + PartialOrd + Debug + Send + Sync + 'static
+{
     /// Name in messages and file formats, e.g. `bf16`.
     const NAME: &'static str;
     /// The nearest value, ties to even.
@@ -65,6 +72,7 @@ pub trait Real:
 
 macro_rules! scalar {
     ($type:ty, $name:literal, $from32:expr, $from64:expr, $to32:expr, $to64:expr) => {
+        impl sealed::Sealed for $type {}
         impl Scalar for $type {
             const NAME: &'static str = $name;
             #[inline(always)]
