@@ -181,12 +181,12 @@ pub(crate) struct Run {
     /// Requests of a random input
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch: u32,
-    /// Tokens of a random input before the first decode step
-    #[arg(long, default_value_t = 128)]
-    pub(crate) prompt: u32,
-    /// Decode steps of a random input
-    #[arg(long, default_value_t = 16)]
-    pub(crate) steps: u32,
+    /// Tokens of a random input before the first decode step [default: 128, or what --chunks add up to]
+    #[arg(long)]
+    pub(crate) prompt: Option<u32>,
+    /// Decode steps of a random input [default: 16, or 0 where --chunks are given]
+    #[arg(long)]
+    pub(crate) steps: Option<u32>,
     /// Seed of random inputs and weights
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,

@@ -22,6 +22,10 @@ pub(crate) fn build(args: &Build) -> Result<(), Failure> {
         }
         spec.checked.build.form = FormChoice::Forced(form.into());
     }
+    if args.package && !matches!(args.emit, None | Some(Emit::All)) {
+        let message = "`--crate` needs the whole module: leave `--emit` out, or `--emit all`";
+        return Err(Failure::Usage(message.to_owned()));
+    }
     let snake_name = mla_codegen::module_name(&spec.checked.layer.name);
     let folder = args
         .output

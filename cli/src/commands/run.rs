@@ -16,6 +16,7 @@ use crate::{talk, tensors};
 pub(crate) fn run(args: &Run) -> Result<(), Failure> {
     let spec = source::spec(&args.spec, &args.config)?;
     let input = input(args)?;
+    cached_only(args)?;
     let checked = variant(args, &spec)?.of(&spec.checked, is_padded(args)?);
     let modes = modes(args, &checked)?;
     let mut program = Program::default();
@@ -106,17 +107,46 @@ fn modes(args: &Run, checked: &Checked) -> Result<Vec<Mode>, Failure> {
 }
 
 fn input(args: &Run) -> Result<Input, Failure> {
-    match &args.io {
-        Some(path) => Ok(Input::Io { path: path.clone() }),
-        None if args.prompt == 0 && args.steps == 0 => Err(Failure::Usage(
-            "`--prompt 0 --steps 0` leaves no token to run".to_owned(),
+    if let Some(path) = &args.io {
+        return Ok(Input::Io { path: path.clone() });
+    }
+    let chunked: Option<usize> = args
+        .chunks
+        .as_ref()
+        .map(|chunks| chunks.iter().map(|&chunk| chunk as usize).sum());
+    let (prompt, steps) = match (args.prompt, args.steps, chunked) {
+        (None, None, Some(tokens)) => (tokens, 0),
+        (prompt, steps, _) => (prompt.unwrap_or(128) as usize, steps.unwrap_or(16) as usize),
+    };
+    let refused = |message: String| Err(Failure::Usage(message));
+    match chunked {
+        _ if prompt + steps == 0 => {
+            refused("`--prompt 0 --steps 0` leaves no token to run".to_owned())
+        }
+        Some(tokens) if tokens != prompt + steps => refused(format!(
+            "`--chunks` add up to {tokens} tokens, but `--prompt` and `--steps` make {}",
+            prompt + steps
         )),
-        None => Ok(Input::Random {
+        _ => Ok(Input::Random {
             batch: args.batch as usize,
-            prompt: args.prompt as usize,
-            steps: args.steps as usize,
+            prompt,
+            steps,
             seed: args.seed,
         }),
+    }
+}
+
+/// Refuses options that only a cached run reads where there is none.
+fn cached_only(args: &Run) -> Result<(), Failure> {
+    let given = [
+        ("--chunks", args.chunks.is_some()),
+        ("--page", args.page.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) if args.mode == Some(args::Mode::Forward) => Err(Failure::Usage(
+            format!("`{option}` says how a cache is fed, and `--mode forward` has none"),
+        )),
+        _ => Ok(()),
     }
 }
 

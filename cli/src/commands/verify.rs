@@ -226,9 +226,10 @@ fn judge(
 
 fn keep(last: &Path, folder: &Path) -> Result<(), Failure> {
     let to = folder.join("out.safetensors");
+    let temporary = folder.join("out.safetensors.tmp");
     std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::copy(last, &to))
-        .map(|_| ())
+        .and_then(|()| std::fs::copy(last, &temporary))
+        .and_then(|_| std::fs::rename(&temporary, &to))
         .map_err(|error| Failure::write(&to, error))
 }
 

@@ -210,3 +210,12 @@ fn a_crate_finds_its_runtime() {
     );
     assert!(!room.read("inside/Cargo.toml").contains("[workspace]"));
 }
+
+#[test]
+fn a_crate_is_never_a_part_of_a_module() {
+    let room = Room::new();
+    let spec = checkout("spec/models/odd-small.yaml");
+    let told = room.run(&["build", &spec, "--crate", "--emit", "plan", "-o", "out"]);
+    assert_eq!(told.code, 2, "{told:?}");
+    assert!(!room.path("out").exists());
+}

@@ -154,6 +154,15 @@ fn what_can_be_seen_without_compiling_is_refused_at_once() {
         2
     );
     assert_eq!(room.run(&["run", &spec, "--prefix", "p"]).code, 2);
+    for (arguments, problem) in [
+        (["--chunks", "5,5", "--prompt", "3"], "add up to 10 tokens"),
+        (["--chunks", "5,5", "--mode", "forward"], "`--mode forward`"),
+        (["--page", "4", "--mode", "forward"], "`--mode forward`"),
+    ] {
+        let told = room.run(&[&["run", &spec], &arguments[..]].concat());
+        assert_eq!(told.code, 2, "{told:?}");
+        assert!(told.stderr.contains(problem), "{told:?}");
+    }
     room.write(
         "naive.yaml",
         &std::fs::read_to_string(&spec)
