@@ -17,7 +17,7 @@ const RESERVED: &[&str] = &[
     "Debug", "Decode", "Default", "Describes", "DoubleEndedIterator", "Drop", "E", "Element", "Eq", "Err",
     "Error", "ExactSizeIterator", "Extend", "F16", "Fn", "FnMut", "FnOnce", "Forward", "From", "FromIterator",
     "Half", "Hash", "Heads", "HeadsView", "Interleaved", "Into", "IntoIterator", "Iterator", "KvCache",
-    "LatentCache", "LayerNorm", "LayerNormLinear", "Linear", "Load", "Mask", "Mistake", "MlaLayer",
+    "LatentCache", "LayerNorm", "LayerNormLinear", "Linear", "Load", "Mask", "Mistake", "MlaLayer", "MlaRuntime",
     "NaiveCache", "NoProbe", "None", "Norm", "Ok", "Option", "Ord", "Padding", "Paged", "PartialEq",
     "PartialOrd", "PerHead", "Prefill", "Probe", "Probed", "Real", "Result", "RmsNorm", "RopeKey", "RopeLayout",
     "Rotary", "Rows", "RowsView", "Scalar", "Segment", "Segments", "Selected", "Self", "Send", "Sequence",
