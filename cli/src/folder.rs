@@ -92,7 +92,7 @@ pub(crate) fn write(
     Ok(written)
 }
 
-/// How `folder` differs from `files`, in the order of the names. `complete` as in [`write`].
+/// How `folder` differs from `files`, in the order of the names. `complete` as in [`write()`].
 pub(crate) fn compare(
     folder: &Path,
     files: &Files,
