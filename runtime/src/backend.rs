@@ -132,6 +132,8 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     type Device: Clone + Debug + Send + Sync + 'static;
     /// Memory on the device.
     type Buffer<S: Scalar>: Debug + Send + Sync;
+    /// Memory on the device that holds 32-bit integers.
+    type Indices: Debug + Send + Sync;
 
     /// Moves values to the device.
     fn upload<S: Scalar>(device: &Self::Device, values: Vec<S>) -> Result<Self::Buffer<S>>;
@@ -139,6 +141,11 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     fn zeros<S: Scalar>(device: &Self::Device, len: usize) -> Result<Self::Buffer<S>>;
     /// Copies a buffer to the host.
     fn download<S: Scalar>(device: &Self::Device, buffer: &Self::Buffer<S>) -> Result<Vec<S>>;
+
+    /// Moves integers to the device.
+    fn upload_indices(device: &Self::Device, indices: Vec<i32>) -> Result<Self::Indices>;
+    /// Copies integers to the host.
+    fn download_indices(device: &Self::Device, indices: &Self::Indices) -> Result<Vec<i32>>;
 
     /// A contiguous copy of a window.
     fn copy(

@@ -43,6 +43,9 @@ pub enum Error {
     /// A mask contradicts itself, the tensor it masks, or what the layer was generated for.
     #[error("mask: {0}")]
     BadMask(String),
+    /// A selection of keys is no such thing, or not one of what it is used on.
+    #[error("selection: {0}")]
+    BadSelection(String),
     /// A cache cannot be built or used as asked.
     #[error("cache: {0}")]
     BadCache(String),

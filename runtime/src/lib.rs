@@ -31,6 +31,7 @@ mod norm;
 mod rotary;
 mod rows;
 mod segments;
+mod selection;
 mod tensor;
 pub mod weights;
 
@@ -54,6 +55,7 @@ pub use probe::{NoProbe, Probe};
 pub use rotary::{Angles, Half, Interleaved, RopeKey, RopeLayout, Rotary, Unrotated};
 pub use rows::{Rows, RowsView};
 pub use segments::{Segment, Segments};
+pub use selection::Selection;
 pub use tensor::Tensor;
 pub use weights::{Mistake, Selected, TensorShape, WeightSet, Weights};
 

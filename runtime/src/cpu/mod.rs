@@ -51,6 +51,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
     type Elem = T;
     type Device = CpuDevice;
     type Buffer<S: Scalar> = Vec<S>;
+    type Indices = Vec<i32>;
 
     fn upload<S: Scalar>(_: &CpuDevice, values: Vec<S>) -> Result<Vec<S>> {
         if !pages::worthwhile::<S>(values.len()) {
@@ -68,6 +69,14 @@ impl<T: CpuElement> Backend for Cpu<T> {
 
     fn download<S: Scalar>(_: &CpuDevice, buffer: &Vec<S>) -> Result<Vec<S>> {
         Ok(buffer.clone())
+    }
+
+    fn upload_indices(_: &CpuDevice, indices: Vec<i32>) -> Result<Vec<i32>> {
+        Ok(indices)
+    }
+
+    fn download_indices(_: &CpuDevice, indices: &Vec<i32>) -> Result<Vec<i32>> {
+        Ok(indices.clone())
     }
 
     fn copy(_: &CpuDevice, x: Strided<'_, Self, T>) -> Result<Vec<T>> {

@@ -20,7 +20,7 @@ const RESERVED: &[&str] = &[
     "LatentCache", "LayerNorm", "LayerNormLinear", "Linear", "Load", "Mask", "Mistake", "MlaLayer", "MlaRuntime",
     "NaiveCache", "NoProbe", "None", "Norm", "Ok", "Option", "Ord", "Padding", "Paged", "PartialEq",
     "PartialOrd", "PerHead", "Prefill", "Probe", "Probed", "Real", "Result", "RmsNorm", "RopeKey", "RopeLayout",
-    "Rotary", "Rows", "RowsView", "Scalar", "Segment", "Segments", "Selected", "Self", "Send", "Sequence",
+    "Rotary", "Rows", "RowsView", "Scalar", "Segment", "Segments", "Selected", "Selection", "Self", "Send", "Sequence",
     "Sized", "Some", "String", "Sync", "Tensor", "TensorShape", "ToOwned", "ToString", "TryFrom", "TryInto",
     "Unpin", "Unrotated", "Vec", "Visibility", "WeightSet", "Weights",
 ];
