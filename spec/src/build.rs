@@ -17,6 +17,8 @@ pub struct Build {
     pub expect: Expect,
     /// Cached tokens expanded at a time where prefill or decode expands the latent cache.
     pub context_chunk: u32,
+    /// Whether a grouped layer's decode rotates, caches and attends in one op.
+    pub flash_decode: bool,
     /// What the layer is built for.
     pub targets: Vec<Target>,
 }
@@ -31,6 +33,7 @@ impl Default for Build {
             form: FormChoice::Auto,
             expect: Expect::default(),
             context_chunk: 1024,
+            flash_decode: false,
             targets: vec![Target::Cpu],
         }
     }
@@ -63,8 +66,10 @@ pub enum DType {
 pub struct CacheSpec {
     /// `latent_*` or `naive_*`.
     pub kind: CacheKind,
-    /// Element type of the stored values, the suffix of `format`.
-    pub dtype: CacheDType,
+    /// How values are stored, the rest of `format`.
+    pub store: Store,
+    /// How an indexer's keys are stored (`index_format`).
+    pub index: IndexStore,
     /// Tokens per page; `None` for a contiguous cache, one run of tokens per request.
     pub page_size: Option<u32>,
     /// Order of the cached rope key's elements; `None` keeps the layer's own.
@@ -75,7 +80,8 @@ impl Default for CacheSpec {
     fn default() -> Self {
         Self {
             kind: CacheKind::Latent,
-            dtype: CacheDType::F32,
+            store: Store::Plain(CacheDType::F32),
+            index: IndexStore::Plain(CacheDType::F32),
             page_size: None,
             rope_layout: None,
         }
@@ -89,6 +95,50 @@ pub enum CacheKind {
     Latent,
     /// Every head's key and value: `H (d_n + d_r + d_v)` elements per token (H-01).
     Naive,
+}
+
+/// How a cache stores values (features 1.J). Quantised stores are for latents alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Store {
+    /// As numbers of this type (J-01).
+    Plain(CacheDType),
+    /// One byte per element, one scale for the whole cache, the rope key included (J-02).
+    Fp8(Fp8),
+    /// `fp8_ds_mla`: e4m3 latents with a scale per 128 of them, bf16 rope key (J-03).
+    Fp8DsMla(ScaleFormat),
+    /// `fp8_model1`: e4m3 latents with a power-of-two scale per 64 of them behind each block's data, bf16 rope key (J-04).
+    Model1,
+    /// `mxfp8`: e4m3 latents and rope key with a power-of-two scale per 32 of them (J-05).
+    Mxfp8,
+}
+
+/// How an indexer's keys are stored (J-09).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IndexStore {
+    /// As numbers of this type.
+    Plain(CacheDType),
+    /// e4m3 with one scale per key, behind each block's data.
+    Fp8(ScaleFormat),
+    /// e2m1 with a power-of-two scale per 32 elements, behind each block's data.
+    Mxfp4,
+}
+
+/// An 8-bit float.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fp8 {
+    /// 4 bits of exponent, 3 of mantissa, no infinities; largest 448.
+    E4m3,
+    /// 5 bits of exponent, 2 of mantissa; largest 57344.
+    E5m2,
+}
+
+/// What a quantised block's scale may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScaleFormat {
+    /// Any f32.
+    F32,
+    /// An f32 that is a power of two (`ue8m0`), rounded up.
+    PowerOfTwo,
 }
 
 /// Element type of a cache.

@@ -208,6 +208,7 @@ pub(super) fn check(
         form: form?.value,
         expect: expect?,
         context_chunk: context_chunk?,
+        flash_decode: defaults.flash_decode,
         targets: targets.map_or(defaults.targets, |list| {
             list.iter().map(|target| target.value).collect()
         }),

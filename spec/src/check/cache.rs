@@ -5,7 +5,7 @@ use super::codes;
 use super::foreign::Place;
 use super::rope::LAYOUTS;
 use super::value::{Field, Later, Table, Words};
-use crate::build::{CacheDType, CacheKind, CacheSpec, DType, Form, FormChoice};
+use crate::build::{CacheDType, CacheKind, CacheSpec, DType, Form, FormChoice, IndexStore, Store};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::layer::Rope;
 use crate::span::{Span, Spanned};
@@ -100,7 +100,8 @@ impl Cache {
             Some(DType::F32) | None => CacheDType::F32,
         };
         CacheSpec {
-            dtype,
+            store: Store::Plain(dtype),
+            index: IndexStore::Plain(dtype),
             ..CacheSpec::default()
         }
     }
@@ -145,8 +146,13 @@ impl Cache {
         if let (Some(format), Some(dtype)) = (format, dtype) {
             warn_of_width(format, dtype, out);
         }
-        let (kind, cache_dtype) =
-            format.map_or((defaults.kind, defaults.dtype), |format| format.value);
+        let (kind, store, index) = match format {
+            Some(format) => {
+                let (kind, dtype) = format.value;
+                (kind, Store::Plain(dtype), IndexStore::Plain(dtype))
+            }
+            None => (defaults.kind, defaults.store, defaults.index),
+        };
         let page_size = match page_size {
             Some(page_size) => Some(page_size?.value),
             None => None,
@@ -157,7 +163,8 @@ impl Cache {
         };
         let spec = CacheSpec {
             kind,
-            dtype: cache_dtype,
+            store,
+            index,
             page_size,
             rope_layout,
         };

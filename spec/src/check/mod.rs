@@ -17,7 +17,10 @@ mod value;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{Body, Document, ModuleSpec};
-use crate::layer::{AttnMask, Checked, Core, Dims, DownProjection, Layer, Norm, Query, Rope};
+use crate::layer::{
+    AttnMask, Checked, Core, Dims, DownProjection, KvSource, Latent, Layer, Logits, Norm,
+    Projections, Query, QueryScaling, Rope,
+};
 use crate::span::{Span, Spanned};
 use foreign::Place;
 use value::Table;
@@ -122,13 +125,22 @@ impl Parts {
     fn layer(self, name: String) -> Option<Layer> {
         Some(Layer {
             name,
-            dims: self.dims?,
-            query: self.query?,
-            down: self.down?,
-            kv_norm: self.kv_norm?,
+            input_norm: None,
+            projections: Projections::Latent(Latent {
+                dims: self.dims?,
+                query: self.query?,
+                down: self.down?,
+                kv_norm: self.kv_norm?,
+                kv_scale: None,
+                k_rope_norm: None,
+                kv_source: KvSource::Own { shared: false },
+            }),
             rope: self.rope?,
+            query_scaling: QueryScaling::None,
             mask: self.mask?.value,
+            logits: Logits::PLAIN,
             core: self.core?,
+            gate: None,
             output_bias: self.output_bias?,
         })
     }

@@ -16,10 +16,10 @@ const WIDEST: u64 = 1 << 24;
 
 const MASKS: Words<'static, AttnMask> = Words {
     choices: &[
-        ("causal", AttnMask::Causal),
-        ("no_mask", AttnMask::Full),
-        ("padding", AttnMask::Padding),
-        ("padding_causal", AttnMask::PaddingCausal),
+        ("causal", AttnMask::CAUSAL),
+        ("no_mask", AttnMask::FULL),
+        ("padding", AttnMask::PADDING),
+        ("padding_causal", AttnMask::PADDING_CAUSAL),
     ],
     aliases: &[
         ("full", "no_mask"),

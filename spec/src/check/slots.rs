@@ -8,7 +8,7 @@ use super::params::Rank;
 use super::value::{Table, listed, quoted};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{ModuleSpec, Submodule};
-use crate::layer::{Core, DownProjection, Norm, Query};
+use crate::layer::{Core, DownProjection, Norm, Query, QueryUp};
 use crate::suggest::suggest;
 
 const SLOTS: [&str; 10] = [
@@ -323,6 +323,8 @@ impl<'a> Slots<'a> {
             (Path::Lora, Rank::Given { value, .. }) => Some(Query::Lora {
                 rank: value.value,
                 norm: norm?,
+                scale: None,
+                up: QueryUp::Query,
             }),
             _ => None,
         }

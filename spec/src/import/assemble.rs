@@ -1,6 +1,6 @@
 //! Builds the document: nodes, parameters and slots of our language from what was read.
 
-use crate::build::{Build, CacheDType, CacheKind, DType, FormChoice, Phase};
+use crate::build::{Build, CacheDType, CacheKind, DType, FormChoice, Fp8, Phase, Store};
 use crate::document::{Body, Document, ModuleSpec, Param, Submodule};
 use crate::layer::RopeLayout;
 use crate::node::{Entry, Node, NodeKind, Scalar};
@@ -129,7 +129,7 @@ fn slot(name: &str, spec: ModuleSpec) -> Submodule {
 fn build(build: &Build) -> Node {
     let mut cache = vec![word(
         "format",
-        &cache_format(build.cache.kind, build.cache.dtype),
+        &cache_format(build.cache.kind, build.cache.store),
         Span::NONE,
     )];
     cache.extend(
@@ -183,16 +183,21 @@ fn build(build: &Build) -> Node {
     ])
 }
 
-fn cache_format(kind: CacheKind, dtype: CacheDType) -> String {
+fn cache_format(kind: CacheKind, store: Store) -> String {
     let kind = match kind {
         CacheKind::Latent => "latent",
         CacheKind::Naive => "naive",
     };
-    let dtype = match dtype {
-        CacheDType::F32 => "f32",
-        CacheDType::Bf16 => "bf16",
-        CacheDType::F16 => "f16",
-        CacheDType::F64 => "f64",
+    let dtype = match store {
+        Store::Plain(CacheDType::F32) => "f32",
+        Store::Plain(CacheDType::Bf16) => "bf16",
+        Store::Plain(CacheDType::F16) => "f16",
+        Store::Plain(CacheDType::F64) => "f64",
+        Store::Fp8(Fp8::E4m3) => "fp8_e4m3",
+        Store::Fp8(Fp8::E5m2) => "fp8_e5m2",
+        Store::Fp8DsMla(_) => return "fp8_ds_mla".to_owned(),
+        Store::Model1 => return "fp8_model1".to_owned(),
+        Store::Mxfp8 => return "mxfp8".to_owned(),
     };
     format!("{kind}_{dtype}")
 }
