@@ -296,7 +296,7 @@ fn every_dense_case_is_computed_as_others_compute_it() {
     }
     for folder in cases {
         let case = Case::read(&folder);
-        let heads = case.checked.layer.dims.num_attention_heads as usize;
+        let heads = case.checked.layer.num_attention_heads() as usize;
         for form in [Form::Mha, Form::Mqa] {
             let run = case.run(form);
             case.compare("output_f64", &run.output, Axes::Rows, (0.0, 1e-9));

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use mla_codegen::plan::interpret::{Cache, Oracle, Piece, Run, Weights};
 use mla_codegen::plan::{ProbeMode, Program, program, program_with};
-use mla_spec::{CacheKind, Checked, DownProjection, Form, FormChoice, Phase, Query, RopeLayout};
+use mla_spec::{
+    CacheKind, Checked, DownProjection, Form, FormChoice, Latent, Phase, Projections, Query,
+    RopeLayout,
+};
 
 use sample::random_spec::{Dice, checked};
 use sample::{assert_close, cacheable, moved, numbers, weights};
@@ -28,7 +31,7 @@ impl Case {
     fn new(seed: u64, checked: Checked) -> Self {
         let mut dice = Dice::new(seed);
         let weights = weights(&program(&checked), &mut dice);
-        let width = checked.layer.dims.hidden_size as usize;
+        let width = checked.layer.hidden_size() as usize;
         let tokens = |request: usize| CALLS.iter().map(|call| call[request]).sum();
         let requests = std::array::from_fn(|request| {
             (0..tokens(request))
@@ -182,18 +185,27 @@ fn every_chunk_of_context_gives_the_same() {
     }
 }
 
+fn latent(checked: &mut Checked) -> &mut Latent {
+    match &mut checked.layer.projections {
+        Projections::Latent(latent) => latent,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn fused_and_separate_modules_agree() {
     for (seed, layer) in cacheable(SEEDS) {
         let case = Case::new(seed, layer);
         let moved_norms = with(&case.checked, |changed| {
-            changed.layer.kv_norm = moved(&changed.layer.kv_norm);
-            if let Query::Lora { norm, .. } = &mut changed.layer.query {
+            let latent = latent(changed);
+            latent.kv_norm = moved(&latent.kv_norm);
+            if let Query::Lora { norm, .. } = &mut latent.query {
                 *norm = moved(norm);
             }
         });
         let moved_down = with(&case.checked, |changed| {
-            changed.layer.down = match (&changed.layer.down, &changed.layer.query) {
+            let latent = latent(changed);
+            latent.down = match (&latent.down, &latent.query) {
                 (DownProjection::Fused { bias }, _) => DownProjection::Separate {
                     q_bias: *bias,
                     kv_bias: *bias,
@@ -255,7 +267,8 @@ fn latent_caches_hold_the_same_whatever_the_form() {
             let (mha, mqa) = (mha.latent_rows(request), mqa.latent_rows(request));
             assert_eq!(
                 mha.0.len(),
-                case.requests[request].len() * case.checked.layer.dims.kv_lora_rank as usize
+                case.requests[request].len()
+                    * case.checked.layer.latent().unwrap().dims.kv_lora_rank as usize
             );
             assert_close(&format!("seed {seed}: latents"), &mqa.0, &mha.0);
             assert_close(&format!("seed {seed}: rope keys"), &mqa.1, &mha.1);

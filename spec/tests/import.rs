@@ -149,7 +149,7 @@ fn golden_configs_say_in_both_styles_what_the_modeling_code_computes() {
                     "cos/sin factor",
                 );
                 let theirs = facts["inv_freq"].as_array().unwrap();
-                let ours = rotary.inv_freq(layer.dims.qk_rope_head_dim);
+                let ours = rotary.inv_freq(layer.rotated_dim());
                 assert_eq!(ours.len(), theirs.len());
                 ours.iter()
                     .zip(theirs)
@@ -158,11 +158,16 @@ fn golden_configs_say_in_both_styles_what_the_modeling_code_computes() {
             other => panic!("{case}: {other:?}"),
         }
         assert_eq!(
-            layer.kv_norm.params().map(|norm| norm.eps),
+            layer
+                .latent()
+                .unwrap()
+                .kv_norm
+                .params()
+                .map(|norm| norm.eps),
             facts["kv_eps"].as_f64(),
             "{case}"
         );
-        let q_eps = match &layer.query {
+        let q_eps = match &layer.latent().unwrap().query {
             Query::Plain => None,
             Query::Lora { norm, .. } => norm.params().map(|norm| norm.eps),
         };
@@ -424,7 +429,7 @@ fn query_ranks_and_biases() {
         panic!("no layer")
     };
     let layer_of_plain = layer(&plain);
-    assert_eq!(layer_of_plain.query, Query::Plain);
+    assert_eq!(layer_of_plain.latent().unwrap().query, Query::Plain);
     assert!(layer_of_plain.output_bias);
     assert!(
         spec.submodule("linear_q_proj")
@@ -465,11 +470,14 @@ fn query_ranks_and_biases() {
     );
     let absent = layer(&import(&of("kimi_linear", json!({}))).unwrap());
     assert_eq!(
-        absent.query,
+        absent.latent().unwrap().query,
         Query::Plain,
         "the class default of kimi_linear"
     );
-    assert!(matches!(absent.kv_norm, Norm::Separate(_)));
+    assert!(matches!(
+        absent.latent().unwrap().kv_norm,
+        Norm::Separate(_)
+    ));
 }
 
 /// Cos/sin factor and softmax correction of a config.
@@ -727,7 +735,7 @@ fn misleading_keys_are_pointed_out() {
         [716]
     );
     let alias = layer(&import(&of("glm4_moe_lite", json!({ "head_dim": 32 }))).unwrap());
-    assert_eq!(alias.dims.qk_rope_head_dim, 32);
+    assert_eq!(alias.latent().unwrap().dims.qk_rope_head_dim, 32);
 }
 
 #[test]

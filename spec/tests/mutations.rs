@@ -302,7 +302,7 @@ proptest! {
             let layer = checked.layer;
             prop_assert!(layer.softmax_scale().is_finite() && layer.softmax_scale() > 0.0);
             if let Rope::Rotary(rotary) = &layer.rope {
-                let frequencies = rotary.inv_freq(layer.dims.qk_rope_head_dim);
+                let frequencies = rotary.inv_freq(layer.rotated_dim());
                 prop_assert!(frequencies.iter().all(|frequency| frequency.is_finite() && *frequency > 0.0));
                 prop_assert!(rotary.cos_sin_factor() > 0.0);
             }

@@ -3,8 +3,9 @@
 //! The cases named `v3_*` and `v2lite_*` are golden cases made with Hugging Face transformers in float64.
 
 use mla_spec::{
-    AttnMask, Core, Dims, DownProjection, Layer, Norm, Query, Rope, RopeLayout, RopeScaling,
-    Rotary, Yarn, YarnMagnitude, yarn_magnitude,
+    AttnMask, Core, Dims, DownProjection, KvSource, Latent, Layer, Logits, Norm, Projections,
+    Query, QueryScaling, Rope, RopeLayout, RopeScaling, Rotary, Yarn, YarnMagnitude,
+    yarn_magnitude,
 };
 
 fn yarn(factor: f64, magnitude: YarnMagnitude, mscale_all_dim: f64) -> Yarn {
@@ -38,23 +39,32 @@ fn deepseek(factor: f64, mscale: f64, mscale_all_dim: f64) -> Rotary {
 fn layer(qk_nope_head_dim: u32, qk_rope_head_dim: u32, rope: Rope) -> Layer {
     Layer {
         name: "Example".to_owned(),
-        dims: Dims {
-            hidden_size: 64,
-            num_attention_heads: 4,
-            kv_lora_rank: 32,
-            qk_nope_head_dim,
-            qk_rope_head_dim,
-            v_head_dim: 16,
-        },
-        query: Query::Plain,
-        down: DownProjection::Separate {
-            q_bias: false,
-            kv_bias: false,
-        },
-        kv_norm: Norm::Identity,
+        input_norm: None,
+        projections: Projections::Latent(Latent {
+            dims: Dims {
+                hidden_size: 64,
+                num_attention_heads: 4,
+                kv_lora_rank: 32,
+                qk_nope_head_dim,
+                qk_rope_head_dim,
+                v_head_dim: 16,
+            },
+            query: Query::Plain,
+            down: DownProjection::Separate {
+                q_bias: false,
+                kv_bias: false,
+            },
+            kv_norm: Norm::Identity,
+            kv_scale: None,
+            k_rope_norm: None,
+            kv_source: KvSource::Own { shared: false },
+        }),
         rope,
-        mask: AttnMask::Causal,
+        query_scaling: QueryScaling::None,
+        mask: AttnMask::CAUSAL,
+        logits: Logits::PLAIN,
         core: Core::Dense,
+        gate: None,
         output_bias: false,
     }
 }

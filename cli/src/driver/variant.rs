@@ -1,8 +1,6 @@
 //! One way of building a layer: what `--form`, `--page` and `--dtype` choose.
 
-use mla_spec::{
-    AttnMask, CacheDType, CacheKind, Checked, DType, Form, FormChoice, Phase, RopeLayout,
-};
+use mla_spec::{CacheDType, CacheKind, Checked, DType, Form, FormChoice, Phase, RopeLayout, Store};
 
 use super::job::Layout;
 
@@ -35,22 +33,18 @@ impl Variant {
         }
         if let Some(dtype) = self.dtype {
             build.dtype = dtype;
-            build.cache.dtype = match dtype {
+            build.cache.store = Store::Plain(match dtype {
                 DType::F32 => CacheDType::F32,
                 DType::Bf16 => CacheDType::Bf16,
                 DType::F64 => CacheDType::F64,
-            };
+            });
         }
         if let Some(cache) = self.cache {
             build.cache.kind = cache.kind.unwrap_or(build.cache.kind);
             build.cache.page_size = cache.page_size;
         }
         let layer = &mut checked.layer;
-        layer.mask = match layer.mask {
-            AttnMask::Causal if padded => AttnMask::PaddingCausal,
-            AttnMask::Full if padded => AttnMask::Padding,
-            mask => mask,
-        };
+        layer.mask.padding |= padded;
         if !layer.mask.is_causal() {
             // A query that sees later keys can't be answered before they are cached
             checked.build.phases = vec![Phase::Forward];

@@ -3,6 +3,7 @@
 //! `x` input, `c` latents, `ĉ` normed latents, `q̃` absorbed queries, `p` probabilities, `z` attended latents, `τ` the softmax scale;
 //! `n`, `r` mark the parts of a head without and with position, `h` the head.
 
+use crate::plan::mla;
 use mla_spec::{DownProjection, Layer, Norm, NormKind, Query, Rope};
 
 /// `W · x`, or `W · x + b`.
@@ -12,7 +13,7 @@ pub(super) fn product(matrix: &str, x: &str, bias: bool) -> String {
 
 /// How queries are made, starting at the latent where one matrix makes all latents.
 pub(super) fn queries(layer: &Layer) -> String {
-    let q = match (&layer.query, &layer.down) {
+    let q = match (&mla(layer).query, &mla(layer).down) {
         (Query::Plain, _) => "q = W_Q · x".to_owned(),
         (Query::Lora { norm, .. }, DownProjection::Fused { .. }) => {
             format!("q = W_UQ · {}", normed(norm, "c_q"))
@@ -29,27 +30,27 @@ pub(super) fn queries(layer: &Layer) -> String {
         Rope::None => format!("Queries: {q}"),
         Rope::Rotary(_) => format!(
             "Queries: {q}, rope on the last {} of each head's {}",
-            layer.dims.qk_rope_head_dim,
-            layer.dims.qk_head_dim()
+            mla(layer).dims.qk_rope_head_dim,
+            mla(layer).dims.qk_head_dim()
         ),
     }
 }
 
 /// How the latent and the shared rope key are made.
 pub(super) fn latent(layer: &Layer) -> String {
-    let has_key = layer.dims.qk_rope_head_dim > 0;
+    let has_key = mla(layer).dims.qk_rope_head_dim > 0;
     let what = if has_key {
         "Latent and shared rope key"
     } else {
         "Latent"
     };
     let mut parts = Vec::new();
-    if let DownProjection::Separate { kv_bias, .. } = layer.down {
+    if let DownProjection::Separate { kv_bias, .. } = mla(layer).down {
         let made = if has_key { "[c; k_r]" } else { "c" };
         parts.push(format!("{made} = {}", product("W_DKV", "x", kv_bias)));
     }
-    if layer.kv_norm.params().is_some() {
-        parts.push(format!("ĉ = {}", normed(&layer.kv_norm, "c")));
+    if mla(layer).kv_norm.params().is_some() {
+        parts.push(format!("ĉ = {}", normed(&mla(layer).kv_norm, "c")));
     }
     if matches!(layer.rope, Rope::Rotary(_)) {
         parts.push("rope on k_r".to_owned());
@@ -97,7 +98,7 @@ pub(super) fn absorbed(layer: &Layer) -> String {
 /// What goes into a latent cache.
 pub(super) fn latent_write(layer: &Layer) -> String {
     let latent = latent_symbol(layer);
-    match layer.dims.qk_rope_head_dim {
+    match mla(layer).dims.qk_rope_head_dim {
         0 => format!("The cache keeps {latent}"),
         _ => format!("The cache keeps {latent} and k_r"),
     }
@@ -125,14 +126,14 @@ pub(super) fn absorbed_output(layer: &Layer) -> String {
 }
 
 fn logits(layer: &Layer, content: &str) -> String {
-    match layer.dims.qk_rope_head_dim {
+    match mla(layer).dims.qk_rope_head_dim {
         0 => content.to_owned(),
         _ => format!("{content} + q_r·k_r"),
     }
 }
 
 fn latent_symbol(layer: &Layer) -> &'static str {
-    match layer.kv_norm {
+    match mla(layer).kv_norm {
         Norm::Identity => "c",
         Norm::Separate(_) | Norm::FusedIntoLinear(_) => "ĉ",
     }
@@ -150,5 +151,6 @@ pub(super) fn norm_name(kind: NormKind) -> &'static str {
     match kind {
         NormKind::RmsNorm => "RMSNorm",
         NormKind::LayerNorm => "LayerNorm",
+        NormKind::GatedRmsNorm { .. } => "GatedRMSNorm",
     }
 }

@@ -395,3 +395,11 @@ impl Offset {
         self.0.iter().map(|dim| dim.size).sum()
     }
 }
+
+/// The latent projections of a layer.
+pub(crate) fn mla(layer: &mla_spec::Layer) -> &mla_spec::Latent {
+    match &layer.projections {
+        mla_spec::Projections::Latent(latent) => latent,
+        _ => unreachable!("check makes no other module yet"),
+    }
+}

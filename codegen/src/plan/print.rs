@@ -87,10 +87,11 @@ fn form(form: Form) -> &'static str {
 
 fn mask(mask: AttnMask) -> &'static str {
     match mask {
-        AttnMask::Causal => "causal",
-        AttnMask::Full => "no_mask",
-        AttnMask::PaddingCausal => "padding_causal",
-        AttnMask::Padding => "padding",
+        AttnMask::CAUSAL => "causal",
+        AttnMask::FULL => "no_mask",
+        AttnMask::PADDING_CAUSAL => "padding_causal",
+        AttnMask::PADDING => "padding",
+        _ => unreachable!("check makes none yet"),
     }
 }
 
@@ -173,6 +174,7 @@ fn norm(params: &NormParams) -> String {
     let kind = match params.kind {
         NormKind::RmsNorm => "RMSNorm",
         NormKind::LayerNorm => "LayerNorm",
+        NormKind::GatedRmsNorm { .. } => "GatedRMSNorm",
     };
     format!(
         "{kind} {} (eps {:e}) from {}",

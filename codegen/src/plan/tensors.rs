@@ -41,6 +41,7 @@ fn norm(params: &NormParams) -> Vec<CheckpointTensor> {
     let parts: &[&str] = match params.kind {
         NormKind::RmsNorm => &["weight"],
         NormKind::LayerNorm => &["weight", "bias"],
+        NormKind::GatedRmsNorm { .. } => unreachable!("check makes none yet"),
     };
     parts
         .iter()

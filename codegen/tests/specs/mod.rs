@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use mla_spec::{
-    AttnMask, CacheDType, CacheKind, Checked, DType, DownProjection, Form, FormChoice, Norm,
-    NormKind, NormParams, Phase, Query, Rope, RopeLayout, Sources, check, read,
+    AttnMask, CacheDType, CacheKind, Checked, DType, DownProjection, Form, FormChoice, Latent,
+    Norm, NormKind, NormParams, Phase, Projections, Query, QueryUp, Rope, RopeLayout, Sources,
+    Store, check, read,
 };
 
 /// The layer of a YAML spec.
@@ -14,6 +15,14 @@ pub(crate) fn checked(name: &str, yaml: &str) -> Checked {
         read::yaml(&mut sources, name, yaml).unwrap_or_else(|_| panic!("{name} can't be read"));
     let (checked, found) = check(&document);
     checked.unwrap_or_else(|| panic!("{}", mla_spec::render::text(&found, &sources, false)))
+}
+
+/// The latent projections, to be changed.
+fn latent(checked: &mut Checked) -> &mut Latent {
+    match &mut checked.layer.projections {
+        Projections::Latent(latent) => latent,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// All of spec/models, by file stem.
@@ -82,7 +91,7 @@ pub(crate) fn variants() -> Vec<(String, Checked)> {
     });
     add("latent-without-rope", "nope-odd", &|c| {
         c.build.cache.kind = CacheKind::Latent;
-        c.build.cache.dtype = CacheDType::F16;
+        c.build.cache.store = Store::Plain(CacheDType::F16);
     });
     add("forward-only", "odd-small", &|c| {
         c.build.phases = vec![Phase::Forward]
@@ -100,61 +109,67 @@ pub(crate) fn variants() -> Vec<(String, Checked)> {
         c.build.phases = cached.iter().rev().copied().collect()
     });
     add("full", "odd-small", &|c| {
-        c.layer.mask = AttnMask::Full;
+        c.layer.mask = AttnMask::FULL;
         c.build.phases = vec![Phase::Forward];
     });
     add("padding", "odd-small", &|c| {
-        c.layer.mask = AttnMask::Padding;
+        c.layer.mask = AttnMask::PADDING;
         c.build.phases = vec![Phase::Forward];
     });
     add("f64", "odd-small", &|c| {
         c.build.dtype = DType::F64;
-        c.build.cache.dtype = CacheDType::F64;
+        c.build.cache.store = Store::Plain(CacheDType::F64);
     });
     add("bf16", "youtu", &|c| {
         c.build.dtype = DType::Bf16;
-        c.build.cache.dtype = CacheDType::Bf16;
+        c.build.cache.store = Store::Plain(CacheDType::Bf16);
         c.build.cache.rope_layout = Some(RopeLayout::Half);
     });
     add("identity", "deepseek-v3", &|c| {
-        c.layer.kv_norm = Norm::Identity;
-        c.layer.query = Query::Lora {
+        latent(c).kv_norm = Norm::Identity;
+        latent(c).query = Query::Lora {
             rank: 1536,
             norm: Norm::Identity,
+            scale: None,
+            up: QueryUp::Query,
         };
-        c.layer.down = DownProjection::Separate {
+        latent(c).down = DownProjection::Separate {
             q_bias: true,
             kv_bias: false,
         };
     });
     add("fused-norms-v3", "deepseek-v3", &|c| {
-        c.layer.kv_norm = Norm::FusedIntoLinear(norm(1e-300));
-        c.layer.query = Query::Lora {
+        latent(c).kv_norm = Norm::FusedIntoLinear(norm(1e-300));
+        latent(c).query = Query::Lora {
             rank: 1536,
             norm: Norm::FusedIntoLinear(norm(0.000123)),
+            scale: None,
+            up: QueryUp::Query,
         };
     });
     add("fused-down-identity", "odd-small", &|c| {
-        c.layer.kv_norm = Norm::Identity;
-        c.layer.query = Query::Lora {
+        latent(c).kv_norm = Norm::Identity;
+        latent(c).query = Query::Lora {
             rank: 9,
             norm: Norm::Separate(norm(0.25)),
+            scale: None,
+            up: QueryUp::Query,
         };
     });
     add("one-pair", "odd-small", &|c| {
-        c.layer.dims.qk_rope_head_dim = 2
+        latent(c).dims.qk_rope_head_dim = 2
     });
     add("two-pairs", "moonlight", &|c| {
-        c.layer.dims.qk_rope_head_dim = 4
+        latent(c).dims.qk_rope_head_dim = 4
     });
     add("known-constant", "nope-odd", &|c| {
-        c.layer.dims.qk_nope_head_dim = 2
+        latent(c).dims.qk_nope_head_dim = 2
     });
     add("one-head", "odd-small", &|c| {
-        c.layer.dims.num_attention_heads = 1
+        latent(c).dims.num_attention_heads = 1
     });
     add("ones", "nope-odd", &|c| {
-        let dims = &mut c.layer.dims;
+        let dims = &mut latent(c).dims;
         (
             dims.hidden_size,
             dims.num_attention_heads,

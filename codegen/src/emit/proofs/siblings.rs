@@ -1,8 +1,9 @@
 //! Other ways of computing a twin: each a program of its own, over the same tensors.
 
+use crate::plan::mla;
 use mla_spec::{
-    Build, CacheKind, CacheSpec, Checked, DownProjection, Form, FormChoice, Layer, Norm, Phase,
-    Query, Rope, RopeLayout,
+    Build, CacheKind, CacheSpec, Checked, DownProjection, Form, FormChoice, Latent, Layer, Norm,
+    Phase, Projections, Query, Rope, RopeLayout,
 };
 
 use crate::plan::{self, Program};
@@ -106,16 +107,27 @@ fn program(checked: &Checked, forms: &Forms) -> Program {
 }
 
 fn other_parts(twin: &Checked, forms: &Forms) -> Option<OtherParts> {
-    let layer = Layer {
-        query: match &twin.layer.query {
+    let latent = Latent {
+        query: match &mla(&twin.layer).query {
             Query::Plain => Query::Plain,
-            Query::Lora { rank, norm } => Query::Lora {
+            Query::Lora {
+                rank,
+                norm,
+                scale,
+                up,
+            } => Query::Lora {
                 rank: *rank,
                 norm: other_norm(norm),
+                scale: *scale,
+                up: *up,
             },
         },
-        kv_norm: other_norm(&twin.layer.kv_norm),
+        kv_norm: other_norm(&mla(&twin.layer).kv_norm),
         down: other_down(&twin.layer),
+        ..mla(&twin.layer).clone()
+    };
+    let layer = Layer {
+        projections: Projections::Latent(latent),
         ..twin.layer.clone()
     };
     let fusion = layer != twin.layer;
@@ -149,7 +161,7 @@ fn other_norm(norm: &Norm) -> Norm {
 
 /// One matrix for two and the other way round; as it is where queries have no latent, or the two differ in having a bias.
 fn other_down(layer: &Layer) -> DownProjection {
-    match (&layer.down, &layer.query) {
+    match (&mla(layer).down, &mla(layer).query) {
         (DownProjection::Fused { bias }, _) => DownProjection::Separate {
             q_bias: *bias,
             kv_bias: *bias,

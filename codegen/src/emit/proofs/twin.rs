@@ -1,12 +1,13 @@
 //! A layer's twin: the same structure at sizes where proofs in f64 are quick.
 
-use mla_spec::{Build, Checked, Dims, Layer, Query};
+use crate::plan::mla;
+use mla_spec::{Build, Checked, Dims, Latent, Layer, Projections, Query};
 
 /// The twin of a layer. Sizes shrink and stay even or odd, to numbers that no vector width divides; what is small already
 /// stays. So do pages and the chunks in which context is expanded, that short requests cross several.
 pub(super) fn of(checked: &Checked) -> Checked {
     let Checked { layer, build } = checked;
-    let dims = &layer.dims;
+    let dims = &mla(layer).dims;
     let dims = Dims {
         hidden_size: at_most(45, dims.hidden_size),
         num_attention_heads: at_most(4, dims.num_attention_heads),
@@ -15,19 +16,29 @@ pub(super) fn of(checked: &Checked) -> Checked {
         qk_rope_head_dim: at_most(6, dims.qk_rope_head_dim),
         v_head_dim: at_most(14, dims.v_head_dim),
     };
-    let query = match &layer.query {
+    let query = match &mla(layer).query {
         Query::Plain => Query::Plain,
-        Query::Lora { rank, norm } => Query::Lora {
+        Query::Lora {
+            rank,
+            norm,
+            scale,
+            up,
+        } => Query::Lora {
             rank: at_most(22, *rank),
             norm: norm.clone(),
+            scale: *scale,
+            up: *up,
         },
     };
     let mut cache = build.cache;
     cache.page_size = cache.page_size.map(|page| at_most(6, page));
     Checked {
         layer: Layer {
-            dims,
-            query,
+            projections: Projections::Latent(Latent {
+                dims,
+                query,
+                ..mla(layer).clone()
+            }),
             ..layer.clone()
         },
         build: Build {

@@ -201,6 +201,7 @@ fn norm_name(norm: &NormParams) -> &'static str {
     match norm.kind {
         NormKind::RmsNorm => "RmsNorm",
         NormKind::LayerNorm => "LayerNorm",
+        NormKind::GatedRmsNorm { .. } => "GatedRmsNorm",
     }
 }
 

@@ -117,12 +117,13 @@ pub(super) fn function(program: &Program, plan: &Plan, probes: bool, lines: &mut
 
 fn forward(program: &Program, plan: &Plan) -> (String, String, String) {
     let sees = match program.mask {
-        AttnMask::Causal => "a token sees itself and what came before it",
-        AttnMask::PaddingCausal => {
+        AttnMask::CAUSAL => "a token sees itself and what came before it",
+        AttnMask::PADDING_CAUSAL => {
             "a token sees itself and what came before it; rows may be padding"
         }
-        AttnMask::Full => "a token sees its whole sequence",
-        AttnMask::Padding => "a token sees its whole sequence; rows may be padding",
+        AttnMask::FULL => "a token sees its whole sequence",
+        AttnMask::PADDING => "a token sees its whole sequence; rows may be padding",
+        _ => unreachable!("check makes none yet"),
     };
     let (positions, about) = if parts::reads_positions(plan) {
         ("`positions` one per row", "`positions` or `mask` speaks")

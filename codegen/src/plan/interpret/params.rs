@@ -146,7 +146,7 @@ impl Norm {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         Array::build((x.rows, 1, x.dim), |row, _| {
             let shift = match self.kind {
-                NormKind::RmsNorm => 0.0,
+                NormKind::RmsNorm | NormKind::GatedRmsNorm { .. } => 0.0,
                 NormKind::LayerNorm => mean(x.row(row)),
             };
             let centred: Vec<f64> = x.row(row).iter().map(|x| x - shift).collect();

@@ -8,6 +8,7 @@ mod phase;
 mod scale;
 mod sizes;
 
+use crate::plan::mla;
 use mla_spec::{CacheKind, Checked, DownProjection, Phase, Rope};
 
 pub(super) use sizes::Sizes;
@@ -21,7 +22,7 @@ pub(super) fn lower(checked: &Checked) -> Program {
     let cached = build.phases.iter().any(|phase| *phase != Phase::Forward);
     let cached_layout = build.cache.rope_layout.filter(|_| cached);
     let rotary = scale::rotary(layer, &sizes, cached_layout);
-    let fused_down = matches!(layer.down, DownProjection::Fused { .. });
+    let fused_down = matches!(mla(layer).down, DownProjection::Fused { .. });
     Program {
         name: layer.name.clone(),
         constants: sizes.constants(fused_down),
@@ -40,7 +41,7 @@ pub(super) fn lower(checked: &Checked) -> Program {
 }
 
 fn cache(checked: &Checked, rotated: Option<mla_spec::RopeLayout>) -> CachePlan {
-    let dims = &checked.layer.dims;
+    let dims = &mla(&checked.layer).dims;
     let spec = &checked.build.cache;
     let elements_per_token = match spec.kind {
         CacheKind::Latent => u64::from(dims.kv_lora_rank) + u64::from(dims.qk_rope_head_dim),
@@ -55,7 +56,10 @@ fn cache(checked: &Checked, rotated: Option<mla_spec::RopeLayout>) -> CachePlan 
     );
     CachePlan {
         kind: spec.kind,
-        dtype: spec.dtype,
+        dtype: match spec.store {
+            mla_spec::Store::Plain(dtype) => dtype,
+            _ => unreachable!("check makes none yet"),
+        },
         page_size: spec.page_size,
         rope_layout: rotated,
         elements_per_token,

@@ -1,5 +1,6 @@
 //! The modules that hold parameters, with the Hugging Face names they are loaded from.
 
+use crate::plan::mla;
 use mla_spec::{DownProjection, Layer, Norm, Query};
 
 use super::sizes::Sizes;
@@ -18,11 +19,11 @@ struct Latent {
 /// The struct's fields, in the order in which data passes them.
 pub(super) fn modules(layer: &Layer, sizes: &Sizes) -> Vec<Module> {
     let mut modules = Vec::new();
-    let fused_bias = match layer.down {
+    let fused_bias = match mla(layer).down {
         DownProjection::Fused { bias } => Some(bias),
         DownProjection::Separate { .. } => None,
     };
-    let (q_bias, kv_bias) = match layer.down {
+    let (q_bias, kv_bias) = match mla(layer).down {
         DownProjection::Separate { q_bias, kv_bias } => (q_bias, kv_bias),
         DownProjection::Fused { bias } => (bias, bias),
     };
@@ -38,7 +39,7 @@ pub(super) fn modules(layer: &Layer, sizes: &Sizes) -> Vec<Module> {
             doc: "W_DQ over W_DKV, HF `q_a_proj` and `kv_a_proj_with_mqa`.".to_owned(),
         });
     }
-    match (&layer.query, sizes.q_rank) {
+    match (&mla(layer).query, sizes.q_rank) {
         (Query::Lora { norm, .. }, Some(rank)) => {
             if fused_bias.is_none() {
                 modules.push(linear(
@@ -87,7 +88,7 @@ pub(super) fn modules(layer: &Layer, sizes: &Sizes) -> Vec<Module> {
     };
     up_projection(
         &mut modules,
-        &layer.kv_norm,
+        &mla(layer).kv_norm,
         &latent,
         ("linear_kv_up_proj", "W_UKV"),
         "kv_b_proj",

@@ -1,5 +1,6 @@
 //! One phase in canonical form: expanded attention over the call's own tokens.
 
+use crate::plan::mla;
 use mla_spec::{DownProjection, Form, Layer, Norm, Phase, Query};
 
 use super::sizes::Sizes;
@@ -185,7 +186,8 @@ impl Writer<'_> {
 
     /// All latents by one matrix, where the spec fuses the down projections.
     fn fused_down(&mut self, inputs: &Inputs) -> Option<ValueId> {
-        let (DownProjection::Fused { bias }, Some(width)) = (&self.layer.down, self.sizes.qkv_down)
+        let (DownProjection::Fused { bias }, Some(width)) =
+            (&mla(&self.layer).down, self.sizes.qkv_down)
         else {
             return None;
         };
@@ -202,7 +204,7 @@ impl Writer<'_> {
     fn queries(&mut self, inputs: &Inputs, fused: Option<ValueId>) -> ValueId {
         let (layer, sizes) = (self.layer, self.sizes);
         self.step(formulas::queries(layer));
-        let q = match (&layer.query, sizes.q_rank) {
+        let q = match (&mla(layer).query, sizes.q_rank) {
             (Query::Lora { norm, .. }, Some(rank)) => {
                 let latent = match fused {
                     Some(all) => self.columns("q_compressed", all, vec![], rank),
@@ -259,7 +261,7 @@ impl Writer<'_> {
         let latent = self.columns("kv_compressed", down, before.clone(), sizes.kv_rank);
         let slots = ("kv_layernorm", "linear_kv_up_proj");
         let latent = self.norm(
-            &layer.kv_norm,
+            &mla(layer).kv_norm,
             "kv_compressed",
             latent,
             slots,
@@ -300,7 +302,7 @@ impl Writer<'_> {
         let (layer, sizes) = (self.layer, self.sizes);
         self.step(formulas::expanded(layer));
         let kv = self.up(
-            &layer.kv_norm,
+            &mla(layer).kv_norm,
             "kv",
             latent,
             "linear_kv_up_proj",

@@ -1,5 +1,6 @@
 //! Numbers that rope and softmax need, with where they come from.
 
+use crate::plan::mla;
 use mla_spec::{Layer, Rope, RopeScaling, Rotary, YarnMagnitude};
 
 use super::sizes::Sizes;
@@ -32,6 +33,9 @@ fn frequencies(rotary: &Rotary) -> String {
     match &rotary.scaling {
         RopeScaling::None => format!("base {base}"),
         RopeScaling::Linear { factor } => format!("base {base}, all divided by {factor}"),
+        RopeScaling::Llama3(_) | RopeScaling::LongRope(_) | RopeScaling::Dynamic { .. } => {
+            unreachable!("check makes none yet")
+        }
         RopeScaling::Yarn(yarn) => {
             let magnitude = match yarn.magnitude {
                 YarnMagnitude::Ratio { mscale } => {
@@ -52,7 +56,7 @@ fn frequencies(rotary: &Rotary) -> String {
 
 /// `τ` with its derivation.
 pub(super) fn softmax_scale(layer: &Layer) -> SoftmaxScale {
-    let dims = &layer.dims;
+    let dims = &mla(layer).dims;
     let root = format!(
         "τ = ({} + {})^-1/2",
         dims.qk_nope_head_dim, dims.qk_rope_head_dim

@@ -1,5 +1,6 @@
 //! The named sizes of a layer.
 
+use crate::plan::mla;
 use mla_spec::Layer;
 
 use crate::plan::{Constant, Dim};
@@ -31,7 +32,7 @@ pub(in crate::plan) struct Sizes {
 
 impl Sizes {
     pub(in crate::plan) fn of(layer: &Layer) -> Self {
-        let dims = &layer.dims;
+        let dims = &mla(layer).dims;
         let dim = |name, size| Dim { name, size };
         let q_rank = layer.q_lora_rank().map(|rank| dim("Q_LORA_RANK", rank));
         let kv_down = dims.kv_lora_rank + dims.qk_rope_head_dim;

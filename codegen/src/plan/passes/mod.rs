@@ -5,6 +5,7 @@ mod cache;
 mod fuse_norm;
 mod unused;
 
+use crate::plan::mla;
 use mla_spec::{CacheKind, Checked, Form, FormChoice, Phase};
 
 use super::cost::{self, Lengths};
@@ -111,8 +112,8 @@ fn form_of(checked: &Checked, phase: Phase) -> (Form, String) {
         FormChoice::Auto => {
             let lengths = Lengths::of(&build.expect, phase);
             (
-                cost::cheaper(&layer.dims, lengths),
-                cost::reason(&layer.dims, lengths),
+                cost::cheaper(&mla(layer).dims, lengths),
+                cost::reason(&mla(layer).dims, lengths),
             )
         }
     }
