@@ -3,11 +3,11 @@
 //! A generated layer has inherent functions whose widths are in their types. These traits take [`Tensor`]s, whose width is a
 //! run-time value, so that one function can be written for all layers. [`layer_traits!`](crate::layer_traits) implements them.
 //!
-//! **Which cache.** A layer's `Cache<B, E>` is generic over the element type that it stores. Proofs want it to store exactly
-//! what the backend computes (`E = B::Elem`), `run` wants the format that the spec names. So [`Caches::Cache`] stays generic,
+//! **Which cache.** A layer's `Cache<B, F>` is generic over the format that it stores. Proofs want it to store exactly
+//! what the backend computes (`F = B::Elem`), `run` wants the format that the spec names. So [`Caches::Cache`] stays generic,
 //! and [`Caches::Stored`] is the spec's choice.
 
-use crate::{Backend, Batch, CacheElement, Mask, Probe, Result, Tensor, TensorShape, Weights};
+use crate::{Backend, Batch, CacheFormat, Mask, Probe, Result, Tensor, TensorShape, Weights};
 
 /// A layer that can be loaded.
 pub trait Load<B: Backend>: Sized {
@@ -40,10 +40,10 @@ pub trait Forward<B: Backend>: Load<B> {
 
 /// A layer with a cached phase.
 pub trait Caches<B: Backend>: Load<B> {
-    /// Its cache, storing elements of type `E`.
-    type Cache<E: CacheElement>: KvCache<B>;
-    /// The element type that the spec's cache format names.
-    type Stored: CacheElement;
+    /// Its cache, storing entries in the format `F`.
+    type Cache<F: CacheFormat>: KvCache<B>;
+    /// The format that the spec names.
+    type Stored: CacheFormat;
 }
 
 /// A layer with the phase `prefill`: a ragged batch, planned for many new tokens per request.
@@ -52,9 +52,9 @@ pub trait Prefill<B: Backend>: Caches<B> {
     ///
     /// # Errors
     /// Whatever the layer's own `prefill` refuses; `hidden` of another width.
-    fn prefill_erased<E: CacheElement>(
+    fn prefill_erased<F: CacheFormat>(
         &self,
-        cache: &mut Self::Cache<E>,
+        cache: &mut Self::Cache<F>,
         batch: &Batch,
         hidden: &Tensor<B>,
         probe: &mut dyn Probe,
@@ -67,9 +67,9 @@ pub trait Decode<B: Backend>: Caches<B> {
     ///
     /// # Errors
     /// Whatever the layer's own `decode` refuses; `hidden` of another width.
-    fn decode_erased<E: CacheElement>(
+    fn decode_erased<F: CacheFormat>(
         &self,
-        cache: &mut Self::Cache<E>,
+        cache: &mut Self::Cache<F>,
         batch: &Batch,
         hidden: &Tensor<B>,
         probe: &mut dyn Probe,
@@ -80,12 +80,15 @@ pub trait Decode<B: Backend>: Caches<B> {
 ///
 /// A *block* is what a sequence's block list names: a page of a paged cache, one request's run of tokens in a contiguous one.
 pub trait KvCache<B: Backend>: Sized {
-    /// What it stores.
-    type Element: CacheElement;
+    /// How it stores.
+    type Format: CacheFormat;
     /// Tokens per page; `None` for a contiguous cache.
     const PAGE_SIZE: Option<usize>;
-    /// Stored elements per token.
+    /// Stored values per token.
     const ELEMENTS_PER_TOKEN: usize;
+
+    /// Bytes per token; what pads whole blocks is not counted.
+    fn bytes_per_token() -> usize;
 
     /// An empty cache of `blocks` blocks. `tokens_per_block` is used by a contiguous cache only; a page's size is its type's.
     ///
@@ -119,8 +122,8 @@ pub trait KvCache<B: Backend>: Sized {
 /// - `Name<B: Backend>` with `load(&Weights, &str, &B::Device) -> Result<Self>`;
 /// - `HIDDEN_SIZE: usize` and `TENSORS: [TensorShape; _]`;
 /// - for `forward`: `forward(&self, &Rows<B, HIDDEN_SIZE>, &[u32], &Mask) -> Result<Rows<B, HIDDEN_SIZE>>`;
-/// - for `prefill` and `decode`: `Cache<B, E = ...>` and
-///   `prefill<E: CacheElement>(&self, &mut Cache<B, E>, &Batch, &Rows<B, HIDDEN_SIZE>) -> Result<Rows<B, HIDDEN_SIZE>>`;
+/// - for `prefill` and `decode`: `Cache<B, F = ...>` and
+///   `prefill<F: CacheFormat>(&self, &mut Cache<B, F>, &Batch, &Rows<B, HIDDEN_SIZE>) -> Result<Rows<B, HIDDEN_SIZE>>`;
 /// - with `probed`, every one of these functions has a last parameter `probe: &mut dyn Probe`.
 #[macro_export]
 macro_rules! layer_traits {
@@ -150,8 +153,8 @@ macro_rules! layer_traits {
     };
     (@caches $layer:ident; $first:ident $(, $phase:ident)*) => {
         impl<B: $crate::Backend> $crate::Caches<B> for $layer<B> {
-            type Cache<E: $crate::CacheElement> = Cache<B, E>;
-            type Stored = <Cache<B> as $crate::KvCache<B>>::Element;
+            type Cache<F: $crate::CacheFormat> = Cache<B, F>;
+            type Stored = <Cache<B> as $crate::KvCache<B>>::Format;
         }
     };
     (@phase $layer:ident, forward, $kind:ident) => {
@@ -177,9 +180,9 @@ macro_rules! layer_traits {
     };
     (@cached $layer:ident, $kind:ident, $trait:ident, $erased:ident, $function:ident) => {
         impl<B: $crate::Backend> $crate::$trait<B> for $layer<B> {
-            fn $erased<E: $crate::CacheElement>(
+            fn $erased<F: $crate::CacheFormat>(
                 &self,
-                cache: &mut Cache<B, E>,
+                cache: &mut Cache<B, F>,
                 batch: &$crate::Batch,
                 hidden: &$crate::Tensor<B>,
                 probe: &mut dyn $crate::Probe,

@@ -39,7 +39,8 @@ pub use attended::{Attended, PerHead};
 pub use backend::Backend;
 pub use batch::{Batch, Sequence};
 pub use cache::{
-    CacheElement, CacheLayout, ContextChunk, Contiguous, LatentCache, NaiveCache, Paged,
+    CacheElement, CacheFormat, CacheLayout, ContextChunk, Contiguous, EntryShape, LatentCache,
+    NaiveCache, Paged,
 };
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 pub use describes::Describes;

@@ -1,7 +1,7 @@
 //! Caches: what is written is what is read, in any layout; hostile batches are errors and change nothing.
 
 use mla_runtime::{
-    Attended, Batch, CacheElement, CacheLayout, Contiguous, Cpu, CpuDevice, Error, Heads, KvCache,
+    Attended, Batch, CacheFormat, CacheLayout, Contiguous, Cpu, CpuDevice, Error, Heads, KvCache,
     LatentCache, Mask, NaiveCache, Padding, Paged, RopeKey, Rows, Scalar, Sequence, Tensor,
     Unrotated, Visibility, attention, bf16, f16,
 };
@@ -40,12 +40,12 @@ fn key(values: Vec<f64>) -> RopeKey<B, Unrotated, R> {
 }
 
 /// Both caches of one layout, fed alike.
-struct Pair<P: CacheLayout, E: CacheElement> {
+struct Pair<P: CacheLayout, E: CacheFormat> {
     latent: Latent<P, E>,
     naive: Naive<P, E>,
 }
 
-impl<P: CacheLayout, E: CacheElement> Pair<P, E> {
+impl<P: CacheLayout, E: CacheFormat> Pair<P, E> {
     fn new(blocks: usize, per_block: usize) -> Self {
         let mut latent = Latent::<P, E>::with_blocks(&DEVICE, blocks, per_block).expect("cache");
         let mut naive = Naive::<P, E>::with_blocks(&DEVICE, blocks, per_block).expect("cache");
@@ -120,7 +120,7 @@ fn assert_close(found: &[f64], wanted: &[f64], tolerance: f64) {
 }
 
 /// Feeds three requests in ragged pieces and compares every row with the whole.
-fn ragged<P: CacheLayout, E: CacheElement>(
+fn ragged<P: CacheLayout, E: CacheFormat>(
     blocks: usize,
     per_block: usize,
     tables: [&[u32]; 3],

@@ -4,8 +4,8 @@ mod oracle;
 mod sample;
 
 use mla_runtime::{
-    Batch, CacheElement, Cpu, CpuDevice, CpuElement, KvCache, Mask, Rows, Scalar, Sequence,
-    Weights, bf16, f16,
+    Batch, CacheFormat, Cpu, CpuDevice, CpuElement, KvCache, Mask, Rows, Scalar, Sequence, Weights,
+    bf16, f16,
 };
 use sample::{Cache, HIDDEN_SIZE, SampleAttention, TENSORS};
 
@@ -42,7 +42,7 @@ fn assert_close(found: &[f64], wanted: &[f64], tolerance: f64) {
 }
 
 /// Two requests, 9 and 4 tokens, fed in ragged pieces through decode or prefill, pages out of order, garbage in the free pages.
-fn stepwise<T: CpuElement, E: CacheElement>(
+fn stepwise<T: CpuElement, E: CacheFormat>(
     pieces: &[(usize, usize)],
     absorbed: bool,
 ) -> (Vec<f64>, Vec<f64>) {

@@ -40,7 +40,7 @@ mod whole {
 /// A layer without probes, with a cache, and without `forward`.
 mod stepping {
     use mla_runtime::{
-        Backend, Batch, CacheElement, Contiguous, LatentCache, Result, RopeKey, Rows, TensorShape,
+        Backend, Batch, CacheFormat, Contiguous, LatentCache, Result, RopeKey, Rows, TensorShape,
         Unrotated, Weights, bf16,
     };
 
@@ -60,7 +60,7 @@ mod stepping {
             })
         }
 
-        pub(crate) fn decode<E: CacheElement>(
+        pub(crate) fn decode<E: CacheFormat>(
             &self,
             cache: &mut Cache<B, E>,
             batch: &Batch,
@@ -100,10 +100,10 @@ fn a_layer_is_loaded_and_called_through_its_traits() {
 
 #[test]
 fn a_cache_stores_the_spec_s_format_or_any_other() {
-    use mla_runtime::{Batch, CacheElement, Caches, Decode, KvCache, Sequence};
+    use mla_runtime::{Batch, CacheFormat, Caches, Decode, KvCache, Sequence};
 
     /// What a cache of `E` holds of one token.
-    fn cached<E: CacheElement>() -> Vec<f64> {
+    fn cached<E: CacheFormat>() -> Vec<f64> {
         type Layer = stepping::Stepping<Cpu<f64>>;
         let device = CpuDevice::default();
         let layer =

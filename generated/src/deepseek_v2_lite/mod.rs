@@ -29,7 +29,7 @@
 //! A cached token takes 2304 bytes: 576 elements of type `f32`, the latent and the shared key.
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheElement, Cpu, Heads, Interleaved, LatentCache, Linear, Mask,
+    Attended, Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask,
     Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb,
     attention,
 };
@@ -112,9 +112,9 @@ pub const TENSORS: [TensorShape; 5] = [
     TensorShape::new("o_proj.weight", &[HIDDEN_SIZE, OUT_WIDTH]),
 ];
 
-/// Pages of 64 tokens, holding latents and shared keys: 576 elements of type `E` per token.
-pub type Cache<B, E = f32> =
-    LatentCache<B, E, Interleaved, Paged<64>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
+/// Pages of 64 tokens, holding latents and shared keys: 576 elements of type `F` per token.
+pub type Cache<B, F = f32> =
+    LatentCache<B, F, Interleaved, Paged<64>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 
 /// The layer, with its parameters on a backend.
 #[derive(Debug)]
@@ -203,9 +203,9 @@ impl<B: Backend> DeepSeekV2LiteAttention<B> {
     /// # Errors
     /// `hidden` has another number of rows than `batch` new tokens. The cache can't hold the
     /// batch: a block is out of range or named twice, or a request lacks room. The device refuses.
-    pub fn prefill<E: CacheElement>(
+    pub fn prefill<F: CacheFormat>(
         &self,
-        cache: &mut Cache<B, E>,
+        cache: &mut Cache<B, F>,
         batch: &Batch,
         hidden: &Rows<B, HIDDEN_SIZE>,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -259,9 +259,9 @@ impl<B: Backend> DeepSeekV2LiteAttention<B> {
     /// # Errors
     /// `hidden` has another number of rows than `batch` new tokens. The cache can't hold the
     /// batch: a block is out of range or named twice, or a request lacks room. The device refuses.
-    pub fn decode<E: CacheElement>(
+    pub fn decode<F: CacheFormat>(
         &self,
-        cache: &mut Cache<B, E>,
+        cache: &mut Cache<B, F>,
         batch: &Batch,
         hidden: &Rows<B, HIDDEN_SIZE>,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {

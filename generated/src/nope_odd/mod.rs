@@ -24,7 +24,7 @@
 //! A cached token takes 288 bytes: 72 elements of type `f32`, the keys and values of every head.
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheElement, Cpu, LayerNorm, Linear, Mask, NaiveCache, Padding,
+    Attended, Backend, Batch, CacheFormat, Cpu, LayerNorm, Linear, Mask, NaiveCache, Padding,
     Paged, Result, RopeKey, Rows, TensorShape, Unrotated, Visibility, Weights, attention,
 };
 
@@ -67,9 +67,9 @@ pub const TENSORS: [TensorShape; 6] = [
     TensorShape::new("o_proj.weight", &[HIDDEN_SIZE, OUT_WIDTH]),
 ];
 
-/// Pages of 5 tokens, holding every head's keys and values: 72 elements of type `E` per token.
-pub type Cache<B, E = f32> =
-    NaiveCache<B, E, Unrotated, Paged<5>, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>;
+/// Pages of 5 tokens, holding every head's keys and values: 72 elements of type `F` per token.
+pub type Cache<B, F = f32> =
+    NaiveCache<B, F, Unrotated, Paged<5>, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>;
 
 /// The layer, with its parameters on a backend.
 #[derive(Debug)]
@@ -152,9 +152,9 @@ impl<B: Backend> NopeOddAttention<B> {
     /// # Errors
     /// `hidden` has another number of rows than `batch` new tokens. The cache can't hold the
     /// batch: a block is out of range or named twice, or a request lacks room. The device refuses.
-    pub fn prefill<E: CacheElement>(
+    pub fn prefill<F: CacheFormat>(
         &self,
-        cache: &mut Cache<B, E>,
+        cache: &mut Cache<B, F>,
         batch: &Batch,
         hidden: &Rows<B, HIDDEN_SIZE>,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -193,9 +193,9 @@ impl<B: Backend> NopeOddAttention<B> {
     /// # Errors
     /// `hidden` has another number of rows than `batch` new tokens. The cache can't hold the
     /// batch: a block is out of range or named twice, or a request lacks room. The device refuses.
-    pub fn decode<E: CacheElement>(
+    pub fn decode<F: CacheFormat>(
         &self,
-        cache: &mut Cache<B, E>,
+        cache: &mut Cache<B, F>,
         batch: &Batch,
         hidden: &Rows<B, HIDDEN_SIZE>,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {

@@ -146,14 +146,14 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheElement, LayerNorm, Linear, Mask, NaiveCache, Padding,
-        Paged, Result, RopeKey, Rows, Unrotated, Visibility, Weights, attention,
+        Attended, Backend, Batch, CacheFormat, LayerNorm, Linear, Mask, NaiveCache, Padding, Paged,
+        Result, RopeKey, Rows, Unrotated, Visibility, Weights, attention,
     };
 
     use super::twin::*;
 
-    type Cache<B, E = f32> =
-        NaiveCache<B, E, Unrotated, Paged<5>, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>;
+    type Cache<B, F = f32> =
+        NaiveCache<B, F, Unrotated, Paged<5>, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>;
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
@@ -202,9 +202,9 @@ mod planned {
             self.linear_proj.forward(&out)
         }
 
-        fn prefill<E: CacheElement>(
+        fn prefill<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -223,9 +223,9 @@ mod planned {
             self.linear_proj.forward(&out)
         }
 
-        fn decode<E: CacheElement>(
+        fn decode<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -320,15 +320,15 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheElement, Contiguous, LayerNorm, LayerNormLinear, Linear,
+        Attended, Backend, Batch, CacheFormat, Contiguous, LayerNorm, LayerNormLinear, Linear,
         Mask, NaiveCache, Padding, Result, RopeKey, Rows, Unrotated, Visibility, Weights,
         attention,
     };
 
     use super::twin::*;
 
-    type Cache<B, E = f32> =
-        NaiveCache<B, E, Unrotated, Contiguous, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>;
+    type Cache<B, F = f32> =
+        NaiveCache<B, F, Unrotated, Contiguous, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>;
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
@@ -373,9 +373,9 @@ mod other_parts {
             self.linear_proj.forward(&out)
         }
 
-        fn prefill<E: CacheElement>(
+        fn prefill<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -393,9 +393,9 @@ mod other_parts {
             self.linear_proj.forward(&out)
         }
 
-        fn decode<E: CacheElement>(
+        fn decode<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -420,13 +420,13 @@ mod other_parts {
 /// The twin with a cache of latents.
 mod other_cache {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheElement, Heads, LatentCache, LayerNorm, Linear, Paged,
+        Attended, Backend, Batch, CacheFormat, Heads, LatentCache, LayerNorm, Linear, Paged,
         Result, RopeKey, Rows, Unrotated, Weights, absorb, attention,
     };
 
     use super::twin::*;
 
-    type Cache<B, E = f32> = LatentCache<B, E, Unrotated, Paged<5>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
+    type Cache<B, F = f32> = LatentCache<B, F, Unrotated, Paged<5>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
@@ -454,9 +454,9 @@ mod other_cache {
             })
         }
 
-        fn prefill<E: CacheElement>(
+        fn prefill<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -490,9 +490,9 @@ mod other_cache {
             self.linear_proj.forward(&out)
         }
 
-        fn decode<E: CacheElement>(
+        fn decode<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {

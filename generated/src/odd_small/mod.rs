@@ -30,7 +30,7 @@
 //! A cached token takes 108 bytes: 27 elements of type `f32`, the latent and the shared key.
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheElement, Cpu, Half, Heads, Interleaved, LatentCache, LayerNorm,
+    Attended, Backend, Batch, CacheFormat, Cpu, Half, Heads, Interleaved, LatentCache, LayerNorm,
     LayerNormLinear, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape,
     Visibility, Weights, absorb, attention,
 };
@@ -92,9 +92,9 @@ pub const TENSORS: [TensorShape; 11] = [
     TensorShape::new("o_proj.bias", &[HIDDEN_SIZE]),
 ];
 
-/// Pages of 3 tokens, holding latents and shared keys: 27 elements of type `E` per token.
-pub type Cache<B, E = f32> =
-    LatentCache<B, E, Interleaved, Paged<3>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
+/// Pages of 3 tokens, holding latents and shared keys: 27 elements of type `F` per token.
+pub type Cache<B, F = f32> =
+    LatentCache<B, F, Interleaved, Paged<3>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 
 /// The layer, with its parameters on a backend.
 #[derive(Debug)]
@@ -192,9 +192,9 @@ impl<B: Backend> OddSmallAttention<B> {
     /// # Errors
     /// `hidden` has another number of rows than `batch` new tokens. The cache can't hold the
     /// batch: a block is out of range or named twice, or a request lacks room. The device refuses.
-    pub fn prefill<E: CacheElement>(
+    pub fn prefill<F: CacheFormat>(
         &self,
-        cache: &mut Cache<B, E>,
+        cache: &mut Cache<B, F>,
         batch: &Batch,
         hidden: &Rows<B, HIDDEN_SIZE>,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -251,9 +251,9 @@ impl<B: Backend> OddSmallAttention<B> {
     /// # Errors
     /// `hidden` has another number of rows than `batch` new tokens. The cache can't hold the
     /// batch: a block is out of range or named twice, or a request lacks room. The device refuses.
-    pub fn decode<E: CacheElement>(
+    pub fn decode<F: CacheFormat>(
         &self,
-        cache: &mut Cache<B, E>,
+        cache: &mut Cache<B, F>,
         batch: &Batch,
         hidden: &Rows<B, HIDDEN_SIZE>,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {

@@ -158,15 +158,15 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheElement, Half, Heads, Interleaved, LatentCache, LayerNorm,
+        Attended, Backend, Batch, CacheFormat, Half, Heads, Interleaved, LatentCache, LayerNorm,
         LayerNormLinear, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility,
         Weights, absorb, attention,
     };
 
     use super::twin::*;
 
-    type Cache<B, E = f32> =
-        LatentCache<B, E, Interleaved, Paged<3>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
+    type Cache<B, F = f32> =
+        LatentCache<B, F, Interleaved, Paged<3>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
@@ -224,9 +224,9 @@ mod planned {
             self.linear_proj.forward(&out)
         }
 
-        fn prefill<E: CacheElement>(
+        fn prefill<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -264,9 +264,9 @@ mod planned {
             self.linear_proj.forward(&out)
         }
 
-        fn decode<E: CacheElement>(
+        fn decode<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -299,15 +299,15 @@ mod planned {
 /// The twin with the absorbed form for the expanded one, and the other way round.
 mod other_form {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheElement, Half, Heads, Interleaved, LatentCache, LayerNorm,
+        Attended, Backend, Batch, CacheFormat, Half, Heads, Interleaved, LatentCache, LayerNorm,
         LayerNormLinear, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility,
         Weights, absorb, attention,
     };
 
     use super::twin::*;
 
-    type Cache<B, E = f32> =
-        LatentCache<B, E, Interleaved, Paged<3>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
+    type Cache<B, F = f32> =
+        LatentCache<B, F, Interleaved, Paged<3>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
@@ -375,9 +375,9 @@ mod other_form {
             self.linear_proj.forward(&out)
         }
 
-        fn prefill<E: CacheElement>(
+        fn prefill<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -403,9 +403,9 @@ mod other_form {
             self.linear_proj.forward(&out)
         }
 
-        fn decode<E: CacheElement>(
+        fn decode<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -450,14 +450,14 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheElement, Contiguous, Half, Heads, LatentCache, LayerNorm,
+        Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, LatentCache, LayerNorm,
         Linear, Mask, Padding, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb,
         attention,
     };
 
     use super::twin::*;
 
-    type Cache<B, E = f32> = LatentCache<B, E, Half, Contiguous, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
+    type Cache<B, F = f32> = LatentCache<B, F, Half, Contiguous, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
@@ -521,9 +521,9 @@ mod other_parts {
             self.linear_proj.forward(&out)
         }
 
-        fn prefill<E: CacheElement>(
+        fn prefill<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -562,9 +562,9 @@ mod other_parts {
             self.linear_proj.forward(&out)
         }
 
-        fn decode<E: CacheElement>(
+        fn decode<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -598,14 +598,14 @@ mod other_parts {
 /// The twin with a cache of every head's keys and values.
 mod other_cache {
     use mla_runtime::{
-        Backend, Batch, CacheElement, Half, Interleaved, LayerNorm, LayerNormLinear, Linear,
+        Backend, Batch, CacheFormat, Half, Interleaved, LayerNorm, LayerNormLinear, Linear,
         NaiveCache, Paged, Result, RmsNorm, Rotary, Rows, Weights,
     };
 
     use super::twin::*;
 
-    type Cache<B, E = f32> =
-        NaiveCache<B, E, Interleaved, Paged<3>, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>;
+    type Cache<B, F = f32> =
+        NaiveCache<B, F, Interleaved, Paged<3>, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>;
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
@@ -639,9 +639,9 @@ mod other_cache {
             })
         }
 
-        fn prefill<E: CacheElement>(
+        fn prefill<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -663,9 +663,9 @@ mod other_cache {
             self.linear_proj.forward(&out)
         }
 
-        fn decode<E: CacheElement>(
+        fn decode<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {

@@ -154,14 +154,14 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheElement, Heads, Interleaved, LatentCache, Linear, Mask,
+        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
         Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
 
-    type Cache<B, E = f32> =
-        LatentCache<B, E, Interleaved, Paged<6>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
+    type Cache<B, F = f32> =
+        LatentCache<B, F, Interleaved, Paged<6>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
@@ -216,9 +216,9 @@ mod planned {
             self.linear_proj.forward(&out)
         }
 
-        fn prefill<E: CacheElement>(
+        fn prefill<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -257,9 +257,9 @@ mod planned {
             self.linear_proj.forward(&out)
         }
 
-        fn decode<E: CacheElement>(
+        fn decode<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -293,14 +293,14 @@ mod planned {
 /// The twin with the absorbed form for the expanded one, and the other way round.
 mod other_form {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheElement, Heads, Interleaved, LatentCache, Linear, Mask,
+        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
         Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
 
-    type Cache<B, E = f32> =
-        LatentCache<B, E, Interleaved, Paged<6>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
+    type Cache<B, F = f32> =
+        LatentCache<B, F, Interleaved, Paged<6>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
@@ -364,9 +364,9 @@ mod other_form {
             self.linear_proj.forward(&out)
         }
 
-        fn prefill<E: CacheElement>(
+        fn prefill<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -393,9 +393,9 @@ mod other_form {
             self.linear_proj.forward(&out)
         }
 
-        fn decode<E: CacheElement>(
+        fn decode<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -441,14 +441,14 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheElement, Contiguous, Half, Heads, Interleaved, LatentCache,
+        Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, Interleaved, LatentCache,
         LayerNormLinear, Linear, Mask, Padding, Result, RmsNorm, Rotary, Rows, Visibility, Weights,
         absorb, attention,
     };
 
     use super::twin::*;
 
-    type Cache<B, E = f32> = LatentCache<B, E, Half, Contiguous, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
+    type Cache<B, F = f32> = LatentCache<B, F, Half, Contiguous, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
@@ -505,9 +505,9 @@ mod other_parts {
             self.linear_proj.forward(&out)
         }
 
-        fn prefill<E: CacheElement>(
+        fn prefill<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -545,9 +545,9 @@ mod other_parts {
             self.linear_proj.forward(&out)
         }
 
-        fn decode<E: CacheElement>(
+        fn decode<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -580,14 +580,14 @@ mod other_parts {
 /// The twin with a cache of every head's keys and values.
 mod other_cache {
     use mla_runtime::{
-        Backend, Batch, CacheElement, Interleaved, Linear, NaiveCache, Paged, Result, RmsNorm,
+        Backend, Batch, CacheFormat, Interleaved, Linear, NaiveCache, Paged, Result, RmsNorm,
         Rotary, Rows, Weights,
     };
 
     use super::twin::*;
 
-    type Cache<B, E = f32> =
-        NaiveCache<B, E, Interleaved, Paged<6>, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>;
+    type Cache<B, F = f32> =
+        NaiveCache<B, F, Interleaved, Paged<6>, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>;
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
@@ -616,9 +616,9 @@ mod other_cache {
             })
         }
 
-        fn prefill<E: CacheElement>(
+        fn prefill<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
@@ -642,9 +642,9 @@ mod other_cache {
             self.linear_proj.forward(&out)
         }
 
-        fn decode<E: CacheElement>(
+        fn decode<F: CacheFormat>(
             &self,
-            cache: &mut Cache<B, E>,
+            cache: &mut Cache<B, F>,
             batch: &Batch,
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {

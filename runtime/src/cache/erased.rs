@@ -1,7 +1,8 @@
 //! Caches behind [`KvCache`].
 
+use super::format::CacheFormat;
 use super::latent::LatentCache;
-use super::layout::{CacheElement, CacheLayout};
+use super::layout::CacheLayout;
 use super::naive::NaiveCache;
 use crate::backend::Backend;
 use crate::element::Scalar;
@@ -19,25 +20,23 @@ fn filled<B: Backend, E: Scalar>(
     B::upload(device, vec![E::from_f64(value); product(what, sizes)?])
 }
 
-impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize>
-    KvCache<B> for LatentCache<B, E, L, P, C, R>
+impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize>
+    KvCache<B> for LatentCache<B, F, L, P, C, R>
 {
-    type Element = E;
+    type Format = F;
     const PAGE_SIZE: Option<usize> = P::PAGE;
     const ELEMENTS_PER_TOKEN: usize = C + R;
+
+    fn bytes_per_token() -> usize {
+        F::bytes_per_token(C, R)
+    }
 
     fn with_blocks(device: &B::Device, blocks: usize, tokens_per_block: usize) -> Result<Self> {
         Self::with_blocks(device, blocks, P::PAGE.unwrap_or(tokens_per_block))
     }
 
     fn fill(&mut self, value: f64) -> Result<()> {
-        self.entries = filled::<B, E>(
-            &self.device,
-            "a latent cache",
-            &[self.geometry.slots(), C + R],
-            value,
-        )?;
-        Ok(())
+        self.entries.fill(value)
     }
 
     fn latent_rows(&self, blocks: &[u32], tokens: usize) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
@@ -49,17 +48,21 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize,
 
 impl<
     B: Backend,
-    E: CacheElement,
+    F: CacheFormat,
     L: RopeLayout,
     P: CacheLayout,
     const H: usize,
     const QK: usize,
     const V: usize,
-> KvCache<B> for NaiveCache<B, E, L, P, H, QK, V>
+> KvCache<B> for NaiveCache<B, F, L, P, H, QK, V>
 {
-    type Element = E;
+    type Format = F;
     const PAGE_SIZE: Option<usize> = P::PAGE;
     const ELEMENTS_PER_TOKEN: usize = H * (QK + V);
+
+    fn bytes_per_token() -> usize {
+        H * F::bytes_per_token(QK, V)
+    }
 
     fn with_blocks(device: &B::Device, blocks: usize, tokens_per_block: usize) -> Result<Self> {
         Self::with_blocks(device, blocks, P::PAGE.unwrap_or(tokens_per_block))
@@ -67,8 +70,10 @@ impl<
 
     fn fill(&mut self, value: f64) -> Result<()> {
         let slots = self.geometry.slots();
-        let keys = filled::<B, E>(&self.device, "a cache of keys", &[slots, H, QK], value)?;
-        self.values = filled::<B, E>(&self.device, "a cache of values", &[slots, H, V], value)?;
+        let keys =
+            filled::<B, F::Element>(&self.device, "a cache of keys", &[slots, H, QK], value)?;
+        self.values =
+            filled::<B, F::Element>(&self.device, "a cache of values", &[slots, H, V], value)?;
         self.keys = keys;
         Ok(())
     }

@@ -4,30 +4,31 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::layout::{CacheElement, CacheLayout, Contiguous, Geometry, Paged};
+use super::format::{CacheFormat, Entries, EntryShape};
+use super::layout::{CacheLayout, Contiguous, Geometry, Paged};
 use crate::attended::Attended;
 use crate::attention;
-use crate::backend::{Attention, Backend, Place, Strided};
+use crate::backend::{Attention, Backend};
 use crate::batch::Batch;
-use crate::error::{Error, Result, expect_count, product};
+use crate::error::{Error, Result, expect_count};
 use crate::heads::{Heads, HeadsView};
 use crate::mask::Visibility;
 use crate::rotary::{RopeKey, RopeLayout};
 use crate::rows::{Rows, RowsView};
 use crate::segments::{Segment, Segments};
 
-/// `[slots, C + R]` entries ĉ ∥ k_r of type `E`, the key part in layout `L`.
+/// An entry ĉ ∥ k_r per slot, `C` and `R` values stored as `F` says, the key part in layout `L`.
 #[derive(Debug)]
 pub struct LatentCache<
     B: Backend,
-    E: CacheElement,
+    F: CacheFormat,
     L: RopeLayout,
     P: CacheLayout,
     const C: usize,
     const R: usize,
 > {
     pub(super) device: B::Device,
-    pub(super) entries: B::Buffer<E>,
+    pub(super) entries: Entries<B, F>,
     pub(super) geometry: Geometry,
     layout: PhantomData<(L, P)>,
 }
@@ -43,8 +44,8 @@ pub struct ContextChunk<B: Backend, L: RopeLayout, const C: usize, const R: usiz
     pub segments: Segments,
 }
 
-impl<B: Backend, E: CacheElement, L: RopeLayout, const C: usize, const R: usize>
-    LatentCache<B, E, L, Contiguous, C, R>
+impl<B: Backend, F: CacheFormat, L: RopeLayout, const C: usize, const R: usize>
+    LatentCache<B, F, L, Contiguous, C, R>
 {
     /// Room for `requests` requests of up to `tokens` tokens; request `i` of the cache is block `i`.
     ///
@@ -55,8 +56,8 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, const C: usize, const R: usize>
     }
 }
 
-impl<B: Backend, E: CacheElement, L: RopeLayout, const PAGE: usize, const C: usize, const R: usize>
-    LatentCache<B, E, L, Paged<PAGE>, C, R>
+impl<B: Backend, F: CacheFormat, L: RopeLayout, const PAGE: usize, const C: usize, const R: usize>
+    LatentCache<B, F, L, Paged<PAGE>, C, R>
 {
     /// `pages` blocks of `PAGE` tokens.
     ///
@@ -68,30 +69,26 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, const PAGE: usize, const C: usi
     }
 }
 
-impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize>
-    LatentCache<B, E, L, P, C, R>
+impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize>
+    LatentCache<B, F, L, P, C, R>
 {
-    const LATENT: Place = Place {
-        stride: C + R,
-        offset: 0,
-        head_stride: C,
-    };
-    const ROPE: Place = Place {
-        stride: C + R,
-        offset: C,
-        head_stride: R,
-    };
-
     /// `blocks` blocks of `tokens` tokens, in either layout.
     ///
     /// # Errors
     /// When the layout's page size is another, or that does not fit in memory.
     pub fn with_blocks(device: &B::Device, blocks: usize, tokens: usize) -> Result<Self> {
+        const {
+            assert!(
+                C.is_multiple_of(F::LATENT_GRAIN),
+                "the cache's format shares scales among more neighbours than divide the latent"
+            );
+            assert!(
+                R.is_multiple_of(F::ROPE_GRAIN),
+                "the cache's format shares scales among more neighbours than divide the rotated key"
+            );
+        };
         let geometry = Geometry::new::<P>(blocks, tokens)?;
-        let entries = B::zeros(
-            device,
-            product("a latent cache", &[geometry.slots(), C + R])?,
-        )?;
+        let entries = Entries::new(device, EntryShape::new(C, R, &geometry))?;
         Ok(Self {
             device: device.clone(),
             entries,
@@ -126,20 +123,8 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize,
         expect_count("latents to be cached", latent.rows(), batch.tokens())?;
         expect_count("rotated keys to be cached", k_rope.rows(), batch.tokens())?;
         let slots = self.geometry.written(batch)?;
-        B::scatter(
-            &self.device,
-            latent.strided(),
-            &mut self.entries,
-            &slots,
-            Self::LATENT,
-        )?;
-        B::scatter(
-            &self.device,
-            k_rope.view().strided(),
-            &mut self.entries,
-            &slots,
-            Self::ROPE,
-        )
+        self.entries
+            .write(&slots, latent.strided(), k_rope.view().strided())
     }
 
     /// Absorbed attention of the new tokens, already written, over all tokens of their requests, causal.
@@ -155,15 +140,10 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize,
     ) -> Result<Attended<B, H, C>> {
         expect_count("rows of rotated queries", q_rope.rows(), q_latent.rows())?;
         let (segments, pages) = self.geometry.reading(batch)?;
-        let entries = Strided {
-            buffer: &self.entries,
-            offset: 0,
-            rows: self.geometry.slots(),
-            heads: H,
-            width: C + R,
-            row_stride: C + R,
-            head_stride: 0,
-        };
+        let entries = self
+            .entries
+            .window(H)
+            .ok_or_else(|| Error::BadCache(format!("entries of {} have to be decoded", F::NAME)))?;
         let attention = Attention {
             q: q_latent.view().strided(),
             q_rope: q_rope.strided(),
@@ -210,8 +190,7 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, P: CacheLayout, const C: usize,
 
     fn gather(&self, slots: &[usize]) -> Result<(Rows<B, C>, RopeKey<B, L, R>)> {
         let rows = slots.len();
-        let latent = B::gather(&self.device, &self.entries, slots, Self::LATENT, C)?;
-        let k_rope = B::gather(&self.device, &self.entries, slots, Self::ROPE, R)?;
+        let [latent, k_rope] = self.entries.read(slots)?;
         let latent = Rows {
             device: self.device.clone(),
             buffer: latent,

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, expect_count, product};
 use crate::mask::Visibility;
 use crate::segments::{Segment, Segments};
 
-/// What a cache can store.
+/// A number type that a cache can store.
 pub trait CacheElement: Scalar {}
 impl CacheElement for f32 {}
 impl CacheElement for f64 {}
@@ -61,6 +61,11 @@ impl Geometry {
             page,
             whole: P::PAGE.is_none(),
         })
+    }
+
+    /// Blocks, and tokens in each.
+    pub(super) fn blocks(&self) -> (usize, usize) {
+        (self.blocks, self.page)
     }
 
     pub(super) fn slots(&self) -> usize {

@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-use super::layout::{CacheElement, CacheLayout, Contiguous, Geometry, Paged};
+use super::format::CacheFormat;
+use super::layout::{CacheLayout, Contiguous, Geometry, Paged};
 use crate::attended::Attended;
 use crate::attention;
 use crate::backend::{Attention, Backend, Place, Strided};
@@ -12,11 +13,11 @@ use crate::error::{Result, expect_count, product};
 use crate::heads::Heads;
 use crate::rotary::{RopeKey, RopeLayout};
 
-/// `[slots, H, QK]` keys, the position part last, and `[slots, H, V]` values, of type `E`.
+/// `[slots, H, QK]` keys, the position part last, and `[slots, H, V]` values, of the number type `F`.
 #[derive(Debug)]
 pub struct NaiveCache<
     B: Backend,
-    E: CacheElement,
+    F: CacheFormat,
     L: RopeLayout,
     P: CacheLayout,
     const H: usize,
@@ -24,14 +25,14 @@ pub struct NaiveCache<
     const V: usize,
 > {
     pub(super) device: B::Device,
-    pub(super) keys: B::Buffer<E>,
-    pub(super) values: B::Buffer<E>,
+    pub(super) keys: B::Buffer<F::Element>,
+    pub(super) values: B::Buffer<F::Element>,
     pub(super) geometry: Geometry,
     layout: PhantomData<(L, P)>,
 }
 
-impl<B: Backend, E: CacheElement, L: RopeLayout, const H: usize, const QK: usize, const V: usize>
-    NaiveCache<B, E, L, Contiguous, H, QK, V>
+impl<B: Backend, F: CacheFormat, L: RopeLayout, const H: usize, const QK: usize, const V: usize>
+    NaiveCache<B, F, L, Contiguous, H, QK, V>
 {
     /// Room for `requests` requests of up to `tokens` tokens; request `i` of the cache is block `i`.
     ///
@@ -44,13 +45,13 @@ impl<B: Backend, E: CacheElement, L: RopeLayout, const H: usize, const QK: usize
 
 impl<
     B: Backend,
-    E: CacheElement,
+    F: CacheFormat,
     L: RopeLayout,
     const PAGE: usize,
     const H: usize,
     const QK: usize,
     const V: usize,
-> NaiveCache<B, E, L, Paged<PAGE>, H, QK, V>
+> NaiveCache<B, F, L, Paged<PAGE>, H, QK, V>
 {
     /// `pages` blocks of `PAGE` tokens.
     ///
@@ -64,19 +65,25 @@ impl<
 
 impl<
     B: Backend,
-    E: CacheElement,
+    F: CacheFormat,
     L: RopeLayout,
     P: CacheLayout,
     const H: usize,
     const QK: usize,
     const V: usize,
-> NaiveCache<B, E, L, P, H, QK, V>
+> NaiveCache<B, F, L, P, H, QK, V>
 {
     /// `blocks` blocks of `tokens` tokens, in either layout.
     ///
     /// # Errors
     /// When the layout's page size is another, or that does not fit in memory.
     pub fn with_blocks(device: &B::Device, blocks: usize, tokens: usize) -> Result<Self> {
+        const {
+            assert!(
+                F::PLAIN,
+                "a cache of expanded keys stores numbers as they are"
+            )
+        };
         let geometry = Geometry::new::<P>(blocks, tokens)?;
         let keys = B::zeros(
             device,

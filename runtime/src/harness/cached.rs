@@ -10,7 +10,7 @@ use super::outputs::Outputs;
 use super::recorder::Recorder;
 use super::report::{Cache, Call, Phase, Run};
 use crate::proof::{Blocks, ProofBackend, Sample, Session};
-use crate::{CacheElement, Decode, KvCache, Prefill};
+use crate::{CacheFormat, Decode, KvCache, Prefill};
 
 /// What feeding a case through a cache gives.
 pub(super) struct Fed {
@@ -20,7 +20,7 @@ pub(super) struct Fed {
 }
 
 /// Feeds `case` in chunks of columns, through a cache of `E` with shuffled blocks.
-pub(super) fn cached<L: Prefill<B> + Decode<B>, B: ProofBackend, E: CacheElement>(
+pub(super) fn cached<L: Prefill<B> + Decode<B>, B: ProofBackend, E: CacheFormat>(
     layer: &L,
     case: &Case,
     chunks: Option<&[usize]>,
@@ -91,7 +91,7 @@ pub(super) fn cached<L: Prefill<B> + Decode<B>, B: ProofBackend, E: CacheElement
     let cache = Cache {
         dtype: E::NAME.to_owned(),
         elements_per_token,
-        bytes_per_token: elements_per_token * size_of::<E>(),
+        bytes_per_token: L::Cache::<E>::bytes_per_token(),
         page_size: L::Cache::<E>::PAGE_SIZE,
     };
     Ok(Fed {

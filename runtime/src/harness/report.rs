@@ -92,7 +92,7 @@ pub struct Against {
 /// A cache's size and format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cache {
-    /// Element type.
+    /// Element type, or format.
     pub dtype: String,
     /// Elements per token.
     pub elements_per_token: usize,

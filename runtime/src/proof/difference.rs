@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Error, Scalar};
+use crate::{CacheFormat, Error, Scalar};
 
 /// What a proof returns.
 pub type Verdict = Result<(), Failure>;
@@ -98,14 +98,14 @@ impl From<Error> for Failure {
 /// distance from 1 to the next number). In `f64` that would be far below what any mistake makes, so one round figure
 /// stands for all widths: 1e-10. `bf16` rounds every intermediate value: there it is 0.1 whatever the width. A cache's
 /// format counts as much as the arithmetic's.
-pub fn tolerance<T: Scalar, E: Scalar>(width: usize) -> f64 {
+pub fn tolerance<T: Scalar, F: CacheFormat>(width: usize) -> f64 {
     let of = |name: &str| match name {
         "f64" => 1e-10,
         "f32" => 64.0 * 2f64.powi(-24) * (width as f64).sqrt(),
         "f16" => 0.02,
         _ => 0.1,
     };
-    of(T::NAME).max(of(E::NAME))
+    of(T::NAME).max(of(F::NAME))
 }
 
 /// Where two equally long results differ most.

@@ -2,12 +2,12 @@
 
 use super::sample::{Dice, Request};
 use crate::{
-    Backend, Batch, CacheElement, Caches, Error, KvCache, Result, Scalar, Sequence, Tensor,
+    Backend, Batch, CacheFormat, Caches, Error, KvCache, Result, Scalar, Sequence, Tensor,
 };
 
 /// A cache, the blocks of each request, and how many of its tokens have been fed.
 #[derive(Debug)]
-pub(crate) struct Session<'a, L: Caches<B>, B: Backend, E: CacheElement> {
+pub(crate) struct Session<'a, L: Caches<B>, B: Backend, E: CacheFormat> {
     layer: &'a L,
     requests: &'a [Request],
     cache: L::Cache<E>,
@@ -27,7 +27,7 @@ pub(crate) struct Blocks {
     pub(crate) fill: f64,
 }
 
-impl<'a, L: Caches<B>, B: Backend, E: CacheElement> Session<'a, L, B, E> {
+impl<'a, L: Caches<B>, B: Backend, E: CacheFormat> Session<'a, L, B, E> {
     /// An empty cache with room for all tokens of `requests`.
     pub(crate) fn new(
         layer: &'a L,

@@ -1,7 +1,7 @@
 //! A layer written by hand in the look of generated code: LoRA queries, separate norms, a paged latent cache, yarn-free rope.
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheElement, Cpu, Heads, Interleaved, LatentCache, Linear, Mask,
+    Attended, Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask,
     Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb,
     attention,
 };
@@ -161,7 +161,7 @@ impl<B: Backend> SampleAttention<B> {
         self.linear_proj.forward(&out.into_rows::<OUT_WIDTH>())
     }
 
-    pub(crate) fn prefill<E: CacheElement>(
+    pub(crate) fn prefill<E: CacheFormat>(
         &self,
         cache: &mut Cache<B, E>,
         batch: &Batch,
@@ -209,7 +209,7 @@ impl<B: Backend> SampleAttention<B> {
             .forward(&attended.into_out().into_rows::<OUT_WIDTH>())
     }
 
-    pub(crate) fn decode<E: CacheElement>(
+    pub(crate) fn decode<E: CacheFormat>(
         &self,
         cache: &mut Cache<B, E>,
         batch: &Batch,

@@ -13,9 +13,9 @@ const LONGEST: usize = 64;
 #[rustfmt::skip] // a list of words
 const RESERVED: &[&str] = &[
     "Angles", "AsMut", "AsRef", "Attended", "B", "Backend", "Batch", "Bf16", "Box", "Cache", "CacheElement",
-    "CacheLayout", "Caches", "Clone", "ContextChunk", "Contiguous", "Copy", "Cpu", "CpuDevice", "CpuElement",
+    "CacheFormat", "CacheLayout", "Caches", "Clone", "ContextChunk", "Contiguous", "Copy", "Cpu", "CpuDevice", "CpuElement",
     "Debug", "Decode", "Default", "Describes", "DoubleEndedIterator", "Drop", "E", "Element", "Eq", "Err",
-    "Error", "ExactSizeIterator", "Extend", "F16", "Fn", "FnMut", "FnOnce", "Forward", "From", "FromIterator",
+    "EntryShape", "Error", "ExactSizeIterator", "Extend", "F", "F16", "Fn", "FnMut", "FnOnce", "Forward", "From", "FromIterator",
     "Half", "Hash", "Heads", "HeadsView", "Interleaved", "Into", "IntoIterator", "Iterator", "KvCache",
     "LatentCache", "LayerNorm", "LayerNormLinear", "Linear", "Load", "Mask", "Mistake", "MlaLayer", "MlaRuntime",
     "NaiveCache", "NoProbe", "None", "Norm", "Ok", "Option", "Ord", "Padding", "Paged", "PartialEq",

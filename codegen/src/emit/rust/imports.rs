@@ -7,7 +7,7 @@ const TYPES: [&str; 29] = [
     "Attended",
     "Backend",
     "Batch",
-    "CacheElement",
+    "CacheFormat",
     "Contiguous",
     "Cpu",
     "Half",

@@ -93,10 +93,10 @@ pub(crate) fn cache(program: &Program, look: Look) -> Option<String> {
         .map_or_else(|| "Contiguous".to_owned(), |page| format!("Paged<{page}>"));
     let ty = match cache.kind {
         CacheKind::Latent => {
-            format!("LatentCache<B, E, {layout}, {pages}, KV_LORA_RANK, QK_ROPE_HEAD_DIM>")
+            format!("LatentCache<B, F, {layout}, {pages}, KV_LORA_RANK, QK_ROPE_HEAD_DIM>")
         }
         CacheKind::Naive => format!(
-            "NaiveCache<B, E, {layout}, {pages}, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>"
+            "NaiveCache<B, F, {layout}, {pages}, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>"
         ),
     };
     let mut lines = look.lines();
@@ -104,7 +104,7 @@ pub(crate) fn cache(program: &Program, look: Look) -> Option<String> {
     let visibility = look.of_functions();
     lines.assignment(
         &format!(
-            "{visibility}type Cache<B, E = {}>",
+            "{visibility}type Cache<B, F = {}>",
             cache_element(cache.dtype)
         ),
         &ty,
@@ -122,7 +122,7 @@ fn cache_doc(cache: &CachePlan) -> String {
         None => "One run of tokens per request".to_owned(),
     };
     format!(
-        "{layout}, holding {what}: {} elements of type `E` per token.",
+        "{layout}, holding {what}: {} elements of type `F` per token.",
         cache.elements_per_token
     )
 }
@@ -320,8 +320,8 @@ pub(super) fn signature(plan: &Plan, probes: bool, look: Look) -> (String, Vec<S
             format!("{visibility}fn {name}")
         }
         Phase::Prefill | Phase::Decode => {
-            parameters.extend(["cache: &mut Cache<B, E>", "batch: &Batch", hidden]);
-            format!("{visibility}fn {name}<E: CacheElement>")
+            parameters.extend(["cache: &mut Cache<B, F>", "batch: &Batch", hidden]);
+            format!("{visibility}fn {name}<F: CacheFormat>")
         }
     };
     parameters.extend(probes.then_some("probe: &mut dyn Probe"));

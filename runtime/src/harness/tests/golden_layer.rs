@@ -127,7 +127,7 @@ impl<B: Backend> GoldenLayer<B> {
         self.finish(&attended, out, probe)
     }
 
-    fn prefill<E: CacheElement>(
+    fn prefill<E: CacheFormat>(
         &self,
         cache: &mut Cache<B, E>,
         batch: &Batch,
@@ -158,7 +158,7 @@ impl<B: Backend> GoldenLayer<B> {
         self.finish(&attended, out, probe)
     }
 
-    fn decode<E: CacheElement>(
+    fn decode<E: CacheFormat>(
         &self,
         cache: &mut Cache<B, E>,
         batch: &Batch,

@@ -93,7 +93,7 @@ macro_rules! small_layer {
                     self.finish(attention::expanded(&q, &kv, &k_rope, &segments, SCALE)?, probe)
                 }
 
-                fn prefill<E: CacheElement>(
+                fn prefill<E: CacheFormat>(
                     &self,
                     cache: &mut Cache<B, E>,
                     batch: &Batch,
@@ -103,7 +103,7 @@ macro_rules! small_layer {
                     self.$prefill(cache, batch, hidden, probe)
                 }
 
-                fn decode<E: CacheElement>(
+                fn decode<E: CacheFormat>(
                     &self,
                     cache: &mut Cache<B, E>,
                     batch: &Batch,
@@ -125,7 +125,7 @@ macro_rules! small_layer {
     (@other naive, naive) => {};
     (@other $first:ident, $second:ident) => { small_layer!(@form $second); };
     (@form absorbed) => {
-        fn absorbed<E: CacheElement>(
+        fn absorbed<E: CacheFormat>(
             &self,
             cache: &mut Cache<B, E>,
             batch: &Batch,
@@ -147,7 +147,7 @@ macro_rules! small_layer {
         }
     };
     (@form expanded) => {
-        fn expanded<E: CacheElement>(
+        fn expanded<E: CacheFormat>(
             &self,
             cache: &mut Cache<B, E>,
             batch: &Batch,
@@ -170,7 +170,7 @@ macro_rules! small_layer {
         }
     };
     (@form naive) => {
-        fn naive<E: CacheElement>(
+        fn naive<E: CacheFormat>(
             &self,
             cache: &mut Cache<B, E>,
             batch: &Batch,
