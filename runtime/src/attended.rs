@@ -1,7 +1,7 @@
 //! The result of attention, and how two results over different keys become one.
 
 use crate::backend::{Accum, AttentionParts, Backend, Parts, PartsMut};
-use crate::error::{Result, expect_count};
+use crate::error::{Result, expect_count, finite};
 use crate::heads::Heads;
 
 /// A `[rows, H]` tensor in the accumulation type.
@@ -16,6 +16,15 @@ impl<B: Backend, const H: usize> PerHead<B, H> {
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Every value times `by`.
+    ///
+    /// # Errors
+    /// When `by` is not finite, or the device refuses.
+    pub fn scaled(mut self, by: f64) -> Result<Self> {
+        B::scale_accum(&self.device, &mut self.buffer, finite("a factor", by)?)?;
+        Ok(self)
     }
 
     /// The values on the host, row by row.

@@ -2,7 +2,7 @@
 
 use crate::attended::Attended;
 use crate::backend::{Attention, Backend, Strided};
-use crate::error::{Error, Result, expect_count, product};
+use crate::error::{Result, expect_count, finite, product};
 use crate::heads::{Heads, HeadsView};
 use crate::rotary::{RopeKey, RopeLayout};
 use crate::rows::RowsView;
@@ -120,11 +120,5 @@ pub(crate) fn narrowed<B: Backend, S: crate::element::Scalar>(
 }
 
 pub(crate) fn checked_scale(scale: f64) -> Result<f64> {
-    if scale.is_finite() {
-        Ok(scale)
-    } else {
-        Err(Error::BadConstant(format!(
-            "the softmax scale is {scale}, wanted a finite number"
-        )))
-    }
+    finite("the softmax scale", scale)
 }

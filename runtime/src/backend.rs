@@ -61,6 +61,8 @@ pub struct Rotation<'a, B: Backend> {
     pub sin: &'a B::Buffer<Accum<B>>,
     /// Pairs per row.
     pub pairs: usize,
+    /// First rotated value of a head.
+    pub start: usize,
     /// Read pairs as (i, i + pairs), not as (2i, 2i + 1).
     pub half_in: bool,
     /// Write pairs as (i, i + pairs), not as (2i, 2i + 1).
@@ -170,15 +172,24 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         matrices: HeadMatrices,
     ) -> Result<Self::Buffer<Self::Elem>>;
 
-    /// `y = γ · x / sqrt(mean(x²) + ε)` per row (one head).
+    /// `y = x Wᵀ + b` as [`linear`](Self::linear), with weight, bias and result in the accumulation type.
+    fn accum_linear(
+        device: &Self::Device,
+        x: Strided<'_, Self, Self::Elem>,
+        weight: &Self::Buffer<Accum<Self>>,
+        bias: Option<&Self::Buffer<Accum<Self>>>,
+        out: usize,
+    ) -> Result<Self::Buffer<Accum<Self>>>;
+
+    /// `y = γ · x / sqrt(mean(x²) + ε)` per row and head; no γ is a γ of 1.
     fn rms_norm(
         device: &Self::Device,
         x: Strided<'_, Self, Self::Elem>,
-        gamma: &Self::Buffer<Self::Elem>,
+        gamma: Option<&Self::Buffer<Self::Elem>>,
         eps: f64,
     ) -> Result<Self::Buffer<Self::Elem>>;
 
-    /// `y = γ · (x − mean) / sqrt(var + ε) + β` per row (one head), var the biased variance.
+    /// `y = γ · (x − mean) / sqrt(var + ε) + β` per row and head, var the biased variance.
     fn layer_norm(
         device: &Self::Device,
         x: Strided<'_, Self, Self::Elem>,
@@ -187,7 +198,7 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         eps: f64,
     ) -> Result<Self::Buffer<Self::Elem>>;
 
-    /// Rotates, in place, the last `2 · pairs` values of each head of a contiguous `[rows, heads, width]` buffer.
+    /// Rotates, in place, `2 · pairs` neighbouring values of each head of a contiguous `[rows, heads, width]` buffer.
     fn rotate(
         device: &Self::Device,
         x: &mut Self::Buffer<Self::Elem>,
@@ -195,6 +206,59 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         width: usize,
         rotation: &Rotation<'_, Self>,
     ) -> Result<()>;
+
+    /// The values of a window in the accumulation type, contiguous.
+    fn widened(
+        device: &Self::Device,
+        x: Strided<'_, Self, Self::Elem>,
+    ) -> Result<Self::Buffer<Accum<Self>>>;
+
+    /// `x ← x · by`.
+    fn scale(device: &Self::Device, x: &mut Self::Buffer<Self::Elem>, by: f64) -> Result<()>;
+
+    /// `x ← x · by` in the accumulation type.
+    fn scale_accum(device: &Self::Device, x: &mut Self::Buffer<Accum<Self>>, by: f64)
+    -> Result<()>;
+
+    /// `x[i] ← x[i] · factors[i / width]`.
+    fn scale_parts(
+        device: &Self::Device,
+        x: &mut Self::Buffer<Self::Elem>,
+        factors: &Self::Buffer<Accum<Self>>,
+        width: usize,
+    ) -> Result<()>;
+
+    /// `x[i] ← x[i] · σ(gates[i / width])`, σ the logistic function, computed in the accumulation type.
+    fn gate_parts(
+        device: &Self::Device,
+        x: &mut Self::Buffer<Self::Elem>,
+        gates: &Self::Buffer<Accum<Self>>,
+        width: usize,
+    ) -> Result<()>;
+
+    /// `x[i] ← x[i] · σ(gates[i])`, `i` counting the values of the window in order.
+    fn gate(
+        device: &Self::Device,
+        x: &mut Self::Buffer<Self::Elem>,
+        gates: Strided<'_, Self, Self::Elem>,
+    ) -> Result<()>;
+
+    /// `x ← x · σ(x)`, computed in the accumulation type.
+    fn silu(device: &Self::Device, x: &mut Self::Buffer<Self::Elem>) -> Result<()>;
+
+    /// `x ← H x / sqrt(width)` for each run of `width` values, H the Walsh-Hadamard matrix; `width` is a power of two.
+    fn hadamard(
+        device: &Self::Device,
+        x: &mut Self::Buffer<Self::Elem>,
+        width: usize,
+    ) -> Result<()>;
+
+    /// The rows of two windows with equally many rows (one head), side by side.
+    fn concat(
+        device: &Self::Device,
+        left: Strided<'_, Self, Self::Elem>,
+        right: Strided<'_, Self, Self::Elem>,
+    ) -> Result<Self::Buffer<Self::Elem>>;
 
     /// Blockwise softmax attention.
     fn attend<E: Scalar>(

@@ -115,3 +115,14 @@ pub(crate) fn product(what: &'static str, sizes: &[usize]) -> Result<usize> {
         .try_fold(1_usize, |all, &size| all.checked_mul(size))
         .ok_or(Error::Overflow { what })
 }
+
+/// Refuses a number that is not finite.
+pub(crate) fn finite(what: &'static str, number: f64) -> Result<f64> {
+    if number.is_finite() {
+        Ok(number)
+    } else {
+        Err(Error::BadConstant(format!(
+            "{what} is {number}, wanted a finite number"
+        )))
+    }
+}

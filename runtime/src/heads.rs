@@ -1,7 +1,7 @@
 //! `[rows, H, D]` tensors whose heads and head width are part of their type.
 
 use crate::backend::{Backend, Strided};
-use crate::error::{Error, Result, expect_count};
+use crate::error::{Error, Result, expect_count, finite};
 use crate::rows::Rows;
 use crate::tensor::Tensor;
 
@@ -54,6 +54,15 @@ impl<B: Backend, const H: usize, const D: usize> Heads<B, H, D> {
         self.view().part::<OFFSET, WIDTH>()
     }
 
+    /// Every value times `by`.
+    ///
+    /// # Errors
+    /// When `by` is not finite, or the device refuses.
+    pub fn scaled(mut self, by: f64) -> Result<Self> {
+        B::scale(&self.device, &mut self.buffer, finite("a factor", by)?)?;
+        Ok(self)
+    }
+
     /// The same values as rows of all heads side by side. That `H * D == W` is proved by the compiler.
     pub fn into_rows<const W: usize>(self) -> Rows<B, W> {
         const { assert!(H * D == W, "heads times head width is not the row's width") };
@@ -70,6 +79,14 @@ impl<B: Backend, const H: usize, const D: usize> Heads<B, H, D> {
     /// When the device refuses the copy.
     pub fn to_vec(&self) -> Result<Vec<B::Elem>> {
         B::download(&self.device, &self.buffer)
+    }
+}
+
+impl<'a, B: Backend, const H: usize, const D: usize> From<&'a Heads<B, H, D>>
+    for HeadsView<'a, B, H, D>
+{
+    fn from(heads: &'a Heads<B, H, D>) -> Self {
+        heads.view()
     }
 }
 

@@ -1,6 +1,8 @@
 //! Linear layers.
 
-use crate::backend::Backend;
+use crate::attended::PerHead;
+use crate::backend::{Accum, Backend};
+use crate::element::Scalar;
 use crate::error::{Error, Result, product};
 use crate::rows::{Rows, RowsView};
 use crate::weights::Selected;
@@ -23,18 +25,7 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
         weight: Vec<B::Elem>,
         bias: Option<Vec<B::Elem>>,
     ) -> Result<Self> {
-        if weight.len() != product("a linear's weight", &[OUT, IN])? {
-            return Err(Error::shape(
-                "a linear's weight, flat",
-                &[weight.len()],
-                &[OUT, IN],
-            ));
-        }
-        if let Some(bias) = &bias
-            && bias.len() != OUT
-        {
-            return Err(Error::shape("a linear's bias", &[bias.len()], &[OUT]));
-        }
+        checked::<B::Elem, IN, OUT>(&weight, bias.as_deref())?;
         let bias = bias.map(|bias| B::upload(device, bias)).transpose()?;
         Ok(Self {
             device: device.clone(),
@@ -48,7 +39,7 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
     /// # Errors
     /// When a tensor is unreadable or the stack is not `[OUT, IN]`.
     pub fn load(weights: &Selected<'_>, names: &[&str], device: &B::Device) -> Result<Self> {
-        Self::new(device, Self::stack(weights, names, "weight")?, None)
+        Self::new(device, stack(weights, names, "weight", &[IN])?, None)
     }
 
     /// Loads `NAME.weight` and `NAME.bias` of each name and stacks them.
@@ -58,23 +49,39 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
     pub fn load_biased(weights: &Selected<'_>, names: &[&str], device: &B::Device) -> Result<Self> {
         Self::new(
             device,
-            Self::stack(weights, names, "weight")?,
-            Some(Self::stack(weights, names, "bias")?),
+            stack(weights, names, "weight", &[IN])?,
+            Some(stack(weights, names, "bias", &[])?),
         )
     }
 
-    fn stack(weights: &Selected<'_>, names: &[&str], kind: &str) -> Result<Vec<B::Elem>> {
-        let mut all = Vec::new();
-        for name in names {
-            let name = format!("{name}.{kind}");
-            let (shape, values) = weights.read::<B::Elem>(&name)?;
-            let row: &[usize] = if kind == "weight" { &[IN] } else { &[] };
-            if shape.get(1..) != Some(row) {
-                return Err(Error::shape(name, &shape, &[&[OUT], row].concat()));
-            }
-            all.extend(values);
-        }
-        Ok(all)
+    /// Loads a projection whose output stands group by group (features R-05) from a checkpoint that keeps its parts apart: group `g` is
+    /// each part's rows of group `g`, parts in the order given. No bias.
+    ///
+    /// # Errors
+    /// When a tensor is unreadable or has another number of rows than its part, or the stack is not `[OUT, IN]`.
+    pub fn load_grouped(
+        weights: &Selected<'_>,
+        groups: usize,
+        parts: &[GroupPart<'_>],
+        device: &B::Device,
+    ) -> Result<Self> {
+        let weight = grouped(weights, groups, parts, "weight", &[IN])?;
+        Self::new(device, weight, None)
+    }
+
+    /// As [`Linear::load_grouped`], weights and biases.
+    ///
+    /// # Errors
+    /// As [`Linear::load_grouped`].
+    pub fn load_grouped_biased(
+        weights: &Selected<'_>,
+        groups: usize,
+        parts: &[GroupPart<'_>],
+        device: &B::Device,
+    ) -> Result<Self> {
+        let weight = grouped(weights, groups, parts, "weight", &[IN])?;
+        let bias = grouped(weights, groups, parts, "bias", &[])?;
+        Self::new(device, weight, Some(bias))
     }
 
     /// `x Wᵀ + b`.
@@ -108,5 +115,196 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
 
     pub(crate) fn is_biased(&self) -> bool {
         self.bias.is_some()
+    }
+}
+
+/// What a checkpoint's tensor gives to each group of a grouped projection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupPart<'a> {
+    name: &'a str,
+    heads: usize,
+    width: usize,
+    /// Rows of the tensor per head, and the first one that is taken.
+    stride: usize,
+    first: usize,
+}
+
+impl<'a> GroupPart<'a> {
+    /// `heads` heads of `width` rows per group, head after head: `q_proj`, `k_proj`, `v_proj`.
+    pub const fn heads(name: &'a str, heads: usize, width: usize) -> Self {
+        Self {
+            name,
+            heads,
+            width,
+            stride: width,
+            first: 0,
+        }
+    }
+
+    /// The first `width` of each head's `2 · width` rows: the queries of a `q_proj` that holds the output gate as well.
+    pub const fn first_half(name: &'a str, heads: usize, width: usize) -> Self {
+        Self {
+            name,
+            heads,
+            width,
+            stride: 2 * width,
+            first: 0,
+        }
+    }
+
+    /// The other rows of [`GroupPart::first_half`]: the gate.
+    pub const fn second_half(name: &'a str, heads: usize, width: usize) -> Self {
+        Self {
+            name,
+            heads,
+            width,
+            stride: 2 * width,
+            first: width,
+        }
+    }
+}
+
+/// `NAME.kind` of each name, rows of shape `row` below each other.
+fn stack<S: Scalar>(
+    weights: &Selected<'_>,
+    names: &[&str],
+    kind: &str,
+    row: &[usize],
+) -> Result<Vec<S>> {
+    let mut all = Vec::new();
+    for name in names {
+        all.extend(rows_of::<S>(weights, &format!("{name}.{kind}"), row)?);
+    }
+    Ok(all)
+}
+
+/// `NAME.kind` of each part, its rows of shape `row` sorted into groups.
+fn grouped<S: Scalar>(
+    weights: &Selected<'_>,
+    groups: usize,
+    parts: &[GroupPart<'_>],
+    kind: &str,
+    row: &[usize],
+) -> Result<Vec<S>> {
+    let row_len = row.iter().product::<usize>();
+    let mut tensors = Vec::with_capacity(parts.len());
+    for part in parts {
+        let name = format!("{}.{kind}", part.name);
+        let values = rows_of::<S>(weights, &name, row)?;
+        let wanted = product("a grouped weight", &[groups, part.heads, part.stride])?;
+        if values.len() != product("a grouped weight", &[wanted, row_len])? {
+            let found = values.len() / row_len.max(1);
+            return Err(Error::shape(
+                name,
+                &[&[found], row].concat(),
+                &[&[wanted], row].concat(),
+            ));
+        }
+        tensors.push(values);
+    }
+    let mut all = Vec::new();
+    for group in 0..groups {
+        for (part, values) in parts.iter().zip(&tensors) {
+            for head in group * part.heads..(group + 1) * part.heads {
+                let first = (head * part.stride + part.first) * row_len;
+                all.extend_from_slice(&values[first..first + part.width * row_len]);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The values of a tensor whose rows have shape `row`.
+fn rows_of<S: Scalar>(weights: &Selected<'_>, name: &str, row: &[usize]) -> Result<Vec<S>> {
+    let (shape, values) = weights.read::<S>(name)?;
+    if shape.get(1..) != Some(row) {
+        return Err(Error::ShapeMismatch {
+            what: name.to_owned(),
+            wanted: [&shape[..shape.len().min(1)], row].concat(),
+            found: shape,
+        });
+    }
+    Ok(values)
+}
+
+/// A linear with its weight and its product in the accumulation type, whatever the element type: an indexer's head weights, a gate.
+#[derive(Debug)]
+pub struct AccumLinear<B: Backend, const IN: usize, const OUT: usize> {
+    device: B::Device,
+    weight: B::Buffer<Accum<B>>,
+    bias: Option<B::Buffer<Accum<B>>>,
+}
+
+impl<B: Backend, const IN: usize, const OUT: usize> AccumLinear<B, IN, OUT> {
+    /// The layer of a weight `[OUT, IN]`, row by row, and perhaps a bias `[OUT]`.
+    ///
+    /// # Errors
+    /// When a length is not the shape's.
+    pub fn new(
+        device: &B::Device,
+        weight: Vec<Accum<B>>,
+        bias: Option<Vec<Accum<B>>>,
+    ) -> Result<Self> {
+        checked::<Accum<B>, IN, OUT>(&weight, bias.as_deref())?;
+        Ok(Self {
+            device: device.clone(),
+            weight: B::upload(device, weight)?,
+            bias: bias.map(|bias| B::upload(device, bias)).transpose()?,
+        })
+    }
+
+    /// Loads `NAME.weight`; no bias.
+    ///
+    /// # Errors
+    /// When the tensor is unreadable or not `[OUT, IN]`.
+    pub fn load(weights: &Selected<'_>, name: &str, device: &B::Device) -> Result<Self> {
+        let weight = stack(weights, &[name], "weight", &[IN])?;
+        Self::new(device, weight, None)
+    }
+
+    /// Loads `NAME.weight` and `NAME.bias`.
+    ///
+    /// # Errors
+    /// When a tensor is unreadable, or not `[OUT, IN]` and `[OUT]`.
+    pub fn load_biased(weights: &Selected<'_>, name: &str, device: &B::Device) -> Result<Self> {
+        let weight = stack(weights, &[name], "weight", &[IN])?;
+        let bias = stack(weights, &[name], "bias", &[])?;
+        Self::new(device, weight, Some(bias))
+    }
+
+    /// `x Wᵀ + b`, one value per row and head, never rounded to the element type.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn forward<'a>(&self, x: impl Into<RowsView<'a, B, IN>>) -> Result<PerHead<B, OUT>>
+    where
+        B: 'a,
+    {
+        let x = x.into();
+        product("a linear's output", &[x.rows(), OUT])?;
+        let bias = self.bias.as_ref();
+        let buffer = B::accum_linear(&self.device, x.strided(), &self.weight, bias, OUT)?;
+        Ok(PerHead {
+            device: self.device.clone(),
+            buffer,
+            rows: x.rows(),
+        })
+    }
+}
+
+/// Refuses lengths that are not `[OUT, IN]` and `[OUT]`.
+fn checked<S, const IN: usize, const OUT: usize>(weight: &[S], bias: Option<&[S]>) -> Result<()> {
+    if weight.len() != product("a linear's weight", &[OUT, IN])? {
+        return Err(Error::shape(
+            "a linear's weight, flat",
+            &[weight.len()],
+            &[OUT, IN],
+        ));
+    }
+    match bias {
+        Some(bias) if bias.len() != OUT => {
+            Err(Error::shape("a linear's bias", &[bias.len()], &[OUT]))
+        }
+        _ => Ok(()),
     }
 }

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
+use crate::heads::{Heads, HeadsView};
 use crate::linear::Linear;
 use crate::rows::{Rows, RowsView};
 use crate::weights::Selected;
@@ -48,7 +49,7 @@ fn vector<B: Backend, const W: usize>(
     B::upload(device, values)
 }
 
-fn checked_eps(eps: f64) -> Result<f64> {
+pub(crate) fn checked_eps(eps: f64) -> Result<f64> {
     if eps >= 0.0 && eps.is_finite() {
         Ok(eps)
     } else {
@@ -96,8 +97,28 @@ impl<B: Backend, const W: usize> RmsNorm<B, W> {
         B: 'a,
     {
         let x = x.into();
-        let buffer = B::rms_norm(&self.device, x.strided(), &self.gamma, self.eps)?;
+        let buffer = B::rms_norm(&self.device, x.strided(), Some(&self.gamma), self.eps)?;
         Ok(Rows {
+            device: self.device.clone(),
+            buffer,
+            rows: x.rows(),
+        })
+    }
+
+    /// Every head of every row normalised by itself, all heads with the same weight.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn heads<'a, const H: usize>(
+        &self,
+        x: impl Into<HeadsView<'a, B, H, W>>,
+    ) -> Result<Heads<B, H, W>>
+    where
+        B: 'a,
+    {
+        let x = x.into();
+        let buffer = B::rms_norm(&self.device, x.strided(), Some(&self.gamma), self.eps)?;
+        Ok(Heads {
             device: self.device.clone(),
             buffer,
             rows: x.rows(),
@@ -156,6 +177,26 @@ impl<B: Backend, const W: usize> LayerNorm<B, W> {
         let x = x.into();
         let buffer = B::layer_norm(&self.device, x.strided(), &self.gamma, &self.beta, self.eps)?;
         Ok(Rows {
+            device: self.device.clone(),
+            buffer,
+            rows: x.rows(),
+        })
+    }
+
+    /// Every head of every row normalised by itself, all heads with the same weight.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn heads<'a, const H: usize>(
+        &self,
+        x: impl Into<HeadsView<'a, B, H, W>>,
+    ) -> Result<Heads<B, H, W>>
+    where
+        B: 'a,
+    {
+        let x = x.into();
+        let buffer = B::layer_norm(&self.device, x.strided(), &self.gamma, &self.beta, self.eps)?;
+        Ok(Heads {
             device: self.device.clone(),
             buffer,
             rows: x.rows(),

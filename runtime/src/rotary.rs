@@ -1,11 +1,12 @@
 //! Rotary position embeddings, with the layout of pairs in the type.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
 use crate::backend::{Accum, Backend, Rotation};
 use crate::element::Scalar;
-use crate::error::{Error, Result, expect_count, product};
+use crate::error::{Error, Result, expect_count, finite, product};
 use crate::heads::Heads;
 use crate::rows::{Rows, RowsView};
 
@@ -39,9 +40,58 @@ impl RopeLayout for Unrotated {
 #[derive(Debug)]
 pub struct Rotary<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> {
     device: B::Device,
-    inv_freq: Vec<f64>,
+    frequencies: Frequencies,
     factor: f64,
     layouts: PhantomData<(In, Out)>,
+}
+
+/// Radians per position of each pair, perhaps chosen by how far a call's positions reach (features D-01).
+#[derive(Debug)]
+enum Frequencies {
+    Fixed(Vec<f64>),
+    /// `long` for the whole call once its longest position + 1 exceeds `original`.
+    ByLength {
+        short: Vec<f64>,
+        long: Vec<f64>,
+        original: u32,
+    },
+    /// Powers of a base that grows once the call's longest position + 1 exceeds `max`.
+    Dynamic {
+        theta: f64,
+        factor: f64,
+        max: u32,
+    },
+}
+
+impl Frequencies {
+    /// The frequencies of a call whose longest position + 1 is `length`.
+    fn at(&self, length: u64, pairs: usize) -> Cow<'_, [f64]> {
+        match self {
+            Self::Fixed(frequencies) => Cow::Borrowed(frequencies),
+            Self::ByLength {
+                short,
+                long,
+                original,
+            } => Cow::Borrowed(if length > u64::from(*original) {
+                long
+            } else {
+                short
+            }),
+            &Self::Dynamic { theta, factor, max } => {
+                Cow::Owned(dynamic(theta, factor, u64::from(max), length, pairs))
+            }
+        }
+    }
+}
+
+/// `b^(-2i/R)` with `b = θ · (f·L/max − (f − 1))^(R/(R − 2))`, L at least `max`.
+fn dynamic(theta: f64, factor: f64, max: u64, length: u64, pairs: usize) -> Vec<f64> {
+    let width = 2.0 * pairs as f64;
+    let stretch = factor * (length.max(max) as f64 / max as f64) - (factor - 1.0);
+    let base = theta * stretch.powf(width / (width - 2.0));
+    (0..pairs)
+        .map(|i| base.powf(-2.0 * i as f64 / width))
+        .collect()
 }
 
 /// Cosines and sines at a batch's positions, `[rows, R/2]` each.
@@ -65,17 +115,65 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
     /// # Errors
     /// When there are not `R/2` frequencies, or one or the factor is not finite.
     pub fn new(device: &B::Device, inv_freq: &[f64], factor: f64) -> Result<Self> {
-        const { assert!(R.is_multiple_of(2), "rotated widths are even") };
-        expect_count("rope frequencies", inv_freq.len(), R / 2)?;
-        if !factor.is_finite() || inv_freq.iter().any(|frequency| !frequency.is_finite()) {
-            return Err(Error::BadConstant(
-                "rope frequencies and their factor have to be finite".to_owned(),
-            ));
+        checked::<R>(inv_freq)?;
+        Self::with(device, Frequencies::Fixed(inv_freq.to_vec()), factor)
+    }
+
+    /// As [`Rotary::new`], with the frequencies `short` for calls whose longest position + 1 is at most
+    /// `original_max_position_embeddings`, and `long` for all positions of a longer call.
+    ///
+    /// # Errors
+    /// As [`Rotary::new`], for either list.
+    pub fn longrope(
+        device: &B::Device,
+        short: &[f64],
+        long: &[f64],
+        original_max_position_embeddings: u32,
+        factor: f64,
+    ) -> Result<Self> {
+        checked::<R>(short)?;
+        checked::<R>(long)?;
+        let frequencies = Frequencies::ByLength {
+            short: short.to_vec(),
+            long: long.to_vec(),
+            original: original_max_position_embeddings,
+        };
+        Self::with(device, frequencies, factor)
+    }
+
+    /// Frequencies `b^(-2i/R)` of a base that grows with the call's longest position + 1, L (dynamic NTK):
+    /// `b = θ · (f·L/max − (f − 1))^(R/(R − 2))`, and `b = θ` while L is at most `max_position_embeddings`. It depends on the call alone,
+    /// not on calls before it.
+    ///
+    /// # Errors
+    /// When `theta` is not a positive number, `factor` not one of at least 1, or `max_position_embeddings` is 0.
+    pub fn dynamic(
+        device: &B::Device,
+        theta: f64,
+        factor: f64,
+        max_position_embeddings: u32,
+    ) -> Result<Self> {
+        let sound = theta > 0.0 && theta.is_finite() && factor >= 1.0 && factor.is_finite();
+        if !sound || max_position_embeddings == 0 {
+            return Err(Error::BadConstant(format!(
+                "dynamic rope of theta {theta}, factor {factor} and {max_position_embeddings} positions, wanted a positive theta, \
+                 a factor of at least 1, and positions"
+            )));
         }
+        let frequencies = Frequencies::Dynamic {
+            theta,
+            factor,
+            max: max_position_embeddings,
+        };
+        Self::with(device, frequencies, 1.0)
+    }
+
+    fn with(device: &B::Device, frequencies: Frequencies, factor: f64) -> Result<Self> {
+        const { assert!(R.is_multiple_of(2), "rotated widths are even") };
         Ok(Self {
             device: device.clone(),
-            inv_freq: inv_freq.to_vec(),
-            factor,
+            frequencies,
+            factor: finite("the factor of rope", factor)?,
             layouts: PhantomData,
         })
     }
@@ -87,8 +185,13 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
     pub fn angles(&self, positions: &[u32]) -> Result<Angles<B, R>> {
         let len = product("rope tables", &[positions.len(), R / 2])?;
         let (mut cos, mut sin) = (Vec::with_capacity(len), Vec::with_capacity(len));
+        let length = positions
+            .iter()
+            .max()
+            .map_or(0, |&last| u64::from(last) + 1);
+        let frequencies = self.frequencies.at(length, R / 2);
         for &position in positions {
-            for frequency in &self.inv_freq {
+            for frequency in frequencies.iter() {
                 let (s, c) = (f64::from(position) * frequency).sin_cos();
                 cos.push(Scalar::from_f64(c * self.factor));
                 sin.push(Scalar::from_f64(s * self.factor));
@@ -112,9 +215,50 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
         angles: &Angles<B, R>,
     ) -> Result<Heads<B, H, QK>> {
         const { assert!(R <= QK, "the rotated part is wider than the head") };
-        expect_count("positions", angles.rows, q.rows)?;
-        B::rotate(&self.device, &mut q.buffer, H, QK, &Self::rotation(angles))?;
+        self.rotate(&mut q.buffer, (q.rows, H, QK), QK - R, angles)?;
         Ok(q)
+    }
+
+    /// Rotates the first `R` of each head's `QK` values.
+    ///
+    /// # Errors
+    /// When there is not one position per row.
+    pub fn heads_first<const H: usize, const QK: usize>(
+        &self,
+        mut q: Heads<B, H, QK>,
+        angles: &Angles<B, R>,
+    ) -> Result<Heads<B, H, QK>> {
+        const { assert!(R <= QK, "the rotated part is wider than the head") };
+        self.rotate(&mut q.buffer, (q.rows, H, QK), 0, angles)?;
+        Ok(q)
+    }
+
+    /// Rotates the last `R` of each row's `W` values: a key that all heads share and that has other parts too.
+    ///
+    /// # Errors
+    /// When there is not one position per row.
+    pub fn rows_last<const W: usize>(
+        &self,
+        mut k: Rows<B, W>,
+        angles: &Angles<B, R>,
+    ) -> Result<Rows<B, W>> {
+        const { assert!(R <= W, "the rotated part is wider than the row") };
+        self.rotate(&mut k.buffer, (k.rows, 1, W), W - R, angles)?;
+        Ok(k)
+    }
+
+    /// Rotates the first `R` of each row's `W` values.
+    ///
+    /// # Errors
+    /// When there is not one position per row.
+    pub fn rows_first<const W: usize>(
+        &self,
+        mut k: Rows<B, W>,
+        angles: &Angles<B, R>,
+    ) -> Result<Rows<B, W>> {
+        const { assert!(R <= W, "the rotated part is wider than the row") };
+        self.rotate(&mut k.buffer, (k.rows, 1, W), 0, angles)?;
+        Ok(k)
     }
 
     /// The rotated key part.
@@ -129,30 +273,31 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
     where
         B: 'a,
     {
-        let k = k.into();
-        expect_count("positions", angles.rows, k.rows())?;
-        let mut values = k.to_rows()?;
-        B::rotate(
-            &self.device,
-            &mut values.buffer,
-            1,
-            R,
-            &Self::rotation(angles),
-        )?;
+        let values = self.rows_last(k.into().to_rows()?, angles)?;
         Ok(RopeKey {
             values,
             layout: PhantomData,
         })
     }
 
-    fn rotation(angles: &Angles<B, R>) -> Rotation<'_, B> {
-        Rotation {
+    /// Rotates `R` values from `start` on of each head of a `[rows, heads, width]` buffer.
+    fn rotate(
+        &self,
+        x: &mut B::Buffer<B::Elem>,
+        (rows, heads, width): (usize, usize, usize),
+        start: usize,
+        angles: &Angles<B, R>,
+    ) -> Result<()> {
+        expect_count("positions", angles.rows, rows)?;
+        let rotation = Rotation {
             cos: &angles.cos,
             sin: &angles.sin,
             pairs: R / 2,
+            start,
             half_in: In::HALF,
             half_out: Out::HALF,
-        }
+        };
+        B::rotate(&self.device, x, heads, width, &rotation)
     }
 }
 
@@ -216,4 +361,15 @@ impl<B: Backend, L: RopeLayout, const R: usize> RopeKey<B, L, R> {
     pub fn to_vec(&self) -> Result<Vec<B::Elem>> {
         self.values.to_vec()
     }
+}
+
+/// Refuses frequencies that are not `R / 2` finite numbers.
+fn checked<const R: usize>(frequencies: &[f64]) -> Result<()> {
+    expect_count("rope frequencies", frequencies.len(), R / 2)?;
+    if frequencies.iter().any(|frequency| !frequency.is_finite()) {
+        return Err(Error::BadConstant(
+            "rope frequencies have to be finite".to_owned(),
+        ));
+    }
+    Ok(())
 }

@@ -1,8 +1,9 @@
 //! `[rows, W]` tensors whose width is part of their type.
 
+use crate::attended::PerHead;
 use crate::backend::{Backend, Strided};
 use crate::element::Scalar;
-use crate::error::{Error, Result, expect_count};
+use crate::error::{Error, Result, expect_count, finite};
 use crate::heads::Heads;
 use crate::tensor::Tensor;
 
@@ -97,6 +98,15 @@ impl<B: Backend, const W: usize> Rows<B, W> {
         self.view().columns::<OFFSET, WIDTH>()
     }
 
+    /// Every value times `by`.
+    ///
+    /// # Errors
+    /// When `by` is not finite, or the device refuses.
+    pub fn scaled(mut self, by: f64) -> Result<Self> {
+        B::scale(&self.device, &mut self.buffer, finite("a factor", by)?)?;
+        Ok(self)
+    }
+
     /// The same values as `H` heads of `D` columns each. That `H * D == W` is proved by the compiler.
     pub fn into_heads<const H: usize, const D: usize>(self) -> Heads<B, H, D> {
         const { assert!(H * D == W, "heads times head width is not the row's width") };
@@ -135,6 +145,18 @@ impl<'a, B: Backend, const W: usize> RowsView<'a, B, W> {
         Ok(Rows {
             device: self.device.clone(),
             buffer,
+            rows: self.rows,
+        })
+    }
+
+    /// The values in the accumulation type, one per head.
+    ///
+    /// # Errors
+    /// When the device refuses the copy.
+    pub fn to_per_head(&self) -> Result<PerHead<B, W>> {
+        Ok(PerHead {
+            device: self.device.clone(),
+            buffer: B::widened(self.device, self.strided())?,
             rows: self.rows,
         })
     }

@@ -8,7 +8,7 @@ use std::any::Any;
 
 use half::{bf16, f16};
 
-use super::{Cpu, attention, linear, merge, norm, rotate};
+use super::{Cpu, attention, elementwise, hadamard, linear, merge, norm, rotate};
 use crate::backend::{Attention, AttentionParts, HeadMatrices, Parts, PartsMut, Rotation, Strided};
 use crate::element::{Element, Scalar};
 use crate::error::{Error, Result};
@@ -31,9 +31,38 @@ pub trait CpuElement: Element {
     ) -> Result<Vec<Self>>;
 
     #[doc(hidden)]
+    fn accum_linear(
+        x: Strided<'_, Cpu<Self>, Self>,
+        weight: &[Self::Accum],
+        bias: Option<&[Self::Accum]>,
+        out: usize,
+    ) -> Result<Vec<Self::Accum>>;
+
+    #[doc(hidden)]
+    fn widened(x: Strided<'_, Cpu<Self>, Self>) -> Result<Vec<Self::Accum>>;
+
+    #[doc(hidden)]
+    fn scale(x: &mut [Self], by: f64);
+
+    #[doc(hidden)]
+    fn scale_parts(x: &mut [Self], factors: &[Self::Accum], width: usize);
+
+    #[doc(hidden)]
+    fn gate_parts(x: &mut [Self], gates: &[Self::Accum], width: usize);
+
+    #[doc(hidden)]
+    fn gate(x: &mut [Self], gates: Strided<'_, Cpu<Self>, Self>);
+
+    #[doc(hidden)]
+    fn silu(x: &mut [Self]);
+
+    #[doc(hidden)]
+    fn hadamard(x: &mut [Self], width: usize);
+
+    #[doc(hidden)]
     fn norm(
         x: Strided<'_, Cpu<Self>, Self>,
-        gamma: &[Self],
+        gamma: Option<&[Self]>,
         beta: Option<&[Self]>,
         eps: f64,
     ) -> Vec<Self>;
@@ -78,9 +107,46 @@ macro_rules! compiled {
                 linear::head_product(x, weight, matrices)
             }
 
+            fn accum_linear(
+                x: Strided<'_, Cpu<Self>, Self>,
+                weight: &[Self::Accum],
+                bias: Option<&[Self::Accum]>,
+                out: usize,
+            ) -> Result<Vec<Self::Accum>> {
+                linear::accum_linear(x, weight, bias, out)
+            }
+
+            fn widened(x: Strided<'_, Cpu<Self>, Self>) -> Result<Vec<Self::Accum>> {
+                elementwise::widened(x)
+            }
+
+            fn scale(x: &mut [Self], by: f64) {
+                elementwise::scale(x, by);
+            }
+
+            fn scale_parts(x: &mut [Self], factors: &[Self::Accum], width: usize) {
+                elementwise::scale_parts(x, factors, width);
+            }
+
+            fn gate_parts(x: &mut [Self], gates: &[Self::Accum], width: usize) {
+                elementwise::gate_parts(x, gates, width);
+            }
+
+            fn gate(x: &mut [Self], gates: Strided<'_, Cpu<Self>, Self>) {
+                elementwise::gate(x, gates);
+            }
+
+            fn silu(x: &mut [Self]) {
+                elementwise::silu(x);
+            }
+
+            fn hadamard(x: &mut [Self], width: usize) {
+                hadamard::hadamard(x, width);
+            }
+
             fn norm(
                 x: Strided<'_, Cpu<Self>, Self>,
-                gamma: &[Self],
+                gamma: Option<&[Self]>,
                 beta: Option<&[Self]>,
                 eps: f64,
             ) -> Vec<Self> {

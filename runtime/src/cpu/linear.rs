@@ -7,7 +7,7 @@ use super::gemm::{Matrix, Target, new_product, product};
 use super::skinny::{axpys, dots};
 use super::{Cpu, CpuElement, part, rounded, same, zeros};
 use crate::backend::{HeadMatrices, Strided};
-use crate::element::{Element, Real};
+use crate::element::{Element, Real, Scalar};
 use crate::error::Result;
 
 /// Up to this many rows a product is bound by reading the weight, and packing it would only read it twice.
@@ -58,42 +58,69 @@ pub(super) fn linear<T: CpuElement>(
     let mut y = if k > 0 && rows <= SKINNY_ROWS {
         skinny(weight, xs, rows, out)?
     } else if let Some(weight) = same::<T, T::Accum>(weight) {
-        let lhs = Matrix {
-            values: xs,
-            row_stride: k,
-            column_stride: 1,
-        };
-        let rhs = Matrix {
-            values: weight,
-            row_stride: 1,
-            column_stride: k,
-        };
-        new_product((rows, out, k), lhs, rhs, Parallelism::Rayon(0))?
+        whole(weight, xs, rows, out)?
     } else {
-        widening(weight, xs, rows, out)?
+        widening::<T>(weight, xs, rows, out)?
     };
-    if let Some(bias) = bias {
-        y.par_chunks_mut(out)
-            .with_min_len(super::PARALLEL_WORK / out + 1)
-            .for_each(|row| {
-                for (y, &b) in row.iter_mut().zip(bias) {
-                    *y += T::Accum::load(b);
-                }
-            });
-    }
+    add_bias(&mut y, bias);
     Ok(rounded(y))
 }
 
-/// Few rows: each task reads its rows of the weight once.
-fn skinny<T: CpuElement>(
-    weight: &[T],
-    xs: &[T::Accum],
-    rows: usize,
+/// `x Wᵀ + b` in the accumulation type.
+pub(super) fn accum_linear<T: CpuElement>(
+    x: Strided<'_, Cpu<T>, T>,
+    weight: &[T::Accum],
+    bias: Option<&[T::Accum]>,
     out: usize,
 ) -> Result<Vec<T::Accum>> {
+    let (rows, k) = (x.rows, x.width);
+    let mut keep = Vec::new();
+    let xs = packed(&x, 0, &mut keep);
+    if rows == 0 || out == 0 {
+        return Ok(Vec::new());
+    }
+    let mut y = if k > 0 && rows <= SKINNY_ROWS {
+        skinny(weight, xs, rows, out)?
+    } else {
+        whole(weight, xs, rows, out)?
+    };
+    add_bias(&mut y, bias);
+    Ok(y)
+}
+
+/// Adds `bias` to each of its many values of `y`.
+fn add_bias<A: Real, S: Scalar>(y: &mut [A], bias: Option<&[S]>) {
+    let Some(bias) = bias else { return };
+    y.par_chunks_mut(bias.len())
+        .with_min_len(super::PARALLEL_WORK / bias.len() + 1)
+        .for_each(|row| {
+            for (y, &b) in row.iter_mut().zip(bias) {
+                *y += A::load(b);
+            }
+        });
+}
+
+/// Many rows of a weight that is of the accumulation type.
+fn whole<A: Real>(weight: &[A], xs: &[A], rows: usize, out: usize) -> Result<Vec<A>> {
     let k = xs.len() / rows;
-    let mut y: Vec<T::Accum> = zeros(rows * out)?;
-    let per_task = (SKINNY_BYTES / size_of::<T>() / k)
+    let lhs = Matrix {
+        values: xs,
+        row_stride: k,
+        column_stride: 1,
+    };
+    let rhs = Matrix {
+        values: weight,
+        row_stride: 1,
+        column_stride: k,
+    };
+    new_product((rows, out, k), lhs, rhs, Parallelism::Rayon(0))
+}
+
+/// Few rows: each task reads its rows of the weight once.
+fn skinny<A: Real, S: Scalar>(weight: &[S], xs: &[A], rows: usize, out: usize) -> Result<Vec<A>> {
+    let k = xs.len() / rows;
+    let mut y: Vec<A> = zeros(rows * out)?;
+    let per_task = (SKINNY_BYTES / size_of::<S>() / k)
         .clamp(4, out.max(4))
         .next_multiple_of(4);
     if rows == 1 {
@@ -102,7 +129,7 @@ fn skinny<T: CpuElement>(
             .for_each(|(y, w)| dots(w, xs, 1, k, y));
         return Ok(y);
     }
-    let mut columns: Vec<T::Accum> = zeros(out * rows)?;
+    let mut columns: Vec<A> = zeros(out * rows)?;
     columns
         .par_chunks_mut(per_task * rows)
         .zip(weight.par_chunks(per_task * k))

@@ -2,7 +2,9 @@
 
 mod attention;
 mod compiled;
+mod elementwise;
 mod gemm;
+mod hadamard;
 mod keys;
 mod linear;
 mod merge;
@@ -108,13 +110,23 @@ impl<T: CpuElement> Backend for Cpu<T> {
         T::head_product(x, weight, matrices)
     }
 
+    fn accum_linear(
+        _: &CpuDevice,
+        x: Strided<'_, Self, T>,
+        weight: &Vec<T::Accum>,
+        bias: Option<&Vec<T::Accum>>,
+        out: usize,
+    ) -> Result<Vec<T::Accum>> {
+        T::accum_linear(x, weight, bias.map(Vec::as_slice), out)
+    }
+
     fn rms_norm(
         _: &CpuDevice,
         x: Strided<'_, Self, T>,
-        gamma: &Vec<T>,
+        gamma: Option<&Vec<T>>,
         eps: f64,
     ) -> Result<Vec<T>> {
-        Ok(T::norm(x, gamma, None, eps))
+        Ok(T::norm(x, gamma.map(Vec::as_slice), None, eps))
     }
 
     fn layer_norm(
@@ -124,7 +136,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
         beta: &Vec<T>,
         eps: f64,
     ) -> Result<Vec<T>> {
-        Ok(T::norm(x, gamma, Some(beta), eps))
+        Ok(T::norm(x, Some(gamma), Some(beta), eps))
     }
 
     fn rotate(
@@ -136,6 +148,71 @@ impl<T: CpuElement> Backend for Cpu<T> {
     ) -> Result<()> {
         T::rotate(x, heads, width, rotation);
         Ok(())
+    }
+
+    fn widened(_: &CpuDevice, x: Strided<'_, Self, T>) -> Result<Vec<T::Accum>> {
+        T::widened(x)
+    }
+
+    fn scale(_: &CpuDevice, x: &mut Vec<T>, by: f64) -> Result<()> {
+        T::scale(x, by);
+        Ok(())
+    }
+
+    fn scale_accum(_: &CpuDevice, x: &mut Vec<T::Accum>, by: f64) -> Result<()> {
+        let by = T::Accum::from_f64(by);
+        for x in x {
+            *x *= by;
+        }
+        Ok(())
+    }
+
+    fn scale_parts(
+        _: &CpuDevice,
+        x: &mut Vec<T>,
+        factors: &Vec<T::Accum>,
+        width: usize,
+    ) -> Result<()> {
+        T::scale_parts(x, factors, width);
+        Ok(())
+    }
+
+    fn gate_parts(
+        _: &CpuDevice,
+        x: &mut Vec<T>,
+        gates: &Vec<T::Accum>,
+        width: usize,
+    ) -> Result<()> {
+        T::gate_parts(x, gates, width);
+        Ok(())
+    }
+
+    fn gate(_: &CpuDevice, x: &mut Vec<T>, gates: Strided<'_, Self, T>) -> Result<()> {
+        T::gate(x, gates);
+        Ok(())
+    }
+
+    fn silu(_: &CpuDevice, x: &mut Vec<T>) -> Result<()> {
+        T::silu(x);
+        Ok(())
+    }
+
+    fn hadamard(_: &CpuDevice, x: &mut Vec<T>, width: usize) -> Result<()> {
+        T::hadamard(x, width);
+        Ok(())
+    }
+
+    fn concat(
+        _: &CpuDevice,
+        left: Strided<'_, Self, T>,
+        right: Strided<'_, Self, T>,
+    ) -> Result<Vec<T>> {
+        let mut out = with_room(left.rows * (left.width + right.width))?;
+        for row in 0..left.rows {
+            out.extend_from_slice(part(&left, row, 0));
+            out.extend_from_slice(part(&right, row, 0));
+        }
+        Ok(out)
     }
 
     fn attend<E: Scalar>(

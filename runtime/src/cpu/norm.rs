@@ -1,4 +1,4 @@
-//! RMSNorm and LayerNorm, row by row.
+//! RMSNorm and LayerNorm, row by row and head by head.
 
 use rayon::prelude::*;
 
@@ -11,18 +11,18 @@ use crate::element::{Real, Scalar};
 /// RMSNorm, or LayerNorm where there is a `beta`.
 pub(super) fn norm<T: CpuElement>(
     x: Strided<'_, Cpu<T>, T>,
-    gamma: &[T],
+    gamma: Option<&[T]>,
     beta: Option<&[T]>,
     eps: f64,
 ) -> Vec<T> {
-    let mut y = vec![T::default(); x.rows * x.width];
+    let mut y = vec![T::default(); x.rows * x.heads * x.width];
     if let Some(per_task) = PARALLEL_WORK.checked_div(x.width) {
         y.par_chunks_mut(x.width)
             .with_min_len(per_task + 1)
             .enumerate()
-            .for_each(|(row, y)| {
+            .for_each(|(i, y)| {
                 dispatch(OneRow::<T> {
-                    x: part(&x, row, 0),
+                    x: part(&x, i / x.heads, i % x.heads),
                     gamma,
                     beta,
                     eps: T::Accum::from_f64(eps),
@@ -35,7 +35,7 @@ pub(super) fn norm<T: CpuElement>(
 
 struct OneRow<'a, T: CpuElement> {
     x: &'a [T],
-    gamma: &'a [T],
+    gamma: Option<&'a [T]>,
     beta: Option<&'a [T]>,
     eps: T::Accum,
     y: &'a mut [T],
@@ -54,18 +54,23 @@ impl<T: CpuElement> Vectorised for OneRow<'_, T> {
         };
         let variance = sum(self.x, |x: T::Accum| (x - mean) * (x - mean)) / count;
         let inverse = T::Accum::ONE / (variance + self.eps).sqrt();
-        for ((y, &x), &gamma) in self.y.iter_mut().zip(self.x).zip(self.gamma) {
-            *y = ((T::Accum::load(x) - mean) * inverse * T::Accum::load(gamma)).store();
-        }
-        if let Some(beta) = self.beta {
-            for (((y, &x), &gamma), &beta) in
-                self.y.iter_mut().zip(self.x).zip(self.gamma).zip(beta)
-            {
-                let scaled = (T::Accum::load(x) - mean) * inverse;
-                *y = scaled
-                    .madd::<FMA>(T::Accum::load(gamma), T::Accum::load(beta))
-                    .store();
+        let Some(gamma) = self.gamma else {
+            for (y, &x) in self.y.iter_mut().zip(self.x) {
+                *y = ((T::Accum::load(x) - mean) * inverse).store();
             }
+            return;
+        };
+        let Some(beta) = self.beta else {
+            for ((y, &x), &gamma) in self.y.iter_mut().zip(self.x).zip(gamma) {
+                *y = ((T::Accum::load(x) - mean) * inverse * T::Accum::load(gamma)).store();
+            }
+            return;
+        };
+        for (((y, &x), &gamma), &beta) in self.y.iter_mut().zip(self.x).zip(gamma).zip(beta) {
+            let scaled = (T::Accum::load(x) - mean) * inverse;
+            *y = scaled
+                .madd::<FMA>(T::Accum::load(gamma), T::Accum::load(beta))
+                .store();
         }
     }
 }

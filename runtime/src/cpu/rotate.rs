@@ -6,7 +6,7 @@ use super::{Cpu, CpuElement, PARALLEL_WORK};
 use crate::backend::Rotation;
 use crate::element::{Element, Real};
 
-/// `(a, b) -> (a cos − b sin, a sin + b cos)` on the last `2 · pairs` values of every head.
+/// `(a, b) -> (a cos − b sin, a sin + b cos)` on `2 · pairs` neighbouring values of every head.
 pub(super) fn rotate<T: CpuElement>(
     x: &mut [T],
     heads: usize,
@@ -26,15 +26,16 @@ pub(super) fn rotate<T: CpuElement>(
             let sin = &rotation.sin[r * pairs..(r + 1) * pairs];
             let mut rotated = vec![T::default(); 2 * pairs];
             for head in x.chunks_exact_mut(width) {
-                let tail = &mut head[width - 2 * pairs..];
+                let turned = &mut head[rotation.start..rotation.start + 2 * pairs];
                 for i in 0..pairs {
                     let (a, b) = places(i, pairs, rotation.half_in);
-                    let (a, b): (T::Accum, T::Accum) = (Real::load(tail[a]), Real::load(tail[b]));
+                    let (a, b): (T::Accum, T::Accum) =
+                        (Real::load(turned[a]), Real::load(turned[b]));
                     let (to_a, to_b) = places(i, pairs, rotation.half_out);
                     rotated[to_a] = round::<T>(a * cos[i] - b * sin[i]);
                     rotated[to_b] = round::<T>(a * sin[i] + b * cos[i]);
                 }
-                tail.copy_from_slice(&rotated);
+                turned.copy_from_slice(&rotated);
             }
         });
 }

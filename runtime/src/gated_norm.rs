@@ -1,0 +1,56 @@
+//! A norm with a low-rank gate on its own output (features B-12).
+
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::linear::Linear;
+use crate::norm::{Norm, RmsNorm};
+use crate::rows::{Rows, RowsView};
+use crate::weights::Selected;
+
+/// `y = n · σ(W₂ silu(W₁ n))` with `n = RMSNorm(x)`, W₁ `[RANK, W]`, W₂ `[W, RANK]`.
+#[derive(Debug)]
+pub struct GatedRmsNorm<B: Backend, const W: usize, const RANK: usize> {
+    norm: RmsNorm<B, W>,
+    down: Linear<B, W, RANK>,
+    up: Linear<B, RANK, W>,
+}
+
+impl<B: Backend, const W: usize, const RANK: usize> GatedRmsNorm<B, W, RANK> {
+    /// Loads γ from `NAME.norm.weight`, W₁ from `NAME.mlp.fc1.weight` and W₂ from `NAME.mlp.fc2.weight`.
+    ///
+    /// # Errors
+    /// When a tensor is unreadable or misshapen, or `eps` is negative or not finite.
+    pub fn load(weights: &Selected<'_>, name: &str, eps: f64, device: &B::Device) -> Result<Self> {
+        let linear = |part: &str| format!("{name}.mlp.{part}");
+        Ok(Self {
+            norm: RmsNorm::load(weights, &format!("{name}.norm"), eps, device)?,
+            down: Linear::load(weights, &[&linear("fc1")], device)?,
+            up: Linear::load(weights, &[&linear("fc2")], device)?,
+        })
+    }
+
+    /// The normalised and gated rows.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn forward<'a>(&self, x: impl Into<RowsView<'a, B, W>>) -> Result<Rows<B, W>>
+    where
+        B: 'a,
+    {
+        let mut normed = self.norm.forward(x)?;
+        let mut inner = self.down.forward(&normed)?;
+        B::silu(&inner.device, &mut inner.buffer)?;
+        let gate = self.up.forward(&inner)?;
+        B::gate(&normed.device, &mut normed.buffer, gate.view().strided())?;
+        Ok(normed)
+    }
+}
+
+impl<B: Backend, const W: usize, const RANK: usize> Norm<B, W> for GatedRmsNorm<B, W, RANK> {
+    fn forward<'a>(&self, x: impl Into<RowsView<'a, B, W>>) -> Result<Rows<B, W>>
+    where
+        B: 'a,
+    {
+        Self::forward(self, x)
+    }
+}
