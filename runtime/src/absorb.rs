@@ -2,6 +2,7 @@
 //!
 //! The weight's rows stand head by head, `N` key rows (W_UK,h) then `V` value rows (W_UV,h).
 
+use crate::attended::Attended;
 use crate::backend::{Backend, HeadMatrices};
 use crate::error::{Error, Result, product};
 use crate::heads::{Heads, HeadsView};
@@ -48,7 +49,7 @@ pub fn queries<B: Backend, const C: usize, const W: usize, const H: usize, const
 /// When the up projection has a bias, which no absorbed form carries.
 pub fn values<B: Backend, const C: usize, const W: usize, const H: usize, const V: usize>(
     w_ukv: &Linear<B, C, W>,
-    z: &Heads<B, H, C>,
+    z: Attended<B, H, C>,
 ) -> Result<Heads<B, H, V>> {
     const {
         assert!(
@@ -62,6 +63,7 @@ pub fn values<B: Backend, const C: usize, const W: usize, const H: usize, const 
     };
     unbiased(w_ukv)?;
     product("values", &[z.rows(), H, V])?;
+    let z = z.into_out()?;
     let matrices = HeadMatrices {
         offset: (W / H - V) * C,
         head_stride: W / H * C,
@@ -71,9 +73,9 @@ pub fn values<B: Backend, const C: usize, const W: usize, const H: usize, const 
     };
     let buffer = B::head_product(&z.device, z.view().strided(), w_ukv.weight(), matrices)?;
     Ok(Heads {
-        device: z.device.clone(),
         buffer,
         rows: z.rows(),
+        device: z.device,
     })
 }
 

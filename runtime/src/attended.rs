@@ -3,6 +3,7 @@
 use crate::backend::{Accum, AttentionParts, Backend, Parts, PartsMut};
 use crate::error::{Result, expect_count, finite};
 use crate::heads::Heads;
+use crate::sinks::Sinks;
 
 /// A `[rows, H]` tensor in the accumulation type.
 #[derive(Debug)]
@@ -36,43 +37,53 @@ impl<B: Backend, const H: usize> PerHead<B, H> {
     }
 }
 
-/// Attention's output `[rows, H, D]` with what merging and QK-clip need.
+/// Attention's output `[rows, H, D]` with what merging and QK-clip need. The output stays in the accumulation type, so that any number of
+/// parts can be joined and only the whole is rounded.
 #[derive(Debug)]
 pub struct Attended<B: Backend, const H: usize, const D: usize> {
-    out: Heads<B, H, D>,
+    out: B::Buffer<Accum<B>>,
     lse: PerHead<B, H>,
     max_logit: PerHead<B, H>,
 }
 
 impl<B: Backend, const H: usize, const D: usize> Attended<B, H, D> {
     pub(crate) fn new(device: &B::Device, rows: usize, parts: AttentionParts<B>) -> Self {
+        let per_head = |buffer| PerHead {
+            device: device.clone(),
+            buffer,
+            rows,
+        };
         Self {
-            out: Heads {
-                device: device.clone(),
-                buffer: parts.out,
-                rows,
-            },
-            lse: PerHead {
-                device: device.clone(),
-                buffer: parts.lse,
-                rows,
-            },
-            max_logit: PerHead {
-                device: device.clone(),
-                buffer: parts.max_logit,
-                rows,
-            },
+            out: parts.out,
+            lse: per_head(parts.lse),
+            max_logit: per_head(parts.max_logit),
         }
     }
 
-    /// The output, normalised; zeros in rows that see nothing.
-    pub fn out(&self) -> &Heads<B, H, D> {
-        &self.out
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.lse.rows
     }
 
-    /// The output, normalised; zeros in rows that see nothing.
-    pub fn into_out(self) -> Heads<B, H, D> {
-        self.out
+    /// The output, normalised, rounded to the element type; zeros in rows that see nothing.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn into_out(self) -> Result<Heads<B, H, D>> {
+        let PerHead { device, rows, .. } = self.lse;
+        Ok(Heads {
+            buffer: B::round(&device, self.out)?,
+            device,
+            rows,
+        })
+    }
+
+    /// The output on the host, row by row and head by head, not rounded.
+    ///
+    /// # Errors
+    /// When the device refuses the copy.
+    pub fn to_vec(&self) -> Result<Vec<Accum<B>>> {
+        B::download(&self.lse.device, &self.out)
     }
 
     /// Natural logarithm of the sum of `e^logit` over what a row sees; -∞ where it sees nothing.
@@ -80,7 +91,7 @@ impl<B: Backend, const H: usize, const D: usize> Attended<B, H, D> {
         &self.lse
     }
 
-    /// Largest scaled logit among what a row sees; -∞ where it sees nothing.
+    /// Largest logit among what a row sees, scaled, capped and biased as the softmax has it; -∞ where it sees nothing.
     pub fn max_logit(&self) -> &PerHead<B, H> {
         &self.max_logit
     }
@@ -91,17 +102,39 @@ impl<B: Backend, const H: usize, const D: usize> Attended<B, H, D> {
     /// # Errors
     /// When `other` has another number of rows.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
-        expect_count("rows of a merged attention", other.out.rows, self.out.rows)?;
+        expect_count("rows of a merged attention", other.rows(), self.rows())?;
         let into = PartsMut {
-            out: &mut self.out.buffer,
+            out: &mut self.out,
             lse: &mut self.lse.buffer,
             max_logit: &mut self.max_logit.buffer,
         };
         let from = Parts {
-            out: &other.out.buffer,
+            out: &other.out,
             lse: &other.lse.buffer,
             max_logit: &other.max_logit.buffer,
         };
-        B::merge(&self.out.device, into, from, D)
+        B::merge(&self.lse.device, into, from, D)
+    }
+
+    /// Lets each head's sink take its share of the softmax: `o · sigmoid(lse - sink)`, which is `Σ e^s v / (Σ e^s + e^sink)` (features
+    /// F-07). The log-sum-exp stays that of the keys alone, so sinks come after all merging, once.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn with_sinks(self, sinks: &Sinks<B, H>) -> Result<Self> {
+        self.sunk(Some(&sinks.logits))
+    }
+
+    /// [`Attended::with_sinks`] with all sinks 0: `Σ e^s v / (Σ e^s + 1)`, the off-by-one softmax.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn off_by_one(self) -> Result<Self> {
+        self.sunk(None)
+    }
+
+    fn sunk(mut self, sinks: Option<&B::Buffer<Accum<B>>>) -> Result<Self> {
+        B::sink(&self.lse.device, &mut self.out, &self.lse.buffer, sinks, D)?;
+        Ok(self)
     }
 }

@@ -2,11 +2,12 @@
 
 use crate::attended::Attended;
 use crate::backend::{Attention, Backend, Strided};
-use crate::error::{Result, expect_count, finite, product};
+use crate::error::{Result, expect_count, product};
 use crate::heads::{Heads, HeadsView};
 use crate::rotary::{RopeKey, RopeLayout};
 use crate::rows::RowsView;
 use crate::segments::Segments;
+use crate::softmax::Softmax;
 
 /// Expanded (MHA) form: `p = softmax(τ · (q_n·k_n + q_r·k_r))`, `o_h = Σ p · v_h`.
 ///
@@ -14,8 +15,10 @@ use crate::segments::Segments;
 /// shared by the heads.
 ///
 /// # Errors
-/// When the rows of `q` are not the segments' queries, or those of `kv` and `k_rope` not their keys, or `softmax_scale` is not finite.
+/// When the rows of `q` are not the segments' queries, or those of `kv` and `k_rope` not their keys; when a constant of the softmax is
+/// unusable, or its bias not one for these heads, queries and keys.
 pub fn expanded<
+    'a,
     B,
     L,
     const H: usize,
@@ -28,10 +31,10 @@ pub fn expanded<
     kv: &Heads<B, H, KV>,
     k_rope: &RopeKey<B, L, R>,
     segments: &Segments,
-    softmax_scale: f64,
+    softmax: impl Into<Softmax<'a, B>>,
 ) -> Result<Attended<B, H, V>>
 where
-    B: Backend,
+    B: Backend + 'a,
     L: RopeLayout,
 {
     const {
@@ -53,9 +56,10 @@ where
         v: narrowed(kv_all, QK - R, V),
         segments,
         pages: None,
-        scale: checked_scale(softmax_scale)?,
+        selection: None,
+        softmax: softmax.into(),
     };
-    attend(&q.device, q.rows(), &attention)
+    attend(&q.device, q.rows(), attention)
 }
 
 /// Absorbed (MQA) form: `p = softmax(τ · (q̃_h·ĉ + q_r·k_r))`, `z_h = Σ p · ĉ`, all heads sharing the latent ĉ as key and value.
@@ -68,7 +72,7 @@ pub fn absorbed<'a, B, L, const H: usize, const C: usize, const R: usize>(
     latent: impl Into<RowsView<'a, B, C>>,
     k_rope: &RopeKey<B, L, R>,
     segments: &Segments,
-    softmax_scale: f64,
+    softmax: impl Into<Softmax<'a, B>>,
 ) -> Result<Attended<B, H, C>>
 where
     B: Backend + 'a,
@@ -86,16 +90,17 @@ where
         v: latent.strided(),
         segments,
         pages: None,
-        scale: checked_scale(softmax_scale)?,
+        selection: None,
+        softmax: softmax.into(),
     };
-    attend(&q_latent.device, q_latent.rows(), &attention)
+    attend(&q_latent.device, q_latent.rows(), attention)
 }
 
-/// Runs attention and dresses its result.
+/// Runs attention, its softmax checked, and dresses its result.
 pub(crate) fn attend<B, E, const H: usize, const V: usize>(
     device: &B::Device,
     rows: usize,
-    attention: &Attention<'_, B, E>,
+    attention: Attention<'_, B, E>,
 ) -> Result<Attended<B, H, V>>
 where
     B: Backend,
@@ -103,7 +108,11 @@ where
 {
     expect_count("rows of queries", rows, attention.segments.queries())?;
     product("attention's output", &[rows, H, V])?;
-    Ok(Attended::new(device, rows, B::attend(device, attention)?))
+    let attention = Attention {
+        softmax: attention.softmax.checked(H, attention.segments)?,
+        ..attention
+    };
+    Ok(Attended::new(device, rows, B::attend(device, &attention)?))
 }
 
 /// Values `offset .. offset + width` of every head.
@@ -117,8 +126,4 @@ pub(crate) fn narrowed<B: Backend, S: crate::element::Scalar>(
         width,
         ..all
     }
-}
-
-pub(crate) fn checked_scale(scale: f64) -> Result<f64> {
-    finite("the softmax scale", scale)
 }

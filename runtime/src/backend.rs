@@ -7,6 +7,7 @@ pub use crate::batch::Pages;
 use crate::element::{Element, Scalar};
 use crate::error::Result;
 use crate::segments::Segments;
+use crate::softmax::Softmax;
 
 /// The accumulation type of a backend: `f32`, or `f64` for `f64`.
 pub type Accum<B> = <<B as Backend>::Elem as Element>::Accum;
@@ -26,7 +27,7 @@ pub struct Strided<'a, B: Backend, S: Scalar> {
     pub width: usize,
     /// From one row to the next.
     pub row_stride: usize,
-    /// From one head to the next; 0 where all heads share the values.
+    /// From one head to the next.
     pub head_stride: usize,
 }
 
@@ -70,34 +71,56 @@ pub struct Rotation<'a, B: Backend> {
 }
 
 /// Softmax attention over segments: `softmax(scale · (q·k + q_rope·k_rope)) v`, keys and values in another number type perhaps.
+///
+/// Keys and values may have fewer heads than queries, `G` where `H` is a multiple of it: then head `h` of the queries reads head
+/// `h · G / H` of theirs. `k`, `k_rope` and `v` may have different `G`.
 #[derive(Debug)]
 pub struct Attention<'a, B: Backend, E: Scalar> {
     /// `[queries, H, A]`.
     pub q: Strided<'a, B, B::Elem>,
     /// `[queries, H, R]`, R perhaps 0.
     pub q_rope: Strided<'a, B, B::Elem>,
-    /// `[keys, H, A]`; shared by the heads where its head stride is 0.
+    /// `[keys, G, A]`.
     pub k: Strided<'a, B, E>,
-    /// `[keys, H, R]`, as `k`.
+    /// `[keys, G, R]`.
     pub k_rope: Strided<'a, B, E>,
-    /// `[keys, H, V]`, as `k`.
+    /// `[keys, G, V]`.
     pub v: Strided<'a, B, E>,
     /// Which queries see which keys.
     pub segments: &'a Segments,
     /// Where keys lie in a cache, a list of blocks per segment; `None` where key `i` is row `i`.
     pub pages: Option<&'a Pages>,
-    /// Multiplies the logits.
-    pub scale: f64,
+    /// The few keys that each query attends to; `None`: all that it sees.
+    pub selection: Option<Chosen<'a, B>>,
+    /// How logits become probabilities.
+    pub softmax: Softmax<'a, B>,
 }
 
-/// The result of [`Attention`]: `out [rows, H, V]`, and per row and head the natural-log sum of exponentials and the largest scaled logit.
+/// Keys chosen for each query.
+#[derive(Debug)]
+pub struct Chosen<'a, B: Backend> {
+    /// `[queries, width]` indices of keys in their sequence, ascending, -1 behind the last. What a query does not see, or its segment
+    /// does not hold, is passed over.
+    pub indices: &'a B::Indices,
+    /// Most keys of a query.
+    pub width: usize,
+}
+
+impl<B: Backend> Clone for Chosen<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<B: Backend> Copy for Chosen<'_, B> {}
+
+/// The result of [`Attention`]: `out [rows, H, V]`, and per row and head the natural-log sum of exponentials and the largest logit.
 #[derive(Debug)]
 pub struct AttentionParts<B: Backend> {
     /// Normalised output; zeros where nothing is visible.
-    pub out: B::Buffer<B::Elem>,
+    pub out: B::Buffer<Accum<B>>,
     /// Log-sum-exp; -∞ where nothing is visible.
     pub lse: B::Buffer<Accum<B>>,
-    /// Largest scaled logit; -∞ where nothing is visible.
+    /// Largest logit, as it enters the softmax; -∞ where nothing is visible.
     pub max_logit: B::Buffer<Accum<B>>,
 }
 
@@ -105,10 +128,10 @@ pub struct AttentionParts<B: Backend> {
 #[derive(Debug)]
 pub struct Parts<'a, B: Backend> {
     /// Output.
-    pub out: &'a B::Buffer<B::Elem>,
+    pub out: &'a B::Buffer<Accum<B>>,
     /// Log-sum-exp.
     pub lse: &'a B::Buffer<Accum<B>>,
-    /// Largest scaled logit.
+    /// Largest logit.
     pub max_logit: &'a B::Buffer<Accum<B>>,
 }
 
@@ -116,10 +139,10 @@ pub struct Parts<'a, B: Backend> {
 #[derive(Debug)]
 pub struct PartsMut<'a, B: Backend> {
     /// Output.
-    pub out: &'a mut B::Buffer<B::Elem>,
+    pub out: &'a mut B::Buffer<Accum<B>>,
     /// Log-sum-exp.
     pub lse: &'a mut B::Buffer<Accum<B>>,
-    /// Largest scaled logit.
+    /// Largest logit.
     pub max_logit: &'a mut B::Buffer<Accum<B>>,
 }
 
@@ -273,6 +296,22 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         other: Parts<'_, Self>,
         width: usize,
     ) -> Result<()>;
+
+    /// Multiplies `width` values per row and head by `1 / (1 + e^(sink - lse))`: what is left of them when the softmax has one more
+    /// logit, with no value. `sinks` is `[heads]`; `None`: all 0.
+    fn sink(
+        device: &Self::Device,
+        out: &mut Self::Buffer<Accum<Self>>,
+        lse: &Self::Buffer<Accum<Self>>,
+        sinks: Option<&Self::Buffer<Accum<Self>>>,
+        width: usize,
+    ) -> Result<()>;
+
+    /// Values rounded to the element type.
+    fn round(
+        device: &Self::Device,
+        values: Self::Buffer<Accum<Self>>,
+    ) -> Result<Self::Buffer<Self::Elem>>;
 
     /// Copies row `i` of `x` (all heads, side by side) to `cache[slots[i] * stride + offset ..]`, converted to `E`; skips `None`.
     /// Heads go `head_stride` apart.

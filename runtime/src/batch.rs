@@ -1,8 +1,11 @@
 //! Ragged batches: how many tokens each request has in the cache, how many are new, and where its blocks lie.
 
-use crate::error::{Error, Result, expect_count};
-use crate::mask::Visibility;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result, expect_count, product};
 use crate::segments::{Segment, Segments};
+use crate::visibility::Visibility;
 
 /// One request.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +24,8 @@ pub struct Batch {
     pub(crate) requests: Vec<Request>,
     positions: Vec<u32>,
     slots: Option<Vec<i64>>,
+    blocks: Option<Vec<u32>>,
+    visible: Option<Arc<[bool]>>,
 }
 
 #[derive(Debug, Clone)]
@@ -97,6 +102,8 @@ impl Batch {
             requests,
             positions,
             slots: None,
+            blocks: None,
+            visible: None,
         })
     }
 
@@ -136,6 +143,27 @@ impl Batch {
         Ok(self)
     }
 
+    /// An id for each new token: neighbours with the same one see each other, whatever else they see; 0 belongs to no block. The
+    /// tokens of a block have to be new in the same batch.
+    ///
+    /// # Errors
+    /// When there is not one per new token.
+    pub fn with_blocks(mut self, ids: Vec<u32>) -> Result<Self> {
+        expect_count("blocks of a batch", ids.len(), self.tokens())?;
+        self.blocks = Some(ids);
+        Ok(self)
+    }
+
+    /// A dense mask: for each request `new` lines, one per new token, of `cached + new` entries, true where the token sees the key.
+    ///
+    /// # Errors
+    /// When there is not one per new token and key.
+    pub fn with_visible(mut self, bits: &[bool]) -> Result<Self> {
+        expect_count("entries of the mask", bits.len(), self.lines()?.1)?;
+        self.visible = Some(bits.into());
+        Ok(self)
+    }
+
     /// New tokens of all requests: the rows of the input.
     pub fn tokens(&self) -> usize {
         self.positions.len()
@@ -160,18 +188,55 @@ impl Batch {
         })
     }
 
-    /// The new tokens of each request among themselves, causal.
-    pub fn segments(&self) -> Segments {
-        let list = self
-            .requests
-            .iter()
-            .filter(|request| request.live > 0)
-            .map(|request| Segment {
-                queries: request.rows(),
-                keys: request.rows(),
+    /// The new tokens of each request among themselves.
+    ///
+    /// # Errors
+    /// When a block has a hole, or the batch says less or more about who sees whom than a layer of this visibility is told.
+    pub fn segments(&self, visibility: Visibility) -> Result<Segments> {
+        let own = self.requests.iter().enumerate();
+        let own = own.map(|(i, request)| (i, request.rows(), request.cached));
+        self.against(visibility, own, self.tokens())
+    }
+
+    /// The new tokens of requests against keys of theirs: the request, rows of keys, and the first one's index in the sequence.
+    pub(crate) fn against(
+        &self,
+        visibility: Visibility,
+        keys: impl Iterator<Item = (usize, Range<usize>, usize)>,
+        key_rows: usize,
+    ) -> Result<Segments> {
+        let lines = self.lines()?.0;
+        let list = keys
+            .filter(|&(i, ..)| self.requests[i].live > 0)
+            .map(|(i, keys, first_key)| {
+                let request = &self.requests[i];
+                Segment {
+                    queries: request.rows(),
+                    keys,
+                    first_query: request.cached,
+                    first_key,
+                    sequence: i,
+                    shift: 0,
+                    line: (lines[i], request.cached + request.new),
+                }
             })
             .collect();
-        Segments::new(list, Visibility::Causal, self.tokens(), self.tokens())
+        Segments::new(list, visibility, self.tokens(), key_rows)
+            .with_input(self.blocks.as_deref(), self.visible.as_ref())
+    }
+
+    /// Where each request's lines of a dense mask start, and where the last one's end.
+    fn lines(&self) -> Result<(Vec<usize>, usize)> {
+        let mut end = 0_usize;
+        let mut starts = Vec::with_capacity(self.requests.len());
+        for request in &self.requests {
+            starts.push(end);
+            let own = product("a dense mask", &[request.new, request.cached + request.new])?;
+            end = end.checked_add(own).ok_or(Error::Overflow {
+                what: "a dense mask",
+            })?;
+        }
+        Ok((starts, end))
     }
 
     pub(crate) fn slot_mapping(&self) -> Option<&[i64]> {

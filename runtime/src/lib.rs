@@ -39,7 +39,10 @@ mod rotary;
 mod rows;
 mod segments;
 mod selection;
+mod sinks;
+mod softmax;
 mod tensor;
+mod visibility;
 pub mod weights;
 
 pub use attended::{Attended, PerHead};
@@ -58,7 +61,7 @@ pub use half::{bf16, f16};
 pub use heads::{Heads, HeadsView};
 pub use layer::{Caches, Decode, Forward, KvCache, Load, Prefill};
 pub use linear::{AccumLinear, GroupPart, Linear};
-pub use mask::{Mask, Padding, Visibility};
+pub use mask::{Mask, Padding};
 pub use norm::{LayerNorm, LayerNormLinear, Norm, RmsNorm};
 pub use position_scale::LogPositionScale;
 pub use probe::{NoProbe, Probe};
@@ -66,7 +69,10 @@ pub use rotary::{Angles, Half, Interleaved, RopeKey, RopeLayout, Rotary, Unrotat
 pub use rows::{Rows, RowsView};
 pub use segments::{Segment, Segments};
 pub use selection::Selection;
+pub use sinks::Sinks;
+pub use softmax::{AttentionBias, Dropout, Softmax};
 pub use tensor::Tensor;
+pub use visibility::Visibility;
 pub use weights::{Mistake, Selected, TensorShape, WeightSet, Weights};
 
 #[cfg(feature = "macros")]

@@ -1,18 +1,11 @@
 //! Masks of whole sequences: dense, padded, packed.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use crate::error::{Error, Result, expect_count};
+use crate::error::{Error, Result, expect_count, product};
 use crate::segments::{Segment, Segments};
-
-/// What a query sees of its own sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Visibility {
-    /// Keys up to its own.
-    Causal,
-    /// All keys.
-    Full,
-}
+use crate::visibility::Visibility;
 
 /// Whether the layer was generated for sequences with padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +16,12 @@ pub enum Padding {
     Allowed,
 }
 
-/// How the rows of a `[batch · seq, h]` input fall into sequences.
+/// How the rows of a `[batch · seq, h]` input fall into sequences, and what else is known of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mask(Kind);
+pub struct Mask {
+    kind: Kind,
+    blocks: Option<Arc<[u32]>>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
@@ -44,100 +40,191 @@ enum Kind {
         ids: Vec<u32>,
     },
     CuSeqlens(Vec<u32>),
+    Visible {
+        batch: usize,
+        seq: usize,
+        bits: Arc<[bool]>,
+    },
+}
+
+impl From<Kind> for Mask {
+    fn from(kind: Kind) -> Self {
+        Self { kind, blocks: None }
+    }
 }
 
 impl Mask {
     /// `batch` sequences of `seq` tokens.
     pub fn dense(batch: usize, seq: usize) -> Self {
-        Self(Kind::Dense { batch, seq })
+        Kind::Dense { batch, seq }.into()
     }
 
     /// `batch` sequences of up to `seq` tokens; `real[b * seq + s]` is false for padding, which may stand on either side.
     pub fn padded(batch: usize, seq: usize, real: &[bool]) -> Self {
-        Self(Kind::Padded {
+        Kind::Padded {
             batch,
             seq,
             real: real.to_vec(),
-        })
+        }
+        .into()
     }
 
     /// Packed sequences: neighbours in a row of the batch with equal ids belong together; 0 is padding.
     pub fn segment_ids(batch: usize, seq: usize, ids: &[u32]) -> Self {
-        Self(Kind::SegmentIds {
+        Kind::SegmentIds {
             batch,
             seq,
             ids: ids.to_vec(),
-        })
+        }
+        .into()
     }
 
     /// Packed sequences: sequence `i` is rows `cu_seqlens[i] .. cu_seqlens[i + 1]`.
     pub fn cu_seqlens(cu_seqlens: &[u32]) -> Self {
-        Self(Kind::CuSeqlens(cu_seqlens.to_vec()))
+        Kind::CuSeqlens(cu_seqlens.to_vec()).into()
     }
 
-    /// The mask's sequences over `rows` rows.
+    /// `batch` sequences of `seq` tokens, of which query `q` sees key `k` where `bits[(b * seq + q) * keys + k]` is true. There are as
+    /// many keys as queries, or as many as a context has tokens.
+    pub fn visible(batch: usize, seq: usize, bits: &[bool]) -> Self {
+        Kind::Visible {
+            batch,
+            seq,
+            bits: bits.into(),
+        }
+        .into()
+    }
+
+    /// An id for each row: neighbours with the same one see each other, whatever else they see; 0 belongs to no block.
+    #[must_use]
+    pub fn with_blocks(self, ids: &[u32]) -> Self {
+        Self {
+            blocks: Some(ids.into()),
+            ..self
+        }
+    }
+
+    /// The mask's sequences over `rows` rows, each seeing itself.
     ///
     /// # Errors
-    /// When the mask speaks of another number of rows; has padding though `padding` is [`Padding::Refused`]; or splits a sequence, so
-    /// that its tokens are not neighbours.
+    /// When the mask speaks of another number of rows; has padding though `padding` is [`Padding::Refused`]; splits a sequence or a
+    /// block, so that its tokens are not neighbours; or says less or more than a layer of this visibility is told.
     pub fn segments(
         &self,
         rows: usize,
         visibility: Visibility,
         padding: Padding,
     ) -> Result<Segments> {
-        let sequences = match &self.0 {
-            Kind::Dense { batch, seq } => {
-                expect_count(
-                    "rows that the mask speaks of",
-                    batch_rows(*batch, *seq)?,
-                    rows,
-                )?;
-                (0..rows)
-                    .step_by((*seq).max(1))
-                    .map(|start| start..start + seq)
-                    .collect()
-            }
-            Kind::Padded { batch, seq, real } => {
-                expect_count(
-                    "rows that the mask speaks of",
-                    batch_rows(*batch, *seq)?,
-                    rows,
-                )?;
-                let ids: Vec<u32> = real.iter().map(|&real| u32::from(real)).collect();
-                runs(&ids, *batch, *seq)?
-            }
-            Kind::SegmentIds { batch, seq, ids } => {
-                expect_count(
-                    "rows that the mask speaks of",
-                    batch_rows(*batch, *seq)?,
-                    rows,
-                )?;
-                runs(ids, *batch, *seq)?
-            }
-            Kind::CuSeqlens(ends) => packed(ends, rows)?,
-        };
-        let covered: usize = sequences.iter().map(Range::len).sum();
-        if padding == Padding::Refused && covered < rows {
-            return Err(Error::BadMask(format!(
-                "{} of {rows} rows are padding, and this layer was generated without it; give the spec `attn_mask_type: {}`",
-                rows - covered,
-                match visibility {
-                    Visibility::Causal => "padding_causal",
-                    Visibility::Full => "padding",
-                }
-            )));
-        }
-        let list = sequences
-            .into_iter()
-            .filter(|sequence| !sequence.is_empty())
-            .map(|sequence| Segment {
-                queries: sequence.clone(),
-                keys: sequence,
-            })
-            .collect();
-        Ok(Segments::new(list, visibility, rows, rows))
+        self.across(rows, self, rows, visibility, padding)
     }
+
+    /// The mask's sequences over `rows` rows, each seeing the sequence of `context` with the same number, over `context_rows` rows.
+    ///
+    /// # Errors
+    /// As [`Mask::segments`], of either mask; when the masks have different numbers of sequences.
+    pub fn across(
+        &self,
+        rows: usize,
+        context: &Self,
+        context_rows: usize,
+        visibility: Visibility,
+        padding: Padding,
+    ) -> Result<Segments> {
+        let queries = self.sequences(rows)?;
+        let keys = context.sequences(context_rows)?;
+        for (sequences, rows) in [(&queries, rows), (&keys, context_rows)] {
+            refuse_padding(sequences, rows, visibility, padding)?;
+        }
+        expect_count("sequences of the context", keys.len(), queries.len())?;
+        let mut list = Vec::with_capacity(queries.len());
+        let mut line = 0;
+        for (sequence, (queries, keys)) in queries.into_iter().zip(keys).enumerate() {
+            let stride = keys.len();
+            let start = line;
+            line += product("a dense mask", &[queries.len(), stride])?;
+            if !queries.is_empty() {
+                list.push(Segment {
+                    shift: keys.len() as i64 - queries.len() as i64,
+                    queries,
+                    keys,
+                    first_query: 0,
+                    first_key: 0,
+                    sequence,
+                    line: (start, stride),
+                });
+            }
+        }
+        let given = match &self.kind {
+            Kind::Visible { bits, .. } => {
+                expect_count("entries of the mask", bits.len(), line)?;
+                Some(bits)
+            }
+            _ => None,
+        };
+        if let Some(ids) = &self.blocks {
+            expect_count("blocks of the mask", ids.len(), rows)?;
+        }
+        Segments::new(list, visibility, rows, context_rows)
+            .with_input(self.blocks.as_deref(), given)
+    }
+
+    /// The rows of each sequence, of one that is all padding none.
+    fn sequences(&self, rows: usize) -> Result<Vec<Range<usize>>> {
+        let (batch, seq) = match &self.kind {
+            Kind::CuSeqlens(ends) => return packed(ends, rows),
+            Kind::Dense { batch, seq }
+            | Kind::Padded { batch, seq, .. }
+            | Kind::SegmentIds { batch, seq, .. }
+            | Kind::Visible { batch, seq, .. } => (*batch, *seq),
+        };
+        expect_count(
+            "rows that the mask speaks of",
+            batch_rows(batch, seq)?,
+            rows,
+        )?;
+        match &self.kind {
+            Kind::Padded { real, .. } => {
+                let ids: Vec<u32> = real.iter().map(|&real| u32::from(real)).collect();
+                let mut sequences = runs(&ids, batch, seq)?;
+                // Numbers stay those of the batch's rows where one is all padding
+                for row in 0..if seq == 0 { 0 } else { batch } {
+                    if sequences
+                        .get(row)
+                        .is_none_or(|run| run.start >= (row + 1) * seq)
+                    {
+                        sequences.insert(row, row * seq..row * seq);
+                    }
+                }
+                Ok(sequences)
+            }
+            Kind::SegmentIds { ids, .. } => runs(ids, batch, seq),
+            _ => Ok((0..rows)
+                .step_by(seq.max(1))
+                .map(|start| start..start + seq)
+                .collect()),
+        }
+    }
+}
+
+fn refuse_padding(
+    sequences: &[Range<usize>],
+    rows: usize,
+    visibility: Visibility,
+    padding: Padding,
+) -> Result<()> {
+    let covered: usize = sequences.iter().map(Range::len).sum();
+    if padding == Padding::Refused && covered < rows {
+        return Err(Error::BadMask(format!(
+            "{} of {rows} rows are padding, and this layer was generated without it; give the spec `attn_mask_type: {}`",
+            rows - covered,
+            if visibility.is_causal() {
+                "padding_causal"
+            } else {
+                "padding"
+            }
+        )));
+    }
+    Ok(())
 }
 
 fn batch_rows(batch: usize, seq: usize) -> Result<usize> {

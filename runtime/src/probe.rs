@@ -1,6 +1,6 @@
 //! Looking at intermediate values. Ordinary generated code has no probes; code emitted for `run` and `verify` has.
 
-use crate::attended::PerHead;
+use crate::attended::{Attended, PerHead};
 use crate::backend::Backend;
 use crate::element::Scalar;
 use crate::error::Result;
@@ -76,6 +76,7 @@ probed!([B: Backend, const W: usize] Rows<B, W>, |x| vec![x.rows(), W]);
 probed!([B: Backend, const W: usize] RowsView<'_, B, W>, |x| vec![x.rows(), W]);
 probed!([B: Backend, const H: usize, const D: usize] Heads<B, H, D>, |x| vec![x.rows(), H, D]);
 probed!([B: Backend, const H: usize, const D: usize] HeadsView<'_, B, H, D>, |x| vec![x.rows(), H, D]);
+probed!([B: Backend, const H: usize, const D: usize] Attended<B, H, D>, |x| vec![x.rows(), H, D]);
 probed!([B: Backend, const H: usize] PerHead<B, H>, |x| vec![x.rows(), H]);
 probed!([B: Backend, L: RopeLayout, const R: usize] RopeKey<B, L, R>, |x| vec![x.rows(), R]);
 probed!([B: Backend] Tensor<B>, |x| vec![x.rows(), x.width()]);

@@ -78,15 +78,26 @@ impl<P: CacheLayout, E: CacheFormat> Pair<P, E> {
         let q_rope = heads::<R>(all(H * R, 0.5));
         let latent = self
             .latent
-            .attend(batch, &heads::<C>(all(H * C, 0.4)), q_rope.view(), SCALE)
+            .attend(
+                batch,
+                &heads::<C>(all(H * C, 0.4)),
+                q_rope.view(),
+                Visibility::CAUSAL,
+                SCALE,
+            )
             .expect("attended");
         let naive = self
             .naive
-            .attend(batch, &heads::<{ N + R }>(all(H * (N + R), 0.6)), SCALE)
+            .attend(
+                batch,
+                &heads::<{ N + R }>(all(H * (N + R), 0.6)),
+                Visibility::CAUSAL,
+                SCALE,
+            )
             .expect("attended");
         (
-            latent.out().to_vec().expect("values"),
-            naive.out().to_vec().expect("values"),
+            latent.to_vec().expect("values"),
+            naive.to_vec().expect("values"),
         )
     }
 }
@@ -94,7 +105,7 @@ impl<P: CacheLayout, E: CacheFormat> Pair<P, E> {
 /// The same for one whole request without a cache.
 fn whole(seed: f64, len: usize) -> (Vec<f64>, Vec<f64>) {
     let segments = Mask::dense(1, len)
-        .segments(len, Visibility::Causal, Padding::Refused)
+        .segments(len, Visibility::CAUSAL, Padding::Refused)
         .expect("segments");
     let k_rope = key(tokens::<R>(seed + 0.1, 0, len));
     let latent = rows::<C>(tokens::<C>(seed + 0.2, 0, len));
@@ -107,8 +118,8 @@ fn whole(seed: f64, len: usize) -> (Vec<f64>, Vec<f64>) {
     let expanded: Attended<B, H, V> =
         attention::expanded(&q, &kv, &k_rope, &segments, SCALE).expect("attended");
     (
-        absorbed.out().to_vec().expect("values"),
-        expanded.out().to_vec().expect("values"),
+        absorbed.to_vec().expect("values"),
+        expanded.to_vec().expect("values"),
     )
 }
 
@@ -224,7 +235,7 @@ fn context_chunks_hold_every_cached_token_once() {
         Batch::new(&[sequence(0, 7, 2), sequence(1, 2, 0), sequence(2, 5, 1)]).expect("batch");
     for chunk in [1, 3, 4, 7, 100, usize::MAX] {
         let mut latents: [Vec<f64>; 3] = Default::default();
-        for context in caches.latent.context(&batch, chunk) {
+        for context in caches.latent.context(&batch, chunk, Visibility::CAUSAL) {
             let context = context.expect("a chunk");
             assert!(context.latent.rows() <= chunk);
             assert_eq!(context.segments.keys(), context.latent.rows());
@@ -239,7 +250,7 @@ fn context_chunks_hold_every_cached_token_once() {
         assert!(latents[1].is_empty());
         assert_eq!(latents[2], tokens::<C>(2.2, 0, 5));
     }
-    let mut refused = caches.latent.context(&batch, 0);
+    let mut refused = caches.latent.context(&batch, 0, Visibility::CAUSAL);
     assert!(refused.next().expect("an error").is_err());
     assert!(refused.next().is_none());
 }
@@ -275,10 +286,11 @@ fn padding_of_a_slot_mapping_is_not_written_and_sees_nothing() {
             &padded,
             &heads::<C>(values(3 * H * C, 0.0)),
             heads::<R>(values(3 * H * R, 0.0)).view(),
+            Visibility::CAUSAL,
             SCALE,
         )
         .expect("attended");
-    let out = attended.out().to_vec().expect("values");
+    let out = attended.to_vec().expect("values");
     assert!(out.iter().all(|x| x.is_finite()));
     assert!(out[2 * H * C..].iter().all(|&x| x == 0.0));
     assert!(batch.clone().with_slot_mapping(vec![4, -1, 6]).is_err());
@@ -357,6 +369,7 @@ fn refused(batch: &Batch, rows_given: usize) {
             batch,
             &heads::<C>(values(n * H * C, 0.0)),
             heads::<R>(values(n * H * R, 0.0)).view(),
+            Visibility::CAUSAL,
             SCALE,
         );
         assert!(attended.is_err());
@@ -491,7 +504,7 @@ fn the_empty_batch_is_a_batch() {
     assert_eq!(
         caches
             .latent
-            .context(&Batch::new(&[]).expect("batch"), 4)
+            .context(&Batch::new(&[]).expect("batch"), 4, Visibility::CAUSAL)
             .count(),
         0
     );
@@ -515,11 +528,11 @@ proptest! {
         let n = batch.tokens();
         let fits = cache.check(&batch, n).is_ok();
         let written = cache.write(&batch, rows::<C>(values(n * C, 0.0)).view(), &key(values(n * R, 0.0)));
-        let attended = cache.attend(&batch, &heads::<C>(values(n * H * C, 0.0)), heads::<R>(values(n * H * R, 0.0)).view(), SCALE);
-        let context = cache.context(&batch, 3).collect::<mla_runtime::Result<Vec<_>>>();
+        let attended = cache.attend(&batch, &heads::<C>(values(n * H * C, 0.0)), heads::<R>(values(n * H * R, 0.0)).view(), Visibility::CAUSAL, SCALE);
+        let context = cache.context(&batch, 3, Visibility::CAUSAL).collect::<mla_runtime::Result<Vec<_>>>();
         if fits {
             prop_assert!(written.is_ok() && context.is_ok());
-            let out = attended.expect("attended").out().to_vec().expect("values");
+            let out = attended.expect("attended").to_vec().expect("values");
             prop_assert!(out.iter().all(|x| x.to_f64().is_finite()));
         }
     }

@@ -6,7 +6,7 @@ use mla_runtime::{Error, Mask, Padding, Visibility};
 use proptest::prelude::*;
 
 fn ranges(mask: &Mask, rows: usize, padding: Padding) -> Result<Vec<Range<usize>>, Error> {
-    let segments = mask.segments(rows, Visibility::Causal, padding)?;
+    let segments = mask.segments(rows, Visibility::CAUSAL, padding)?;
     assert!(
         segments
             .list()
@@ -69,7 +69,7 @@ fn padding_is_refused_with_the_remedy() {
             "{message}"
         );
         let full = mask
-            .segments(3, Visibility::Full, Padding::Refused)
+            .segments(3, Visibility::FULL, Padding::Refused)
             .expect_err("padding")
             .to_string();
         assert!(full.contains("`attn_mask_type: padding`"), "{full}");
@@ -111,20 +111,29 @@ fn wrong_sizes_are_refused() {
     }
 }
 
-#[test]
-fn causal_queries_see_up_to_their_own_key() {
-    let segments = Mask::dense(1, 3)
-        .segments(3, Visibility::Causal, Padding::Refused)
+/// What each query of the only sequence of `len` tokens sees.
+fn seen(visibility: Visibility, len: usize) -> Vec<Range<usize>> {
+    let segments = Mask::dense(1, len)
+        .segments(len, visibility, Padding::Refused)
         .expect("segments");
     let segment = &segments.list()[0];
-    assert_eq!(
-        [0, 1, 2].map(|i| segment.visible(Visibility::Causal, i)),
-        [1, 2, 3]
-    );
-    assert_eq!(
-        [0, 1, 2].map(|i| segment.visible(Visibility::Full, i)),
-        [3, 3, 3]
-    );
+    (0..len).map(|i| segments.visible(segment, i)).collect()
+}
+
+#[test]
+fn queries_see_what_the_visibility_says() {
+    assert_eq!(seen(Visibility::CAUSAL, 3), [0..1, 0..2, 0..3]);
+    assert_eq!(seen(Visibility::FULL, 3), [0..3, 0..3, 0..3]);
+    let window = Visibility::CAUSAL.window(Some(1), Some(0));
+    assert_eq!(seen(window, 4), [0..1, 0..2, 1..3, 2..4]);
+    let around = Visibility::FULL.window(Some(1), Some(2));
+    assert_eq!(seen(around, 4), [0..3, 0..4, 1..4, 2..4]);
+    let ahead = Visibility::FULL.window(None, Some(1));
+    assert_eq!(seen(ahead, 4), [0..2, 0..3, 0..4, 0..4]);
+    let chunk = Visibility::CAUSAL.chunk(2);
+    assert_eq!(seen(chunk, 5), [0..1, 0..2, 2..3, 2..4, 4..5]);
+    let both = Visibility::FULL.chunk(3).window(Some(1), Some(usize::MAX));
+    assert_eq!(seen(both, 5), [0..3, 0..3, 1..3, 3..5, 3..5]);
 }
 
 proptest! {

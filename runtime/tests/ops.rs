@@ -1,8 +1,9 @@
 //! Linears, norms, rotary embeddings and absorption against plain `f64` loops.
 
 use mla_runtime::{
-    Cpu, CpuDevice, CpuElement, Half, Heads, Interleaved, LayerNorm, LayerNormLinear, Linear, Norm,
-    RmsNorm, RopeLayout, Rotary, Rows, Scalar, absorb, bf16,
+    Attended, Cpu, CpuDevice, CpuElement, Half, Heads, Interleaved, LayerNorm, LayerNormLinear,
+    Linear, Mask, Norm, Padding, RmsNorm, RopeKey, RopeLayout, Rotary, Rows, Scalar, Tensor,
+    Visibility, absorb, attention, bf16,
 };
 
 const DEVICE: CpuDevice = CpuDevice::new();
@@ -258,6 +259,26 @@ fn a_position_per_row_is_needed() {
     );
 }
 
+/// Some attention's output over latents.
+fn attended<T: CpuElement, const H: usize, const C: usize>(count: usize) -> Attended<Cpu<T>, H, C> {
+    let q: Heads<Cpu<T>, H, C> = Heads::try_from(
+        Tensor::from_vec(&DEVICE, values(count * H * C, 0.4), H * C).expect("whole rows"),
+    )
+    .expect("heads");
+    let segments = Mask::dense(1, count)
+        .segments(count, Visibility::FULL, Padding::Refused)
+        .expect("segments");
+    attention::absorbed(
+        &q,
+        q.part::<0, 0>(),
+        &rows::<T, C>(count, 0.9),
+        &RopeKey::absent(&DEVICE, count).expect("key"),
+        &segments,
+        0.5,
+    )
+    .expect("attended")
+}
+
 fn absorption<T: CpuElement>(count: usize, tolerance: f64) {
     const H: usize = 3;
     const N: usize = 5;
@@ -268,11 +289,15 @@ fn absorption<T: CpuElement>(count: usize, tolerance: f64) {
     let up: Linear<Cpu<T>, C, { H * (N + V) }> =
         Linear::new(&DEVICE, weight, None).expect("linear");
     let q = rows::<T, { H * (N + 2) }>(count, 0.7).into_heads::<H, { N + 2 }>();
-    let z = rows::<T, { H * C }>(count, 0.4).into_heads::<H, C>();
-    let (qs, zs) = (
-        wide(&q.to_vec().expect("values")),
-        wide(&z.to_vec().expect("values")),
-    );
+    let z = attended::<T, H, C>(count);
+    // Attention's output is rounded before it is multiplied
+    let zs: Vec<f64> = z
+        .to_vec()
+        .expect("values")
+        .iter()
+        .map(|z| T::from_f64(z.to_f64()).to_f64())
+        .collect();
+    let qs = wide(&q.to_vec().expect("values"));
     let (mut latent, mut out) = (Vec::new(), Vec::new());
     for row in 0..count {
         for h in 0..H {
@@ -285,7 +310,7 @@ fn absorption<T: CpuElement>(count: usize, tolerance: f64) {
     }
     let found = absorb::queries(&up, q.part::<0, N>()).expect("queries");
     assert_close(&found.to_vec().expect("values"), &latent, tolerance);
-    let found: Heads<Cpu<T>, H, V> = absorb::values(&up, &z).expect("values");
+    let found: Heads<Cpu<T>, H, V> = absorb::values(&up, z).expect("values");
     assert_close(&found.to_vec().expect("values"), &out, tolerance);
 }
 

@@ -187,7 +187,7 @@ mod planned {
             positions: &[u32],
             mask: &Mask,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
-            let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Refused)?;
+            let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
             let angles = self.rotary.angles(positions)?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
@@ -201,7 +201,7 @@ mod planned {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -212,7 +212,7 @@ mod planned {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments();
+            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
@@ -226,7 +226,7 @@ mod planned {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK) {
+            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
                 let context = context?;
                 let kv = self.linear_kv_up_proj.forward(&context.latent)?;
                 let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
@@ -240,7 +240,7 @@ mod planned {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -264,9 +264,10 @@ mod planned {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, SOFTMAX_SCALE)?;
+            let attended =
+                cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended.out())?;
+                absorb::values(&self.linear_kv_up_proj, attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -316,7 +317,7 @@ mod other_form {
             positions: &[u32],
             mask: &Mask,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
-            let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Refused)?;
+            let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
             let angles = self.rotary.angles(positions)?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
@@ -338,7 +339,7 @@ mod other_form {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended.out())?;
+                absorb::values(&self.linear_kv_up_proj, attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -363,9 +364,10 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, SOFTMAX_SCALE)?;
+            let attended =
+                cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended.out())?;
+                absorb::values(&self.linear_kv_up_proj, attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -377,7 +379,7 @@ mod other_form {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments();
+            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
@@ -391,7 +393,7 @@ mod other_form {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK) {
+            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
                 let context = context?;
                 let kv = self.linear_kv_up_proj.forward(&context.latent)?;
                 let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
@@ -405,7 +407,7 @@ mod other_form {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -455,7 +457,7 @@ mod other_parts {
             positions: &[u32],
             mask: &Mask,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
-            let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Refused)?;
+            let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
             let angles = self.rotary.angles(positions)?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
@@ -468,7 +470,7 @@ mod other_parts {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -479,7 +481,7 @@ mod other_parts {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments();
+            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
@@ -493,7 +495,7 @@ mod other_parts {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK) {
+            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
                 let context = context?;
                 let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
                 let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
@@ -507,7 +509,7 @@ mod other_parts {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -531,9 +533,10 @@ mod other_parts {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, SOFTMAX_SCALE)?;
+            let attended =
+                cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended.out())?;
+                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -546,7 +549,7 @@ mod other_parts {
 mod other_cache {
     use mla_runtime::{
         Backend, Batch, CacheFormat, Interleaved, Linear, NaiveCache, Paged, Result, RmsNorm,
-        Rotary, Rows, Weights,
+        Rotary, Rows, Visibility, Weights,
     };
 
     use super::twin::*;
@@ -596,8 +599,8 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -620,8 +623,8 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }

@@ -180,7 +180,7 @@ impl<B: Backend> DeepSeekV3Attention<B> {
         positions: &[u32],
         mask: &Mask,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
-        let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Refused)?;
+        let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
         let angles = self.rotary.angles(positions)?;
 
         // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 64 of each head's 192
@@ -205,7 +205,7 @@ impl<B: Backend> DeepSeekV3Attention<B> {
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out().into_rows::<OUT_WIDTH>();
+        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -225,7 +225,7 @@ impl<B: Backend> DeepSeekV3Attention<B> {
         hidden: &Rows<B, HIDDEN_SIZE>,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
         cache.check(batch, hidden.rows())?;
-        let segments = batch.segments();
+        let segments = batch.segments(Visibility::CAUSAL)?;
         let angles = self.rotary.angles(batch.positions())?;
 
         // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 64 of each head's 192
@@ -250,7 +250,7 @@ impl<B: Backend> DeepSeekV3Attention<B> {
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // What the cache already holds, 1024 tokens at a time, merged by log-sum-exp
-        for context in cache.context(batch, CONTEXT_CHUNK) {
+        for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
             let context = context?;
             let kv = self.linear_kv_up_proj.forward(&context.latent)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
@@ -263,7 +263,7 @@ impl<B: Backend> DeepSeekV3Attention<B> {
         cache.write(batch, &kv_compressed, &k_rope)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out().into_rows::<OUT_WIDTH>();
+        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -306,11 +306,11 @@ impl<B: Backend> DeepSeekV3Attention<B> {
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.attend(batch, &q_latent, q_rope, SOFTMAX_SCALE)?;
+        let attended = cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended.out())?;
+            absorb::values(&self.linear_kv_up_proj, attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }

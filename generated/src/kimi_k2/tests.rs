@@ -196,7 +196,7 @@ mod planned {
             positions: &[u32],
             mask: &Mask,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
-            let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Refused)?;
+            let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
             let angles = self.rotary.angles(positions)?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
             let q_compressed = self.q_layernorm.forward(&q_compressed)?;
@@ -212,7 +212,7 @@ mod planned {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -223,7 +223,7 @@ mod planned {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments();
+            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
             let q_compressed = self.q_layernorm.forward(&q_compressed)?;
@@ -239,7 +239,7 @@ mod planned {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK) {
+            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
                 let context = context?;
                 let kv = self.linear_kv_up_proj.forward(&context.latent)?;
                 let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
@@ -253,7 +253,7 @@ mod planned {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -279,9 +279,10 @@ mod planned {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, SOFTMAX_SCALE)?;
+            let attended =
+                cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended.out())?;
+                absorb::values(&self.linear_kv_up_proj, attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -335,7 +336,7 @@ mod other_form {
             positions: &[u32],
             mask: &Mask,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
-            let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Refused)?;
+            let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
             let angles = self.rotary.angles(positions)?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
             let q_compressed = self.q_layernorm.forward(&q_compressed)?;
@@ -359,7 +360,7 @@ mod other_form {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended.out())?;
+                absorb::values(&self.linear_kv_up_proj, attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -386,9 +387,10 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, SOFTMAX_SCALE)?;
+            let attended =
+                cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended.out())?;
+                absorb::values(&self.linear_kv_up_proj, attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -400,7 +402,7 @@ mod other_form {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments();
+            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
             let q_compressed = self.q_layernorm.forward(&q_compressed)?;
@@ -416,7 +418,7 @@ mod other_form {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK) {
+            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
                 let context = context?;
                 let kv = self.linear_kv_up_proj.forward(&context.latent)?;
                 let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
@@ -430,7 +432,7 @@ mod other_form {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -487,7 +489,7 @@ mod other_parts {
             positions: &[u32],
             mask: &Mask,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
-            let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Refused)?;
+            let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
             let angles = self.rotary.angles(positions)?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
@@ -501,7 +503,7 @@ mod other_parts {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -512,7 +514,7 @@ mod other_parts {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments();
+            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
@@ -527,7 +529,7 @@ mod other_parts {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK) {
+            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
                 let context = context?;
                 let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
                 let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
@@ -541,7 +543,7 @@ mod other_parts {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -566,9 +568,10 @@ mod other_parts {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, SOFTMAX_SCALE)?;
+            let attended =
+                cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended.out())?;
+                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -581,7 +584,7 @@ mod other_parts {
 mod other_cache {
     use mla_runtime::{
         Backend, Batch, CacheFormat, Interleaved, Linear, NaiveCache, Paged, Result, RmsNorm,
-        Rotary, Rows, Weights,
+        Rotary, Rows, Visibility, Weights,
     };
 
     use super::twin::*;
@@ -637,8 +640,8 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -663,8 +666,8 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }

@@ -119,7 +119,7 @@ impl<B: Backend> NopeOddAttention<B> {
         _positions: &[u32],
         mask: &Mask,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
-        let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Refused)?;
+        let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
 
         // Queries: q = W_Q · x
         let q = self.linear_q_proj.forward(hidden)?;
@@ -139,7 +139,7 @@ impl<B: Backend> NopeOddAttention<B> {
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out().into_rows::<OUT_WIDTH>();
+        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -177,10 +177,10 @@ impl<B: Backend> NopeOddAttention<B> {
         cache.write(batch, &kv, &k_rope)?;
 
         // Expanded form, over what the cache holds: p = softmax(τ · (q_n·k_n));  o_h = Σ p · v_h
-        let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
+        let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out().into_rows::<OUT_WIDTH>();
+        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -218,10 +218,10 @@ impl<B: Backend> NopeOddAttention<B> {
         cache.write(batch, &kv, &k_rope)?;
 
         // Expanded form, over what the cache holds: p = softmax(τ · (q_n·k_n));  o_h = Σ p · v_h
-        let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
+        let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out().into_rows::<OUT_WIDTH>();
+        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 }

@@ -187,7 +187,7 @@ mod planned {
             _positions: &[u32],
             mask: &Mask,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
-            let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Refused)?;
+            let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
@@ -198,7 +198,7 @@ mod planned {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -218,8 +218,8 @@ mod planned {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -239,8 +239,8 @@ mod planned {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -289,7 +289,7 @@ mod other_form {
             _positions: &[u32],
             mask: &Mask,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
-            let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Refused)?;
+            let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
@@ -308,7 +308,7 @@ mod other_form {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended.out())?;
+                absorb::values(&self.linear_kv_up_proj, attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -359,7 +359,7 @@ mod other_parts {
             _positions: &[u32],
             mask: &Mask,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
-            let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Refused)?;
+            let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
@@ -369,7 +369,7 @@ mod other_parts {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -388,8 +388,8 @@ mod other_parts {
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -408,8 +408,8 @@ mod other_parts {
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -421,7 +421,7 @@ mod other_parts {
 mod other_cache {
     use mla_runtime::{
         Attended, Backend, Batch, CacheFormat, Heads, LatentCache, LayerNorm, Linear, Paged,
-        Result, RopeKey, Rows, Unrotated, Weights, absorb, attention,
+        Result, RopeKey, Rows, Unrotated, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
@@ -461,7 +461,7 @@ mod other_cache {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments();
+            let segments = batch.segments(Visibility::CAUSAL)?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
@@ -472,7 +472,7 @@ mod other_cache {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK) {
+            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
                 let context = context?;
                 let kv = self.linear_kv_up_proj.forward(&context.latent)?;
                 let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
@@ -486,7 +486,7 @@ mod other_cache {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -507,9 +507,10 @@ mod other_cache {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, SOFTMAX_SCALE)?;
+            let attended =
+                cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended.out())?;
+                absorb::values(&self.linear_kv_up_proj, attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }

@@ -154,7 +154,7 @@ impl<B: Backend> OddSmallAttention<B> {
         positions: &[u32],
         mask: &Mask,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
-        let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Allowed)?;
+        let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Allowed)?;
         let angles = self.rotary.angles(positions)?;
 
         // All latents at once: [c_q; c; k_r] = W_DQKV · x + b
@@ -179,7 +179,7 @@ impl<B: Backend> OddSmallAttention<B> {
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H] + b
-        let out = attended.into_out().into_rows::<OUT_WIDTH>();
+        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -199,7 +199,7 @@ impl<B: Backend> OddSmallAttention<B> {
         hidden: &Rows<B, HIDDEN_SIZE>,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
         cache.check(batch, hidden.rows())?;
-        let segments = batch.segments();
+        let segments = batch.segments(Visibility::CAUSAL)?;
         let angles = self.rotary.angles(batch.positions())?;
 
         // All latents at once: [c_q; c; k_r] = W_DQKV · x + b
@@ -225,7 +225,7 @@ impl<B: Backend> OddSmallAttention<B> {
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // What the cache already holds, 7 tokens at a time, merged by log-sum-exp
-        for context in cache.context(batch, CONTEXT_CHUNK) {
+        for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
             let context = context?;
             let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
@@ -238,7 +238,7 @@ impl<B: Backend> OddSmallAttention<B> {
         cache.write(batch, &kv_compressed, &k_rope)?;
 
         // Output: y = W_O · [o_1; …; o_H] + b
-        let out = attended.into_out().into_rows::<OUT_WIDTH>();
+        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -282,11 +282,11 @@ impl<B: Backend> OddSmallAttention<B> {
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.attend(batch, &q_latent, q_rope, SOFTMAX_SCALE)?;
+        let attended = cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H] + b
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(self.linear_kv_up_proj.linear(), attended.out())?;
+            absorb::values(self.linear_kv_up_proj.linear(), attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }

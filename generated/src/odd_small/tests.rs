@@ -206,7 +206,7 @@ mod planned {
             positions: &[u32],
             mask: &Mask,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
-            let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Allowed)?;
+            let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Allowed)?;
             let angles = self.rotary.angles(positions)?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
@@ -220,7 +220,7 @@ mod planned {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -231,7 +231,7 @@ mod planned {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments();
+            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
@@ -246,7 +246,7 @@ mod planned {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK) {
+            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
                 let context = context?;
                 let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
                 let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
@@ -260,7 +260,7 @@ mod planned {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -285,9 +285,10 @@ mod planned {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, SOFTMAX_SCALE)?;
+            let attended =
+                cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended.out())?;
+                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -347,7 +348,7 @@ mod other_form {
             positions: &[u32],
             mask: &Mask,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
-            let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Allowed)?;
+            let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Allowed)?;
             let angles = self.rotary.angles(positions)?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
@@ -370,7 +371,7 @@ mod other_form {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended.out())?;
+                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -396,9 +397,10 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, SOFTMAX_SCALE)?;
+            let attended =
+                cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended.out())?;
+                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -410,7 +412,7 @@ mod other_form {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments();
+            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
@@ -425,7 +427,7 @@ mod other_form {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK) {
+            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
                 let context = context?;
                 let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
                 let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
@@ -439,7 +441,7 @@ mod other_form {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -501,7 +503,7 @@ mod other_parts {
             positions: &[u32],
             mask: &Mask,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
-            let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Allowed)?;
+            let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Allowed)?;
             let angles = self.rotary.angles(positions)?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
             let q_compressed = self.q_layernorm.forward(&q_compressed)?;
@@ -517,7 +519,7 @@ mod other_parts {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -528,7 +530,7 @@ mod other_parts {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments();
+            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
             let q_compressed = self.q_layernorm.forward(&q_compressed)?;
@@ -544,7 +546,7 @@ mod other_parts {
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK) {
+            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
                 let context = context?;
                 let kv = self.linear_kv_up_proj.forward(&context.latent)?;
                 let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
@@ -558,7 +560,7 @@ mod other_parts {
                 attended.merge(&part)?;
             }
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -584,9 +586,10 @@ mod other_parts {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, SOFTMAX_SCALE)?;
+            let attended =
+                cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended.out())?;
+                absorb::values(&self.linear_kv_up_proj, attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -599,7 +602,7 @@ mod other_parts {
 mod other_cache {
     use mla_runtime::{
         Backend, Batch, CacheFormat, Half, Interleaved, LayerNorm, LayerNormLinear, Linear,
-        NaiveCache, Paged, Result, RmsNorm, Rotary, Rows, Weights,
+        NaiveCache, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights,
     };
 
     use super::twin::*;
@@ -658,8 +661,8 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -682,8 +685,8 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, SOFTMAX_SCALE)?;
-            let out = attended.into_out().into_rows::<OUT_WIDTH>();
+            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }

@@ -149,14 +149,14 @@ impl<B: Backend, F: CacheFormat> Entries<B, F> {
         F::read(self, slots)
     }
 
-    /// The entries as a `[slots, width]` window for `heads` heads that share them; `None` where they are no plain numbers.
-    pub(super) fn window(&self, heads: usize) -> Option<Strided<'_, B, F::Element>> {
+    /// The entries as a `[slots, width]` window; `None` where they are no plain numbers.
+    pub(super) fn window(&self) -> Option<Strided<'_, B, F::Element>> {
         let width = self.shape.width();
         F::plain::<B>(&self.store).map(|buffer| Strided {
             buffer,
             offset: 0,
             rows: self.shape.slots(),
-            heads,
+            heads: 1,
             width,
             row_stride: width,
             head_stride: 0,

@@ -12,10 +12,11 @@ use crate::backend::{Attention, Backend};
 use crate::batch::Batch;
 use crate::error::{Error, Result, expect_count};
 use crate::heads::{Heads, HeadsView};
-use crate::mask::Visibility;
 use crate::rotary::{RopeKey, RopeLayout};
 use crate::rows::{Rows, RowsView};
-use crate::segments::{Segment, Segments};
+use crate::segments::Segments;
+use crate::softmax::Softmax;
+use crate::visibility::Visibility;
 
 /// An entry ĉ ∥ k_r per slot, `C` and `R` values stored as `F` says, the key part in layout `L`.
 #[derive(Debug)]
@@ -127,22 +128,26 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             .write(&slots, latent.strided(), k_rope.view().strided())
     }
 
-    /// Absorbed attention of the new tokens, already written, over all tokens of their requests, causal.
+    /// Absorbed attention of the new tokens, already written, over all tokens of their requests that they may see.
     ///
     /// # Errors
-    /// As [`LatentCache::check`], and when `softmax_scale` is not finite.
-    pub fn attend<const H: usize>(
+    /// As [`LatentCache::check`], [`Batch::segments`] and [`attention::absorbed`].
+    pub fn attend<'a, const H: usize>(
         &self,
         batch: &Batch,
         q_latent: &Heads<B, H, C>,
         q_rope: HeadsView<'_, B, H, R>,
-        softmax_scale: f64,
-    ) -> Result<Attended<B, H, C>> {
+        visibility: Visibility,
+        softmax: impl Into<Softmax<'a, B>>,
+    ) -> Result<Attended<B, H, C>>
+    where
+        B: 'a,
+    {
         expect_count("rows of rotated queries", q_rope.rows(), q_latent.rows())?;
-        let (segments, pages) = self.geometry.reading(batch)?;
+        let (segments, pages) = self.geometry.reading(batch, visibility)?;
         let entries = self
             .entries
-            .window(H)
+            .window()
             .ok_or_else(|| Error::BadCache(format!("entries of {} have to be decoded", F::NAME)))?;
         let attention = Attention {
             q: q_latent.view().strided(),
@@ -152,18 +157,22 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             v: attention::narrowed(entries, 0, C),
             segments: &segments,
             pages: Some(&pages),
-            scale: attention::checked_scale(softmax_scale)?,
+            selection: None,
+            softmax: softmax.into(),
         };
-        attention::attend(&self.device, q_latent.rows(), &attention)
+        attention::attend(&self.device, q_latent.rows(), attention)
     }
 
-    /// What the requests already have in the cache, `chunk_tokens` tokens at a time, for attention in the expanded form.
+    /// What the requests already have in the cache, `chunk_tokens` tokens at a time, for attention in the expanded form. Tokens that
+    /// are too far back for any new token to see are left out.
     ///
-    /// The iterator yields an error, and then ends, when the batch does not fit the cache or `chunk_tokens` is 0.
+    /// The iterator yields an error, and then ends, when the batch does not fit the cache, `chunk_tokens` is 0, or the batch says less
+    /// or more about who sees whom than a layer of this visibility is told.
     pub fn context(
         &self,
         batch: &Batch,
         chunk_tokens: usize,
+        visibility: Visibility,
     ) -> impl Iterator<Item = Result<ContextChunk<B, L, C, R>>> {
         let mut next = Cursor {
             request: 0,
@@ -174,7 +183,9 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             if failed {
                 return None;
             }
-            let chunk = self.chunk(batch, chunk_tokens, &mut next).transpose();
+            let chunk = self
+                .chunk(batch, chunk_tokens, visibility, &mut next)
+                .transpose();
             failed = matches!(chunk, Some(Err(_)));
             chunk
         })
@@ -210,6 +221,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         &self,
         batch: &Batch,
         chunk_tokens: usize,
+        visibility: Visibility,
         next: &mut Cursor,
     ) -> Result<Option<ContextChunk<B, L, C, R>>> {
         if chunk_tokens == 0 {
@@ -218,20 +230,17 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             ));
         }
         let (mut list, mut slots) = (Vec::new(), Vec::new());
-        while let Some((i, tokens)) = next.take(batch, chunk_tokens - slots.len()) {
+        while let Some((i, tokens)) = next.take(batch, visibility, chunk_tokens - slots.len()) {
             let request = &batch.requests[i];
             let keys = slots.len()..slots.len() + tokens.len();
+            list.push((i, keys, tokens.start));
             slots.extend(self.geometry.range(i, request, tokens)?);
-            list.push(Segment {
-                queries: request.rows(),
-                keys,
-            });
         }
         if list.is_empty() {
             return Ok(None);
         }
         let (latent, k_rope) = self.gather(&slots)?;
-        let segments = Segments::new(list, Visibility::Full, batch.tokens(), slots.len());
+        let segments = batch.against(visibility, list.into_iter(), slots.len())?;
         Ok(Some(ContextChunk {
             latent,
             k_rope,
@@ -248,11 +257,19 @@ struct Cursor {
 
 impl Cursor {
     /// The next cached tokens of one request, at most `room`. Requests without new tokens have nobody to see theirs.
-    fn take(&mut self, batch: &Batch, room: usize) -> Option<(usize, Range<usize>)> {
+    fn take(
+        &mut self,
+        batch: &Batch,
+        visibility: Visibility,
+        room: usize,
+    ) -> Option<(usize, Range<usize>)> {
         if room == 0 {
             return None;
         }
         while let Some(request) = batch.requests.get(self.request) {
+            // No later token sees further back than the first new one
+            let (first_seen, _) = visibility.bounds(request.cached as i64);
+            self.token = self.token.max(usize::try_from(first_seen).unwrap_or(0));
             if request.live > 0 && self.token < request.cached {
                 let end = request.cached.min(self.token.saturating_add(room));
                 return Some((self.request, std::mem::replace(&mut self.token, end)..end));

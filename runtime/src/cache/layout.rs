@@ -5,8 +5,8 @@ use half::{bf16, f16};
 use crate::batch::{Batch, Pages, Request};
 use crate::element::Scalar;
 use crate::error::{Error, Result, expect_count, product};
-use crate::mask::Visibility;
-use crate::segments::{Segment, Segments};
+use crate::segments::Segments;
+use crate::visibility::Visibility;
 
 /// A number type that a cache can store.
 pub trait CacheElement: Scalar {}
@@ -146,22 +146,21 @@ impl Geometry {
         Ok(range.map(|token| self.slot(table, token)).collect())
     }
 
-    /// Every request's new tokens against all its tokens, causal, and where those lie.
-    pub(super) fn reading(&self, batch: &Batch) -> Result<(Segments, Pages)> {
-        let (mut list, mut tables) = (Vec::new(), Vec::new());
-        for (i, request) in batch
-            .requests
-            .iter()
-            .enumerate()
-            .filter(|(_, request)| request.live > 0)
-        {
-            tables.push(self.table(i, request, request.total())?.to_vec());
-            list.push(Segment {
-                queries: request.rows(),
-                keys: 0..request.total(),
-            });
+    /// Every request's new tokens against all its tokens, and where those lie.
+    pub(super) fn reading(
+        &self,
+        batch: &Batch,
+        visibility: Visibility,
+    ) -> Result<(Segments, Pages)> {
+        let mut tables = Vec::new();
+        for (i, request) in batch.requests.iter().enumerate() {
+            if request.live > 0 {
+                tables.push(self.table(i, request, request.total())?.to_vec());
+            }
         }
-        let segments = Segments::new(list, Visibility::Causal, batch.tokens(), self.slots());
+        let all = batch.requests.iter().enumerate();
+        let all = all.map(|(i, request)| (i, 0..request.total(), 0));
+        let segments = batch.against(visibility, all, self.slots())?;
         Ok((segments, Pages::new(self.page, tables)))
     }
 

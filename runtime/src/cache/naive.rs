@@ -12,6 +12,8 @@ use crate::batch::Batch;
 use crate::error::{Result, expect_count, product};
 use crate::heads::Heads;
 use crate::rotary::{RopeKey, RopeLayout};
+use crate::softmax::Softmax;
+use crate::visibility::Visibility;
 
 /// `[slots, H, QK]` keys, the position part last, and `[slots, H, V]` values, of the number type `F`.
 #[derive(Debug)]
@@ -169,17 +171,21 @@ impl<
         )
     }
 
-    /// Attention of the new tokens, already written, over all tokens of their requests, causal.
+    /// Attention of the new tokens, already written, over all tokens of their requests that they may see.
     ///
     /// # Errors
-    /// As [`NaiveCache::check`], and when `softmax_scale` is not finite.
-    pub fn attend(
+    /// As [`NaiveCache::check`], [`Batch::segments`] and [`attention::expanded`].
+    pub fn attend<'a>(
         &self,
         batch: &Batch,
         q: &Heads<B, H, QK>,
-        softmax_scale: f64,
-    ) -> Result<Attended<B, H, V>> {
-        let (segments, pages) = self.geometry.reading(batch)?;
+        visibility: Visibility,
+        softmax: impl Into<Softmax<'a, B>>,
+    ) -> Result<Attended<B, H, V>>
+    where
+        B: 'a,
+    {
+        let (segments, pages) = self.geometry.reading(batch, visibility)?;
         let rows = self.geometry.slots();
         let keys = Strided {
             buffer: &self.keys,
@@ -208,8 +214,9 @@ impl<
             v: values,
             segments: &segments,
             pages: Some(&pages),
-            scale: attention::checked_scale(softmax_scale)?,
+            selection: None,
+            softmax: softmax.into(),
         };
-        attention::attend(&self.device, q.rows(), &attention)
+        attention::attend(&self.device, q.rows(), attention)
     }
 }

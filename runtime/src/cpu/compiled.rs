@@ -8,7 +8,7 @@ use std::any::Any;
 
 use half::{bf16, f16};
 
-use super::{Cpu, attention, elementwise, hadamard, linear, merge, norm, rotate};
+use super::{Cpu, attention, elementwise, hadamard, linear, merge, norm, rotate, rounded};
 use crate::backend::{Attention, AttentionParts, HeadMatrices, Parts, PartsMut, Rotation, Strided};
 use crate::element::{Element, Scalar};
 use crate::error::{Error, Result};
@@ -72,6 +72,17 @@ pub trait CpuElement: Element {
 
     #[doc(hidden)]
     fn merge(into: PartsMut<'_, Cpu<Self>>, other: Parts<'_, Cpu<Self>>, width: usize);
+
+    #[doc(hidden)]
+    fn sink(
+        out: &mut [Self::Accum],
+        lse: &[Self::Accum],
+        sinks: Option<&[Self::Accum]>,
+        width: usize,
+    );
+
+    #[doc(hidden)]
+    fn round(values: Vec<Self::Accum>) -> Vec<Self>;
 
     #[doc(hidden)]
     fn attend_f32(attention: &Attention<'_, Cpu<Self>, f32>) -> Result<AttentionParts<Cpu<Self>>>;
@@ -161,6 +172,19 @@ macro_rules! compiled {
                 merge::merge(into, other, width);
             }
 
+            fn sink(
+                out: &mut [Self::Accum],
+                lse: &[Self::Accum],
+                sinks: Option<&[Self::Accum]>,
+                width: usize,
+            ) {
+                merge::sink(out, lse, sinks, width);
+            }
+
+            fn round(values: Vec<Self::Accum>) -> Vec<Self> {
+                rounded(values)
+            }
+
             fn attend_f32(a: &Attention<'_, Cpu<Self>, f32>) -> Result<AttentionParts<Cpu<Self>>> {
                 attention::attend(a)
             }
@@ -214,7 +238,8 @@ fn over<'a, T: CpuElement, E: Scalar, K: Scalar>(
         v: holding(attention.v)?,
         segments: attention.segments,
         pages: attention.pages,
-        scale: attention.scale,
+        selection: attention.selection,
+        softmax: attention.softmax,
     })
 }
 

@@ -1,5 +1,6 @@
 //! Blocks of keys and values: read where they lie when that is possible, else gathered and converted into scratch.
 
+use super::attention::{Task, chosen};
 use super::{Cpu, CpuElement, part, same};
 use crate::backend::{Attention, Strided};
 use crate::element::{Element, Real, Scalar};
@@ -29,37 +30,55 @@ pub(super) struct Scratch<A> {
     v: Vec<A>,
 }
 
-/// The keys of one segment as one head sees them.
+/// The keys of one segment as one head sees them, all of them or those that one query chose.
 #[derive(Clone, Copy)]
 pub(super) struct Keys<'a, T: CpuElement, E: Scalar> {
     attention: &'a Attention<'a, Cpu<T>, E>,
     segment: usize,
+    /// Of queries.
     head: usize,
+    /// Index of the segment's first key in its sequence.
+    first: usize,
+    /// Indices in the sequence of the chosen keys.
+    chosen: Option<&'a [i32]>,
 }
 
 impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
-    pub(super) fn new(
-        attention: &'a Attention<'a, Cpu<T>, E>,
-        segment: usize,
-        head: usize,
-    ) -> Self {
+    pub(super) fn new(attention: &'a Attention<'a, Cpu<T>, E>, task: &Task) -> Self {
+        let segment = &attention.segments.list()[task.segment];
+        let query = segment.queries.start + task.queries.start;
         Self {
             attention,
-            segment,
-            head,
+            segment: task.segment,
+            head: task.heads.start,
+            first: segment.first_key,
+            chosen: chosen(attention, query),
         }
+    }
+
+    /// A key counted as a task counts them, counted from the segment's first.
+    pub(super) fn token(&self, key: usize) -> usize {
+        match self.chosen {
+            Some(chosen) => chosen[key] as usize - self.first,
+            None => key,
+        }
+    }
+
+    /// Its index in the sequence.
+    pub(super) fn index(&self, key: usize) -> usize {
+        self.first + self.token(key)
     }
 
     /// How many of the `wanted` keys from `start` on make one block.
     pub(super) fn block_len(&self, start: usize, wanted: usize) -> usize {
-        if same::<E, T::Accum>(&[]).is_none() {
+        if self.chosen.is_some() || same::<E, T::Accum>(&[]).is_none() {
             return wanted;
         }
         let run = self.run(start, wanted);
         if run >= SHORTEST_RUN { run } else { wanted }
     }
 
-    /// Keys `start .. start + len` of the segment.
+    /// Keys `start .. start + len`, as a task counts them.
     pub(super) fn block<'s>(
         &self,
         start: usize,
@@ -74,7 +93,7 @@ impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
         let values_are_keys = std::ptr::eq(k.buffer, v.buffer)
             && (k.offset, k.width, k.row_stride, k.head_stride)
                 == (v.offset, v.width, v.row_stride, v.head_stride);
-        let in_place = self.run(start, len) == len;
+        let in_place = self.chosen.is_none() && self.run(start, len) == len;
         let k = self.lines(&k, start, len, in_place, &mut scratch.k);
         let k_rope = self.lines(&k_rope, start, len, in_place, &mut scratch.k_rope);
         let v = if values_are_keys {
@@ -102,8 +121,9 @@ impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
                 stride: 0,
             };
         }
+        let head = self.head * x.heads / self.attention.q.heads;
         if in_place && let Some(all) = same::<E, T::Accum>(x.buffer) {
-            let first = x.offset + self.row(start) * x.row_stride + self.head * x.head_stride;
+            let first = x.offset + self.row(start) * x.row_stride + head * x.head_stride;
             let values = &all[first..first + (len - 1) * x.row_stride + x.width];
             return Lines {
                 values,
@@ -111,9 +131,9 @@ impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
             };
         }
         scratch.clear();
-        for token in start..start + len {
+        for key in start..start + len {
             scratch.extend(
-                part(x, self.row(token), self.head)
+                part(x, self.row(key), head)
                     .iter()
                     .map(|&value| <T as Element>::Accum::load(value)),
             );
@@ -124,8 +144,9 @@ impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
         }
     }
 
-    /// The row of the key tensor, or slot of the cache, of a token of the segment.
-    fn row(&self, token: usize) -> usize {
+    /// The row of the key tensor, or slot of the cache, of a key.
+    fn row(&self, key: usize) -> usize {
+        let token = self.token(key);
         match self.attention.pages {
             Some(pages) => pages.slot(self.segment, token),
             None => self.attention.segments.list()[self.segment].keys.start + token,

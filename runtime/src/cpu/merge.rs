@@ -1,4 +1,4 @@
-//! Joining attention over two sets of keys.
+//! Joining attention over two sets of keys, and sinks.
 
 use rayon::prelude::*;
 
@@ -47,10 +47,25 @@ pub(super) fn merge<T: CpuElement>(
                 out.copy_from_slice(o);
             } else {
                 for (out, &o) in out.iter_mut().zip(o) {
-                    *out = (T::Accum::load(*out) * keep + T::Accum::load(o) * add).store();
+                    *out = *out * keep + o * add;
                 }
             }
             *lse = joint;
             *max = max.max(m);
+        });
+}
+
+/// Multiplies `width` values per row and head by what a sink leaves of them.
+pub(super) fn sink<A: Real>(out: &mut [A], lse: &[A], sinks: Option<&[A]>, width: usize) {
+    let heads = sinks.map_or(1, <[A]>::len).max(1);
+    out.par_chunks_mut(width.max(1))
+        .zip(lse)
+        .enumerate()
+        .with_min_len(PARALLEL_WORK / width.max(1) + 1)
+        .for_each(|(i, (out, &lse))| {
+            let sink = sinks.map_or(A::ZERO, |sinks| sinks[i % heads]);
+            // Where nothing is seen the exponential is infinite, and nothing is left
+            let left = A::ONE / (A::ONE + (sink - lse).exp());
+            out.iter_mut().for_each(|out| *out *= left);
         });
 }

@@ -232,6 +232,21 @@ impl<T: CpuElement> Backend for Cpu<T> {
         Ok(())
     }
 
+    fn sink(
+        _: &CpuDevice,
+        out: &mut Vec<T::Accum>,
+        lse: &Vec<T::Accum>,
+        sinks: Option<&Vec<T::Accum>>,
+        width: usize,
+    ) -> Result<()> {
+        T::sink(out, lse, sinks.map(Vec::as_slice), width);
+        Ok(())
+    }
+
+    fn round(_: &CpuDevice, values: Vec<T::Accum>) -> Result<Vec<T>> {
+        Ok(T::round(values))
+    }
+
     fn scatter<E: Scalar>(
         _: &CpuDevice,
         x: Strided<'_, Self, T>,

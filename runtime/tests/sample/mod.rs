@@ -92,7 +92,7 @@ impl<B: Backend> SampleAttention<B> {
         positions: &[u32],
         mask: &Mask,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
-        let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Allowed)?;
+        let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Allowed)?;
         let angles = self.rotary.angles(positions)?;
 
         let q_compressed = self.linear_q_down_proj.forward(hidden)?;
@@ -119,7 +119,7 @@ impl<B: Backend> SampleAttention<B> {
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         self.linear_proj
-            .forward(&attended.into_out().into_rows::<OUT_WIDTH>())
+            .forward(&attended.into_out()?.into_rows::<OUT_WIDTH>())
     }
 
     /// `forward` in the absorbed form.
@@ -129,7 +129,7 @@ impl<B: Backend> SampleAttention<B> {
         positions: &[u32],
         mask: &Mask,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
-        let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Allowed)?;
+        let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Allowed)?;
         let angles = self.rotary.angles(positions)?;
         let q_compressed = self
             .q_layernorm
@@ -157,7 +157,7 @@ impl<B: Backend> SampleAttention<B> {
             SOFTMAX_SCALE,
         )?;
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended.out())?;
+            absorb::values(&self.linear_kv_up_proj, attended)?;
         self.linear_proj.forward(&out.into_rows::<OUT_WIDTH>())
     }
 
@@ -188,9 +188,14 @@ impl<B: Backend> SampleAttention<B> {
             .linear_kv_up_proj
             .forward(&kv_compressed)?
             .into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            attention::expanded(&q, &kv, &k_rope, &batch.segments(), SOFTMAX_SCALE)?;
-        for context in cache.context(batch, CONTEXT_CHUNK) {
+        let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded(
+            &q,
+            &kv,
+            &k_rope,
+            &batch.segments(Visibility::CAUSAL)?,
+            SOFTMAX_SCALE,
+        )?;
+        for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
             let context = context?;
             let kv = self
                 .linear_kv_up_proj
@@ -206,7 +211,7 @@ impl<B: Backend> SampleAttention<B> {
         }
         cache.write(batch, &kv_compressed, &k_rope)?;
         self.linear_proj
-            .forward(&attended.into_out().into_rows::<OUT_WIDTH>())
+            .forward(&attended.into_out()?.into_rows::<OUT_WIDTH>())
     }
 
     pub(crate) fn decode<E: CacheFormat>(
@@ -238,10 +243,11 @@ impl<B: Backend> SampleAttention<B> {
             batch,
             &q_latent,
             q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>(),
+            Visibility::CAUSAL,
             SOFTMAX_SCALE,
         )?;
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended.out())?;
+            absorb::values(&self.linear_kv_up_proj, attended)?;
         self.linear_proj.forward(&out.into_rows::<OUT_WIDTH>())
     }
 }

@@ -12,15 +12,15 @@ const LONGEST: usize = 64;
 /// what generated code takes from the runtime.
 #[rustfmt::skip] // a list of words
 const RESERVED: &[&str] = &[
-    "Angles", "AsMut", "AsRef", "Attended", "B", "Backend", "Batch", "Bf16", "Box", "Cache", "CacheElement",
+    "Angles", "AsMut", "AsRef", "Attended", "AttentionBias", "B", "Backend", "Batch", "Bf16", "Box", "Cache", "CacheElement",
     "CacheFormat", "CacheLayout", "Caches", "Clone", "ContextChunk", "Contiguous", "Copy", "Cpu", "CpuDevice", "CpuElement",
-    "Debug", "Decode", "Default", "Describes", "DoubleEndedIterator", "Drop", "E", "Element", "Eq", "Err",
+    "Debug", "Decode", "Default", "Describes", "DoubleEndedIterator", "Drop", "Dropout", "E", "Element", "Eq", "Err",
     "EntryShape", "Error", "ExactSizeIterator", "Extend", "F", "F16", "Fn", "FnMut", "FnOnce", "Forward", "From", "FromIterator",
     "Half", "Hash", "Heads", "HeadsView", "Interleaved", "Into", "IntoIterator", "Iterator", "KvCache",
     "LatentCache", "LayerNorm", "LayerNormLinear", "Linear", "Load", "Mask", "Mistake", "MlaLayer", "MlaRuntime",
     "NaiveCache", "NoProbe", "None", "Norm", "Ok", "Option", "Ord", "Padding", "Paged", "PartialEq",
     "PartialOrd", "PerHead", "Prefill", "Probe", "Probed", "Real", "Result", "RmsNorm", "RopeKey", "RopeLayout",
-    "Rotary", "Rows", "RowsView", "Scalar", "Segment", "Segments", "Selected", "Selection", "Self", "Send", "Sequence",
+    "Rotary", "Rows", "RowsView", "Scalar", "Segment", "Segments", "Selected", "Selection", "Self", "Send", "Sequence", "Sinks", "Softmax",
     "Sized", "Some", "String", "Sync", "Tensor", "TensorShape", "ToOwned", "ToString", "TryFrom", "TryInto",
     "Unpin", "Unrotated", "Vec", "Visibility", "WeightSet", "Weights",
 ];

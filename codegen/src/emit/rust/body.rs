@@ -47,7 +47,7 @@ pub(crate) fn write(program: &Program, plan: &Plan, style: Style, lines: &mut Li
                     }),
                 ) if out == heads => {
                     let callee =
-                        format!("{}.into_out().into_rows::<{}>", body.name(*x), width.name);
+                        format!("{}.into_out()?.into_rows::<{}>", body.name(*x), width.name);
                     body.bind(*rows, &Call::infallible(callee, &[]));
                     ops.next();
                 }
@@ -191,6 +191,15 @@ impl Body<'_> {
         }
     }
 
+    /// What queries see, as an argument.
+    fn visibility(&self) -> &'static str {
+        if self.program.mask.is_causal() {
+            "Visibility::CAUSAL"
+        } else {
+            "Visibility::FULL"
+        }
+    }
+
     /// What is read off the arguments.
     fn input(&mut self, op: &Op) {
         match op {
@@ -202,23 +211,23 @@ impl Body<'_> {
                 );
             }
             Op::MaskSegments { out } => {
-                let mask = self.program.mask;
-                let visibility = if mask.is_causal() {
-                    "Visibility::Causal"
-                } else {
-                    "Visibility::Full"
-                };
-                let padding = if mask.allows_padding() {
+                let padding = if self.program.mask.allows_padding() {
                     "Padding::Allowed"
                 } else {
                     "Padding::Refused"
                 };
                 self.bind(
                     *out,
-                    &Call::fallible("mask.segments", &["hidden.rows()", visibility, padding]),
+                    &Call::fallible(
+                        "mask.segments",
+                        &["hidden.rows()", self.visibility(), padding],
+                    ),
                 );
             }
-            Op::BatchSegments { out } => self.bind(*out, &Call::infallible("batch.segments", &[])),
+            Op::BatchSegments { out } => {
+                let call = Call::fallible("batch.segments", &[self.visibility()]);
+                self.bind(*out, &call);
+            }
             Op::Angles { out } => {
                 let positions = match self.plan.phase {
                     Phase::Forward => "positions",
@@ -262,7 +271,10 @@ impl Body<'_> {
                 out,
             ),
             Op::IntoRows { x, width, out } => (x, "into_rows", vec![width.name.to_owned()], out),
-            Op::AttendedOut { x, out } => (x, "into_out", vec![], out),
+            Op::AttendedOut { x, out } => {
+                let call = Call::fallible(format!("{}.into_out", self.name(*x)), &[]);
+                return self.bind(*out, &call);
+            }
             _ => return,
         };
         let callee = match arguments.join(", ") {
@@ -331,15 +343,19 @@ impl Body<'_> {
                 out,
             } => {
                 let read = [self.read(*q_latent), self.read(*q_rope)];
-                let arguments = ["batch", &read[0], &read[1], "SOFTMAX_SCALE"];
+                let arguments = [
+                    "batch",
+                    &read[0],
+                    &read[1],
+                    self.visibility(),
+                    "SOFTMAX_SCALE",
+                ];
                 self.bind(*out, &Call::fallible("cache.attend", &arguments));
             }
             Op::AttendNaiveCache { q, out } => {
                 let q = self.read(*q);
-                self.bind(
-                    *out,
-                    &Call::fallible("cache.attend", &["batch", &q, "SOFTMAX_SCALE"]),
-                );
+                let arguments = ["batch", &q, self.visibility(), "SOFTMAX_SCALE"];
+                self.bind(*out, &Call::fallible("cache.attend", &arguments));
             }
             Op::AbsorbQueries {
                 q_nope,
@@ -354,19 +370,12 @@ impl Body<'_> {
                 );
             }
             Op::AbsorbValues { z, slot, part, out } => {
-                let arguments = [
-                    up_projection(slot, *part),
-                    format!("{}.out()", self.name(*z)),
-                ];
+                let (up, z) = (up_projection(slot, *part), self.name(*z));
                 let ty = match &self.plan.values[out.0].ty {
                     Ty::Heads(heads, dim) => format!("Heads<B, {}, {}>", heads.name, dim.name),
                     _ => "_".to_owned(),
                 };
-                self.bind_typed(
-                    *out,
-                    &ty,
-                    &Call::fallible("absorb::values", &[&arguments[0], &arguments[1]]),
-                );
+                self.bind_typed(*out, &ty, &Call::fallible("absorb::values", &[&up, z]));
             }
             _ => {}
         }
@@ -416,7 +425,11 @@ impl Body<'_> {
             &[&[q.as_str()], attend.as_slice()].concat(),
         );
         self.lines.block(
-            &format!("for context in cache.context(batch, {}) {{", chunk.name),
+            &format!(
+                "for context in cache.context(batch, {}, {}) {{",
+                chunk.name,
+                self.visibility()
+            ),
             "}",
             |lines| {
                 lines.line("let context = context?;");
@@ -440,7 +453,6 @@ impl Body<'_> {
         let aspect = match (aspect, &self.plan.values[value.0].ty) {
             (Aspect::Lse, _) => format!("{}.lse()", self.name(value)),
             (Aspect::MaxLogit, _) => format!("{}.max_logit()", self.name(value)),
-            (Aspect::Value, Ty::Attended(..)) => format!("{}.out()", self.name(value)),
             (Aspect::Value, Ty::Columns(_) | Ty::HeadPart(..)) => format!("&{}", self.name(value)),
             (Aspect::Value, _) => self.read(value),
         };

@@ -100,14 +100,7 @@ impl<B: Backend> GoldenLayer<B> {
         Ok(Projected { q, latent, k_rope })
     }
 
-    fn finish<const W: usize>(
-        &self,
-        attended: &Attended<B, H, W>,
-        out: Heads<B, H, V>,
-        probe: &mut dyn Probe,
-    ) -> Result<Rows<B, HIDDEN_SIZE>> {
-        probe::record(probe, "mid.lse", attended.lse())?;
-        probe::record(probe, "mid.max_logit", attended.max_logit())?;
+    fn finish(&self, out: Heads<B, H, V>, probe: &mut dyn Probe) -> Result<Rows<B, HIDDEN_SIZE>> {
         probe::record(probe, "mid.attn_out", &out)?;
         self.out.forward(&out.into_rows::<{ H * V }>())
     }
@@ -119,12 +112,12 @@ impl<B: Backend> GoldenLayer<B> {
         mask: &Mask,
         probe: &mut dyn Probe,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
-        let segments = mask.segments(hidden.rows(), Visibility::Causal, Padding::Allowed)?;
+        let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Allowed)?;
         let Projected { q, latent, k_rope } = self.project(hidden, positions, probe)?;
         let kv = self.kv_up.forward(&latent)?.into_heads::<H, { N + V }>();
         let attended: Attended<B, H, V> = attention::expanded(&q, &kv, &k_rope, &segments, SCALE)?;
-        let out = attended.out().view().to_heads()?;
-        self.finish(&attended, out, probe)
+        record(&attended, probe)?;
+        self.finish(attended.into_out()?, probe)
     }
 
     fn prefill<E: CacheFormat>(
@@ -137,9 +130,14 @@ impl<B: Backend> GoldenLayer<B> {
         cache.check(batch, hidden.rows())?;
         let Projected { q, latent, k_rope } = self.project(hidden, batch.positions(), probe)?;
         let kv = self.kv_up.forward(&latent)?.into_heads::<H, { N + V }>();
-        let mut attended: Attended<B, H, V> =
-            attention::expanded(&q, &kv, &k_rope, &batch.segments(), SCALE)?;
-        for context in cache.context(batch, 7) {
+        let mut attended: Attended<B, H, V> = attention::expanded(
+            &q,
+            &kv,
+            &k_rope,
+            &batch.segments(Visibility::CAUSAL)?,
+            SCALE,
+        )?;
+        for context in cache.context(batch, 7, Visibility::CAUSAL) {
             let context = context?;
             let kv = self
                 .kv_up
@@ -154,8 +152,8 @@ impl<B: Backend> GoldenLayer<B> {
             )?)?;
         }
         cache.write(batch, &latent, &k_rope)?;
-        let out = attended.out().view().to_heads()?;
-        self.finish(&attended, out, probe)
+        record(&attended, probe)?;
+        self.finish(attended.into_out()?, probe)
     }
 
     fn decode<E: CacheFormat>(
@@ -169,10 +167,24 @@ impl<B: Backend> GoldenLayer<B> {
         let Projected { q, latent, k_rope } = self.project(hidden, batch.positions(), probe)?;
         cache.write(batch, &latent, &k_rope)?;
         let q_latent = absorb::queries(&self.kv_up, q.part::<0, N>())?;
-        let attended = cache.attend(batch, &q_latent, q.part::<N, R>(), SCALE)?;
-        let out = absorb::values(&self.kv_up, attended.out())?;
-        self.finish(&attended, out, probe)
+        let attended = cache.attend(
+            batch,
+            &q_latent,
+            q.part::<N, R>(),
+            Visibility::CAUSAL,
+            SCALE,
+        )?;
+        record(&attended, probe)?;
+        self.finish(absorb::values(&self.kv_up, attended)?, probe)
     }
+}
+
+fn record<B: Backend, const W: usize>(
+    attended: &Attended<B, H, W>,
+    probe: &mut dyn Probe,
+) -> Result<()> {
+    probe::record(probe, "mid.lse", attended.lse())?;
+    probe::record(probe, "mid.max_logit", attended.max_logit())
 }
 
 crate::layer_traits!(GoldenLayer: probed forward, prefill, decode);

@@ -71,7 +71,7 @@ macro_rules! small_layer {
                 fn finish(&self, attended: Attended<B, H, V>, probe: &mut dyn Probe) -> Result<Rows<B, HIDDEN_SIZE>> {
                     probe::record(probe, "mid.lse", attended.lse())?;
                     probe::record(probe, "mid.max_logit", attended.max_logit())?;
-                    let out = attended.into_out().into_rows::<{ H * V }>();
+                    let out = attended.into_out()?.into_rows::<{ H * V }>();
                     probe::record(probe, "mid.attn_out", &out)?;
                     self.out.forward(&out)
                 }
@@ -84,9 +84,9 @@ macro_rules! small_layer {
                     probe: &mut dyn Probe,
                 ) -> Result<Rows<B, HIDDEN_SIZE>> {
                     let padding = if MISTAKE == "attends_to_padding" { Padding::Allowed } else { Padding::$padding };
-                    let mut segments = mask.segments(hidden.rows(), Visibility::Causal, padding)?;
+                    let mut segments = mask.segments(hidden.rows(), Visibility::CAUSAL, padding)?;
                     if MISTAKE == "ignores_packing" {
-                        segments = Mask::dense(1, hidden.rows()).segments(hidden.rows(), Visibility::Causal, padding)?;
+                        segments = Mask::dense(1, hidden.rows()).segments(hidden.rows(), Visibility::CAUSAL, padding)?;
                     }
                     let Projected { q, latent, k_rope } = self.project(hidden, positions, probe)?;
                     let kv = self.kv_up.forward(&latent)?.into_heads::<H, { N + V }>();
@@ -137,10 +137,10 @@ macro_rules! small_layer {
             cache.write(batch, &latent, &k_rope)?;
             let scale = if MISTAKE == "forgets_the_scale" { 1.0 } else { SCALE };
             let q_latent = absorb::queries(&self.kv_up, q.part::<0, N>())?;
-            let attended = cache.attend(batch, &q_latent, q.part::<N, R>(), scale)?;
+            let attended = cache.attend(batch, &q_latent, q.part::<N, R>(), Visibility::CAUSAL, scale)?;
             probe::record(probe, "mid.lse", attended.lse())?;
             probe::record(probe, "mid.max_logit", attended.max_logit())?;
-            let out: Heads<B, H, V> = absorb::values(&self.kv_up, attended.out())?;
+            let out: Heads<B, H, V> = absorb::values(&self.kv_up, attended)?;
             let out = out.into_rows::<{ H * V }>();
             probe::record(probe, "mid.attn_out", &out)?;
             self.out.forward(&out)
@@ -157,9 +157,9 @@ macro_rules! small_layer {
             cache.check(batch, hidden.rows())?;
             let Projected { q, latent, k_rope } = self.project(hidden, batch.positions(), probe)?;
             let kv = self.kv_up.forward(&latent)?.into_heads::<H, { N + V }>();
-            let mut attended: Attended<B, H, V> = attention::expanded(&q, &kv, &k_rope, &batch.segments(), SCALE)?;
+            let mut attended: Attended<B, H, V> = attention::expanded(&q, &kv, &k_rope, &batch.segments(Visibility::CAUSAL)?, SCALE)?;
             if MISTAKE != "forgets_the_context" {
-                for context in cache.context(batch, 5) {
+                for context in cache.context(batch, 5, Visibility::CAUSAL) {
                     let context = context?;
                     let kv = self.kv_up.forward(&context.latent)?.into_heads::<H, { N + V }>();
                     attended.merge(&attention::expanded(&q, &kv, &context.k_rope, &context.segments, SCALE)?)?;
@@ -181,7 +181,7 @@ macro_rules! small_layer {
             let Projected { q, latent, k_rope } = self.project(hidden, batch.positions(), probe)?;
             let kv = self.kv_up.forward(&latent)?.into_heads::<H, { N + V }>();
             cache.write(batch, &kv, &k_rope)?;
-            self.finish(cache.attend(batch, &q, SCALE)?, probe)
+            self.finish(cache.attend(batch, &q, Visibility::CAUSAL, SCALE)?, probe)
         }
     };
 }
