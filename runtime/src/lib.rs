@@ -13,6 +13,7 @@ pub mod gate;
 pub mod groups;
 pub mod hadamard;
 pub mod l2_norm;
+pub mod narrow;
 pub mod position_scale;
 pub mod probe;
 pub mod slots;
@@ -73,7 +74,7 @@ pub use sinks::Sinks;
 pub use softmax::{AttentionBias, Dropout, Softmax};
 pub use tensor::Tensor;
 pub use visibility::Visibility;
-pub use weights::{Mistake, Selected, TensorShape, WeightSet, Weights};
+pub use weights::{Mistake, Naming, Selected, TensorShape, WeightSet, Weights};
 
 #[cfg(feature = "macros")]
 pub use mla_macros::{MlaLayer, mla_layer};

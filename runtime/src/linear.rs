@@ -186,6 +186,15 @@ fn grouped<S: Scalar>(
     kind: &str,
     row: &[usize],
 ) -> Result<Vec<S>> {
+    let mut names: Vec<String> = parts
+        .iter()
+        .map(|part| format!("{}.{kind}", part.name))
+        .collect();
+    names.dedup();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    if let Some((_, values)) = weights.read_grouped(&names)? {
+        return Ok(values); // the checkpoint stacks them in this order itself
+    }
     let row_len = row.iter().product::<usize>();
     let mut tensors = Vec::with_capacity(parts.len());
     for part in parts {

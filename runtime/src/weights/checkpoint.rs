@@ -1,23 +1,17 @@
 //! A checkpoint, and the selection of one layer's tensors from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::generator;
 use super::index::Index;
+use super::naming::Naming;
+use super::select::{self, Choice};
 use super::selected::Selected;
 use super::set::{Mistake, WeightSet};
 use super::shard::Shard;
 use super::stored::{DType, Stored};
 use crate::{Error, Result};
-
-/// Buffers that checkpoints may carry below an attention layer and that no layer reads: old exports store the rope
-/// frequencies, which the spec determines.
-const IGNORED: [&str; 3] = [
-    "rotary_emb.inv_freq",
-    "rotary_emb.cos_cached",
-    "rotary_emb.sin_cached",
-];
 
 /// How many other prefixes a remedy names.
 const MAX_SUGGESTIONS: usize = 3;
@@ -173,49 +167,65 @@ impl Weights {
 
     /// Selects a layer's tensors: those below `prefix`, which must be exactly `wanted`.
     ///
-    /// The prefix is taken with or without its final dot; an empty one means the whole checkpoint. Rope frequency buffers
-    /// (`rotary_emb.inv_freq` and the cached cosines and sines of old exports) are passed over.
+    /// The prefix is taken with or without its final dot; an empty one means the whole checkpoint. The tensors may have the names
+    /// that any [`Naming`] gives them, all of them one system's: the one that explains most names. An fp8 weight (`F8_E4M3`)
+    /// comes with its block scales. Rope frequency buffers (`rotary_emb.inv_freq` and the cached cosines and sines of old exports)
+    /// are passed over.
     ///
     /// # Errors
-    /// One error that lists every tensor that is missing, left over, misshapen, quantised or of an unsupported type. Also
-    /// what can be wrong with the shards that hold them.
+    /// One error that lists, in that system's names, every tensor that is missing, left over, misshapen, quantised in another way
+    /// or of an unsupported type. Also what can be wrong with the shards that hold them.
     pub fn exactly(&self, prefix: &str, wanted: &[TensorShape]) -> Result<Selected<'_>> {
         let prefix = with_final_dot(prefix);
-        let mut found = self.below(&prefix)?;
-        let mut mistakes = Vec::new();
-        let mut tensors = BTreeMap::new();
-        for want in wanted {
-            let full = format!("{prefix}{}", want.name);
-            match found.remove(&full) {
-                None => mistakes.push(Mistake::Missing {
-                    tensor: full,
-                    wanted: want.shape.to_vec(),
-                }),
-                Some(stored) => match mistake_in(&full, &stored, want.shape) {
-                    Some(mistake) => mistakes.push(mistake),
-                    None => drop(tensors.insert(want.name, stored)),
-                },
-            }
+        let found = self.below(&prefix)?;
+        let naming = select::recognise(found.keys().map(|name| &name[prefix.len()..]), wanted);
+        self.chosen(
+            select::choose(&prefix, found, wanted, naming),
+            prefix,
+            wanted,
+        )
+    }
+
+    /// As [`exactly`](Self::exactly), under the names of one system.
+    ///
+    /// # Errors
+    /// As [`exactly`](Self::exactly).
+    pub fn exactly_named(
+        &self,
+        naming: Naming,
+        prefix: &str,
+        wanted: &[TensorShape],
+    ) -> Result<Selected<'_>> {
+        let prefix = with_final_dot(prefix);
+        let found = self.below(&prefix)?;
+        self.chosen(
+            select::choose(&prefix, found, wanted, naming),
+            prefix,
+            wanted,
+        )
+    }
+
+    /// The tensors, where nothing is wrong with them.
+    fn chosen(
+        &self,
+        choice: Choice,
+        prefix: String,
+        wanted: &[TensorShape],
+    ) -> Result<Selected<'_>> {
+        if choice.mistakes.is_empty() {
+            return Ok(Selected::new(
+                &self.source,
+                prefix,
+                choice.naming,
+                choice.tensors,
+            ));
         }
-        let nothing_fits = !wanted.is_empty()
-            && mistakes
-                .iter()
-                .filter(|mistake| matches!(mistake, Mistake::Missing { .. }))
-                .count()
-                == wanted.len();
-        mistakes.extend(
-            found
-                .iter()
-                .filter_map(|(name, stored)| left_over(name, &prefix, stored)),
-        );
-        if mistakes.is_empty() {
-            return Ok(Selected::new(&self.source, prefix, tensors));
-        }
-        let remedy = self.remedy(&prefix, wanted, &mistakes, nothing_fits);
+        let remedy = self.remedy(&prefix, wanted, &choice);
         Err(Error::WeightSet(Box::new(WeightSet {
             source: self.source.clone(),
             prefix,
-            mistakes,
+            naming: choice.naming,
+            mistakes: choice.mistakes,
             remedy,
         })))
     }
@@ -232,31 +242,31 @@ impl Weights {
         }
     }
 
-    /// What may help against `mistakes`.
-    fn remedy(
-        &self,
-        prefix: &str,
-        wanted: &[TensorShape],
-        mistakes: &[Mistake],
-        nothing_fits: bool,
-    ) -> Option<String> {
-        if nothing_fits {
+    /// What may help against a choice's mistakes.
+    fn remedy(&self, prefix: &str, wanted: &[TensorShape], choice: &Choice) -> Option<String> {
+        if choice.nothing_fits {
             return Some(self.other_prefixes(wanted));
         }
+        if let Some((tensor, other)) = &choice.foreign {
+            return Some(format!(
+                "`{tensor}` is {other}'s name, but the other tensors have {}'s: a layer's tensors are named by one system",
+                choice.naming
+            ));
+        }
+        let mut mistakes = choice.mistakes.iter();
         if mistakes
-            .iter()
+            .clone()
             .any(|mistake| matches!(mistake, Mistake::Quantised { .. }))
         {
             return Some("convert the checkpoint to bf16 and load that".to_owned());
         }
-        let shape_or_name = mistakes
-            .iter()
-            .any(|mistake| !matches!(mistake, Mistake::Unsupported { .. }));
-        shape_or_name.then(|| {
-            format!(
-                "is `{prefix}` the layer that the spec describes? `mla-gen import` writes a checkpoint's spec from its `config.json`"
-            )
-        })
+        mistakes
+            .any(|mistake| !matches!(mistake, Mistake::Unsupported { .. }))
+            .then(|| {
+                format!(
+                    "is `{prefix}` the layer that the spec describes? `mla-gen import` writes a checkpoint's spec from its `config.json`"
+                )
+            })
     }
 
     /// Names the prefixes below which a layer with `wanted`'s names does lie.
@@ -265,20 +275,26 @@ impl Weights {
             Tensors::Listed(listed) => listed.keys().map(String::as_str).collect(),
             Tensors::Sharded(index) => index.weight_map.keys().map(String::as_str).collect(),
         };
-        let mut prefixes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let known = Naming::ALL.map(|naming| (naming, naming.table().known(wanted)));
+        let mut counts: BTreeMap<(&str, Naming), usize> = BTreeMap::new();
         for name in names {
-            for want in wanted {
-                if let Some(prefix) = name.strip_suffix(want.name)
-                    && (prefix.is_empty() || prefix.ends_with('.'))
+            for (naming, known) in &known {
+                for prefix in
+                    prefixes_of(name).filter(|prefix| known.contains(&name[prefix.len()..]))
                 {
-                    prefixes.entry(prefix).or_default().insert(want.name);
+                    *counts.entry((prefix, *naming)).or_default() += 1;
                 }
             }
         }
-        let best = prefixes.values().map(BTreeSet::len).max().unwrap_or(0);
+        let mut prefixes: BTreeMap<&str, usize> = BTreeMap::new();
+        for ((prefix, _), count) in counts {
+            let most = prefixes.entry(prefix).or_default();
+            *most = count.max(*most);
+        }
+        let best = prefixes.values().copied().max().unwrap_or(0);
         let fitting: Vec<String> = prefixes
             .iter()
-            .filter(|(_, names)| names.len() == best)
+            .filter(|(_, count)| **count == best)
             .map(|(prefix, _)| format!("`{}`", prefix.trim_end_matches('.')))
             .collect();
         match fitting.len() {
@@ -295,56 +311,10 @@ impl Weights {
     }
 }
 
-/// What is wrong with a tensor that the layer does want.
-fn mistake_in(tensor: &str, stored: &Stored, wanted: &[usize]) -> Option<Mistake> {
-    let tensor = tensor.to_owned();
-    if stored.dtype.is_quantised() {
-        Some(Mistake::Quantised {
-            tensor,
-            dtype: stored.dtype.clone(),
-        })
-    } else if !stored.dtype.is_supported() {
-        Some(Mistake::Unsupported {
-            tensor,
-            dtype: stored.dtype.clone(),
-        })
-    } else if stored.shape != wanted {
-        Some(Mistake::Misshapen {
-            tensor,
-            found: stored.shape.clone(),
-            wanted: wanted.to_vec(),
-        })
-    } else {
-        None
-    }
-}
-
-/// What is wrong with a tensor that the layer doesn't want; `None` for a buffer that is passed over.
-fn left_over(name: &str, prefix: &str, stored: &Stored) -> Option<Mistake> {
-    if IGNORED.contains(&&name[prefix.len()..]) {
-        return None;
-    }
-    let tensor = name.to_owned();
-    let scales = [
-        "weight_scale_inv",
-        "weight_scale",
-        "input_scale",
-        "qzeros",
-        "qweight",
-        "g_idx",
-    ];
-    let last = name.rsplit('.').next().unwrap_or(name);
-    Some(if scales.contains(&last) || stored.dtype.is_quantised() {
-        Mistake::Quantised {
-            tensor,
-            dtype: stored.dtype.clone(),
-        }
-    } else {
-        Mistake::Extra {
-            tensor,
-            found: stored.shape.clone(),
-        }
-    })
+/// Every beginning of a name that can be a layer's prefix: nothing, and what ends in a dot.
+fn prefixes_of(name: &str) -> impl Iterator<Item = &str> {
+    let dots = name.match_indices('.').map(|(at, _)| &name[..=at]);
+    std::iter::once(&name[..0]).chain(dots)
 }
 
 /// `prefix` with the dot that separates it from the names below it; an empty prefix stays empty.

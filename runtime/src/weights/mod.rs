@@ -6,19 +6,24 @@
 //! Weights::random ─┘
 //! ```
 //!
-//! A layer asks for exactly the tensors that it has. What is missing, left over, misshapen or of an element type that this
+//! A layer asks for exactly the tensors that it has, by Hugging Face's names. A checkpoint may give them another system's
+//! ([`Naming`]), and fp8 weights come with their scales. What is missing, left over, misshapen or of an element type that this
 //! release can't compute with is listed, all of it, in one [`WeightSet`].
 
 mod checkpoint;
 pub mod generator;
 mod header;
 mod index;
+mod naming;
+mod select;
 mod selected;
 mod set;
 mod shard;
+mod source;
 mod stored;
 
 pub use checkpoint::{TensorShape, Weights};
+pub use naming::Naming;
 pub use selected::Selected;
 pub use set::{Mistake, WeightSet};
 #[cfg(feature = "proof")]

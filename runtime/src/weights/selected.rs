@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::stored::Stored;
+use super::naming::{Form, Naming};
+use super::source::Source;
 use crate::{Error, Result, Scalar};
 
 /// A layer's tensors, proved by [`Weights::exactly`](super::Weights::exactly) to be complete, well shaped and of a type
@@ -11,7 +12,8 @@ use crate::{Error, Result, Scalar};
 pub struct Selected<'w> {
     source: &'w str,
     prefix: String,
-    tensors: BTreeMap<&'static str, Stored>,
+    naming: Naming,
+    tensors: BTreeMap<&'static str, Source>,
 }
 
 impl<'w> Selected<'w> {
@@ -19,11 +21,13 @@ impl<'w> Selected<'w> {
     pub(super) fn new(
         source: &'w str,
         prefix: String,
-        tensors: BTreeMap<&'static str, Stored>,
+        naming: Naming,
+        tensors: BTreeMap<&'static str, Source>,
     ) -> Self {
         Self {
             source,
             prefix,
+            naming,
             tensors,
         }
     }
@@ -33,24 +37,59 @@ impl<'w> Selected<'w> {
         &self.prefix
     }
 
+    /// The system that named the tensors. Here they have Hugging Face's names all the same.
+    pub fn naming(&self) -> Naming {
+        self.naming
+    }
+
     /// Whether the layer has a tensor called `name` below the prefix.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// Shape and values of `name`, row-major, each value rounded once from its stored type to `S`.
+    /// Shape and values of `name`, row-major, each value rounded once from its stored type to `S`. An fp8 value's product with
+    /// its block's scale is rounded to `f32` before, as everywhere else.
     ///
     /// # Errors
-    /// `name` is not one of the layer's tensors.
+    /// `name` is not one of the layer's tensors, or it is stored in one tensor with others, group by group.
     pub fn read<S: Scalar>(&self, name: &str) -> Result<(Vec<usize>, Vec<S>)> {
-        let stored = self.stored(name)?;
-        let values = stored
-            .floats()
-            .ok_or_else(|| self.refused(name, format!("{} can't be converted", stored.dtype)))?;
-        Ok((stored.shape.clone(), values))
+        let source = self.source_of(name)?;
+        let values = source.read().ok_or_else(|| {
+            let reason = format!(
+                "its rows stand group by group among others in `{}`, and are read with them or not at all",
+                source.name
+            );
+            self.refused(name, reason)
+        })?;
+        Ok((source.shape.clone(), values))
     }
 
-    fn stored(&self, name: &str) -> Result<&Stored> {
+    /// Shape and values of the one tensor that holds exactly the tensors `names` in this order, group by group (features
+    /// R-05); `None` where the checkpoint has no such tensor.
+    ///
+    /// # Errors
+    /// One of `names` is not one of the layer's tensors.
+    pub fn read_grouped<S: Scalar>(&self, names: &[&str]) -> Result<Option<(Vec<usize>, Vec<S>)>> {
+        let mut whole: Option<&Source> = None;
+        let mut rows = 0;
+        for name in names {
+            let source = self.source_of(name)?;
+            let next = whole.is_none_or(|whole| whole.name == source.name)
+                && matches!(source.form, Form::Grouped { first, .. } if first == rows);
+            if !next {
+                return Ok(None);
+            }
+            rows += source.shape.first().copied().unwrap_or(0);
+            whole = Some(source);
+        }
+        // The first few parts are not the tensor
+        let complete = |source: &&Source| source.stored.shape.first() == Some(&rows);
+        Ok(whole
+            .filter(complete)
+            .and_then(|source| Some((source.stored.shape.clone(), source.whole()?))))
+    }
+
+    fn source_of(&self, name: &str) -> Result<&Source> {
         let missing = || {
             self.refused(
                 name,

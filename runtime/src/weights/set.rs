@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::naming::Naming;
 use super::stored::DType;
 
 /// Everything in which the tensors below a prefix differ from what a layer needs.
@@ -12,6 +13,8 @@ pub struct WeightSet {
     pub source: String,
     /// The prefix, with its final dot; empty for a whole checkpoint.
     pub prefix: String,
+    /// The system whose names the tensors have, and in whose names the mistakes are listed.
+    pub naming: Naming,
     /// The differences, in the order of the layer's list; left-over tensors come last.
     pub mistakes: Vec<Mistake>,
     /// What may help.
@@ -26,6 +29,9 @@ impl fmt::Display for WeightSet {
             "the tensors below `{}` in {} are not the layer's",
             self.prefix, self.source
         )?;
+        if self.naming != Naming::HuggingFace {
+            write!(f, " under {}'s names", self.naming)?;
+        }
         for mistake in &self.mistakes {
             write!(f, "\n  {mistake}")?;
         }
@@ -63,7 +69,16 @@ pub enum Mistake {
         /// The shape that the layer needs.
         wanted: Vec<usize>,
     },
-    /// It is quantised, or it holds the scales of a quantised tensor.
+    /// The scales of an fp8 weight are not one per block of it.
+    Scales {
+        /// Full name.
+        tensor: String,
+        /// Their shape.
+        found: Vec<usize>,
+        /// The weight's.
+        weight: Vec<usize>,
+    },
+    /// It is quantised in a way that is not read, or it holds scales of no fp8 weight.
     Quantised {
         /// Full name.
         tensor: String,
@@ -97,10 +112,18 @@ impl fmt::Display for Mistake {
                     "misshapen `{tensor}`: found {found:?}, wanted {wanted:?}"
                 )
             }
+            Self::Scales {
+                tensor,
+                found,
+                weight,
+            } => write!(
+                f,
+                "scales `{tensor}`, {found:?}, are not one per block of a weight {weight:?}"
+            ),
             Self::Quantised { tensor, dtype } => {
                 write!(
                     f,
-                    "quantised tensor `{tensor}` ({dtype}): dequantise first; not in this release"
+                    "quantised tensor `{tensor}` ({dtype}): only matrices of F8_E4M3 with one scale per block are read"
                 )
             }
             Self::Unsupported { tensor, dtype } => {

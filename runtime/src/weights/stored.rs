@@ -8,6 +8,9 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 
 use crate::Scalar;
+#[cfg(doc)]
+use crate::narrow::E4m3;
+use crate::narrow::E8m0;
 
 /// Element type of a stored tensor, by its safetensors name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +24,11 @@ pub enum DType {
     Bf16,
     /// IEEE binary16.
     F16,
-    /// Anything else: integers, truth values, 8-bit and smaller floats.
+    /// 8-bit float with 4 bits of exponent, [`E4m3`].
+    F8E4m3,
+    /// A power of two, [`E8m0`].
+    F8E8m0,
+    /// Anything else: integers, truth values, other small floats.
     Other(String),
 }
 
@@ -33,6 +40,8 @@ impl DType {
             "F32" => Self::F32,
             "BF16" => Self::Bf16,
             "F16" => Self::F16,
+            "F8_E4M3" => Self::F8E4m3,
+            "F8_E8M0" => Self::F8E8m0,
             other => Self::Other(other.to_owned()),
         }
     }
@@ -43,11 +52,11 @@ impl DType {
             Self::F64 => 64,
             Self::F32 => 32,
             Self::Bf16 | Self::F16 => 16,
+            Self::F8E4m3 | Self::F8E8m0 => 8,
             Self::Other(name) => match name.as_str() {
                 "F4" => 4,
                 "F6_E2M3" | "F6_E3M2" => 6,
-                "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "F8_E8M0" | "F8_E4M3FNUZ"
-                | "F8_E5M2FNUZ" => 8,
+                "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3FNUZ" | "F8_E5M2FNUZ" => 8,
                 "I16" | "U16" => 16,
                 "I32" | "U32" => 32,
                 "I64" | "U64" | "C64" => 64,
@@ -56,14 +65,22 @@ impl DType {
         })
     }
 
-    /// Whether weights of this type can be converted to the element types of arithmetic.
+    /// Whether weights of this type can be converted to the element types of arithmetic, without scales.
     pub(crate) fn is_supported(&self) -> bool {
-        !matches!(self, Self::Other(_))
+        matches!(self, Self::F64 | Self::F32 | Self::Bf16 | Self::F16)
+    }
+
+    /// Whether block scales are kept in this type: floats, or powers of two, which some files call plain bytes.
+    pub(crate) fn is_of_scales(&self) -> bool {
+        self.is_supported()
+            || *self == Self::F8E8m0
+            || matches!(self, Self::Other(name) if name == "U8")
     }
 
     /// Whether a weight of this type needs scales to mean anything.
     pub(crate) fn is_quantised(&self) -> bool {
-        matches!(self, Self::Other(name) if name.starts_with("F8") || name.starts_with("F6") || name.starts_with("F4")
+        matches!(self, Self::F8E4m3 | Self::F8E8m0)
+            || matches!(self, Self::Other(name) if name.starts_with("F8") || name.starts_with("F6") || name.starts_with("F4")
             || matches!(name.as_str(), "I8" | "U8" | "I32"))
     }
 }
@@ -75,6 +92,8 @@ impl fmt::Display for DType {
             Self::F32 => "F32",
             Self::Bf16 => "BF16",
             Self::F16 => "F16",
+            Self::F8E4m3 => "F8_E4M3",
+            Self::F8E8m0 => "F8_E8M0",
             Self::Other(name) => name,
         })
     }
@@ -153,7 +172,31 @@ impl Stored {
                 .iter()
                 .map(|b| T::from_f32(f16::from_le_bytes(*b).to_f32()))
                 .collect(),
-            DType::Other(_) => return None,
+            DType::F8E4m3 | DType::F8E8m0 | DType::Other(_) => return None,
+        })
+    }
+
+    /// Its elements as block scales; `None` for a type that scales are not kept in.
+    pub(crate) fn scales(&self) -> Option<Vec<f32>> {
+        if self.dtype.is_supported() {
+            return self.floats();
+        }
+        let powers = || self.data().iter().map(|&code| E8m0(code).decode());
+        self.dtype.is_of_scales().then(|| powers().collect())
+    }
+
+    /// Rows `first .. first + count`, not copied; `None` where there are none such, or elements are smaller than a byte.
+    pub(crate) fn rows(&self, first: usize, count: usize) -> Option<Self> {
+        let (&rows, rest) = self.shape.split_first()?;
+        let end = first.checked_add(count).filter(|&end| end <= rows)?;
+        let elements = rest.iter().product::<usize>();
+        let bytes = elements * (self.dtype.bits()? / 8);
+        let start = self.range.start;
+        Some(Self {
+            dtype: self.dtype.clone(),
+            shape: [&[count], rest].concat(),
+            bytes: self.bytes.clone(),
+            range: start + first * bytes..start + end * bytes,
         })
     }
 

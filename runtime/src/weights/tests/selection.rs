@@ -74,6 +74,7 @@ fn one_error_lists_everything_that_differs() {
         ("p.q.weight", "F8_E4M3", &[2, 2], vec![0; 4]),
         ("p.q.weight_scale_inv", "F32", &[1], f32s(&[1.0])),
         ("p.i.weight", "I64", &[1], vec![0; 8]),
+        ("p.z.weight", "I8", &[1], vec![0]),
         ("p.extra", "F32", &[1], f32s(&[1.0])),
         ("p.rotary_emb.inv_freq", "F32", &[1], f32s(&[1.0])),
     ]);
@@ -95,10 +96,10 @@ fn one_error_lists_everything_that_differs() {
     for line in [
         "misshapen `p.a.weight`: found [3, 2], wanted [2, 3]",
         "missing `p.b.weight`, wanted [2]",
-        "quantised tensor `p.q.weight` (F8_E4M3): dequantise first; not in this release",
+        "scales `p.q.weight_scale_inv`, [1], are not one per block of a weight [2, 2]",
         "unsupported tensor `p.i.weight` (I64)",
         "left over `p.extra`, [1]",
-        "quantised tensor `p.q.weight_scale_inv` (F32): dequantise first; not in this release",
+        "quantised tensor `p.z.weight` (I8): only matrices of F8_E4M3 with one scale per block are read",
         "w.safetensors",
         "help: convert the checkpoint to bf16",
     ] {
