@@ -2,6 +2,7 @@
 //! device buffers, offsets and strides, never host slices.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 pub use crate::batch::Pages;
 use crate::element::{Element, Scalar};
@@ -146,6 +147,71 @@ pub struct PartsMut<'a, B: Backend> {
     pub max_logit: &'a mut B::Buffer<Accum<B>>,
 }
 
+/// Some queries, and the keys of their sequence that an indexer may choose for each.
+#[derive(Debug, Clone)]
+pub struct Sight<'a> {
+    /// Rows of the query tensor.
+    pub queries: Range<usize>,
+    /// Row of the key tensor that key 0 is; where keys lie in pages, those say it.
+    pub first_row: usize,
+    /// Position in the sequence that key 0 is.
+    pub first_position: usize,
+    visible: Vec<Range<usize>>,
+    given: Vec<&'a [bool]>,
+}
+
+impl<'a> Sight<'a> {
+    /// `visible` holds a range of keys for each query. `given` is empty, or says of each query and key whether it may be chosen.
+    pub(crate) fn new(
+        queries: Range<usize>,
+        (first_row, first_position): (usize, usize),
+        visible: Vec<Range<usize>>,
+        given: Vec<&'a [bool]>,
+    ) -> Self {
+        debug_assert!(visible.len() == queries.len());
+        Self {
+            queries,
+            first_row,
+            first_position,
+            visible,
+            given,
+        }
+    }
+
+    /// The keys that query `i` of the sight may choose, those aside that [`given`](Self::given) takes away.
+    pub fn visible(&self, i: usize) -> Range<usize> {
+        self.visible[i].clone()
+    }
+
+    /// Whether query `i` of the sight may choose each key; `None`: all that are visible.
+    pub fn given(&self, i: usize) -> Option<&'a [bool]> {
+        self.given.get(i).copied()
+    }
+}
+
+/// An indexer's question: which keys have the largest `scale · Σ_j w_j · relu(q_j · k)`, j the heads of the query?
+#[derive(Debug)]
+pub struct Indexing<'a, B: Backend, E: Scalar> {
+    /// `[queries, H, D]`.
+    pub q: Strided<'a, B, B::Elem>,
+    /// `[queries, H]`.
+    pub weights: &'a B::Buffer<Accum<B>>,
+    /// `[keys, 1, D]`.
+    pub k: Strided<'a, B, E>,
+    /// Who may choose what; no two share a query.
+    pub sights: &'a [Sight<'a>],
+    /// Where keys lie in a cache, a list of blocks per sight; `None` where they are rows.
+    pub pages: Option<&'a Pages>,
+    /// Multiplies the scores.
+    pub scale: f64,
+    /// Whether products below 0 count as 0.
+    pub relu: bool,
+    /// So many of the first keys that a query sees are chosen whatever their scores.
+    pub initial: usize,
+    /// So many of the last ones as well.
+    pub local: usize,
+}
+
 /// A device and the number type it computes in.
 ///
 /// Callers guarantee that every window lies inside its buffer and that counts agree; an implementation reports what the device itself
@@ -288,6 +354,22 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         device: &Self::Device,
         attention: &Attention<'_, Self, E>,
     ) -> Result<AttentionParts<Self>>;
+
+    /// The `most` best keys of each query, `[queries, most]` positions, ascending, -1 behind the last one. Ties go to the lower
+    /// position; a score of -∞ is never chosen; one that is a NaN only where no number is left; a query that sees no more than `most`
+    /// keys chooses all of them, whatever their scores. `initial + local` is at most `most`.
+    fn index_select<E: Scalar>(
+        device: &Self::Device,
+        indexing: &Indexing<'_, Self, E>,
+        most: usize,
+    ) -> Result<Self::Indices>;
+
+    /// All scores, `[queries, width]`, -∞ where a query does not see a key; `width` is at least the number of keys of every sight.
+    fn index_scores(
+        device: &Self::Device,
+        indexing: &Indexing<'_, Self, Self::Elem>,
+        width: usize,
+    ) -> Result<Self::Buffer<Accum<Self>>>;
 
     /// Merges `other` into `into` by log-sum-exp; `width` values per row and head. A pair with an LSE of -∞ changes nothing.
     fn merge(

@@ -12,6 +12,7 @@ pub mod concat;
 pub mod gate;
 pub mod groups;
 pub mod hadamard;
+pub mod indexer;
 pub mod l2_norm;
 pub mod narrow;
 pub mod position_scale;
@@ -50,8 +51,8 @@ pub use attended::{Attended, PerHead};
 pub use backend::Backend;
 pub use batch::{Batch, Sequence};
 pub use cache::{
-    CacheElement, CacheFormat, CacheLayout, ContextChunk, Contiguous, EntryShape, LatentCache,
-    NaiveCache, Paged,
+    CacheElement, CacheFormat, CacheLayout, ContextChunk, Contiguous, EntryShape, IndexCache,
+    LatentCache, NaiveCache, Paged,
 };
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 pub use describes::Describes;
@@ -60,6 +61,7 @@ pub use error::{Error, Result};
 pub use gated_norm::GatedRmsNorm;
 pub use half::{bf16, f16};
 pub use heads::{Heads, HeadsView};
+pub use indexer::Selecting;
 pub use layer::{Caches, Decode, Forward, KvCache, Load, Prefill};
 pub use linear::{AccumLinear, GroupPart, Linear};
 pub use mask::{Mask, Padding};

@@ -282,7 +282,7 @@ fn transforms<T: CpuElement, const D: usize, const W: usize>(tolerance: f64) {
         .map(|at| {
             let (head, i) = (at / D, at % D);
             let sign = |j: usize| {
-                if (i & j).count_ones() % 2 == 0 {
+                if (i & j).count_ones().is_multiple_of(2) {
                     1.0
                 } else {
                     -1.0

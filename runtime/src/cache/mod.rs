@@ -2,11 +2,13 @@
 
 mod erased;
 mod format;
+mod index;
 mod latent;
 mod layout;
 mod naive;
 
 pub use format::{CacheFormat, EntryShape};
+pub use index::IndexCache;
 pub use latent::{ContextChunk, LatentCache};
 pub use layout::{CacheElement, CacheLayout, Contiguous, Paged};
 pub use naive::NaiveCache;

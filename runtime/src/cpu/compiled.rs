@@ -8,8 +8,10 @@ use std::any::Any;
 
 use half::{bf16, f16};
 
-use super::{Cpu, attention, elementwise, hadamard, linear, merge, norm, rotate, rounded};
-use crate::backend::{Attention, AttentionParts, HeadMatrices, Parts, PartsMut, Rotation, Strided};
+use super::{Cpu, attention, elementwise, hadamard, indexer, linear, merge, norm, rotate, rounded};
+use crate::backend::{
+    Attention, AttentionParts, HeadMatrices, Indexing, Parts, PartsMut, Rotation, Strided,
+};
 use crate::element::{Element, Scalar};
 use crate::error::{Error, Result};
 
@@ -83,6 +85,24 @@ pub trait CpuElement: Element {
 
     #[doc(hidden)]
     fn round(values: Vec<Self::Accum>) -> Vec<Self>;
+
+    #[doc(hidden)]
+    fn select_f32(indexing: &Indexing<'_, Cpu<Self>, f32>, most: usize) -> Result<Vec<i32>>;
+
+    #[doc(hidden)]
+    fn select_f64(indexing: &Indexing<'_, Cpu<Self>, f64>, most: usize) -> Result<Vec<i32>>;
+
+    #[doc(hidden)]
+    fn select_bf16(indexing: &Indexing<'_, Cpu<Self>, bf16>, most: usize) -> Result<Vec<i32>>;
+
+    #[doc(hidden)]
+    fn select_f16(indexing: &Indexing<'_, Cpu<Self>, f16>, most: usize) -> Result<Vec<i32>>;
+
+    #[doc(hidden)]
+    fn index_scores(
+        indexing: &Indexing<'_, Cpu<Self>, Self>,
+        width: usize,
+    ) -> Result<Vec<Self::Accum>>;
 
     #[doc(hidden)]
     fn attend_f32(attention: &Attention<'_, Cpu<Self>, f32>) -> Result<AttentionParts<Cpu<Self>>>;
@@ -185,6 +205,29 @@ macro_rules! compiled {
                 rounded(values)
             }
 
+            fn select_f32(i: &Indexing<'_, Cpu<Self>, f32>, most: usize) -> Result<Vec<i32>> {
+                indexer::select(i, most)
+            }
+
+            fn select_f64(i: &Indexing<'_, Cpu<Self>, f64>, most: usize) -> Result<Vec<i32>> {
+                indexer::select(i, most)
+            }
+
+            fn select_bf16(i: &Indexing<'_, Cpu<Self>, bf16>, most: usize) -> Result<Vec<i32>> {
+                indexer::select(i, most)
+            }
+
+            fn select_f16(i: &Indexing<'_, Cpu<Self>, f16>, most: usize) -> Result<Vec<i32>> {
+                indexer::select(i, most)
+            }
+
+            fn index_scores(
+                i: &Indexing<'_, Cpu<Self>, Self>,
+                width: usize,
+            ) -> Result<Vec<Self::Accum>> {
+                indexer::scores(i, width)
+            }
+
             fn attend_f32(a: &Attention<'_, Cpu<Self>, f32>) -> Result<AttentionParts<Cpu<Self>>> {
                 attention::attend(a)
             }
@@ -240,6 +283,44 @@ fn over<'a, T: CpuElement, E: Scalar, K: Scalar>(
         pages: attention.pages,
         selection: attention.selection,
         softmax: attention.softmax,
+    })
+}
+
+/// The compiled selection among keys of type `E`.
+pub(super) fn index_select<T: CpuElement, E: Scalar>(
+    indexing: &Indexing<'_, Cpu<T>, E>,
+    most: usize,
+) -> Result<Vec<i32>> {
+    if let Some(indexing) = among(indexing) {
+        T::select_f32(&indexing, most)
+    } else if let Some(indexing) = among(indexing) {
+        T::select_f64(&indexing, most)
+    } else if let Some(indexing) = among(indexing) {
+        T::select_bf16(&indexing, most)
+    } else if let Some(indexing) = among(indexing) {
+        T::select_f16(&indexing, most)
+    } else {
+        Err(Error::Device(format!(
+            "no selection among keys of type {}",
+            E::NAME
+        )))
+    }
+}
+
+/// `indexing` among keys of type `K`, when that is what `E` is.
+fn among<'a, T: CpuElement, E: Scalar, K: Scalar>(
+    indexing: &Indexing<'a, Cpu<T>, E>,
+) -> Option<Indexing<'a, Cpu<T>, K>> {
+    Some(Indexing {
+        k: holding(indexing.k)?,
+        q: indexing.q,
+        weights: indexing.weights,
+        sights: indexing.sights,
+        pages: indexing.pages,
+        scale: indexing.scale,
+        relu: indexing.relu,
+        initial: indexing.initial,
+        local: indexing.local,
     })
 }
 

@@ -5,6 +5,7 @@ mod compiled;
 mod elementwise;
 mod gemm;
 mod hadamard;
+mod indexer;
 mod keys;
 mod linear;
 mod merge;
@@ -20,7 +21,8 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 use crate::backend::{
-    Attention, AttentionParts, Backend, HeadMatrices, Parts, PartsMut, Place, Rotation, Strided,
+    Attention, AttentionParts, Backend, HeadMatrices, Indexing, Parts, PartsMut, Place, Rotation,
+    Strided,
 };
 use crate::element::{Element, Real, Scalar};
 use crate::error::{Error, Result};
@@ -220,6 +222,22 @@ impl<T: CpuElement> Backend for Cpu<T> {
         attention: &Attention<'_, Self, E>,
     ) -> Result<AttentionParts<Self>> {
         compiled::attend(attention)
+    }
+
+    fn index_select<E: Scalar>(
+        _: &CpuDevice,
+        indexing: &Indexing<'_, Self, E>,
+        most: usize,
+    ) -> Result<Vec<i32>> {
+        compiled::index_select(indexing, most)
+    }
+
+    fn index_scores(
+        _: &CpuDevice,
+        indexing: &Indexing<'_, Self, T>,
+        width: usize,
+    ) -> Result<Vec<T::Accum>> {
+        T::index_scores(indexing, width)
     }
 
     fn merge(
