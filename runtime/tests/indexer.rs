@@ -66,19 +66,13 @@ fn score(rows: usize, t: usize, u: usize, selecting: &Selecting) -> f64 {
     selecting.scale * (0..HI).map(head).sum::<f64>()
 }
 
-/// The positions that query `t` of a sequence that starts at row `first` selects, by sorting everything.
+/// The positions that query `t` of a causal sequence that starts at row `first` selects, by sorting everything.
 fn wanted(rows: usize, first: usize, t: usize, most: usize, selecting: &Selecting) -> Vec<i32> {
-    let seen = t + 1 - first;
-    let mut positions: Vec<usize> = (0..seen).collect();
-    if seen > most {
-        let forced = |u: usize| u < selecting.initial || u + selecting.local >= seen;
-        let rank = |u: usize| (!forced(u), -score(rows, t, first + u, selecting));
-        positions.sort_by(|&a, &b| rank(a).partial_cmp(&rank(b)).unwrap().then(a.cmp(&b)));
-        positions.truncate(most);
-        positions.sort_unstable();
+    let visible: Vec<usize> = (first..=t).collect();
+    let mut positions = chosen(rows, t, &visible, most, selecting);
+    for position in positions.iter_mut().filter(|position| **position >= 0) {
+        *position -= first as i32;
     }
-    let mut positions: Vec<i32> = positions.into_iter().map(|u| u as i32).collect();
-    positions.resize(most, -1);
     positions
 }
 
@@ -86,7 +80,7 @@ fn packed<T: CpuElement, const K: usize>(selecting: Selecting) {
     let ends = [0, 1, 40, 40, 100];
     let input = inputs::<T>(100);
     let segments = Mask::cu_seqlens(&ends.map(|end| end as u32))
-        .segments(100, Visibility::Causal, Padding::Refused)
+        .segments(100, Visibility::CAUSAL, Padding::Refused)
         .unwrap();
     let selection: Selection<Cpu<T>, K> =
         indexer::select(&input.q, &input.k, &input.weights, &segments, &selecting).unwrap();
@@ -138,7 +132,7 @@ fn forced_keys_are_in_and_count() {
     packed::<f64, 7>(forced(7, 0));
     let input = inputs::<f32>(4);
     let segments = Mask::dense(1, 4)
-        .segments(4, Visibility::Causal, Padding::Refused)
+        .segments(4, Visibility::CAUSAL, Padding::Refused)
         .unwrap();
     let select = |selecting: &Selecting| {
         indexer::select::<_, HI, DI, 7>(&input.q, &input.k, &input.weights, &segments, selecting)
@@ -158,7 +152,7 @@ fn forced_keys_are_in_and_count() {
 fn rows_have_to_agree() {
     let (input, other) = (inputs::<f32>(4), inputs::<f32>(3));
     let segments = Mask::dense(1, 4)
-        .segments(4, Visibility::Causal, Padding::Refused)
+        .segments(4, Visibility::CAUSAL, Padding::Refused)
         .unwrap();
     let select = |q, k, weights| {
         indexer::select::<Cpu, HI, DI, 2>(q, k, weights, &segments, &PLAIN).is_err()
@@ -173,11 +167,73 @@ fn rows_have_to_agree() {
 fn padding_selects_nothing() {
     let input = inputs::<f32>(4);
     let segments = Mask::padded(1, 4, &[false, true, true, false])
-        .segments(4, Visibility::Causal, Padding::Allowed)
+        .segments(4, Visibility::CAUSAL, Padding::Allowed)
         .unwrap();
     let selection: Selection<Cpu, 2> =
         indexer::select(&input.q, &input.k, &input.weights, &segments, &PLAIN).unwrap();
     assert_eq!(selection.to_vec().unwrap(), [-1, -1, 0, -1, 0, 1, -1, -1]);
+}
+
+/// What the visible positions of one query come to: forced ones, then the best of the others.
+fn chosen(
+    rows: usize,
+    t: usize,
+    visible: &[usize],
+    most: usize,
+    selecting: &Selecting,
+) -> Vec<i32> {
+    let mut order: Vec<usize> = (0..visible.len()).collect();
+    if visible.len() > most {
+        let forced = |i: usize| i < selecting.initial || i + selecting.local >= visible.len();
+        let rank = |i: usize| (!forced(i), -score(rows, t, visible[i], selecting));
+        order.sort_by(|&a, &b| rank(a).partial_cmp(&rank(b)).unwrap().then(a.cmp(&b)));
+        order.truncate(most);
+        order.sort_unstable();
+    }
+    let mut positions: Vec<i32> = order.into_iter().map(|i| visible[i] as i32).collect();
+    positions.resize(most, -1);
+    positions
+}
+
+#[test]
+fn windows_and_given_masks_hide_keys_from_the_selection() {
+    const ROWS: usize = 40;
+    const K: usize = 5;
+    let input = inputs::<f32>(ROWS);
+    let forced = Selecting {
+        initial: 2,
+        local: 1,
+        ..PLAIN
+    };
+    let bits: Vec<bool> = numbers(ROWS * ROWS, 9).iter().map(|&x| x > -1.0).collect();
+    let window = Visibility::CAUSAL.window(Some(11), None);
+    for selecting in [PLAIN, forced] {
+        let cases = [
+            (Mask::dense(1, ROWS), window),
+            (Mask::visible(1, ROWS, &bits), Visibility::GIVEN),
+        ];
+        for (mask, visibility) in cases {
+            let segments = mask.segments(ROWS, visibility, Padding::Refused).unwrap();
+            let selection: Selection<Cpu, K> =
+                indexer::select(&input.q, &input.k, &input.weights, &segments, &selecting).unwrap();
+            let scores =
+                indexer::scores(&input.q, &input.k, &input.weights, &segments, &selecting).unwrap();
+            let (found, scores) = (selection.to_vec().unwrap(), scores.to_vec().unwrap());
+            for t in 0..ROWS {
+                let sees = |u: &usize| match visibility {
+                    Visibility::GIVEN => bits[t * ROWS + u],
+                    _ => (t.saturating_sub(11)..=t).contains(u),
+                };
+                let visible: Vec<usize> = (0..ROWS).filter(sees).collect();
+                let wanted = chosen(ROWS, t, &visible, K, &selecting);
+                assert_eq!(found[t * K..(t + 1) * K], wanted, "query {t}");
+                for u in 0..ROWS {
+                    let hidden = scores[t * ROWS + u] == f32::NEG_INFINITY;
+                    assert_eq!(hidden, !sees(&u), "query {t}, key {u}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -196,7 +252,7 @@ fn a_nan_is_selected_only_when_no_number_is_left() {
         .to_per_head()
         .unwrap();
     let segments = Mask::dense(1, 6)
-        .segments(6, Visibility::Full, Padding::Refused)
+        .segments(6, Visibility::FULL, Padding::Refused)
         .unwrap();
     let without_relu = Selecting {
         relu: false,
@@ -243,8 +299,12 @@ fn cached<T: CpuElement, F: CacheFormat, P: CacheLayout>(
         let w: Rows<Cpu<T>, HI> =
             Rows::from_f64(&DEVICE, &weights[part.start * HI..part.end * HI]).unwrap();
         let (q, w) = (q.into_heads::<HI, DI>(), w.view().to_per_head().unwrap());
-        let selection: Selection<Cpu<T>, K> = cache.select(&batch, &q, &w, &selecting).unwrap();
-        let scores = cache.scores(&batch, &q, &w, &selecting).unwrap();
+        let selection: Selection<Cpu<T>, K> = cache
+            .select(&batch, &q, &w, Visibility::CAUSAL, &selecting)
+            .unwrap();
+        let scores = cache
+            .scores(&batch, &q, &w, Visibility::CAUSAL, &selecting)
+            .unwrap();
         assert_eq!(scores.width(), part.end);
         let scores = scores.to_vec().unwrap();
         for (row, t) in part.clone().enumerate() {
@@ -315,7 +375,7 @@ fn many_keys_are_cut_among_threads_without_a_difference() {
             .build()
             .unwrap();
         let selection: Selection<Cpu, K> = pool
-            .install(|| cache.select(&last, &q, &w, &PLAIN))
+            .install(|| cache.select(&last, &q, &w, Visibility::CAUSAL, &PLAIN))
             .unwrap();
         selection.to_vec().unwrap()
     };

@@ -13,6 +13,7 @@ use crate::indexer::{self, Asking, Scores, Selecting};
 use crate::rows::{Rows, RowsView};
 use crate::segments::Segments;
 use crate::selection::Selection;
+use crate::visibility::Visibility;
 
 /// `[slots, DI]` keys in the format `F`, one per token, in the same blocks and slots as the layer's other cache.
 ///
@@ -98,18 +99,20 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> IndexCache<B, 
     /// The `K` best keys of each new token, already written, among all tokens of its request that it sees.
     ///
     /// # Errors
-    /// As [`IndexCache::check`] and [`indexer::select`].
+    /// As [`IndexCache::check`] and [`indexer::select`], and when the batch says less or more about who sees whom than a layer of this
+    /// visibility is told.
     pub fn select<const HI: usize, const K: usize>(
         &self,
         batch: &Batch,
         q: &Heads<B, HI, DI>,
         weights: &PerHead<B, HI>,
+        visibility: Visibility,
         selecting: &Selecting,
     ) -> Result<Selection<B, K>> {
         expect_count("rows of an indexer's queries", q.rows(), batch.tokens())?;
         let asking = Asking::new(q, weights)?;
-        let (segments, pages) = self.geometry.reading(batch)?;
-        if let Some(k) = self.entries.window(1) {
+        let (segments, pages) = self.geometry.reading(batch, visibility)?;
+        if let Some(k) = self.entries.window() {
             let sights = indexer::of_cached(&segments);
             return asking.select(k, &sights, Some(&pages), selecting);
         }
@@ -127,10 +130,11 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> IndexCache<B, 
         batch: &Batch,
         q: &Heads<B, HI, DI>,
         weights: &PerHead<B, HI>,
+        visibility: Visibility,
         selecting: &Selecting,
     ) -> Result<Scores<B>> {
         expect_count("rows of an indexer's queries", q.rows(), batch.tokens())?;
-        let (segments, pages) = self.geometry.reading(batch)?;
+        let (segments, pages) = self.geometry.reading(batch, visibility)?;
         let k = self.read(&slots(&segments, &pages))?;
         let sights = indexer::of_gathered(&segments);
         Asking::new(q, weights)?.scores(k.view().strided(), &sights, selecting)

@@ -27,13 +27,14 @@ pub(crate) fn of_gathered(segments: &Segments) -> Vec<Sight<'_>> {
 fn sights(segments: &Segments, mut first_row: impl FnMut(&Segment) -> usize) -> Vec<Sight<'_>> {
     let sight = |segment: &Segment| {
         let queries = 0..segment.queries.len();
-        let visible = queries.map(|i| 0..segment.visible(segments.visibility(), i));
-        let first = (first_row(segment), 0);
+        let visible = queries.clone().map(|i| segments.visible(segment, i));
+        let given = queries.filter_map(|i| segments.given(segment, i));
+        let first = (first_row(segment), segment.first_key);
         Sight::new(
             segment.queries.clone(),
             first,
             visible.collect(),
-            Vec::new(),
+            given.collect(),
         )
     };
     segments.list().iter().map(sight).collect()

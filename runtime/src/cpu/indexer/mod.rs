@@ -92,7 +92,7 @@ pub(super) fn scores<T: CpuElement, E: Scalar>(
                 let own = &mut own[row * width..(row + 1) * width];
                 for (key, &score) in (start..).zip(scores) {
                     if visible.contains(&key) && sight.given(query).is_none_or(|given| given[key]) {
-                        own[key] = score;
+                        own[sight.first_position + key] = score;
                     }
                 }
             });
