@@ -1,7 +1,8 @@
 //! Which few keys a query attends to: what an indexer selects and sparse attention reads.
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Chosen};
 use crate::error::{Error, Result, expect_count, product};
+use crate::segments::Segments;
 
 /// Marks the end of a query's list where it selects fewer than `K` keys.
 const NONE: i32 = -1;
@@ -64,6 +65,15 @@ impl<B: Backend, const K: usize> Selection<B, K> {
             device: device.clone(),
             indices: B::upload_indices(device, positions)?,
             rows,
+        })
+    }
+
+    /// The selection as one for the queries of these segments.
+    pub(crate) fn of(&self, segments: &Segments) -> Result<Chosen<'_, B>> {
+        expect_count("rows of a selection", self.rows, segments.queries())?;
+        Ok(Chosen {
+            indices: &self.indices,
+            width: K,
         })
     }
 

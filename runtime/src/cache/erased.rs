@@ -51,17 +51,17 @@ impl<
     F: CacheFormat,
     L: RopeLayout,
     P: CacheLayout,
-    const H: usize,
+    const G: usize,
     const QK: usize,
     const V: usize,
-> KvCache<B> for NaiveCache<B, F, L, P, H, QK, V>
+> KvCache<B> for NaiveCache<B, F, L, P, G, QK, V>
 {
     type Format = F;
     const PAGE_SIZE: Option<usize> = P::PAGE;
-    const ELEMENTS_PER_TOKEN: usize = H * (QK + V);
+    const ELEMENTS_PER_TOKEN: usize = G * (QK + V);
 
     fn bytes_per_token() -> usize {
-        H * F::bytes_per_token(QK, V)
+        G * F::bytes_per_token(QK, V)
     }
 
     fn with_blocks(device: &B::Device, blocks: usize, tokens_per_block: usize) -> Result<Self> {
@@ -71,9 +71,9 @@ impl<
     fn fill(&mut self, value: f64) -> Result<()> {
         let slots = self.geometry.slots();
         let keys =
-            filled::<B, F::Element>(&self.device, "a cache of keys", &[slots, H, QK], value)?;
+            filled::<B, F::Element>(&self.device, "a cache of keys", &[slots, G, QK], value)?;
         self.values =
-            filled::<B, F::Element>(&self.device, "a cache of values", &[slots, H, V], value)?;
+            filled::<B, F::Element>(&self.device, "a cache of values", &[slots, G, V], value)?;
         self.keys = keys;
         Ok(())
     }

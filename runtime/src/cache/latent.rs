@@ -15,6 +15,7 @@ use crate::heads::{Heads, HeadsView};
 use crate::rotary::{RopeKey, RopeLayout};
 use crate::rows::{Rows, RowsView};
 use crate::segments::Segments;
+use crate::selection::Selection;
 use crate::softmax::Softmax;
 use crate::visibility::Visibility;
 
@@ -143,8 +144,50 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
     where
         B: 'a,
     {
+        self.attend_over::<H, 1>(batch, q_latent, q_rope, None, visibility, softmax.into())
+    }
+
+    /// [`LatentCache::attend`] over the selected tokens that a new token sees.
+    ///
+    /// # Errors
+    /// As [`LatentCache::attend`], and when the selection has another number of rows.
+    pub fn attend_selected<'a, const H: usize, const K: usize>(
+        &self,
+        batch: &Batch,
+        q_latent: &Heads<B, H, C>,
+        q_rope: HeadsView<'_, B, H, R>,
+        selection: &Selection<B, K>,
+        visibility: Visibility,
+        softmax: impl Into<Softmax<'a, B>>,
+    ) -> Result<Attended<B, H, C>>
+    where
+        B: 'a,
+    {
+        let selection = Some(selection);
+        self.attend_over(
+            batch,
+            q_latent,
+            q_rope,
+            selection,
+            visibility,
+            softmax.into(),
+        )
+    }
+
+    fn attend_over<const H: usize, const K: usize>(
+        &self,
+        batch: &Batch,
+        q_latent: &Heads<B, H, C>,
+        q_rope: HeadsView<'_, B, H, R>,
+        selection: Option<&Selection<B, K>>,
+        visibility: Visibility,
+        softmax: Softmax<'_, B>,
+    ) -> Result<Attended<B, H, C>> {
         expect_count("rows of rotated queries", q_rope.rows(), q_latent.rows())?;
         let (segments, pages) = self.geometry.reading(batch, visibility)?;
+        let selection = selection
+            .map(|selection| selection.of(&segments))
+            .transpose()?;
         let entries = self
             .entries
             .window()
@@ -157,8 +200,8 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             v: attention::narrowed(entries, 0, C),
             segments: &segments,
             pages: Some(&pages),
-            selection: None,
-            softmax: softmax.into(),
+            selection,
+            softmax,
         };
         attention::attend(&self.device, q_latent.rows(), attention)
     }
@@ -189,6 +232,26 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             failed = matches!(chunk, Some(Err(_)));
             chunk
         })
+    }
+
+    /// The entries of the batch's new tokens, already written, one row each; those of padding are without meaning.
+    ///
+    /// # Errors
+    /// As [`LatentCache::check`].
+    pub fn latents(&self, batch: &Batch) -> Result<(Rows<B, C>, RopeKey<B, L, R>)> {
+        let slots = self.geometry.written(batch)?;
+        // Padding has no slot; any written one does in its place, since nobody sees it
+        let some = slots.iter().flatten().next().copied();
+        let read = slots
+            .iter()
+            .filter_map(|slot| slot.or(some))
+            .collect::<Vec<_>>();
+        expect_count(
+            "tokens of a batch that is not all padding",
+            read.len(),
+            slots.len(),
+        )?;
+        self.gather(&read)
     }
 
     /// The entries of a request's first `tokens` tokens, which lie in `blocks`.

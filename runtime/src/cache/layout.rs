@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use crate::batch::{Batch, Pages, Request};
 use crate::element::Scalar;
 use crate::error::{Error, Result, expect_count, product};
-use crate::segments::Segments;
+use crate::segments::{Segment, Segments};
 use crate::visibility::Visibility;
 
 /// A number type that a cache can store.
@@ -161,6 +161,28 @@ impl Geometry {
         let all = batch.requests.iter().enumerate();
         let all = all.map(|(i, request)| (i, 0..request.total(), 0));
         let segments = batch.against(visibility, all, self.slots())?;
+        Ok((segments, Pages::new(self.page, tables)))
+    }
+
+    /// Every request's new tokens against its cached tokens, all of which they see, and where those lie.
+    pub(super) fn context(&self, batch: &Batch) -> Result<(Segments, Pages)> {
+        let (mut list, mut tables) = (Vec::new(), Vec::new());
+        for (i, request) in batch.requests.iter().enumerate() {
+            let table = self.table(i, request, request.cached)?;
+            if request.live > 0 {
+                tables.push(table.to_vec());
+                list.push(Segment {
+                    queries: request.rows(),
+                    keys: 0..request.cached,
+                    first_query: 0,
+                    first_key: 0,
+                    sequence: i,
+                    shift: 0,
+                    line: (0, 0),
+                });
+            }
+        }
+        let segments = Segments::new(list, Visibility::FULL, batch.tokens(), self.slots());
         Ok((segments, Pages::new(self.page, tables)))
     }
 
