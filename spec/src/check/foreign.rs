@@ -14,8 +14,12 @@ pub(super) enum Place {
     Attention,
     /// Parameters of a linear, norm or core module.
     Leaf,
+    /// Parameters of an indexer and mappings in them.
+    Indexer,
     /// The `rope` mapping.
     Rope,
+    /// `query_scaling` and the scales of latents.
+    Scaling,
     /// The `build` section or a mapping in it.
     Build,
 }
@@ -82,7 +86,9 @@ pub(super) fn option(place: Place, key: &str) -> Option<&'static Foreign> {
     let list = match place {
         Place::Attention => ATTENTION,
         Place::Leaf => LEAF,
+        Place::Indexer => INDEXER,
         Place::Rope => ROPE,
+        Place::Scaling => SCALING,
         Place::Build => BUILD,
     };
     list.iter().find(|option| option.key == key)
@@ -169,7 +175,6 @@ const ATTENTION: &[Foreign] = &[
     idle("kv_channels", "remove it: head dims are `qk_nope_head_dim`, `qk_rope_head_dim` and `v_head_dim`"),
     idle("head_dim", "remove it: head dims are `qk_nope_head_dim`, `qk_rope_head_dim` and `v_head_dim`"),
     idle("qk_head_dim", "write `qk_nope_head_dim`: other systems mean either that or the sum with `qk_rope_head_dim`"),
-    idle("softmax_scale", "remove it: the scale follows from the head dims and from yarn's `mscale_all_dim`"),
     idle("query_pre_attn_scalar", "remove it: the scale follows from the head dims and from yarn's `mscale_all_dim`"),
     idle("apply_query_key_layer_scaling", "remove it: dividing logits by the layer's number never reaches latent attention"),
     idle("use_mup", "remove it: its softmax scale never reaches latent attention"),
@@ -195,17 +200,12 @@ const ATTENTION: &[Foreign] = &[
     idle("no_rope_freq", "describe one layer per spec: a layer without rope has `rope: { type: none }`"),
     idle("no_rope_layers", "describe one layer per spec: a layer without rope has `rope: { type: none }`"),
     idle("is_nope_layer", "write `rope: { type: none }`"),
-    later("window_size", "remove it, or wait: sliding windows are not in this release"),
     later("sliding_window", "remove it, or wait: sliding windows are not in this release"),
     later("sliding_window_size", "remove it, or wait: sliding windows are not in this release"),
     later("window_attn_skip_freq", "remove it, or wait: sliding windows are not in this release"),
-    later("softmax_type", "remove it if it is `vanilla`; attention sinks are not in this release"),
     later("attention_sink", "remove it, or wait: attention sinks are not in this release"),
     later("attn_sink", "remove it, or wait: attention sinks are not in this release"),
-    later("attention_output_gate", "remove it, or wait: output gates are not in this release"),
-    later("attention_dropout", "remove it if it is 0: there is no training phase in this release"),
     later("dropout_rate", "remove it if it is 0: there is no training phase in this release"),
-    later("attn_logits_soft_cap", "remove it, or wait: soft caps are not in this release"),
     later("attn_logit_softcapping", "remove it, or wait: soft caps are not in this release"),
     idle("attention_bias_tensor", "remove it: latent attention takes no additive bias on its logits"),
     idle("alibi_slopes", "remove it: latent attention takes no additive bias on its logits"),
@@ -279,6 +279,9 @@ const LEAF: &[Foreign] = &[
     idle("init_method", "remove it: weights are loaded, not initialised"),
 ];
 
+const INDEXER: &[Foreign] = &[];
+const SCALING: &[Foreign] = &[];
+
 #[rustfmt::skip] // a table: one option a line
 const ROPE: &[Foreign] = &[
     renamed("rope_type", "type", "write `type`"),
@@ -301,16 +304,11 @@ const ROPE: &[Foreign] = &[
     idle("rotary_percent", "remove it: `qk_rope_head_dim` alone says how much of a head is rotated"),
     idle("rotary_dim", "remove it: `qk_rope_head_dim` alone says how much of a head is rotated"),
     idle("dim", "remove it: `qk_rope_head_dim` alone says how much of a head is rotated"),
-    idle("max_position_embeddings", "remove it: positions are an input of the layer"),
     idle("rope_attention_scaling", "write `mscale` and `mscale_all_dim`, which say what cos and sin are multiplied by"),
     idle("apply_scale", "write `attention_factor: 1.0` for false"),
     idle("rope_pairwise", "write `rope_layout` in `build.cache` for the order of cached keys"),
     later("llama_4_scaling_beta", "remove it, or wait: scaling queries by position is not in this release"),
     later("mrope_section", "remove it, or wait: rope over several axes is not in this release"),
-    later("short_factor", "remove it, or wait: longrope is not in this release"),
-    later("long_factor", "remove it, or wait: longrope is not in this release"),
-    later("low_freq_factor", "remove it, or wait: llama3 scaling is not in this release"),
-    later("high_freq_factor", "remove it, or wait: llama3 scaling is not in this release"),
 ];
 
 #[rustfmt::skip] // a table: one option a line

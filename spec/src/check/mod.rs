@@ -7,45 +7,44 @@ mod build;
 mod cache;
 mod codes;
 mod foreign;
+mod gate;
+mod indexer;
+mod latent;
+mod logits;
+mod mask;
 mod modules;
 mod name;
 mod norms;
-mod params;
 mod rope;
+mod scaling;
 mod slots;
+mod sparse;
+mod text;
 mod value;
+mod words;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::document::{Body, Document, ModuleSpec};
-use crate::layer::{
-    AttnMask, Checked, Core, Dims, DownProjection, KvSource, Latent, Layer, Logits, Norm,
-    Projections, Query, QueryScaling, Rope,
-};
+use crate::document::{Body, Document};
+use crate::layer::{Checked, Core, Layer, Rope};
 use crate::span::{Span, Spanned};
-use foreign::Place;
-use value::Table;
+use modules::Attention;
 
 /// Checks a whole document and collects every diagnostic, from top to bottom. The layer is there exactly when none is an error.
 pub fn check(document: &Document) -> (Option<Checked>, Diagnostics) {
     let mut out = Diagnostics::new();
     let name = name::check(&document.name, &mut out);
     let Body::Layer(spec) = &document.body;
-    let parts = match modules::attention(spec, &mut out) {
-        modules::Attention::Mla => Parts::read(spec, &mut out),
-        modules::Attention::Other => Parts::default(),
+    let found = match modules::attention(spec, &mut out) {
+        Attention::Mla => latent::check(spec, &mut out),
+        Attention::Other => Found::default(),
     };
-    let rope = parts.rope.as_ref().map(|rope| (rope, parts.rope_span));
-    let build = build::check(
-        document.build.as_ref(),
-        &build::About {
-            mask: parts.mask,
-            rope,
-        },
-        &mut out,
-    );
+    let build = build::check(document.build.as_ref(), &found.about, &mut out);
     let checked = name.zip(build).and_then(|(name, build)| {
         Some(Checked {
-            layer: parts.layer(name)?,
+            layer: Layer {
+                name,
+                ..found.layer?
+            },
             build,
         })
     });
@@ -62,86 +61,36 @@ fn in_reading_order(found: Diagnostics) -> Diagnostics {
     sorted
 }
 
-/// What was found of a layer; a part is absent where it was refused.
-struct Parts {
-    dims: Option<Dims>,
-    query: Option<Query>,
-    down: Option<DownProjection>,
-    kv_norm: Option<Norm>,
-    rope: Option<Rope>,
-    /// Where the rope, or the head dim that forbids one, was written.
-    rope_span: Span,
-    mask: Option<Spanned<AttnMask>>,
-    core: Option<Core>,
-    output_bias: Option<bool>,
+/// What was found of an attention module.
+#[derive(Default)]
+struct Found {
+    /// The layer, its name left empty; absent where a part was refused.
+    layer: Option<Layer>,
+    about: About,
 }
 
-impl Default for Parts {
-    fn default() -> Self {
-        Self {
-            dims: None,
-            query: None,
-            down: None,
-            kv_norm: None,
-            rope: None,
-            rope_span: Span::NONE,
-            mask: None,
-            core: None,
-            output_bias: None,
-        }
-    }
+/// What the `build` section must agree with; a part is absent where it was refused.
+#[derive(Default)]
+struct About {
+    /// The module, and where it stands.
+    attention: Option<(Attention, Span)>,
+    mask: Option<mask::Mask>,
+    /// The rope and where it, or what decides on it, was written.
+    rope: Option<(Rope, Span)>,
+    /// Where a bias of the logits is asked for.
+    bias: Option<Span>,
+    /// Where probabilities are dropped.
+    dropout: Option<Span>,
+    /// Attention itself, and where its module stands.
+    core: Option<(Core, Span)>,
+    /// The sizes that formats of latents depend on; absent where there are no latents.
+    latent: Option<LatentSizes>,
 }
 
-impl Parts {
-    fn read(spec: &ModuleSpec, out: &mut Diagnostics) -> Self {
-        let mut table = Table::params(spec, Place::Attention);
-        let sizes = params::Sizes::read(&mut table, out);
-        let rank = params::Rank::read(&mut table, out);
-        sizes.check_products(out);
-        let mask = params::mask(&mut table, out);
-        let field = table.take("rope");
-        let misspelt = table.is_misspelt("rope");
-        let rope = rope::check(field, misspelt, sizes.rope_dims(), table.anchor(), out);
-        let rope_span = match (field, sizes.qk_rope_head_dim) {
-            (Some(field), _) => field.key.span,
-            (None, Some(dim)) => dim.span,
-            (None, None) => Span::NONE,
-        };
-        table.finish(out);
-        let slots = slots::check(spec, rank, out);
-        Self {
-            dims: sizes.dims(),
-            query: slots.query,
-            down: slots.down,
-            kv_norm: slots.kv_norm,
-            rope,
-            rope_span,
-            mask,
-            core: slots.core,
-            output_bias: slots.output_bias,
-        }
-    }
-
-    fn layer(self, name: String) -> Option<Layer> {
-        Some(Layer {
-            name,
-            input_norm: None,
-            projections: Projections::Latent(Latent {
-                dims: self.dims?,
-                query: self.query?,
-                down: self.down?,
-                kv_norm: self.kv_norm?,
-                kv_scale: None,
-                k_rope_norm: None,
-                kv_source: KvSource::Own { shared: false },
-            }),
-            rope: self.rope?,
-            query_scaling: QueryScaling::None,
-            mask: self.mask?.value,
-            logits: Logits::PLAIN,
-            core: self.core?,
-            gate: None,
-            output_bias: self.output_bias?,
-        })
-    }
+/// Sizes of what a latent cache holds.
+struct LatentSizes {
+    kv_lora_rank: Option<Spanned<u32>>,
+    qk_rope_head_dim: Option<Spanned<u32>>,
+    /// Where it says that latents are another layer's, or that other layers use these.
+    elsewhere: Option<Span>,
 }

@@ -2,7 +2,9 @@
 
 use super::codes;
 use super::foreign::Place;
-use super::value::{Table, one_of, quoted};
+use super::text::{one_of, quoted};
+use super::value::Table;
+use super::words::Words;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{ModuleSpec, Submodule};
 use crate::suggest::suggest;
@@ -17,7 +19,11 @@ pub(super) enum Module {
     IdentityOp,
     RmsNorm,
     LayerNorm,
+    GatedRmsNorm,
     DotProductAttention,
+    SparseAttention,
+    LightningIndexer,
+    SharedIndexer,
 }
 
 const MODULES: &[(&str, Module)] = &[
@@ -31,7 +37,11 @@ const MODULES: &[(&str, Module)] = &[
     ("IdentityOp", Module::IdentityOp),
     ("RMSNorm", Module::RmsNorm),
     ("LayerNorm", Module::LayerNorm),
+    ("GatedRMSNorm", Module::GatedRmsNorm),
     ("DotProductAttention", Module::DotProductAttention),
+    ("SparseAttention", Module::SparseAttention),
+    ("LightningIndexer", Module::LightningIndexer),
+    ("SharedIndexer", Module::SharedIndexer),
 ];
 
 /// Other systems' names of these modules.
@@ -58,24 +68,14 @@ const ALIASES: &[(&str, Module)] = &[
     ("L2Norm", Module::RmsNorm),
     ("FusedLayerNorm", Module::LayerNorm),
     ("WrappedTorchLayerNorm", Module::LayerNorm),
+    ("AXK2GatedRMSNorm", Module::GatedRmsNorm),
     ("TEDotProductAttention", Module::DotProductAttention),
     ("FlashAttention", Module::DotProductAttention),
-];
-
-/// Modules that a later release will have, with a remedy.
-const LATER: &[(&str, &str)] = &[
-    (
-        "SparseAttention",
-        "use `DotProductAttention`, or wait: sparse attention is not in this release",
-    ),
-    (
-        "DSAttention",
-        "use `DotProductAttention`, or wait: sparse attention is not in this release",
-    ),
-    (
-        "LightningIndexer",
-        "use `DotProductAttention`, or wait: sparse attention is not in this release",
-    ),
+    ("DSAttention", Module::SparseAttention),
+    ("SparseAttnIndexer", Module::LightningIndexer),
+    ("DSAIndexer", Module::LightningIndexer),
+    ("Indexer", Module::LightningIndexer),
+    ("DeepseekV32Indexer", Module::LightningIndexer),
 ];
 
 impl Module {
@@ -86,9 +86,18 @@ impl Module {
             .find(|(_, module)| *module == self)
             .map_or("", |(name, _)| name)
     }
+
+    /// Whether it has submodules, which its own check reads.
+    fn has_slots(self) -> bool {
+        matches!(
+            self,
+            Module::SparseAttention | Module::LightningIndexer | Module::SharedIndexer
+        )
+    }
 }
 
-/// The attention modules: this release has one.
+/// The attention modules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attention {
     /// `MLASelfAttention`, or a name so near that its parameters are worth checking.
     Mla,
@@ -172,7 +181,9 @@ pub(super) fn in_slot(
         .find(|(known, _)| *known == name)
         .map(|(_, module)| *module);
     if let Some(module) = known.filter(|module| allowed.contains(module)) {
-        leaf(&submodule.spec, out);
+        if !module.has_slots() {
+            leaf(&submodule.spec, out);
+        }
         return Some(module);
     }
     let found = quoted(name);
@@ -186,19 +197,6 @@ pub(super) fn in_slot(
         .and_then(why_not)
     {
         out.push(reason);
-        return None;
-    }
-    if let Some((_, remedy)) = LATER.iter().find(|(later, _)| *later == name) {
-        let message = format!("`{slot}: {found}` is not in this release");
-        out.push(
-            Diagnostic::error(
-                codes::MODULE_LATER,
-                message,
-                span,
-                "known, but not yet here",
-            )
-            .help(*remedy),
-        );
         return None;
     }
     let names: Vec<&str> = allowed.iter().map(|module| module.name()).collect();
@@ -254,13 +252,29 @@ pub(super) fn no_params(spec: &ModuleSpec, out: &mut Diagnostics) {
 /// Reads the one parameter `bias`, false where it is not written.
 pub(super) fn bias(spec: &ModuleSpec, out: &mut Diagnostics) -> Option<bool> {
     let mut table = Table::params(spec, Place::Leaf);
-    let bias = match table.take("bias") {
-        Some(field) => field.boolean(out),
-        None => Some(false),
-    };
+    let bias = bias_in(&mut table, out);
     table.finish(out);
     bias
 }
+
+/// As [`bias`], from a table that has more keys.
+pub(super) fn bias_in(table: &mut Table<'_>, out: &mut Diagnostics) -> Option<bool> {
+    table.stated("bias", |field| field.boolean(out)).or(false)
+}
+
+/// Reads `dtype: f32` of a projection: whether it is computed in f32 whatever `build.dtype` says.
+pub(super) fn full_precision(table: &mut Table<'_>, out: &mut Diagnostics) -> Option<bool> {
+    table
+        .stated("dtype", |field| field.word(&FULL_PRECISION, out))
+        .and_then(|word| Some(word.value))
+        .or(false)
+}
+
+const FULL_PRECISION: Words<'static, bool> = Words {
+    choices: &[("f32", true)],
+    aliases: &[("float32", "f32"), ("fp32", "f32"), ("float", "f32")],
+    others: None,
+};
 
 /// Refuses `bias` at a projection that has none in any checkpoint (B-06); absorption relies on it.
 pub(super) fn refuse_bias(table: &mut Table<'_>, slot: &str, out: &mut Diagnostics) {

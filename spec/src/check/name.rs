@@ -1,7 +1,7 @@
 //! The layer's name, which becomes the name of a Rust type.
 
 use super::codes;
-use super::value::quoted;
+use super::text::quoted;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::span::Spanned;
 

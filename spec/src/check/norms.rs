@@ -3,7 +3,10 @@
 use super::codes;
 use super::foreign::Place;
 use super::modules::{self, Module};
-use super::value::{Table, Words, shown};
+use super::slots::Slots;
+use super::text::shown;
+use super::value::Table;
+use super::words::{Others, Words};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{ModuleSpec, Submodule};
 use crate::layer::{Norm, NormKind, NormParams};
@@ -15,8 +18,19 @@ const KINDS: Words<'static, NormKind> = Words {
         ("LayerNorm", NormKind::LayerNorm),
     ],
     aliases: &[("rms", "RMSNorm"), ("ln", "LayerNorm")],
-    later: None,
+    others: Some(&Others {
+        code: codes::GATED_NORM_INSIDE_LINEAR,
+        verdict: "can't stand inside a projection",
+        label: "has two projections of its own",
+        words: &[(
+            "GatedRMSNorm",
+            "write the norm in its own slot, and `ColumnParallelLinear` here",
+        )],
+    }),
 };
+
+/// Largest rank of a gated norm.
+const LARGEST_RANK: u32 = 1 << 20;
 
 /// What a norm slot or an up projection says about the norm of a latent.
 #[derive(Debug, Clone, Copy)]
@@ -29,21 +43,74 @@ pub(super) enum Said {
 
 /// The norm slot of a path (`q_layernorm`, `kv_layernorm`). `None`: refused.
 pub(super) fn slot(submodule: &Submodule, out: &mut Diagnostics) -> Option<Said> {
-    let allowed = [Module::RmsNorm, Module::LayerNorm, Module::IdentityOp];
-    let module = modules::in_slot(submodule, &allowed, |_| None, out)?;
+    let allowed = [
+        Module::RmsNorm,
+        Module::LayerNorm,
+        Module::GatedRmsNorm,
+        Module::IdentityOp,
+    ];
+    among(submodule, &allowed, out)
+}
+
+/// A norm slot that one of these modules fills. `None`: refused.
+pub(super) fn among(
+    submodule: &Submodule,
+    allowed: &[Module],
+    out: &mut Diagnostics,
+) -> Option<Said> {
+    let module = modules::in_slot(submodule, allowed, |_| None, out)?;
     let spec = &submodule.spec;
-    let kind = match module {
-        Module::RmsNorm => NormKind::RmsNorm,
-        Module::LayerNorm => NormKind::LayerNorm,
-        _ => {
-            identity(spec, out);
-            return Some(Said::Nothing);
-        }
-    };
+    if module == Module::IdentityOp {
+        identity(spec, out);
+        return Some(Said::Nothing);
+    }
     let mut table = Table::params(spec, Place::Leaf);
     let eps = eps(&mut table, out);
+    let kind = match module {
+        Module::LayerNorm => Some(NormKind::LayerNorm),
+        Module::GatedRmsNorm => table
+            .require("rank")
+            .and_then(|field| field.integer(1, LARGEST_RANK, out))
+            .map(|rank| NormKind::GatedRmsNorm { rank: rank.value }),
+        _ => Some(NormKind::RmsNorm),
+    };
     table.finish(out);
-    Some(Said::Norm(eps.map(|eps| NormParams { kind, eps })))
+    let params = eps.zip(kind).map(|(eps, kind)| NormParams { kind, eps });
+    Some(Said::Norm(params))
+}
+
+/// A norm slot that may be left out, as `IdentityOp` is left out. `None`: refused.
+pub(super) fn optional(
+    submodule: Option<&Submodule>,
+    out: &mut Diagnostics,
+) -> Option<Option<NormParams>> {
+    let Some(submodule) = submodule else {
+        return Some(None);
+    };
+    match slot(submodule, out)? {
+        Said::Nothing => Some(None),
+        Said::Norm(params) => Some(Some(params?)),
+    }
+}
+
+/// A norm slot, which must be written even where it is empty (T-03).
+pub(super) fn require_slot<'a>(
+    slots: &Slots<'a>,
+    slot: &'static str,
+    up: &str,
+    out: &mut Diagnostics,
+) -> Option<&'a Submodule> {
+    let found = slots.get(slot);
+    if found.is_none() && !slots.is_expected(slot) {
+        let message = format!("the slot `{slot}` is missing");
+        let label = "whether the latent is normed must be said";
+        let missing = Diagnostic::error(codes::MISSING_NORM_SLOT, message, slots.anchor(), label);
+        out.push(missing.help(match slots.get(up).map(|up| up.spec.module.value.as_str()) {
+            Some("LayerNormColumnParallelLinear") => format!("add `{slot}: IdentityOp`: the norm is in `{up}`"),
+            _ => format!("add `{slot}: {{ module: RMSNorm, params: {{ eps: .. }} }}`, or `{slot}: IdentityOp` for none"),
+        }));
+    }
+    found
 }
 
 /// The up projection of a path (`linear_q_up_proj`, `linear_kv_up_proj`). `None`: refused.

@@ -2,6 +2,7 @@
 
 use super::codes;
 use super::foreign::{self, Place};
+use super::text::{listed, quoted, shown, wrong_kind};
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::document::ModuleSpec;
 use crate::node::{Node, NodeKind, Scalar};
@@ -28,24 +29,65 @@ pub(super) struct Field<'a> {
     pub(super) value: &'a Node,
 }
 
-/// A word that the language does not have, and what to say about it.
-pub(super) struct Later {
-    /// The code of the refusal.
-    pub(super) code: Code,
-    /// What the words stand for: `a phase`.
-    pub(super) what: &'static str,
-    /// Words that exist elsewhere, each with a remedy.
-    pub(super) words: &'static [(&'static str, &'static str)],
+/// What an optional key says.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stated<T> {
+    /// Nothing: it is not there.
+    Absent,
+    /// Something that was refused; what the user means is anybody's guess.
+    Refused,
+    /// This.
+    Given {
+        /// The value.
+        value: T,
+        /// Where its key stands.
+        key: Span,
+    },
 }
 
-/// The words that a value may be.
-pub(super) struct Words<'w, T> {
-    /// Those of the language.
-    pub(super) choices: &'w [(&'static str, T)],
-    /// Other systems' spellings of them.
-    pub(super) aliases: &'static [(&'static str, &'static str)],
-    /// Words of other systems that this release lacks.
-    pub(super) later: Option<&'w Later>,
+impl<T> Stated<T> {
+    /// The value, `default` where the key is absent, nothing where it was refused.
+    pub(super) fn or(self, default: T) -> Option<T> {
+        match self {
+            Stated::Absent => Some(default),
+            Stated::Refused => None,
+            Stated::Given { value, .. } => Some(value),
+        }
+    }
+
+    /// The value, `Some(None)` where the key is absent, nothing where it was refused.
+    pub(super) fn optional(self) -> Option<Option<T>> {
+        match self {
+            Stated::Absent => Some(None),
+            Stated::Refused => None,
+            Stated::Given { value, .. } => Some(Some(value)),
+        }
+    }
+
+    /// The value and where its key stands, if there is one.
+    pub(super) fn given(&self) -> Option<(&T, Span)> {
+        match self {
+            Stated::Given { value, key } => Some((value, *key)),
+            Stated::Absent | Stated::Refused => None,
+        }
+    }
+
+    /// Whether the key is not there, under no name.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Stated::Absent)
+    }
+
+    /// Another value at the same place; a closure that answers `None` has refused it.
+    pub(super) fn and_then<U>(self, then: impl FnOnce(T) -> Option<U>) -> Stated<U> {
+        match self {
+            Stated::Absent => Stated::Absent,
+            Stated::Refused => Stated::Refused,
+            Stated::Given { value, key } => match then(value) {
+                Some(value) => Stated::Given { value, key },
+                None => Stated::Refused,
+            },
+        }
+    }
 }
 
 impl<'a> Table<'a> {
@@ -138,6 +180,25 @@ impl<'a> Table<'a> {
             self.missing.push(key);
         }
         field
+    }
+
+    /// An optional key, read by `reader`, which answers `None` where it refuses.
+    pub(super) fn stated<T>(
+        &mut self,
+        key: &'static str,
+        reader: impl FnOnce(Field<'a>) -> Option<T>,
+    ) -> Stated<T> {
+        match self.take(key) {
+            None if self.is_misspelt(key) => Stated::Refused,
+            None => Stated::Absent,
+            Some(field) => match reader(field) {
+                Some(value) => Stated::Given {
+                    value,
+                    key: field.key.span,
+                },
+                None => Stated::Refused,
+            },
+        }
     }
 
     /// Whether a key that is not there looks misspelt, so that its absence needs no report of its own.
@@ -279,6 +340,38 @@ impl<'a> Field<'a> {
         Some(Spanned::new(value, self.value.span))
     }
 
+    /// A number that holds to `inside`; `wanted` says to what.
+    pub(super) fn bounded(
+        &self,
+        wanted: &str,
+        inside: impl Fn(f64) -> bool,
+        out: &mut Diagnostics,
+    ) -> Option<f64> {
+        self.bounded_as(codes::NUMBER_OUT_OF_BOUNDS, wanted, inside, out)
+    }
+
+    /// As [`Field::bounded`], refused with a code of the caller's.
+    pub(super) fn bounded_as(
+        &self,
+        code: Code,
+        wanted: &str,
+        inside: impl Fn(f64) -> bool,
+        out: &mut Diagnostics,
+    ) -> Option<f64> {
+        let value = self.number(out)?;
+        if inside(value.value) {
+            return Some(value.value);
+        }
+        let message = format!(
+            "`{}` must be {wanted}, found {}",
+            self.name(),
+            shown(self.value)
+        );
+        let outside = Diagnostic::error(code, message, value.span, "outside of these bounds");
+        out.push(outside.help(format!("give a number {wanted}")));
+        None
+    }
+
     /// `true` or `false`.
     pub(super) fn boolean(&self, out: &mut Diagnostics) -> Option<bool> {
         if let NodeKind::Scalar(Scalar::Bool(value)) = &self.value.kind {
@@ -288,195 +381,11 @@ impl<'a> Field<'a> {
         None
     }
 
-    /// One of the words.
-    pub(super) fn word<T: Copy + PartialEq>(
-        &self,
-        words: &Words<'_, T>,
-        out: &mut Diagnostics,
-    ) -> Option<Spanned<T>> {
-        word(self.name(), self.value, words, out)
-    }
-
-    /// A list of such words that is not empty and holds none twice.
-    pub(super) fn words<T: Copy + PartialEq>(
-        &self,
-        words: &Words<'_, T>,
-        out: &mut Diagnostics,
-    ) -> Vec<Spanned<T>> {
-        let NodeKind::Seq(nodes) = &self.value.kind else {
-            let list = wrong_kind(self.name(), "a list", self.value);
-            out.push(match &self.value.kind {
-                NodeKind::Scalar(Scalar::Str(one)) => {
-                    list.help(format!("write `[{}]`", quoted(one)))
-                }
-                _ => list,
-            });
-            return Vec::new();
-        };
-        if nodes.is_empty() {
-            let message = format!("`{}` is empty", self.name());
-            let empty = Diagnostic::error(
-                codes::EMPTY_LIST,
-                message,
-                self.value.span,
-                "nothing would be built",
-            );
-            out.push(empty.help(format!(
-                "list at least one of {}, or remove the key",
-                listed(&words.names())
-            )));
+    /// The field with one item of its list in place of the whole.
+    pub(super) fn item(&self, item: &'a Node) -> Self {
+        Self {
+            key: self.key,
+            value: item,
         }
-        let mut found: Vec<Spanned<T>> = Vec::new();
-        for node in nodes {
-            let Some(value) = word(self.name(), node, words, out) else {
-                continue;
-            };
-            if let Some(first) = found.iter().find(|earlier| earlier.value == value.value) {
-                let message = format!("`{}` lists {} twice", self.name(), shown(node));
-                let twice = Diagnostic::error(
-                    codes::WRITTEN_TWICE,
-                    message,
-                    node.span,
-                    "listed again here",
-                );
-                out.push(
-                    twice
-                        .and(first.span, "first listed here")
-                        .help("remove one of them"),
-                );
-            } else {
-                found.push(value);
-            }
-        }
-        found
-    }
-}
-
-impl<T: Copy + PartialEq> Words<'_, T> {
-    /// The word for a value.
-    pub(super) fn name_of(&self, value: T) -> &'static str {
-        self.choices
-            .iter()
-            .find(|(_, choice)| *choice == value)
-            .map_or("", |(name, _)| name)
-    }
-
-    fn names(&self) -> Vec<&'static str> {
-        self.choices.iter().map(|(name, _)| *name).collect()
-    }
-}
-
-/// One of the words, written as a string.
-fn word<T: Copy + PartialEq>(
-    name: &str,
-    node: &Node,
-    words: &Words<'_, T>,
-    out: &mut Diagnostics,
-) -> Option<Spanned<T>> {
-    let names = words.names();
-    let NodeKind::Scalar(Scalar::Str(text)) = &node.kind else {
-        out.push(wrong_kind(name, &one_of(&names), node));
-        return None;
-    };
-    if let Some((_, value)) = words.choices.iter().find(|(choice, _)| choice == text) {
-        return Some(Spanned::new(*value, node.span));
-    }
-    let found = quoted(text);
-    if let Some(later) = words.later
-        && let Some((_, remedy)) = later
-            .words
-            .iter()
-            .find(|(word, _)| word.eq_ignore_ascii_case(text))
-    {
-        let message = format!("`{name}: {found}` is not in this release");
-        let label = format!("known, but not yet {}", later.what);
-        out.push(Diagnostic::error(later.code, message, node.span, label).help(*remedy));
-        return None;
-    }
-    let message = format!("`{name}` must be {}, found `{found}`", one_of(&names));
-    let unknown = Diagnostic::error(codes::UNKNOWN_WORD, message, node.span, "not one of them");
-    let alias = words
-        .aliases
-        .iter()
-        .find(|(alias, _)| alias.eq_ignore_ascii_case(text))
-        .map(|(_, ours)| *ours);
-    out.push(
-        match alias.or_else(|| suggest(text, names.iter().copied())) {
-            Some(ours) => unknown.help(format!("did you mean `{ours}`?")),
-            None => unknown.help("write one of these words"),
-        },
-    );
-    None
-}
-
-/// A value that is not of the kind wanted.
-pub(super) fn wrong_kind(name: &str, wanted: &str, node: &Node) -> Diagnostic {
-    let message = format!("`{name}` must be {wanted}, found {}", shown(node));
-    let label = match &node.kind {
-        NodeKind::Scalar(Scalar::Float(_)) => "this has a fraction or an exponent".to_owned(),
-        _ => format!("this is {}", node.kind_name()),
-    };
-    let wrong = Diagnostic::error(codes::WRONG_KIND, message, node.span, label);
-    match &node.kind {
-        NodeKind::Scalar(Scalar::Str(text)) if text.parse::<f64>().is_ok_and(f64::is_finite) => {
-            wrong.help("write the number without quotes")
-        }
-        NodeKind::Scalar(Scalar::Float(value)) if value.fract() == 0.0 && value.abs() < 1e15 => {
-            wrong.help(format!("write `{value:.0}`"))
-        }
-        _ => wrong.help(format!("give {wanted}")),
-    }
-}
-
-/// A value as messages show it: short scalars in backticks, the rest by kind.
-pub(super) fn shown(node: &Node) -> String {
-    match &node.kind {
-        NodeKind::Scalar(Scalar::Null) => "null".to_owned(),
-        NodeKind::Scalar(Scalar::Bool(value)) => format!("`{value}`"),
-        NodeKind::Scalar(Scalar::Int(value)) => format!("`{value}`"),
-        NodeKind::Scalar(Scalar::Float(value)) => format!("`{value:?}`"),
-        NodeKind::Scalar(Scalar::Str(text)) if looks_like_another_kind(text) => {
-            format!("`\"{}\"`", quoted(text))
-        }
-        NodeKind::Scalar(Scalar::Str(text)) => format!("`{}`", quoted(text)),
-        NodeKind::Seq(_) | NodeKind::Map(_) => node.kind_name().to_owned(),
-    }
-}
-
-/// Whether a string needs its quotes in a message to be told from a number, a boolean or nothing.
-fn looks_like_another_kind(text: &str) -> bool {
-    text.parse::<f64>().is_ok() || ["", "true", "false", "null", "~"].contains(&text)
-}
-
-/// The user's word as it may stand between backticks: escaped, and cut where it is long.
-pub(super) fn quoted(text: &str) -> String {
-    const LONGEST: usize = 60;
-    let mut quoted: String = text
-        .chars()
-        .take(LONGEST)
-        .flat_map(char::escape_debug)
-        .collect();
-    if text.chars().nth(LONGEST).is_some() {
-        quoted.push_str("..");
-    }
-    quoted
-}
-
-/// `` `a`, `b` and `c` ``.
-pub(super) fn listed(names: &[&str]) -> String {
-    joined(names, "and")
-}
-
-/// `` `a`, `b` or `c` ``.
-pub(super) fn one_of(names: &[&str]) -> String {
-    joined(names, "or")
-}
-
-fn joined(names: &[&str], last: &str) -> String {
-    let ticked: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    match ticked.split_last() {
-        None => String::new(),
-        Some((only, [])) => only.clone(),
-        Some((end, rest)) => format!("{} {last} {end}", rest.join(", ")),
     }
 }

@@ -1,69 +1,23 @@
-//! The attention module's own parameters: sizes, the query rank, the mask.
+//! The sizes of `MLASelfAttention` and the rank of its queries.
 
-use super::codes;
-use super::rope::RopeDims;
-use super::value::{Field, Later, Table, Words};
+use crate::check::codes;
+use crate::check::value::{Field, Table};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::layer::{AttnMask, Dims};
+use crate::layer::Dims;
 use crate::node::{NodeKind, Scalar};
 use crate::span::{Span, Spanned};
 
 /// Largest single size. Checkpoints stay far below; it keeps every product within 64 bits.
-const LARGEST: u32 = 1 << 20;
+pub(in crate::check) const LARGEST: u32 = 1 << 20;
 
 /// Largest width of all heads together, in elements per token.
-const WIDEST: u64 = 1 << 24;
-
-const MASKS: Words<'static, AttnMask> = Words {
-    choices: &[
-        ("causal", AttnMask::CAUSAL),
-        ("no_mask", AttnMask::FULL),
-        ("padding", AttnMask::PADDING),
-        ("padding_causal", AttnMask::PADDING_CAUSAL),
-    ],
-    aliases: &[
-        ("full", "no_mask"),
-        ("none", "no_mask"),
-        ("bidirectional", "no_mask"),
-        ("global", "causal"),
-    ],
-    later: Some(&Later {
-        code: codes::MASK_LATER,
-        what: "a mask",
-        words: &[
-            (
-                "arbitrary",
-                "use `causal`, `no_mask`, `padding` or `padding_causal`, or wait: dense masks are not in this release",
-            ),
-            (
-                "causal_bottom_right",
-                "use `causal`: prefill and decode already align new tokens with the end of the cache",
-            ),
-            (
-                "local_sliding",
-                "use `causal`, or wait: sliding windows are not in this release",
-            ),
-            (
-                "sliding_window",
-                "use `causal`, or wait: sliding windows are not in this release",
-            ),
-            (
-                "chunk",
-                "use `causal`, or wait: chunked masks are not in this release",
-            ),
-            (
-                "block_diffusion",
-                "use `causal`, or wait: block masks are not in this release",
-            ),
-        ],
-    }),
-};
+pub(in crate::check) const WIDEST: u64 = 1 << 24;
 
 /// The sizes as written; a wrong or missing one is absent, so that it is not complained about twice.
 pub(super) struct Sizes {
-    hidden_size: Option<Spanned<u32>>,
+    pub(super) hidden_size: Option<Spanned<u32>>,
     num_attention_heads: Option<Spanned<u32>>,
-    kv_lora_rank: Option<Spanned<u32>>,
+    pub(super) kv_lora_rank: Option<Spanned<u32>>,
     qk_nope_head_dim: Option<Spanned<u32>>,
     pub(super) qk_rope_head_dim: Option<Spanned<u32>>,
     v_head_dim: Option<Spanned<u32>>,
@@ -71,7 +25,7 @@ pub(super) struct Sizes {
 
 /// What `q_lora_rank` says.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Rank {
+pub(in crate::check) enum Rank {
     /// Nothing: queries are plain.
     Absent,
     /// Something that was refused; what the user means is anybody's guess.
@@ -113,13 +67,6 @@ impl Sizes {
             sizes.qk_rope_head_dim = None;
         }
         sizes
-    }
-
-    /// What rope needs to know.
-    pub(super) fn rope_dims(&self) -> RopeDims {
-        RopeDims {
-            value: self.qk_rope_head_dim,
-        }
     }
 
     /// Refuses layers of absurd width, so that no later product overflows. The down projections add up three sizes of
@@ -220,9 +167,4 @@ fn is_empty(field: &Field<'_>) -> bool {
         }
         _ => false,
     }
-}
-
-/// Reads `attn_mask_type`.
-pub(super) fn mask(table: &mut Table<'_>, out: &mut Diagnostics) -> Option<Spanned<AttnMask>> {
-    table.require("attn_mask_type")?.word(&MASKS, out)
 }

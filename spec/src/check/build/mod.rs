@@ -1,0 +1,254 @@
+//! The `build` section: how the layer is computed.
+
+mod lengths;
+mod phases;
+
+use super::About;
+use super::cache::Cache;
+use super::codes;
+use super::foreign::Place;
+use super::modules::Attention;
+use super::value::Table;
+use super::words::{Others, Words};
+use crate::build::{Build, DType, Form, FormChoice, Phase, Target};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::layer::Core;
+use crate::node::Node;
+use crate::span::Spanned;
+use phases::Phases;
+
+/// Largest length and chunk, in tokens.
+const LONGEST: u32 = 1 << 30;
+
+pub(super) const DTYPES: Words<'static, DType> = Words {
+    choices: &[
+        ("f32", DType::F32),
+        ("bf16", DType::Bf16),
+        ("f64", DType::F64),
+    ],
+    aliases: &[
+        ("float32", "f32"),
+        ("fp32", "f32"),
+        ("float", "f32"),
+        ("bfloat16", "bf16"),
+        ("float64", "f64"),
+        ("fp64", "f64"),
+        ("double", "f64"),
+    ],
+    others: Some(&Others {
+        code: codes::DTYPE_LATER,
+        verdict: "is not in this release",
+        label: "known, but not yet a type of arithmetic",
+        words: &[
+            (
+                "f16",
+                "use `f32` or `bf16`; weights in f16 load into either, and a cache may be `latent_f16`",
+            ),
+            (
+                "fp16",
+                "use `f32` or `bf16`; weights in f16 load into either, and a cache may be `latent_f16`",
+            ),
+            (
+                "float16",
+                "use `f32` or `bf16`; weights in f16 load into either, and a cache may be `latent_f16`",
+            ),
+            (
+                "half",
+                "use `f32` or `bf16`; weights in f16 load into either, and a cache may be `latent_f16`",
+            ),
+            (
+                "fp8",
+                "use `f32` or `bf16`, or wait: quantised arithmetic is not in this release",
+            ),
+            (
+                "fp8_e4m3",
+                "use `f32` or `bf16`, or wait: quantised arithmetic is not in this release",
+            ),
+            (
+                "int8",
+                "use `f32` or `bf16`, or wait: quantised arithmetic is not in this release",
+            ),
+        ],
+    }),
+};
+
+const FORMS: Words<'static, FormChoice> = Words {
+    choices: &[
+        ("auto", FormChoice::Auto),
+        ("mha", FormChoice::Forced(Form::Mha)),
+        ("mqa", FormChoice::Forced(Form::Mqa)),
+    ],
+    aliases: &[
+        ("absorbed", "mqa"),
+        ("absorb", "mqa"),
+        ("expanded", "mha"),
+        ("naive", "mha"),
+    ],
+    others: None,
+};
+
+const TARGETS: Words<'static, Target> = Words {
+    choices: &[("cpu", Target::Cpu)],
+    aliases: &[("x86_64", "cpu"), ("aarch64", "cpu")],
+    others: Some(&Others {
+        code: codes::TARGET_LATER,
+        verdict: "is not in this release",
+        label: "known, but not yet a target",
+        words: &[
+            ("cuda", "use `cpu`, or wait: GPUs are not in this release"),
+            ("gpu", "use `cpu`, or wait: GPUs are not in this release"),
+            ("sm_80", "use `cpu`, or wait: GPUs are not in this release"),
+            ("sm_86", "use `cpu`, or wait: GPUs are not in this release"),
+            ("sm_89", "use `cpu`, or wait: GPUs are not in this release"),
+            ("sm_90", "use `cpu`, or wait: GPUs are not in this release"),
+            ("sm_90a", "use `cpu`, or wait: GPUs are not in this release"),
+            ("sm_100", "use `cpu`, or wait: GPUs are not in this release"),
+            (
+                "sm_100a",
+                "use `cpu`, or wait: GPUs are not in this release",
+            ),
+            (
+                "sm_100f",
+                "use `cpu`, or wait: GPUs are not in this release",
+            ),
+            ("sm_120", "use `cpu`, or wait: GPUs are not in this release"),
+            ("tpu", "use `cpu`: TPUs are not supported"),
+            ("rocm", "use `cpu`: AMD GPUs are not supported"),
+        ],
+    }),
+};
+
+/// Checks the section; an absent one means [`Build::default`].
+pub(super) fn check(node: Option<&Node>, about: &About, out: &mut Diagnostics) -> Option<Build> {
+    let Some(node) = node else {
+        phases::agree(&Phases::defaults(), about, out);
+        return Some(Build::default());
+    };
+    let mut table = Table::map("build", None, node, node.span, Place::Build, out)?;
+    let errors_before = errors(out);
+    let defaults = Build::default();
+    let phases = Phases::read(&mut table, out);
+    phases::agree(&phases, about, out);
+    let dtype = table
+        .stated("dtype", |field| field.word(&DTYPES, out))
+        .or(Spanned::unplaced(defaults.dtype));
+    let form = table
+        .stated("form", |field| field.word(&FORMS, out))
+        .or(Spanned::unplaced(defaults.form));
+    if let Some(form) = form {
+        refuse_expanded_selection(form, &phases, about, out);
+    }
+    let cache = cache(&mut table, &phases, dtype, about, out);
+    if let (Some(cache), Some(form)) = (&cache, form) {
+        cache.agrees_with(form, about, out);
+    }
+    let expect = lengths::expect(&mut table, &phases, form, out);
+    let context_chunk =
+        lengths::context_chunk(&mut table, &phases, form, cache.as_ref(), about, out);
+    let flash_decode = flash_decode(&mut table, &phases, about, out);
+    let targets = table
+        .take("targets")
+        .map(|field| field.words(&TARGETS, out));
+    table.finish(out);
+    if errors(out) > errors_before {
+        return None;
+    }
+    Some(Build {
+        phases: phases.list.iter().map(|phase| phase.value).collect(),
+        dtype: dtype?.value,
+        cache: cache?.spec,
+        form: form?.value,
+        expect: expect?,
+        context_chunk: context_chunk?,
+        flash_decode: flash_decode?,
+        targets: targets.map_or(defaults.targets, |list| {
+            list.iter().map(|target| target.value).collect()
+        }),
+    })
+}
+
+fn errors(out: &Diagnostics) -> usize {
+    out.iter()
+        .filter(|diagnostic| diagnostic.severity == crate::diagnostic::Severity::Error)
+        .count()
+}
+
+fn cache(
+    table: &mut Table<'_>,
+    phases: &Phases,
+    dtype: Option<Spanned<DType>>,
+    about: &About,
+    out: &mut Diagnostics,
+) -> Option<Cache> {
+    let Some(field) = table.take("cache") else {
+        return Some(Cache {
+            kind: None,
+            spec: Cache::default_for(dtype),
+        });
+    };
+    phases.refuse_unless(&[Phase::Prefill, Phase::Decode], &field, out);
+    Cache::read(&field, dtype, about, out)
+}
+
+/// Cached phases of sparse attention are absorbed: what was picked differs from query to query, so that every latent would be
+/// expanded once per query.
+fn refuse_expanded_selection(
+    form: Spanned<FormChoice>,
+    phases: &Phases,
+    about: &About,
+    out: &mut Diagnostics,
+) {
+    let (FormChoice::Forced(Form::Mha), Some((Core::Sparse(_), core))) = (form.value, &about.core)
+    else {
+        return;
+    };
+    let Some(cached) = phases.find(&[Phase::Prefill, Phase::Decode]) else {
+        return;
+    };
+    let message = format!(
+        "sparse attention over a cache reads the picked latents themselves, which `{}` does",
+        phases::PHASES.name_of(cached.value)
+    );
+    let expanded = Diagnostic::error(
+        codes::SPARSE_EXPANDED,
+        message,
+        form.span,
+        "would expand them for every query anew",
+    );
+    out.push(
+        expanded
+            .and(*core, "attends to picked tokens")
+            .help("write `form: auto` or `form: mqa`, or `phases: [forward]`"),
+    );
+}
+
+/// `flash_decode: true`: a decode step of grouped heads as one op.
+fn flash_decode(
+    table: &mut Table<'_>,
+    phases: &Phases,
+    about: &About,
+    out: &mut Diagnostics,
+) -> Option<bool> {
+    let Some(field) = table.take("flash_decode") else {
+        return Some(false);
+    };
+    if field.boolean(out)? {
+        if let Some((Attention::Mla, module)) = about.attention {
+            let message = "`flash_decode` rotates keys of heads and caches them, and latent attention has none";
+            let of_latents = Diagnostic::error(
+                codes::FLASH_DECODE_OF_LATENTS,
+                message,
+                field.key.span,
+                "no such decode here",
+            );
+            out.push(
+                of_latents
+                    .and(module, "caches latents")
+                    .help("remove `flash_decode`; `form: mqa` decodes over latents"),
+            );
+        }
+        phases.refuse_unless(&[Phase::Decode], &field, out);
+        return Some(true);
+    }
+    Some(false)
+}

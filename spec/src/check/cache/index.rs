@@ -1,0 +1,125 @@
+//! `index_format`: how an indexer's keys are stored (J-09).
+
+use super::super::About;
+use super::super::codes;
+use super::super::value::{Field, Stated, Table};
+use super::super::words::Words;
+use super::format::{refuse_no_pages, refuse_proofs};
+use crate::build::{CacheDType, DType, IndexStore, ScaleFormat};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::layer::{Core, Indexer, LightningIndexer};
+use crate::span::{Span, Spanned};
+
+const FORMATS: Words<'static, IndexStore> = Words {
+    choices: &[
+        ("f32", IndexStore::Plain(CacheDType::F32)),
+        ("bf16", IndexStore::Plain(CacheDType::Bf16)),
+        ("f16", IndexStore::Plain(CacheDType::F16)),
+        ("f64", IndexStore::Plain(CacheDType::F64)),
+        ("fp8", IndexStore::Fp8(ScaleFormat::F32)),
+        ("fp8_ue8m0", IndexStore::Fp8(ScaleFormat::PowerOfTwo)),
+        ("mxfp4", IndexStore::Mxfp4),
+    ],
+    aliases: &[
+        ("float32", "f32"),
+        ("bfloat16", "bf16"),
+        ("fp8_e4m3", "fp8"),
+        ("fp4", "mxfp4"),
+    ],
+    others: None,
+};
+
+/// Reads `index_format`, which needs keys to store.
+pub(super) fn read(
+    table: &mut Table<'_>,
+    about: &About,
+    out: &mut Diagnostics,
+) -> Stated<Spanned<IndexStore>> {
+    table.stated("index_format", |field| {
+        refuse_unread(&field, about, out);
+        field.word(&FORMATS, out)
+    })
+}
+
+/// The layer's own indexer, if it has one.
+fn own(about: &About) -> Option<&LightningIndexer> {
+    match &about.core {
+        Some((Core::Sparse(Indexer::Lightning(indexer)), _)) => Some(indexer),
+        _ => None,
+    }
+}
+
+fn refuse_unread(field: &Field<'_>, about: &About, out: &mut Diagnostics) {
+    let Some((core, span)) = &about.core else {
+        return;
+    };
+    let label = match core {
+        Core::Sparse(Indexer::Lightning(_)) => return,
+        Core::Sparse(Indexer::Shared { .. }) => "takes what another layer's indexer picked",
+        Core::Dense => "has no indexer",
+    };
+    let message = "`index_format` is for an indexer's keys, and this layer stores none";
+    let unread = Diagnostic::error(
+        codes::INDEX_FORMAT_UNREAD,
+        message,
+        field.key.span,
+        "nothing reads this",
+    );
+    out.push(unread.and(*span, label).help("remove `index_format`"));
+}
+
+/// Refuses formats that don't fit the keys, the pages or the type of arithmetic.
+pub(super) fn agree(
+    index: &Stated<Spanned<IndexStore>>,
+    pages: &Stated<Spanned<u32>>,
+    dtype: Option<Spanned<DType>>,
+    about: &About,
+    out: &mut Diagnostics,
+) {
+    let (Some((format, _)), Some(indexer)) = (index.given(), own(about)) else {
+        return;
+    };
+    if matches!(format.value, IndexStore::Plain(_)) {
+        return;
+    }
+    let name = FORMATS.name_of(format.value);
+    refuse_proofs("index_format", name, format.span, dtype, out);
+    if pages.is_absent() {
+        refuse_no_pages("index_format", name, format.span, out);
+    }
+    refuse_keys(format.value, name, format.span, indexer, out);
+}
+
+/// A scale serves a whole key of at most 128 elements, or 32 of them.
+fn refuse_keys(
+    store: IndexStore,
+    name: &str,
+    format: Span,
+    indexer: &LightningIndexer,
+    out: &mut Diagnostics,
+) {
+    let dim = indexer.head_dim;
+    let complaint = if indexer.pool.is_some() {
+        Some((
+            "pooled keys are kept with their gates, which no quantised format has a place for"
+                .to_owned(),
+            "the indexer pools its keys",
+        ))
+    } else if dim % 32 != 0 {
+        Some((
+            format!("`{name}` stores keys in groups of 32 elements, and the indexer's have {dim}"),
+            "groups would be left incomplete",
+        ))
+    } else if matches!(store, IndexStore::Fp8(_)) && dim > 128 {
+        Some((
+            format!("`{name}` has one scale per 128 elements, and the indexer's keys have {dim}"),
+            "one scale per key would be too coarse",
+        ))
+    } else {
+        None
+    };
+    if let Some((message, label)) = complaint {
+        let groups = Diagnostic::error(codes::INDEX_FORMAT_GROUPS, message, format, label);
+        out.push(groups.help("write `index_format: bf16`"));
+    }
+}
