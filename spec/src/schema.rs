@@ -2,6 +2,8 @@
 //!
 //! It knows names, kinds and closed words, with a sentence on each; what one value asks of another is `check`'s.
 
+mod grouped;
+
 use serde_json::{Map, Value, json};
 
 use crate::read::{SPEC_KEYS, TOP_LEVEL_KEYS};
@@ -19,13 +21,18 @@ fn schema() -> Value {
         "title": "mla-gen spec",
         "description": "An attention layer, as Megatron-Core's ModuleSpec: a module, its parameters and its submodules.",
     });
+    let bodies: Vec<Value> = std::iter::once(latent()).chain(grouped::layers()).collect();
+    merge(&mut root, json!({ "anyOf": bodies }));
+    root
+}
+
+/// A spec of latent attention.
+fn latent() -> Value {
     let sections = [mla(), name(), attention(), params(), submodules(), build()];
-    let object = closed(
+    closed(
         TOP_LEVEL_KEYS.into_iter().zip(sections),
         &["mla", "name", "module", "params", "submodules"],
-    );
-    merge(&mut root, object);
-    root
+    )
 }
 
 fn mla() -> Value {
@@ -47,8 +54,12 @@ fn attention() -> Value {
     )
 }
 
+/// A size in elements or a number of heads.
+fn size(text: &str) -> Value {
+    json!({ "type": "integer", "minimum": 1, "description": text })
+}
+
 fn params() -> Value {
-    let size = |text: &str| json!({ "type": "integer", "minimum": 1, "description": text });
     described(
         "Sizes and options of the layer. Names are those of a Hugging Face `config.json`.",
         closed(
@@ -243,15 +254,26 @@ fn submodules() -> Value {
 /// A slot that one of `modules` fills.
 fn slot(modules: &[&str], description: &str) -> Value {
     let modules = words(modules, "The module in this slot.");
-    let shapes = [modules.clone(), spec(&modules)];
+    let params = module_params(&modules);
+    filled(modules, params, description)
+}
+
+/// A slot that a module with these parameters fills.
+fn slot_with(module: &str, params: Vec<(&'static str, Value)>, description: &str) -> Value {
+    filled(
+        words(&[module], "The module in this slot."),
+        params,
+        description,
+    )
+}
+
+fn filled(modules: Value, params: Vec<(&'static str, Value)>, description: &str) -> Value {
+    let shapes = [modules.clone(), spec(&modules, params)];
     json!({ "description": description, "anyOf": shapes })
 }
 
-fn spec(modules: &Value) -> Value {
-    let params = described(
-        "The module's parameters.",
-        closed(module_params(modules), &[]),
-    );
+fn spec(modules: &Value, params: Vec<(&'static str, Value)>) -> Value {
+    let params = described("The module's parameters.", closed(params, &[]));
     let submodules = described(
         "None of these modules has submodules in this release.",
         closed([], &[]),
@@ -264,6 +286,15 @@ fn spec(modules: &Value) -> Value {
     )
 }
 
+/// Whether a projection has a bias.
+fn bias() -> (&'static str, Value) {
+    let description = "Whether the projection has a bias. Default: false.";
+    (
+        "bias",
+        json!({ "type": "boolean", "description": description }),
+    )
+}
+
 /// The parameters of the modules of a slot.
 fn module_params(modules: &Value) -> Vec<(&'static str, Value)> {
     let has = |module: &str| {
@@ -273,7 +304,7 @@ fn module_params(modules: &Value) -> Vec<(&'static str, Value)> {
     };
     let mut params = Vec::new();
     if has("Linear") || has("RowParallelLinear") {
-        params.push(("bias", json!({ "type": "boolean", "description": "Whether the projection has a bias. Default: false." })));
+        params.push(bias());
     }
     if has("RMSNorm") || has("LayerNormColumnParallelLinear") {
         params.push((
@@ -345,6 +376,10 @@ fn build() -> Value {
                 (
                     "context_chunk",
                     json!({ "type": "integer", "minimum": 1, "description": "Cached tokens expanded at a time. Default: 1024." }),
+                ),
+                (
+                    "flash_decode",
+                    json!({ "type": "boolean", "description": "SelfAttention: rotate, cache and attend in one op at decode. Default: false." }),
                 ),
                 (
                     "targets",

@@ -17,7 +17,7 @@ pub(super) const NUMBER_OUT_OF_BOUNDS: Code = Code(112);
 pub(super) const LIST_LENGTH: Code = Code(113);
 
 pub(super) const UNKNOWN_MODULE: Code = Code(201);
-pub(super) const MODULE_LATER: Code = Code(202);
+// 202 was a module of a later release.
 pub(super) const UNKNOWN_SLOT: Code = Code(203);
 pub(super) const MISSING_SLOT: Code = Code(204);
 pub(super) const WRONG_MODULE_IN_SLOT: Code = Code(205);
@@ -105,3 +105,20 @@ pub(super) const INDEX_FORMAT_GROUPS: Code = Code(617);
 pub(super) const QUANTISED_PROOF: Code = Code(618);
 pub(super) const FLASH_DECODE_OF_LATENTS: Code = Code(619);
 pub(super) const SHARED_LATENTS_EXPANDED: Code = Code(620);
+
+pub(super) const GROUPS_DO_NOT_DIVIDE: Code = Code(650);
+pub(super) const ROTARY_DIM: Code = Code(651);
+pub(super) const ROTARY_DIM_WITHOUT_ROPE: Code = Code(652);
+pub(super) const TWO_HEAD_NORMS: Code = Code(653);
+pub(super) const L2_EPS_WITHOUT_NORM: Code = Code(654);
+pub(super) const TWO_QKV_PROJECTIONS: Code = Code(655);
+pub(super) const GATE_OF_QKV: Code = Code(656);
+pub(super) const LATENT_PARAMETER: Code = Code(657);
+pub(super) const SPARSE_WITHOUT_LATENT: Code = Code(658);
+pub(super) const MISSING_KV_CHANNELS: Code = Code(659);
+pub(super) const NOT_IN_CROSS_ATTENTION: Code = Code(660);
+pub(super) const CROSS_MASK: Code = Code(661);
+pub(super) const CROSS_NOT_CACHED: Code = Code(662);
+pub(super) const LATENT_CACHE_WITHOUT_LATENT: Code = Code(663);
+pub(super) const BUILD_KEY_OF_LATENTS: Code = Code(664);
+pub(super) const FLASH_DECODE: Code = Code(665);

@@ -3,6 +3,8 @@
 //!
 //! Other systems accept many of these beside latent attention and then ignore them; here nothing is ignored.
 
+mod grouped;
+
 use super::codes;
 use crate::diagnostic::Diagnostic;
 use crate::span::Span;
@@ -10,8 +12,10 @@ use crate::span::Span;
 /// Where a key was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Parameters of the attention module.
+    /// Parameters of `MLASelfAttention`.
     Attention,
+    /// Parameters of `SelfAttention` or `CrossAttention`.
+    Grouped,
     /// Parameters of a linear, norm or core module.
     Leaf,
     /// Parameters of an indexer and mappings in them.
@@ -85,6 +89,7 @@ const fn later(key: &'static str, remedy: &'static str) -> Foreign {
 pub(super) fn option(place: Place, key: &str) -> Option<&'static Foreign> {
     let list = match place {
         Place::Attention => ATTENTION,
+        Place::Grouped => return beside_grouped(key),
         Place::Leaf => LEAF,
         Place::Indexer => INDEXER,
         Place::Rope => ROPE,
@@ -92,6 +97,12 @@ pub(super) fn option(place: Place, key: &str) -> Option<&'static Foreign> {
         Place::Build => BUILD,
     };
     list.iter().find(|option| option.key == key)
+}
+
+/// What is known about a key beside attention without latents.
+fn beside_grouped(key: &str) -> Option<&'static Foreign> {
+    let tables = grouped::GROUPED.iter().chain(ATTENTION);
+    tables.into_iter().find(|option| option.key == key)
 }
 
 impl Foreign {

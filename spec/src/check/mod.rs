@@ -6,8 +6,10 @@
 mod build;
 mod cache;
 mod codes;
+mod cross;
 mod foreign;
 mod gate;
+mod grouped;
 mod indexer;
 mod latent;
 mod logits;
@@ -24,8 +26,9 @@ mod value;
 mod words;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::document::{Body, Document};
+use crate::document::{Body, Document, ModuleSpec};
 use crate::layer::{Checked, Core, Layer, Rope};
+use crate::node::Node;
 use crate::span::{Span, Spanned};
 use modules::Attention;
 
@@ -34,21 +37,31 @@ pub fn check(document: &Document) -> (Option<Checked>, Diagnostics) {
     let mut out = Diagnostics::new();
     let name = name::check(&document.name, &mut out);
     let Body::Layer(spec) = &document.body;
-    let found = match modules::attention(spec, &mut out) {
-        Attention::Mla => latent::check(spec, &mut out),
+    let checked = layer(name, spec, document.build.as_ref(), &mut out);
+    (checked.filter(|_| !out.has_errors()), in_reading_order(out))
+}
+
+/// Checks a layer of this name, `None` where the name was refused, and how it is built.
+fn layer(
+    name: Option<String>,
+    spec: &ModuleSpec,
+    build: Option<&Node>,
+    out: &mut Diagnostics,
+) -> Option<Checked> {
+    let found = match modules::attention(spec, out) {
+        Attention::Mla => latent::check(spec, out),
+        Attention::Grouped => grouped::check(spec, out),
+        Attention::Cross => cross::check(spec, out),
         Attention::Other => Found::default(),
     };
-    let build = build::check(document.build.as_ref(), &found.about, &mut out);
-    let checked = name.zip(build).and_then(|(name, build)| {
-        Some(Checked {
-            layer: Layer {
-                name,
-                ..found.layer?
-            },
-            build,
-        })
-    });
-    (checked.filter(|_| !out.has_errors()), in_reading_order(out))
+    let build = build::check(build, &found.about, out);
+    Some(Checked {
+        layer: Layer {
+            name: name?,
+            ..found.layer?
+        },
+        build: build?,
+    })
 }
 
 /// From top to bottom: spans are numbered as they are read.
@@ -83,6 +96,8 @@ struct About {
     dropout: Option<Span>,
     /// Attention itself, and where its module stands.
     core: Option<(Core, Span)>,
+    /// What is done to rotated heads before they meet: its key, and where that stands.
+    after_rope: Option<(&'static str, Span)>,
     /// The sizes that formats of latents depend on; absent where there are no latents.
     latent: Option<LatentSizes>,
 }

@@ -96,74 +96,83 @@ impl Module {
     }
 }
 
-/// The attention modules.
+/// An attention module, or a name so near one that its parameters are worth checking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attention {
-    /// `MLASelfAttention`, or a name so near that its parameters are worth checking.
+    /// `MLASelfAttention`.
     Mla,
+    /// `SelfAttention`.
+    Grouped,
+    /// `CrossAttention`.
+    Cross,
     /// Another: nothing can be said about its parameters.
     Other,
 }
 
-const ATTENTION: &str = "MLASelfAttention";
+const ATTENTION: &[(&str, Attention)] = &[
+    ("MLASelfAttention", Attention::Mla),
+    ("SelfAttention", Attention::Grouped),
+    ("CrossAttention", Attention::Cross),
+];
 
+/// Other systems' attention modules, with ours.
+#[rustfmt::skip] // a table
 const OTHER_ATTENTION: &[(&str, &str)] = &[
-    (
-        "SelfAttention",
-        "use `MLASelfAttention`, or wait: attention without latents is not in this release",
-    ),
-    (
-        "CrossAttention",
-        "use `MLASelfAttention`, or wait: cross attention is not in this release",
-    ),
-    (
-        "MultiLatentAttention",
-        "use `MLASelfAttention`: this is only its abstract base",
-    ),
-    (
-        "FusedMLASelfAttention",
-        "use `MLASelfAttention` and fill the slot `linear_qkv_down_proj`",
-    ),
-    (
-        "AbsorbedMLASelfAttention",
-        "use `MLASelfAttention` and write `form: mqa` in `build`",
-    ),
+    ("MultiLatentAttention", "use `MLASelfAttention`: this is only its abstract base"),
+    ("FusedMLASelfAttention", "use `MLASelfAttention` and fill the slot `linear_qkv_down_proj`"),
+    ("AbsorbedMLASelfAttention", "use `MLASelfAttention` and write `form: mqa` in `build`"),
     ("MultiHeadLatentAttentionWrapper", "use `MLASelfAttention`"),
     ("MLA", "use `MLASelfAttention`"),
+    ("Attention", "use `SelfAttention` or `CrossAttention`: this is only their abstract base"),
+    ("GroupedQueryAttention", "use `SelfAttention`; `num_query_groups` says how many heads share a key"),
+    ("MultiQueryAttention", "use `SelfAttention` with `num_query_groups: 1`"),
+    ("MultiHeadAttention", "use `SelfAttention` with as many `num_query_groups` as heads, or `CrossAttention`"),
+    ("MultiheadAttention", "use `SelfAttention` with as many `num_query_groups` as heads, or `CrossAttention`"),
 ];
+
+impl Attention {
+    /// Its name in a spec.
+    pub(super) fn name(self) -> &'static str {
+        ATTENTION
+            .iter()
+            .find(|(_, module)| *module == self)
+            .map_or("", |(name, _)| name)
+    }
+
+    /// Whether it is known to make no latents.
+    pub(super) fn has_no_latents(self) -> bool {
+        matches!(self, Attention::Grouped | Attention::Cross)
+    }
+}
 
 /// Checks the name of the attention module.
 pub(super) fn attention(spec: &ModuleSpec, out: &mut Diagnostics) -> Attention {
     let name = spec.module.value.as_str();
-    if name == ATTENTION {
-        return Attention::Mla;
+    let named = |wanted: &str| {
+        let known = ATTENTION.iter().find(|(known, _)| *known == wanted);
+        known.map_or(Attention::Other, |(_, module)| *module)
+    };
+    if named(name) != Attention::Other {
+        return named(name);
     }
-    let found = quoted(name);
-    if let Some((_, remedy)) = OTHER_ATTENTION.iter().find(|(other, _)| *other == name) {
-        let message = format!("`module: {found}` is not in this release");
-        let label = "the only attention module is `MLASelfAttention`";
-        out.push(
-            Diagnostic::error(codes::MODULE_LATER, message, spec.module.span, label).help(*remedy),
-        );
-        return Attention::Other;
-    }
-    let near = suggest(name, [ATTENTION]);
-    let message = format!("there is no attention module `{found}`");
+    let message = format!("there is no attention module `{}`", quoted(name));
     let unknown = Diagnostic::error(
         codes::UNKNOWN_MODULE,
         message,
         spec.module.span,
         "not known",
     );
+    if let Some((_, remedy)) = OTHER_ATTENTION.iter().find(|(other, _)| *other == name) {
+        out.push(unknown.help(*remedy));
+        return Attention::Other;
+    }
+    let names: Vec<&str> = ATTENTION.iter().map(|(name, _)| *name).collect();
+    let near = suggest(name, names.iter().copied());
     out.push(match near {
         Some(near) => unknown.help(format!("did you mean `{near}`?")),
-        None => unknown.help(format!("write `{ATTENTION}`")),
+        None => unknown.help(format!("write {}", one_of(&names))),
     });
-    if near.is_some() {
-        Attention::Mla
-    } else {
-        Attention::Other
-    }
+    near.map_or(Attention::Other, named)
 }
 
 /// The module in a slot, if it is one of `allowed`. `why_not` may know a better reason than a list of names.

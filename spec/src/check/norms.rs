@@ -5,7 +5,7 @@ use super::foreign::Place;
 use super::modules::{self, Module};
 use super::slots::Slots;
 use super::text::shown;
-use super::value::Table;
+use super::value::{Field, Table};
 use super::words::{Others, Words};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{ModuleSpec, Submodule};
@@ -190,12 +190,18 @@ fn eps(table: &mut Table<'_>, out: &mut Diagnostics) -> Option<f64> {
         }
         return None;
     };
+    eps_value(&field, out)
+}
+
+/// What may be added below a norm's root.
+pub(super) fn eps_value(field: &Field<'_>, out: &mut Diagnostics) -> Option<f64> {
     let eps = field.number(out)?;
     if eps.value > 0.0 && eps.value < 0.1 {
         return Some(eps.value);
     }
     let message = format!(
-        "`eps` must be greater than 0 and less than 0.1, found {}",
+        "`{}` must be greater than 0 and less than 0.1, found {}",
+        field.name(),
         shown(field.value)
     );
     let outside = Diagnostic::error(

@@ -173,6 +173,15 @@ impl<'a> Table<'a> {
         Some(*field)
     }
 
+    /// The first entry with a key that the caller refuses. It is gone afterwards, and nothing suggests it.
+    pub(super) fn take_stray(&mut self, key: &str) -> Option<Field<'a>> {
+        let at = self
+            .items
+            .iter()
+            .position(|(field, _)| field.key.value == key)?;
+        Some(self.items.remove(at).0)
+    }
+
     /// As [`Table::take`]; [`Table::finish`] reports the key where it is missing.
     pub(super) fn require(&mut self, key: &'static str) -> Option<Field<'a>> {
         let field = self.take(key);

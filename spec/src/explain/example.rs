@@ -26,6 +26,59 @@ submodules:
   linear_proj: RowParallelLinear
 ";
 
+/// The valid spec that excerpts with `module: SelfAttention` differ from.
+pub const GROUPED: &str = "\
+mla: 1
+name: ExampleAttention
+module: SelfAttention
+params:
+  hidden_size: 4096
+  num_attention_heads: 32
+  num_query_groups: 8
+  kv_channels: 128
+  attn_mask_type: causal
+  rope: { type: plain, theta: 500000.0, layout: half }
+submodules:
+  linear_qkv: ColumnParallelLinear
+  core_attention: DotProductAttention
+  linear_proj: RowParallelLinear
+";
+
+/// The valid spec that excerpts with `module: CrossAttention` differ from.
+pub const CROSS: &str = "\
+mla: 1
+name: ExampleAttention
+module: CrossAttention
+params:
+  hidden_size: 1024
+  num_attention_heads: 16
+  kv_channels: 64
+  context_hidden_size: 768
+  attn_mask_type: no_mask
+submodules:
+  linear_q: ColumnParallelLinear
+  linear_kv: ColumnParallelLinear
+  core_attention: DotProductAttention
+  linear_proj: RowParallelLinear
+build:
+  phases: [forward]
+";
+
+/// The valid spec that an excerpt differs from.
+fn base(example: &str) -> &'static str {
+    let module = |name: &str| {
+        let line = format!("module: {name}");
+        example.lines().any(|text| text == line)
+    };
+    if module("SelfAttention") {
+        GROUPED
+    } else if module("CrossAttention") {
+        CROSS
+    } else {
+        BASE
+    }
+}
+
 /// Whether an example is not a whole spec by itself.
 pub(super) fn is_excerpt(example: &str) -> bool {
     sections(example)
@@ -34,7 +87,7 @@ pub(super) fn is_excerpt(example: &str) -> bool {
         && !has(example, "mla")
 }
 
-/// The whole spec that an example stands for: [`BASE`] with each entry of the example in place of the entry of the
+/// The whole spec that an example stands for: [`BASE`], or the base of the module that it names, with each entry of the example in place of the entry of the
 /// same name, and without the entries that a comment such as `# no q_lora_rank` names. An example with a line
 /// `mla:` is whole already.
 pub fn whole(example: &str) -> String {
@@ -45,7 +98,7 @@ pub fn whole(example: &str) -> String {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("# no "))
         .collect();
-    let mut spec = sections(BASE);
+    let mut spec = sections(base(example));
     for section in sections(example) {
         match spec.iter_mut().find(|base| base.key == section.key) {
             Some(base) if !section.entries.is_empty() => base.merge(section),

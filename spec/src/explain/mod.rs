@@ -7,7 +7,7 @@ mod example;
 pub mod import;
 pub mod read;
 
-pub use example::{BASE, whole};
+pub use example::{BASE, CROSS, GROUPED, whole};
 
 /// One rule of the language.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,6 @@
 //! The `build` section: how the layer is computed.
 
+mod by_module;
 mod lengths;
 mod phases;
 
@@ -7,7 +8,6 @@ use super::About;
 use super::cache::Cache;
 use super::codes;
 use super::foreign::Place;
-use super::modules::Attention;
 use super::value::Table;
 use super::words::{Others, Words};
 use crate::build::{Build, DType, Form, FormChoice, Phase, Target};
@@ -121,12 +121,17 @@ const TARGETS: Words<'static, Target> = Words {
 /// Checks the section; an absent one means [`Build::default`].
 pub(super) fn check(node: Option<&Node>, about: &About, out: &mut Diagnostics) -> Option<Build> {
     let Some(node) = node else {
-        phases::agree(&Phases::defaults(), about, out);
-        return Some(Build::default());
+        let phases = Phases::defaults();
+        phases::agree(&phases, about, out);
+        return Some(Build {
+            cache: Cache::default_for(None, about),
+            ..Build::default()
+        });
     };
     let mut table = Table::map("build", None, node, node.span, Place::Build, out)?;
     let errors_before = errors(out);
     let defaults = Build::default();
+    by_module::refuse_keys_of_latents(&mut table, about, out);
     let phases = Phases::read(&mut table, out);
     phases::agree(&phases, about, out);
     let dtype = table
@@ -145,7 +150,7 @@ pub(super) fn check(node: Option<&Node>, about: &About, out: &mut Diagnostics) -
     let expect = lengths::expect(&mut table, &phases, form, out);
     let context_chunk =
         lengths::context_chunk(&mut table, &phases, form, cache.as_ref(), about, out);
-    let flash_decode = flash_decode(&mut table, &phases, about, out);
+    let flash_decode = by_module::flash_decode(&mut table, &phases, about, out);
     let targets = table
         .take("targets")
         .map(|field| field.words(&TARGETS, out));
@@ -183,7 +188,7 @@ fn cache(
     let Some(field) = table.take("cache") else {
         return Some(Cache {
             kind: None,
-            spec: Cache::default_for(dtype),
+            spec: Cache::default_for(dtype, about),
         });
     };
     phases.refuse_unless(&[Phase::Prefill, Phase::Decode], &field, out);
@@ -220,35 +225,4 @@ fn refuse_expanded_selection(
             .and(*core, "attends to picked tokens")
             .help("write `form: auto` or `form: mqa`, or `phases: [forward]`"),
     );
-}
-
-/// `flash_decode: true`: a decode step of grouped heads as one op.
-fn flash_decode(
-    table: &mut Table<'_>,
-    phases: &Phases,
-    about: &About,
-    out: &mut Diagnostics,
-) -> Option<bool> {
-    let Some(field) = table.take("flash_decode") else {
-        return Some(false);
-    };
-    if field.boolean(out)? {
-        if let Some((Attention::Mla, module)) = about.attention {
-            let message = "`flash_decode` rotates keys of heads and caches them, and latent attention has none";
-            let of_latents = Diagnostic::error(
-                codes::FLASH_DECODE_OF_LATENTS,
-                message,
-                field.key.span,
-                "no such decode here",
-            );
-            out.push(
-                of_latents
-                    .and(module, "caches latents")
-                    .help("remove `flash_decode`; `form: mqa` decodes over latents"),
-            );
-        }
-        phases.refuse_unless(&[Phase::Decode], &field, out);
-        return Some(true);
-    }
-    Some(false)
 }

@@ -1,9 +1,10 @@
 //! The phases, and what of a layer some of them can't have.
 
-use super::errors;
+use super::{by_module, errors};
 use crate::build::{Build, Phase};
 use crate::check::About;
 use crate::check::codes;
+use crate::check::modules::Attention;
 use crate::check::text::{listed, one_of};
 use crate::check::value::{Field, Table};
 use crate::check::words::{Others, Words};
@@ -119,6 +120,10 @@ impl Phases {
 
 /// Refuses phases that lack what the layer needs, and a layer that needs what none of them has.
 pub(super) fn agree(phases: &Phases, about: &About, out: &mut Diagnostics) {
+    if let Some((Attention::Cross, module)) = about.attention {
+        by_module::refuse_cached_cross(phases, module, out);
+        return refuse_idle_dropout(phases, about, out);
+    }
     refuse_cached_mask(phases, about, out);
     if let Some(mask) = about.mask
         && mask.value.kind == MaskKind::Arbitrary

@@ -26,14 +26,19 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// The cache where none is described: latent, contiguous, of the arithmetic's type.
-    pub(super) fn default_for(dtype: Option<Spanned<DType>>) -> CacheSpec {
+    /// The cache where none is described: contiguous, of the arithmetic's type, of latents where there are any.
+    pub(super) fn default_for(dtype: Option<Spanned<DType>>, about: &About) -> CacheSpec {
         let dtype = match dtype.map(|dtype| dtype.value) {
             Some(DType::Bf16) => CacheDType::Bf16,
             Some(DType::F64) => CacheDType::F64,
             Some(DType::F32) | None => CacheDType::F32,
         };
+        let kind = match about.attention {
+            Some((module, _)) if module.has_no_latents() => CacheKind::Naive,
+            _ => CacheKind::Latent,
+        };
         CacheSpec {
+            kind,
             store: Store::Plain(dtype),
             index: IndexStore::Plain(dtype),
             ..CacheSpec::default()
@@ -60,6 +65,11 @@ impl Cache {
         if let Some((_, key)) = layout.given() {
             layout_needs_rope(key, about, out);
         }
+        if let Some((format, _)) = format.given()
+            && format.value.0 == CacheKind::Latent
+        {
+            latents_needed(format.span, about, out);
+        }
         let index = index::read(&mut table, about, out);
         table.finish(out);
         format::agree(&format, &pages, dtype, about, out);
@@ -67,7 +77,7 @@ impl Cache {
         if let (Some((format, _)), Some(dtype)) = (format.given(), dtype) {
             warn_of_width(*format, dtype, out);
         }
-        let defaults = Self::default_for(dtype);
+        let defaults = Self::default_for(dtype, about);
         let (kind, store) = format
             .and_then(|format| Some(format.value))
             .or((defaults.kind, defaults.store))?;
@@ -148,6 +158,27 @@ impl Cache {
             );
         }
     }
+}
+
+/// Only latent attention has latents to keep.
+fn latents_needed(format: Span, about: &About, out: &mut Diagnostics) {
+    let Some((module, at)) = about
+        .attention
+        .filter(|(module, _)| module.has_no_latents())
+    else {
+        return;
+    };
+    let message = format!(
+        "this cache keeps latents, and `{}` makes none",
+        module.name()
+    );
+    let label = "nothing to keep";
+    let without = Diagnostic::error(codes::LATENT_CACHE_WITHOUT_LATENT, message, format, label);
+    out.push(
+        without
+            .and(at, "makes no latents")
+            .help("choose a `naive_*` format, such as `naive_bf16`: every group's keys and values"),
+    );
 }
 
 fn layout_needs_rope(key: Span, about: &About, out: &mut Diagnostics) {

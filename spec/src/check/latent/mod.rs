@@ -314,6 +314,7 @@ impl Params {
             bias: self.logits.bias,
             dropout: self.logits.dropout,
             core,
+            after_rope: None,
             latent: Some(LatentSizes {
                 kv_lora_rank: self.sizes.kv_lora_rank,
                 qk_rope_head_dim: self.sizes.qk_rope_head_dim,

@@ -1,6 +1,7 @@
 //! Rules of the `check` stage.
 
 mod build;
+mod grouped;
 mod params;
 mod rope;
 mod slots;
@@ -9,14 +10,20 @@ use super::Rule;
 
 /// In the order of the codes.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    let tables = [params::RULES, slots::RULES, rope::RULES, build::RULES];
+    let tables = [
+        params::RULES,
+        slots::RULES,
+        rope::RULES,
+        build::RULES,
+        grouped::RULES,
+    ];
     tables.into_iter().flatten()
 }
 
 #[cfg(test)]
 mod tests {
     use crate::diagnostic::{Code, Diagnostics, Severity};
-    use crate::explain::{BASE, check::rules, whole};
+    use crate::explain::{BASE, CROSS, GROUPED, check::rules, whole};
     use crate::span::Sources;
 
     fn diagnostics(spec: &str) -> Diagnostics {
@@ -29,8 +36,10 @@ mod tests {
     }
 
     #[test]
-    fn the_base_is_valid() {
-        assert!(diagnostics(BASE).is_empty());
+    fn the_bases_are_valid() {
+        for base in [BASE, GROUPED, CROSS] {
+            assert_eq!(diagnostics(base), Diagnostics::new());
+        }
     }
 
     #[test]

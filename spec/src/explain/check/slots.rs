@@ -18,18 +18,6 @@ pub(super) const RULES: &[Rule] = &[
 ",
     },
     Rule {
-        code: Code(202),
-        title: "a module of another release",
-        rule: "this module is known but this release can't generate it.",
-        why: "generating a near relative instead would be a different layer.",
-        wrong: r"submodules:
-  core_attention: SparseAttention
-",
-        right: r"submodules:
-  core_attention: DotProductAttention
-",
-    },
-    Rule {
         code: Code(203),
         title: "no such slot",
         rule: "`submodules` fills the slots of `MLASelfAttention`, each once, under Megatron-Core's \
