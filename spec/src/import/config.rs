@@ -71,6 +71,11 @@ impl<'a> Config<'a> {
         Config::new(Spanned::new(self.entries, self.span), self.diagnostics)
     }
 
+    /// Whether it has any entry.
+    pub(super) fn says_anything(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
     /// Reports a problem.
     pub(super) fn report(&self, diagnostic: Diagnostic) {
         self.diagnostics.borrow_mut().push(diagnostic);

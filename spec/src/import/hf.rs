@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 
-use super::assemble::{self, Comments, Parts};
+use super::assemble::{self, Comments};
 use super::config::{Config, Given};
-use super::family::{self, Family};
-use super::{codes, json, keys, layers, lints, rope};
+use super::family::{self, Family, Trait};
+use super::{codes, json, keys, lints, reading, schedule};
 use crate::check::check;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::document::Document;
+use crate::document::{Body, Document};
 use crate::node::{Node, NodeKind, Scalar};
 use crate::span::{Sources, Spanned};
 use crate::write;
@@ -117,26 +117,31 @@ fn import(root: &Node, options: &Options, diagnostics: &RefCell<Diagnostics>) ->
     let (config, family) = (&found.config, found.family);
     let mut comments = Comments::default();
 
-    let layer = layers::choose(config, family, options.layer);
-    let parts = read_parts(config, family, options, &mut comments);
-    lints::quantization(config);
+    let schedule = schedule::read(config, family);
+    let chosen = schedule.as_ref().and_then(|schedule| {
+        let layer = schedule.choose(config, options.layer)?;
+        Some((layer, schedule.kind(layer)?))
+    });
+    // Where there is no such layer, another one's keys are still worth a look.
+    let (layer, kind) = chosen.unwrap_or((0, schedule::LayerKind::PLAIN));
+    let parts = reading::layer(config, family, layer, kind, &mut comments);
+    lints::whole_config(config, family);
     if found.nested {
         lints::quantization(&outer);
     }
     keys::review(config, family, KNOWN, options.strict);
 
-    let (layer, parts) = (layer?, parts?);
-    let prefix = if found.nested {
-        "language_model.model"
-    } else {
-        "model"
+    let ((layer, _), parts) = (chosen?, parts?);
+    let name = match &options.name {
+        Some(name) => name.clone(),
+        None => family.layer_name.to_owned(),
     };
     Some(Imported {
-        document: assemble::document(parts),
-        comments: comments.0,
+        document: assemble::document(name, Body::Layer(assemble::layer(parts))),
+        comments: comments.all,
         lints: Diagnostics::new(),
         layer,
-        weight_prefix: format!("{prefix}.layers.{layer}.self_attn"),
+        weight_prefix: found.weight_prefix(layer),
     })
 }
 
@@ -148,6 +153,22 @@ struct Found<'a> {
     nested: bool,
 }
 
+impl Found<'_> {
+    /// Where a layer's weights are: `model.layers.0.self_attn`.
+    fn weight_prefix(&self, layer: u32) -> String {
+        let prefix = if self.nested {
+            self.family.nested_prefix
+        } else {
+            "model"
+        };
+        if self.family.has(Trait::TwoAttentions) {
+            let (layer, attention) = (layer / 2, layer % 2);
+            return format!("{prefix}.layers.{layer}.self_attn.{attention}");
+        }
+        format!("{prefix}.layers.{layer}.self_attn")
+    }
+}
+
 fn find_language_model<'a>(outer: &Config<'a>) -> Option<Found<'a>> {
     let outer_type = match outer.word("model_type") {
         Given::Wrong => return None,
@@ -156,10 +177,13 @@ fn find_language_model<'a>(outer: &Config<'a>) -> Option<Found<'a>> {
     let wrapper = outer_type.and_then(|given| {
         family::WRAPPERS
             .iter()
-            .find(|(name, _)| *name == given.value)
+            .find(|wrapper| wrapper.model_type == given.value)
     });
-    if let Some((name, inner_family)) = wrapper {
-        return inside_wrapper(outer, name, inner_family);
+    if let Some(wrapper) = wrapper {
+        let text = outer.object("text_config");
+        if !(wrapper.may_be_flat && matches!(text, Given::Absent | Given::Null(_))) {
+            return inside_wrapper(outer, wrapper, text);
+        }
     }
     let family = match outer_type {
         Some(given) => named_family(outer, given)?,
@@ -174,12 +198,13 @@ fn find_language_model<'a>(outer: &Config<'a>) -> Option<Found<'a>> {
 
 fn inside_wrapper<'a>(
     outer: &Config<'a>,
-    wrapper: &str,
-    default: &'static str,
+    wrapper: &family::Wrapper,
+    text: Given<&'a [crate::node::Entry]>,
 ) -> Option<Found<'a>> {
-    let Given::Value(text) = outer.object("text_config") else {
+    let name = wrapper.model_type;
+    let Given::Value(text) = text else {
         let message =
-            format!("`{wrapper}` needs `text_config`, an object that describes the language model");
+            format!("`{name}` needs `text_config`, an object that describes the language model");
         outer.report(
             Diagnostic::error(
                 codes::NO_FAMILY,
@@ -192,10 +217,23 @@ fn inside_wrapper<'a>(
         return None;
     };
     let config = outer.inner(text);
-    let family = match config.word("model_type") {
-        Given::Wrong => return None,
-        Given::Value(given) => named_family(&config, given)?,
-        Given::Absent | Given::Null(_) => family::by_model_type(default)?,
+    let family = match (config.word("model_type"), wrapper.default) {
+        (Given::Wrong, _) => return None,
+        (Given::Value(given), _) => named_family(&config, given)?,
+        (Given::Absent | Given::Null(_), Some(default)) => family::by_model_type(default)?,
+        (Given::Absent | Given::Null(_), None) => {
+            let message = format!("the `text_config` of `{name}` does not say its family");
+            outer.report(
+                Diagnostic::error(
+                    codes::NO_FAMILY,
+                    message,
+                    text.span,
+                    "`model_type` is not in here",
+                )
+                .note("the library takes a family without latent attention then"),
+            );
+            return None;
+        }
     };
     Some(Found {
         config,
@@ -277,199 +315,3 @@ fn inferred_family(config: &Config<'_>) -> Option<&'static Family> {
     None
 }
 
-fn read_parts(
-    config: &Config<'_>,
-    family: &Family,
-    options: &Options,
-    comments: &mut Comments,
-) -> Option<Parts> {
-    let defaults = &family.defaults;
-    let mut sizes = Sizes {
-        config,
-        comments,
-        absent: Vec::new(),
-    };
-    let hidden_size = sizes.read("hidden_size", defaults.hidden_size);
-    let num_attention_heads = sizes.read("num_attention_heads", defaults.num_attention_heads);
-    let kv_lora_rank = sizes.read("kv_lora_rank", defaults.kv_lora_rank);
-    let qk_nope_head_dim = sizes.read("qk_nope_head_dim", defaults.qk_nope_head_dim);
-    let qk_rope_head_dim = sizes.read_rope_dim(family);
-    let v_head_dim = sizes.read("v_head_dim", defaults.v_head_dim);
-    let q_lora_rank = sizes.read_query_rank(defaults.q_lora_rank);
-    let absent = sizes.absent;
-    lints::absent_sizes(config, family, &absent);
-    lints::eps(config, family);
-
-    let bias = read_bias(
-        config,
-        q_lora_rank.is_some_and(|rank| rank.is_some()),
-        comments,
-    );
-    let rope = rope::read(
-        config,
-        family,
-        qk_rope_head_dim.unwrap_or(Spanned::unplaced(2)),
-        comments,
-    );
-    if let Some(heads) = num_attention_heads {
-        lints::key_value_heads(config, heads);
-    }
-    if let (Some(nope), Some(rope)) = (qk_nope_head_dim, qk_rope_head_dim) {
-        lints::head_dims(config, nope, rope);
-    }
-    add_fixed_comments(config, q_lora_rank.flatten().is_some(), comments);
-    Some(Parts {
-        name: options
-            .name
-            .clone()
-            .unwrap_or_else(|| family.layer_name.to_owned()),
-        hidden_size: hidden_size?,
-        num_attention_heads: num_attention_heads?,
-        q_lora_rank: q_lora_rank?,
-        kv_lora_rank: kv_lora_rank?,
-        qk_nope_head_dim: qk_nope_head_dim?,
-        qk_rope_head_dim: qk_rope_head_dim?,
-        v_head_dim: v_head_dim?,
-        rope: rope?,
-        latent_eps: lints::LATENT_EPS,
-        bias: bias?,
-    })
-}
-
-/// Comments on what every supported family's code fixes.
-fn add_fixed_comments(config: &Config<'_>, lora: bool, comments: &mut Comments) {
-    let eps = "the code's own default, whatever rms_norm_eps says";
-    comments.add("submodules.kv_layernorm.params.eps", eps);
-    if lora {
-        comments.add("submodules.q_layernorm.params.eps", eps);
-    } else {
-        comments.add(
-            "submodules.linear_q_proj",
-            "q_lora_rank is null: queries are plain",
-        );
-    }
-    comments.add(
-        "params.attn_mask_type",
-        "not in the config: decoders are causal",
-    );
-    for key in ["torch_dtype", "dtype"] {
-        if let Some(stored) = config.word_if_any(key) {
-            comments.add(
-                "build.dtype",
-                &format!("of the arithmetic; weights are stored as {stored} and convert at load"),
-            );
-        }
-    }
-}
-
-/// `attention_bias`: a bias on `q_a_proj`, `kv_a_proj_with_mqa` and `o_proj`, never on `q_proj` or the up projections.
-fn read_bias(
-    config: &Config<'_>,
-    lora: bool,
-    comments: &mut Comments,
-) -> Option<Option<Spanned<bool>>> {
-    match config.flag("attention_bias") {
-        Given::Wrong => None,
-        Given::Value(bias) if bias.value => {
-            let text = "attention_bias: on the down projections and the output, never on the up projections or q_proj";
-            comments.add("submodules.linear_kv_down_proj.params.bias", text);
-            comments.add("submodules.linear_proj.params.bias", "attention_bias");
-            if lora {
-                comments.add(
-                    "submodules.linear_q_down_proj.params.bias",
-                    "attention_bias",
-                );
-            }
-            Some(Some(bias))
-        }
-        Given::Value(_) | Given::Absent | Given::Null(_) => Some(None),
-    }
-}
-
-/// Reads sizes and remembers which ones the config leaves to its class.
-struct Sizes<'a, 'c> {
-    config: &'a Config<'c>,
-    comments: &'a mut Comments,
-    absent: Vec<&'static str>,
-}
-
-impl Sizes<'_, '_> {
-    fn read(&mut self, key: &'static str, default: u32) -> Option<Spanned<u32>> {
-        match self.config.size(key) {
-            Given::Value(value) => Some(value),
-            Given::Wrong => None,
-            Given::Null(span) => {
-                self.config.report(Diagnostic::error(
-                    codes::WRONG_VALUE,
-                    format!("`{key}` is null, wanted an integer"),
-                    span,
-                    "wanted an integer",
-                ));
-                None
-            }
-            Given::Absent => Some(self.default(key, default)),
-        }
-    }
-
-    fn default(&mut self, key: &'static str, default: u32) -> Spanned<u32> {
-        self.absent.push(key);
-        self.comments.add(
-            &format!("params.{key}"),
-            "not in the config: the class default",
-        );
-        Spanned::unplaced(default)
-    }
-
-    /// `qk_rope_head_dim`, which `glm4_moe_lite` also knows as `head_dim`.
-    fn read_rope_dim(&mut self, family: &Family) -> Option<Spanned<u32>> {
-        const KEY: &str = "qk_rope_head_dim";
-        if family.name() != "glm4_moe_lite" {
-            return self.read(KEY, family.defaults.qk_rope_head_dim);
-        }
-        let alias = self.config.size("head_dim").value();
-        match (self.config.size(KEY), alias) {
-            (Given::Value(given), Some(alias)) if alias.value != given.value => {
-                self.config.report(
-                    Diagnostic::error(
-                        codes::CONTRADICTION,
-                        format!(
-                            "`head_dim` is {} and `{KEY}` is {}, two names of one thing",
-                            alias.value, given.value
-                        ),
-                        alias.span,
-                        "this family's other name for it",
-                    )
-                    .and(given.span, "and the one that counts")
-                    .help("remove `head_dim`"),
-                );
-                None
-            }
-            (Given::Absent, Some(alias)) => {
-                self.comments.add(
-                    "params.qk_rope_head_dim",
-                    "from head_dim, this family's other name for it",
-                );
-                Some(alias)
-            }
-            _ => self.read(KEY, family.defaults.qk_rope_head_dim),
-        }
-    }
-
-    /// `q_lora_rank`: `Some(None)` for plain queries, `None` where it was refused.
-    fn read_query_rank(&mut self, default: Option<u32>) -> Option<Option<Spanned<u32>>> {
-        match (self.config.size("q_lora_rank"), default) {
-            (Given::Value(Spanned { value: 0, span }), _) => {
-                self.config.report(
-                    Diagnostic::error(codes::WRONG_VALUE, "`q_lora_rank` is 0", span, "wanted null or at least 1")
-                        .note("the modeling code would build a projection to nothing; other code means plain queries by 0")
-                        .help("write `null` for plain queries (`q_proj`)"),
-                );
-                None
-            }
-            (Given::Value(rank), _) => Some(Some(rank)),
-            (Given::Wrong, _) => None,
-            (Given::Null(_), _) | (Given::Absent, None) => Some(None),
-            (Given::Absent, Some(default)) => Some(Some(self.default("q_lora_rank", default))),
-        }
-    }
-}

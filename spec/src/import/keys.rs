@@ -185,15 +185,6 @@ const IRRELEVANT: &[&str] = &[
     "classifier_dropout",
 ];
 
-/// Keys of the other layer kind in Kimi-Linear, and a key that is judged where rope is read.
-const KIMI_LINEAR_IRRELEVANT: &[&str] = &[
-    "linear_conv_kernel_dim",
-    "linear_head_dim",
-    "linear_num_heads",
-    "mla_use_nope",
-    "short_conv_kernel_size",
-];
-
 /// Keys that are fine while they switch nothing on.
 const INERT_WHEN: &[(&str, Inert)] = &[
     ("sliding_window", Inert::Off),
@@ -246,11 +237,7 @@ pub(super) fn review(config: &Config<'_>, family: &Family, known: &[&str], stric
 }
 
 fn is_reviewed(key: &str, family: &Family) -> bool {
-    let of_family = match family.name() {
-        "kimi_linear" => KIMI_LINEAR_IRRELEVANT,
-        _ => &[],
-    };
-    IRRELEVANT.contains(&key) || of_family.contains(&key)
+    IRRELEVANT.contains(&key) || family.known.contains(&key) || family.reviewed.contains(&key)
 }
 
 fn is_inert(entry: &Entry) -> bool {
@@ -316,7 +303,7 @@ fn unknown_attention_key(entry: &Entry, family: &Family, known: &[&str]) -> Diag
     match suggest(key, known.iter().copied()) {
         Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
         None if key.starts_with("index_") => {
-            diagnostic.help("sparse attention is not in this release; `index_*` keys belong to `deepseek_v32` and its kin")
+            diagnostic.help("`index_*` keys belong to families with sparse attention, such as `deepseek_v32`")
         }
         None => diagnostic.help("remove the key if this model's attention does not read it; otherwise write the spec by hand"),
     }

@@ -2,12 +2,12 @@
 
 use super::codes;
 use super::config::{Config, Given};
-use super::family::Family;
+use super::family::{Family, LatentEps, Trait};
 use crate::diagnostic::Diagnostic;
 use crate::node::{NodeKind, Scalar};
 use crate::span::Spanned;
 
-/// The eps that every supported family's code gives its latent norms, whatever `rms_norm_eps` says.
+/// The eps that most families' code gives its latent norms, whatever `rms_norm_eps` says.
 pub(super) const LATENT_EPS: f64 = 1e-6;
 
 /// The config's `rms_norm_eps` against the latent norms' own eps.
@@ -17,7 +17,7 @@ pub(super) fn eps(config: &Config<'_>, family: &Family) {
         Some(given) => (given.value, given.span),
         None => (family.defaults.rms_norm_eps, config.span),
     };
-    if eps != LATENT_EPS {
+    if eps != LATENT_EPS && family.latent_eps == LatentEps::OfTheClass {
         config.report(
             Diagnostic::warning(
                 codes::EPS_DIFFERS,
@@ -49,10 +49,18 @@ pub(super) fn key_value_heads(config: &Config<'_>, heads: Spanned<u32>) {
 }
 
 /// `head_dim` and `qk_head_dim` against the head dims that count.
-pub(super) fn head_dims(config: &Config<'_>, nope: Spanned<u32>, rope: Spanned<u32>) {
+pub(super) fn head_dims(
+    config: &Config<'_>,
+    family: &Family,
+    nope: Spanned<u32>,
+    rope: Spanned<u32>,
+) {
     let whole = u64::from(nope.value) + u64::from(rope.value);
+    // Where kinds of layers differ, these keys are about one of them.
+    let of_one_kind = family.has(Trait::PerLayerType);
     if let Given::Value(given) = config.size("qk_head_dim")
         && u64::from(given.value) != whole
+        && !of_one_kind
     {
         config.report(
             Diagnostic::error(
@@ -69,6 +77,7 @@ pub(super) fn head_dims(config: &Config<'_>, nope: Spanned<u32>, rope: Spanned<u
     if let Given::Value(given) = config.size("head_dim")
         && given.value != rope.value
         && u64::from(given.value) != whole
+        && !family.has(Trait::HeadDimOfOthers)
     {
         config.report(
             Diagnostic::warning(
@@ -82,6 +91,36 @@ pub(super) fn head_dims(config: &Config<'_>, nope: Spanned<u32>, rope: Spanned<u
     }
 }
 
+/// What is said once, whichever layer is imported.
+pub(super) fn whole_config(config: &Config<'_>, family: &Family) {
+    quantization(config);
+    if let Some(names) = family.released_names {
+        config.report(
+            Diagnostic::warning(
+                codes::RELEASED_NAMES,
+                format!("the released files of `{}` name tensors otherwise", family.name()),
+                config.span,
+                "describes such a checkpoint",
+            )
+            .note(format!("they have {names}"))
+            .help("load a checkpoint that the library saved, or rename the tensors as it does"),
+        );
+    }
+    if family.has(Trait::GatedInputNorm) {
+        let rank = config.size("gated_norm_rank").value();
+        config.report(
+            Diagnostic::warning(
+                codes::OUTER_NORM,
+                format!("the input norm of `{}` is gated, and not part of the imported layer", family.name()),
+                rank.map_or(config.span, |rank| rank.span),
+                "of the norm outside `self_attn`",
+            )
+            .note("`input_layernorm` stands beside `self_attn` in the checkpoint; the layer's input is what comes out of it")
+            .help("to compute it here, fill the slot `input_layernorm` with a GatedRMSNorm of `rms_norm_eps` and this rank"),
+        );
+    }
+}
+
 /// Quantised checkpoints.
 pub(super) fn quantization(config: &Config<'_>) {
     for key in ["quantization_config", "compression_config"] {
@@ -91,19 +130,18 @@ pub(super) fn quantization(config: &Config<'_>) {
             config.report(
                 Diagnostic::warning(
                     codes::QUANTIZED,
-                    "the checkpoint is quantised: quantised tensors are refused at load",
+                    "the checkpoint is quantised: weights are dequantised as they load",
                     entry.key.span,
                     "does not change the spec",
                 )
-                .note("this release has no dequantisation; weights stored as f32, bf16 or f16 load")
-                .help("load a checkpoint whose attention weights are not quantised"),
+                .note("block scales (`weight_scale_inv`) are multiplied in; what the layer computes with is the spec's `dtype`"),
             );
         }
     }
 }
 
 /// Sizes that the config leaves to its class.
-pub(super) fn absent_sizes(config: &Config<'_>, family: &Family, absent: &[&str]) {
+pub(super) fn absent_sizes(config: &Config<'_>, family: &Family, absent: &[String]) {
     if absent.is_empty() {
         return;
     }

@@ -10,10 +10,14 @@ mod codes;
 mod config;
 mod family;
 mod hf;
+mod indexer;
 mod json;
 mod keys;
-mod layers;
 mod lints;
+mod parts;
+mod reading;
 mod rope;
+mod schedule;
+mod sizes;
 
 pub use hf::{Imported, Options, hf};

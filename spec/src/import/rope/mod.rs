@@ -4,13 +4,18 @@
 //! are read as the library does: a non-empty `rope_scaling` wins, `rope_type` wins over `type`, a theta inside wins over
 //! one outside.
 
+mod by_layer_type;
+mod stretched;
 mod yarn;
 
 use super::assemble::{Comments, real, rope_none, word};
 use super::codes;
 use super::config::{Config, Given};
-use super::family::{Family, Rotation};
+use super::family::{Family, Rotation, Trait};
+use super::parts::QueryScaling;
+use super::schedule::Attention;
 use crate::diagnostic::Diagnostic;
+use crate::layer::RopeLayout;
 use crate::node::{Entry, Node, NodeKind, Scalar};
 use crate::span::{Span, Spanned};
 use crate::suggest::suggest;
@@ -29,17 +34,21 @@ const KEYS: &[&str] = &[
     "attention_factor",
     "truncate",
     "partial_rotary_factor",
+    "short_factor",
+    "long_factor",
+    "low_freq_factor",
+    "high_freq_factor",
 ];
+
+/// Rope types that can be said.
+const TYPES: &[&str] = &["default", "linear", "yarn", "longrope", "llama3", "dynamic"];
 
 /// Keys of a rope object that no supported family's code reads.
 const IRRELEVANT: &[&str] = &["max_position_embeddings", "finetuned", "original_rope_type"];
 
 /// Rope types that exist and that this release can't express.
 const LATER: &[&str] = &[
-    "dynamic",
-    "longrope",
     "su",
-    "llama3",
     "proportional",
     "axial",
     "mrope",
@@ -48,46 +57,205 @@ const LATER: &[&str] = &[
     "deepseek_llama_scaling",
 ];
 
+/// The rope of one layer.
+pub(super) struct RopeOf {
+    /// Length of its rope part.
+    pub(super) dim: Spanned<u32>,
+    /// What kind of layer it is, where kinds have parameters of their own.
+    pub(super) attention: Attention,
+    /// Whether it rotates.
+    pub(super) rotates: bool,
+}
+
+/// What was read.
+pub(super) struct Read {
+    /// The `rope` parameter.
+    pub(super) node: Node,
+    /// What the rope parameters say about queries.
+    pub(super) query_scaling: Option<QueryScaling>,
+}
+
 /// The `rope` parameter of a layer, or `None` where it was refused.
 pub(super) fn read(
     config: &Config<'_>,
     family: &Family,
-    rope_dim: Spanned<u32>,
+    of: &RopeOf,
     comments: &mut Comments,
-) -> Option<Node> {
-    let rope = chosen_object(config)?;
+) -> Option<Read> {
+    let whole = chosen_object(config, family, comments)?;
     let interleave = config.flag("rope_interleave");
-    if family.rotation == Rotation::Never {
-        return unrotated(config, family, &rope, comments);
+    let unscaled = |node| Read {
+        node,
+        query_scaling: None,
+    };
+    match family.rotation {
+        Rotation::Never => return unrotated(config, family, &whole, comments).map(unscaled),
+        Rotation::NoRopePart => {
+            return no_rope_part(config, family, of, &whole, comments).map(unscaled);
+        }
+        Rotation::Always(_) | Rotation::Configured => {}
     }
+    let rope = by_layer_type::parameters(config, family, whole, of)?;
     if refuse_layer_types(&rope) {
         return None;
     }
-    lint_partial_rotary(config, &rope, rope_dim.value);
-    let theta = theta(config, &rope, comments);
+    lint_partial_rotary(config, family, &rope, of.dim.value);
+    let theta = theta(config, family, &rope, of.attention, comments);
     let layout = layout(config, family, interleave, comments)?;
     let kind = rope_type(&rope)?;
     let entries = match kind.value {
         "default" => plain(&rope, kind, theta, layout),
         "linear" => linear(&rope, kind, theta, layout)?,
+        "longrope" => stretched::longrope(config, family, &rope, kind, theta, layout, comments)?,
+        "llama3" => stretched::llama3(config, family, &rope, kind, theta, layout)?,
+        "dynamic" => stretched::dynamic(config, family, &rope, kind, theta, layout, comments)?,
         "yarn" => yarn::read(config, family, &rope, kind, theta, layout, comments)?,
+        // How LongCat's sparse checkpoints spell it.
+        "deepseek_yarn" if family.has(Trait::TwoAttentions) => {
+            yarn::read(config, family, &rope, kind, theta, layout, comments)?
+        }
         other => {
             config.report(refused_type(other, kind.span));
             return None;
         }
     };
-    review(&rope, kind.value);
-    if rope_dim.value == 0 {
-        return without_rope_part(config, &rope, kind, comments);
+    if family.has(Trait::NoSoftmaxCorrection)
+        && let Some(corrected) = softmax_correction(&rope, kind.value)
+    {
+        config.report(no_correction(family, corrected));
+        return None;
     }
-    Some(Node {
-        kind: NodeKind::Map(entries),
-        span: kind.span,
+    let query_scaling = if family.has(Trait::Llama4Scaling) {
+        Some(llama4(config, family, &rope)?)
+    } else {
+        None
+    };
+    review(&rope, kind.value);
+    if of.dim.value == 0 {
+        let node = without_rope_part(config, &rope, kind, comments)?;
+        return Some(Read {
+            node,
+            query_scaling,
+        });
+    }
+    if !of.rotates {
+        comments.remove_inside("params.rope");
+        comments.add(
+            "params.rope.type",
+            "a layer without rope: its rope part belongs to the other one",
+        );
+        return Some(Read {
+            node: rope_none(),
+            query_scaling,
+        });
+    }
+    lint_learned(config, family, comments);
+    Some(Read {
+        node: Node {
+            kind: NodeKind::Map(entries),
+            span: kind.span,
+        },
+        query_scaling,
     })
 }
 
+/// `llama_4_scaling_beta`, which stands among the rope parameters (features E-02).
+fn llama4(config: &Config<'_>, family: &Family, rope: &Config<'_>) -> Option<QueryScaling> {
+    let original = yarn::original_length(config, family, rope, &mut Comments::default());
+    match rope.real("llama_4_scaling_beta") {
+        Given::Value(beta) => Some(QueryScaling::Llama4 { beta, original }),
+        Given::Wrong => None,
+        Given::Absent | Given::Null(_) => {
+            let message = format!("`{}` needs `llama_4_scaling_beta`", family.name());
+            config.report(
+                Diagnostic::error(
+                    codes::ROPE_KEY_MISSING,
+                    message,
+                    rope.span,
+                    "not among the rope parameters",
+                )
+                .note("queries are multiplied by 1 + beta ln(1 + floor(position / original length))")
+                .help("state it; 0 multiplies by 1"),
+            );
+            None
+        }
+    }
+}
+
+fn no_correction(family: &Family, corrected: Span) -> Diagnostic {
+    let message = format!(
+        "`mscale_all_dim` does not correct the softmax scale of `{}`",
+        family.name()
+    );
+    Diagnostic::error(
+        codes::ROPE_NOT_EXPRESSIBLE,
+        message,
+        corrected,
+        "read for cos and sin only",
+    )
+    .note("the language lets one number do both, as every other family's modeling code does")
+    .help("replace the two mscales by `attention_factor`")
+}
+
+/// Frequencies that a learned tensor multiplies (LeRoPE).
+fn lint_learned(config: &Config<'_>, family: &Family, comments: &mut Comments) {
+    if !family.has(Trait::LearnedFrequencies) {
+        return;
+    }
+    comments.add(
+        "params.rope.theta",
+        "frequencies before the checkpoint's `rotary_emb.alpha` multiplies them by exp(alpha)",
+    );
+    config.report(
+        Diagnostic::warning(
+            codes::LEARNED_FREQUENCIES,
+            "the frequencies of this checkpoint are learned, and not in its config",
+            config.span,
+            "gives them only up to a factor each",
+        )
+        .note("`model.rotary_emb.alpha` (`lerope.alpha` in the released files) lies outside the layer; frequency i is multiplied by exp(alpha[i])")
+        .help("read that tensor and state the frequencies: `type: longrope, select: short`, each short factor theta^(-2i/d) over the frequency; until then, positions are wrong wherever alpha is not 0"),
+    );
+}
+
+/// A family without a rope part.
+fn no_rope_part(
+    config: &Config<'_>,
+    family: &Family,
+    of: &RopeOf,
+    rope: &Config<'_>,
+    comments: &mut Comments,
+) -> Option<Node> {
+    if of.dim.value != 0 {
+        let message = format!(
+            "`qk_rope_head_dim` is {}, but `{}` has no rope part",
+            of.dim.value,
+            family.name()
+        );
+        config.report(Diagnostic::error(
+            codes::CONTRADICTION,
+            message,
+            of.dim.span,
+            "the modeling code wants 0",
+        ));
+        return None;
+    }
+    for key in ["rope_theta", "partial_rotary_factor"] {
+        config.entry(key);
+    }
+    for key in KEYS {
+        rope.entry(key);
+    }
+    comments.add("params.rope.type", "there is no rope part");
+    Some(rope_none())
+}
+
 /// The object that holds the rope parameters: empty where the config has none, `None` where one is no object.
-fn chosen_object<'a>(config: &Config<'a>) -> Option<Config<'a>> {
+fn chosen_object<'a>(
+    config: &Config<'a>,
+    family: &Family,
+    comments: &mut Comments,
+) -> Option<Config<'a>> {
     let scaling = filled_object(config, "rope_scaling")?;
     let parameters = filled_object(config, "rope_parameters")?;
     if let (Some(scaling), Some(parameters)) = (scaling, parameters)
@@ -103,8 +271,14 @@ fn chosen_object<'a>(config: &Config<'a>) -> Option<Config<'a>> {
             .and(scaling.span, "read instead"),
         );
     }
-    let none = Spanned::new(&[][..], config.span);
-    Some(config.inner(scaling.or(parameters).unwrap_or(none)))
+    let of_the_class = || {
+        let entries = family.defaults.rope.map_or(&[][..], |rope| rope());
+        if !entries.is_empty() {
+            comments.add("params.rope", "not in the config: the class default");
+        }
+        Spanned::new(entries, config.span)
+    };
+    Some(config.inner(scaling.or(parameters).unwrap_or_else(of_the_class)))
 }
 
 /// What an object under `key` holds, if it holds anything: `Some(None)` where it is absent, null or empty.
@@ -218,12 +392,14 @@ fn softmax_correction(rope: &Config<'_>, kind: &str) -> Option<Span> {
     (kind != "default" && all_dim.value != 0.0 && factor.value > 1.0).then_some(all_dim.span)
 }
 
-fn lint_partial_rotary(config: &Config<'_>, rope: &Config<'_>, rope_dim: u32) {
+fn lint_partial_rotary(config: &Config<'_>, family: &Family, rope: &Config<'_>, rope_dim: u32) {
     let outside = config.real("partial_rotary_factor").value();
     let Some(factor) = rope.real("partial_rotary_factor").value().or(outside) else {
         return;
     };
-    if factor.value != 1.0 {
+    // These families' code derives the factor from the sizes, and writes it back.
+    let derived = family.has(Trait::Llama4Scaling) || family.has(Trait::PerLayerType);
+    if factor.value != 1.0 && !derived {
         config.report(
             Diagnostic::warning(
                 codes::PARTIAL_ROTARY,
@@ -236,8 +412,16 @@ fn lint_partial_rotary(config: &Config<'_>, rope: &Config<'_>, rope_dim: u32) {
     }
 }
 
-fn theta(config: &Config<'_>, rope: &Config<'_>, comments: &mut Comments) -> Spanned<f64> {
-    const DEFAULT: f64 = 10_000.0;
+fn theta(
+    config: &Config<'_>,
+    family: &Family,
+    rope: &Config<'_>,
+    attention: Attention,
+    comments: &mut Comments,
+) -> Spanned<f64> {
+    if let Some(theta) = by_layer_type::theta(config, family, rope, attention, comments) {
+        return theta;
+    }
     let outside = config.real("rope_theta").value();
     let inside = rope.real("rope_theta").value();
     if let (Some(outside), Some(inside)) = (outside, inside)
@@ -260,16 +444,17 @@ fn theta(config: &Config<'_>, rope: &Config<'_>, comments: &mut Comments) -> Spa
         "params.rope.theta",
         "not in the config: the library's default",
     );
+    let default = family.defaults.rope_theta;
     config.report(
         Diagnostic::warning(
             codes::THETA_ABSENT,
-            "`rope_theta` is absent: 10000 is taken, as the library does",
+            format!("`rope_theta` is absent: {default} is taken, as the library does"),
             config.span,
             "not in here",
         )
         .help("compare with the checkpoint's model card"),
     );
-    Spanned::unplaced(DEFAULT)
+    Spanned::unplaced(default)
 }
 
 fn layout(
@@ -278,10 +463,18 @@ fn layout(
     given: Given<bool>,
     comments: &mut Comments,
 ) -> Option<Spanned<&'static str>> {
-    if family.rotation == Rotation::AlwaysInterleaved {
-        if let Given::Value(Spanned { value: false, span }) = given {
+    if let Rotation::Always(layout) = family.rotation {
+        let pairs = layout == RopeLayout::Interleaved;
+        let (name, rotates) = if pairs {
+            ("interleaved", "rotates pairs (2i, 2i+1)")
+        } else {
+            ("half", "rotates halves (i, i+d/2)")
+        };
+        if let Given::Value(Spanned { value, span }) = given
+            && value != pairs
+        {
             let message = format!(
-                "`rope_interleave` is not read: `{}` always rotates pairs",
+                "`rope_interleave` is not read: `{}` always {rotates}",
                 family.name()
             );
             config.report(Diagnostic::warning(
@@ -293,9 +486,9 @@ fn layout(
         }
         comments.add(
             "params.rope.layout",
-            &format!("{} always rotates pairs (2i, 2i+1)", family.name()),
+            &format!("{} always {rotates}", family.name()),
         );
-        return Some(Spanned::unplaced("interleaved"));
+        return Some(Spanned::unplaced(name));
     }
     match given {
         Given::Value(flag) => Some(Spanned::new(
@@ -361,7 +554,7 @@ fn refused_type(kind: &str, span: Span) -> Diagnostic {
     if LATER.contains(&kind) {
         let message = format!("rope type `{kind}` is not in this release");
         return Diagnostic::error(codes::ROPE_TYPE, message, span, "not in this release")
-            .help("`default`, `linear` and `yarn` are supported");
+            .help(supported());
     }
     let diagnostic = Diagnostic::error(
         codes::ROPE_TYPE,
@@ -371,13 +564,16 @@ fn refused_type(kind: &str, span: Span) -> Diagnostic {
     );
     match suggest(
         kind,
-        ["default", "linear", "yarn"]
-            .into_iter()
-            .chain(LATER.iter().copied()),
+        TYPES.iter().chain(LATER).copied(),
     ) {
         Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
-        None => diagnostic.help("`default`, `linear` and `yarn` are supported"),
+        None => diagnostic.help(supported()),
     }
+}
+
+fn supported() -> String {
+    let names: Vec<_> = TYPES.iter().map(|name| format!("`{name}`")).collect();
+    format!("supported: {}", names.join(", "))
 }
 
 fn plain(
@@ -411,18 +607,7 @@ fn linear(
     layout: Spanned<&str>,
 ) -> Option<Vec<Entry>> {
     let factor = required_factor(rope, kind)?;
-    if let Some(corrected) = softmax_correction(rope, kind.value) {
-        rope.report(
-            Diagnostic::error(
-                codes::ROPE_NOT_EXPRESSIBLE,
-                "`mscale_all_dim` with rope type `linear` corrects the softmax scale, which the language states for `yarn` only",
-                corrected,
-                "multiplies the softmax scale by g(factor, mscale_all_dim)²",
-            )
-            .help("remove `mscale_all_dim` if the model was not trained with it"),
-        );
-        return None;
-    }
+    refuse_correction(rope, kind.value)?;
     lint_unread(
         rope,
         kind.value,
@@ -441,6 +626,23 @@ fn linear(
         word("layout", layout.value, layout.span),
         real("factor", factor),
     ])
+}
+
+/// The language states the softmax correction of `mscale_all_dim` for `yarn` only.
+fn refuse_correction(rope: &Config<'_>, kind: &str) -> Option<()> {
+    let Some(corrected) = softmax_correction(rope, kind) else {
+        return Some(());
+    };
+    rope.report(
+        Diagnostic::error(
+            codes::ROPE_NOT_EXPRESSIBLE,
+            format!("`mscale_all_dim` with rope type `{kind}` corrects the softmax scale, which the language states for `yarn` only"),
+            corrected,
+            "multiplies the softmax scale by g(factor, mscale_all_dim)²",
+        )
+        .help("remove `mscale_all_dim` if the model was not trained with it"),
+    );
+    None
 }
 
 fn required_factor(rope: &Config<'_>, kind: Spanned<&str>) -> Option<Spanned<f64>> {

@@ -61,7 +61,8 @@ pub(super) fn read(
     Some(entries)
 }
 
-fn original_length(
+/// `original_max_position_embeddings`, or what stands in for it.
+pub(super) fn original_length(
     config: &Config<'_>,
     family: &Family,
     rope: &Config<'_>,
@@ -79,7 +80,8 @@ fn original_length(
     Spanned::unplaced(max_positions(config, family))
 }
 
-fn max_positions(config: &Config<'_>, family: &Family) -> u32 {
+/// `max_position_embeddings`, or the class default.
+pub(super) fn max_positions(config: &Config<'_>, family: &Family) -> u32 {
     config
         .size("max_position_embeddings")
         .value()

@@ -1,0 +1,117 @@
+//! Builds the document: nodes, parameters and slots of our language from what was read.
+
+mod build;
+mod layer;
+
+pub(super) use layer::layer;
+
+use crate::build::Build;
+use crate::document::{Body, Document};
+use crate::node::{Entry, Node, NodeKind, Scalar};
+use crate::span::{Span, Spanned};
+use crate::write;
+
+/// Comments being collected, by value path.
+#[derive(Default)]
+pub(super) struct Comments {
+    pub(super) all: write::Comments,
+    /// What paths are inside of: nothing, or `model.layers.NAME.`.
+    inside: String,
+}
+
+impl Comments {
+    /// Comments on the values of one layer of a model.
+    pub(super) fn of_layer(name: &str) -> Self {
+        Self {
+            all: write::Comments::default(),
+            inside: format!("model.layers.{name}."),
+        }
+    }
+
+    /// Says `text` behind the value at `path`.
+    pub(super) fn add(&mut self, path: &str, text: &str) {
+        // What is built is said once, however many layers there are.
+        let path = match path.strip_prefix("build.") {
+            Some(_) => path.to_owned(),
+            None => format!("{}{path}", self.inside),
+        };
+        self.all.0.insert(path, text.to_owned());
+    }
+
+    /// Takes back every comment whose path begins so.
+    pub(super) fn remove_inside(&mut self, path: &str) {
+        let path = format!("{}{path}", self.inside);
+        self.all.0.retain(|key, _| !key.starts_with(&path));
+    }
+
+    /// Adds a line above the document.
+    pub(super) fn above(&mut self, line: &str) {
+        let above = self.all.0.entry(String::new()).or_default();
+        if !above.is_empty() {
+            above.push('\n');
+        }
+        above.push_str(line);
+    }
+}
+
+/// The whole document, its `build` section written out.
+pub(super) fn document(name: String, body: Body) -> Document {
+    Document {
+        mla: Spanned::unplaced(1),
+        name: Spanned::unplaced(name),
+        body,
+        build: Some(build::build(&Build::default())),
+    }
+}
+
+/// A mapping.
+pub(super) fn map(entries: Vec<Entry>) -> Node {
+    Node {
+        kind: NodeKind::Map(entries),
+        span: Span::NONE,
+    }
+}
+
+/// A list.
+pub(super) fn list(items: Vec<Node>) -> Node {
+    Node {
+        kind: NodeKind::Seq(items),
+        span: Span::NONE,
+    }
+}
+
+/// `key: value`.
+pub(super) fn entry(key: &str, value: Node) -> Entry {
+    Entry {
+        key: Spanned::unplaced(key.to_owned()),
+        value,
+    }
+}
+
+/// `rope: { type: none }`.
+pub(super) fn rope_none() -> Node {
+    map(vec![word("type", "none", Span::NONE)])
+}
+
+/// `key: value`, an integer.
+pub(super) fn size(key: &str, value: Spanned<u32>) -> Entry {
+    entry(
+        key,
+        Node::scalar(Scalar::Int(i64::from(value.value)), value.span),
+    )
+}
+
+/// `key: value`, a real number: a config's `40` becomes `40.0`.
+pub(super) fn real(key: &str, value: Spanned<f64>) -> Entry {
+    entry(key, Node::scalar(Scalar::Float(value.value), value.span))
+}
+
+/// `key: value`, a word.
+pub(super) fn word(key: &str, value: &str, span: Span) -> Entry {
+    entry(key, Node::scalar(Scalar::Str(value.to_owned()), span))
+}
+
+/// `key: value`, a boolean.
+pub(super) fn flag(key: &str, value: Spanned<bool>) -> Entry {
+    entry(key, Node::scalar(Scalar::Bool(value.value), value.span))
+}
