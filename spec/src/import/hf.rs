@@ -132,12 +132,13 @@ fn import(root: &Node, options: &Options, diagnostics: &RefCell<Diagnostics>) ->
     keys::review(config, family, KNOWN, options.strict);
 
     let ((layer, _), parts) = (chosen?, parts?);
+    let sparse = parts.indexer.is_some();
     let name = match &options.name {
         Some(name) => name.clone(),
         None => family.layer_name.to_owned(),
     };
     Some(Imported {
-        document: assemble::document(name, Body::Layer(assemble::layer(parts))),
+        document: assemble::document(name, Body::Layer(assemble::layer(parts)), sparse),
         comments: comments.all,
         lints: Diagnostics::new(),
         layer,

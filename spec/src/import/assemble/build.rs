@@ -6,8 +6,8 @@ use crate::layer::RopeLayout;
 use crate::node::{Node, NodeKind, Scalar};
 use crate::span::{Span, Spanned};
 
-/// A `build:` section that says every choice.
-pub(super) fn build(build: &Build) -> Node {
+/// A `build:` section that says every choice there is. Sparse layers never expand what they cached.
+pub(super) fn build(build: &Build, sparse: bool) -> Node {
     let mut cache = vec![word(
         "format",
         &cache_format(build.cache.kind, build.cache.store),
@@ -47,7 +47,7 @@ pub(super) fn build(build: &Build) -> Node {
         ("decode_tokens", build.expect.decode_tokens),
         ("decode_context", build.expect.decode_context),
     ];
-    map(vec![
+    let mut entries = vec![
         entry("phases", words(phases)),
         word("dtype", dtype, Span::NONE),
         entry("cache", map(cache)),
@@ -59,9 +59,18 @@ pub(super) fn build(build: &Build) -> Node {
                 .map(|(key, tokens)| size(key, Spanned::unplaced(tokens)))
                 .collect()),
         ),
-        size("context_chunk", Spanned::unplaced(build.context_chunk)),
-        entry("targets", words(build.targets.iter().map(|_| "cpu"))),
-    ])
+    ];
+    if !sparse {
+        entries.push(size(
+            "context_chunk",
+            Spanned::unplaced(build.context_chunk),
+        ));
+    }
+    entries.push(entry(
+        "targets",
+        words(build.targets.iter().map(|_| "cpu")),
+    ));
+    map(entries)
 }
 
 fn cache_format(kind: CacheKind, store: Store) -> String {

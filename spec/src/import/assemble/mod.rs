@@ -54,13 +54,13 @@ impl Comments {
     }
 }
 
-/// The whole document, its `build` section written out.
-pub(super) fn document(name: String, body: Body) -> Document {
+/// The whole document, its `build` section written out. `sparse`: no layer attends to everything it sees.
+pub(super) fn document(name: String, body: Body, sparse: bool) -> Document {
     Document {
         mla: Spanned::unplaced(1),
         name: Spanned::unplaced(name),
         body,
-        build: Some(build::build(&Build::default())),
+        build: Some(build::build(&Build::default(), sparse)),
     }
 }
 
