@@ -10,6 +10,8 @@ use mla_spec::{
 };
 use serde_json::{Value, json};
 
+#[path = "importing/families.rs"]
+mod families;
 #[path = "importing/keys.rs"]
 mod keys;
 #[path = "importing/layers.rs"]
@@ -18,8 +20,6 @@ mod layers;
 mod released;
 #[path = "importing/rope.rs"]
 mod rope;
-#[path = "importing/families.rs"]
-mod families;
 
 fn configs() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/configs"))

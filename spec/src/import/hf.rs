@@ -315,4 +315,3 @@ fn inferred_family(config: &Config<'_>) -> Option<&'static Family> {
     );
     None
 }
-

@@ -144,9 +144,7 @@ fn k_norm(
         None | Some(Spanned { value: "layer", .. }) if traits.configured_eps => {
             Some(("LayerNorm", configured()?))
         }
-        None | Some(Spanned { value: "layer", .. }) => {
-            Some(("LayerNorm", Spanned::unplaced(1e-6)))
-        }
+        None | Some(Spanned { value: "layer", .. }) => Some(("LayerNorm", Spanned::unplaced(1e-6))),
         Some(Spanned { value, span }) => {
             let message = format!(
                 "`index_k_norm_type` is `{}`, wanted `rms` or `layer`",
@@ -176,10 +174,7 @@ fn forced(
         Given::Wrong => None,
         Given::Absent | Given::Null(_) => Some(Spanned::unplaced(0)),
     };
-    let (initial, local) = (
-        tokens("index_init_tokens")?,
-        tokens("index_local_tokens")?,
-    );
+    let (initial, local) = (tokens("index_init_tokens")?, tokens("index_local_tokens")?);
     Some((initial.value != 0 || local.value != 0).then_some((initial, local)))
 }
 

@@ -98,7 +98,10 @@ pub(super) fn whole_config(config: &Config<'_>, family: &Family) {
         config.report(
             Diagnostic::warning(
                 codes::RELEASED_NAMES,
-                format!("the released files of `{}` name tensors otherwise", family.name()),
+                format!(
+                    "the released files of `{}` name tensors otherwise",
+                    family.name()
+                ),
                 config.span,
                 "describes such a checkpoint",
             )

@@ -43,7 +43,12 @@ pub(super) fn layer(
     let scaled = latent_scales(config, family, comments);
     if let Some(sizes) = &sizes {
         lints::key_value_heads(config, sizes.num_attention_heads);
-        lints::head_dims(config, family, sizes.qk_nope_head_dim, sizes.qk_rope_head_dim);
+        lints::head_dims(
+            config,
+            family,
+            sizes.qk_nope_head_dim,
+            sizes.qk_rope_head_dim,
+        );
     }
     add_fixed_comments(config, family, sizes.as_ref(), kind, comments);
     let mut sizes = sizes?;
@@ -98,9 +103,7 @@ fn latent_eps(config: &Config<'_>, family: &Family) -> Option<Spanned<f64>> {
         LatentEps::Configured => match config.real("rms_norm_eps") {
             Given::Value(eps) => Some(eps),
             Given::Wrong => None,
-            Given::Absent | Given::Null(_) => {
-                Some(Spanned::unplaced(family.defaults.rms_norm_eps))
-            }
+            Given::Absent | Given::Null(_) => Some(Spanned::unplaced(family.defaults.rms_norm_eps)),
         },
     }
 }
@@ -120,7 +123,10 @@ fn bias(
                 comments.add("submodules.linear_kv_down_proj.params.bias", text);
             }
             comments.add("submodules.linear_proj.params.bias", "attention_bias");
-            if sizes.as_ref().is_some_and(|sizes| sizes.q_lora_rank.is_some()) {
+            if sizes
+                .as_ref()
+                .is_some_and(|sizes| sizes.q_lora_rank.is_some())
+            {
                 comments.add(
                     "submodules.linear_q_down_proj.params.bias",
                     "attention_bias",

@@ -64,9 +64,11 @@ pub(super) fn own<'c>(
             let layers = config.inner(layers);
             match layers.object(&entry.key.value) {
                 Given::Wrong => None,
-                given => Some(given.value().map_or(Own::None, |entries| {
-                    Own::Listed(config.inner(entries))
-                })),
+                given => Some(
+                    given
+                        .value()
+                        .map_or(Own::None, |entries| Own::Listed(config.inner(entries))),
+                ),
             }
         }
         Given::Absent | Given::Null(_) if attention == Attention::Sliding => Some(Own::Sliding),
@@ -295,10 +297,19 @@ impl Reader<'_, '_> {
             (Given::Wrong, _) => None,
             (Given::Null(_) | Given::Absent, QueryRank::Never) => Some(None),
             (Given::Value(rank), QueryRank::Never) => {
-                let message = format!("`{name}` is {}, but queries of `{}` are plain", rank.value, family.name());
+                let message = format!(
+                    "`{name}` is {}, but queries of `{}` are plain",
+                    rank.value,
+                    family.name()
+                );
                 self.config.report(
-                    Diagnostic::error(codes::CONTRADICTION, message, rank.span, "the modeling code has no query latent")
-                        .help("set it to null"),
+                    Diagnostic::error(
+                        codes::CONTRADICTION,
+                        message,
+                        rank.span,
+                        "the modeling code has no query latent",
+                    )
+                    .help("set it to null"),
                 );
                 None
             }
@@ -312,7 +323,10 @@ impl Reader<'_, '_> {
             }
             (Given::Value(rank), _) => Some(Some(rank)),
             (Given::Null(span), QueryRank::Required) => {
-                let message = format!("`{name}` is null, but `{}` has no plain queries", family.name());
+                let message = format!(
+                    "`{name}` is null, but `{}` has no plain queries",
+                    family.name()
+                );
                 self.config.report(
                     Diagnostic::error(codes::CONTRADICTION, message, span, "wanted a rank")
                         .note("the query latent is also what an indexer or a gate reads"),

@@ -3,8 +3,8 @@
 //! `families/facts.json` was taken from transformers 5.23.0's own modules, built from the configs beside it.
 
 use mla_spec::{
-    GateGranularity, GateSource, Indexer, IndexerQuery, KvSource, Latent, NormKind,
-    QueryScaling, QueryUp, Sink,
+    GateGranularity, GateSource, Indexer, IndexerQuery, KvSource, Latent, NormKind, QueryScaling,
+    QueryUp, Sink,
 };
 
 use super::*;

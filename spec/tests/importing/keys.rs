@@ -9,12 +9,10 @@ fn families_are_never_guessed() {
     assert_eq!(refused(&json!({ "model_type": 3 })), [707]);
     assert_eq!(refused(&json!({ "model_type": "llama" })), [705]);
     for later in [
-        "deepseek_v32",
-        "glm_moe_dsa",
-        "mistral4",
-        "bailing_hybrid",
-        "minicpm3",
-        "longcat_flash",
+        "deepseek_v4",
+        "kimi_k3",
+        "pangu_ultra_moe",
+        "bailing_moe_v2_5",
     ] {
         assert_eq!(refused(&json!({ "model_type": later })), [706], "{later}");
     }

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn golden_configs_say_in_both_styles_what_the_modeling_code_computes() {
     let facts: BTreeMap<String, Value> = serde_json::from_str(&read("golden/facts.json")).unwrap();
-    assert!(facts.len() >= 16);
+    assert!(facts.len() >= 21);
     for (case, facts) in facts {
         let styles = ["released", "transformers"].map(|style| {
             let path = format!("golden/{case}.{style}.json");
@@ -93,6 +93,23 @@ fn released_configs_import_and_lint() {
         ("ax-k1", "AXK1Attention", &[731]),
         ("glm-4.7-flash", "GLM4MoeLiteAttention", &[730, 731]),
         ("kimi-linear-48b", "KimiLinearAttention", &[730, 733]),
+        ("deepseek-v3.2", "DeepSeekV32Attention", &[737]),
+        ("glm-5", "GLMMoeDsaAttention", &[730]),
+        ("glm-5.2", "GLMMoeDsaAttention", &[730, 742, 733]),
+        ("glm-5.3-flash", "GLM5NextAttention", &[]),
+        ("ax-k2-light", "AXK2Attention", &[746]),
+        ("hy-v4", "HYV4Attention", &[730, 745]),
+        ("dots3-note", "Dots3NoteAttention", &[]),
+        ("longcat-flash", "LongcatFlashAttention", &[730]),
+        (
+            "longcat-flash-lite-sparse",
+            "LongcatFlashAttention",
+            &[730, 744],
+        ),
+        ("minicpm3-4b", "MiniCPM3Attention", &[730, 736]),
+        ("mistral-4", "Mistral4Attention", &[]),
+        ("mistral-large-4", "MistralLarge4Attention", &[743, 745]),
+        ("ling-3", "BailingHybridAttention", &[745]),
     ];
     for (file, name, lints) in expected {
         let path = format!("{file}.json");

@@ -118,10 +118,7 @@ fn rope_is_read_in_every_style() {
 #[test]
 fn rope_that_can_not_be_said_is_refused() {
     let v3 = |rope: Value| of("deepseek_v3", json!({ "rope_scaling": rope }));
-    assert_eq!(
-        refused(&v3(json!({ "type": "dynamic", "factor": 2 }))),
-        [710]
-    );
+    assert_eq!(refused(&v3(json!({ "type": "mrope", "factor": 2 }))), [710]);
     assert_eq!(
         refused(&v3(json!({ "rope_type": "yarm", "factor": 2 }))),
         [710]

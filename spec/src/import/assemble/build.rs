@@ -66,10 +66,7 @@ pub(super) fn build(build: &Build, sparse: bool) -> Node {
             Spanned::unplaced(build.context_chunk),
         ));
     }
-    entries.push(entry(
-        "targets",
-        words(build.targets.iter().map(|_| "cpu")),
-    ));
+    entries.push(entry("targets", words(build.targets.iter().map(|_| "cpu"))));
     map(entries)
 }
 
@@ -101,4 +98,3 @@ fn words<'a>(words: impl Iterator<Item = &'a str>) -> Node {
         span: Span::NONE,
     }
 }
-

@@ -140,7 +140,10 @@ fn gate(gate: Option<Gate>) -> Option<Submodule> {
     };
     Some(slot(
         "linear_gate_proj",
-        module("ColumnParallelLinear", full_precision_params(full_precision)),
+        module(
+            "ColumnParallelLinear",
+            full_precision_params(full_precision),
+        ),
     ))
 }
 
@@ -201,10 +204,7 @@ fn indexer_params(indexer: &Lightning) -> Vec<Entry> {
     params.extend(indexer.pool.map(|(tokens, tail)| {
         entry(
             "pool",
-            map(vec![
-                size("size", tokens),
-                flag("always_select_tail", tail),
-            ]),
+            map(vec![size("size", tokens), flag("always_select_tail", tail)]),
         )
     }));
     if indexer.shared {

@@ -20,14 +20,6 @@ pub(super) struct Comments {
 }
 
 impl Comments {
-    /// Comments on the values of one layer of a model.
-    pub(super) fn of_layer(name: &str) -> Self {
-        Self {
-            all: write::Comments::default(),
-            inside: format!("model.layers.{name}."),
-        }
-    }
-
     /// Says `text` behind the value at `path`.
     pub(super) fn add(&mut self, path: &str, text: &str) {
         // What is built is said once, however many layers there are.
@@ -42,15 +34,6 @@ impl Comments {
     pub(super) fn remove_inside(&mut self, path: &str) {
         let path = format!("{}{path}", self.inside);
         self.all.0.retain(|key, _| !key.starts_with(&path));
-    }
-
-    /// Adds a line above the document.
-    pub(super) fn above(&mut self, line: &str) {
-        let above = self.all.0.entry(String::new()).or_default();
-        if !above.is_empty() {
-            above.push('\n');
-        }
-        above.push_str(line);
     }
 }
 

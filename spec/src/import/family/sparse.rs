@@ -341,7 +341,6 @@ pub(super) const FAMILIES: &[Family] = &[
         released_names: Some(
             "`layers.N.attention.*`: `wq`, `wkv_a_with_mqa`, `kv_a_norm`, `wkv_b`, `wo`, `ssmax_scaling.s` and `.b`",
         ),
-        ..BASE
     },
 ];
 

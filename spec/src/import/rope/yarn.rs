@@ -4,7 +4,7 @@ use super::super::assemble::{Comments, flag, real, size, word};
 use super::super::codes;
 use super::super::config::{Config, Given};
 use super::super::family::Family;
-use super::required_factor;
+use super::scaled::required_factor;
 use crate::diagnostic::Diagnostic;
 use crate::layer::yarn_magnitude;
 use crate::node::Entry;

@@ -37,9 +37,7 @@ impl Kinds {
                 .copied()
                 .unwrap_or(Attention::Linear),
             Kinds::Only(layers) => mla_if(layers.contains(&layer), Attention::Full),
-            Kinds::EveryFourth => {
-                mla_if(layer != 0 && layer.is_multiple_of(4), Attention::Full)
-            }
+            Kinds::EveryFourth => mla_if(layer != 0 && layer.is_multiple_of(4), Attention::Full),
             Kinds::LastOf(size) => mla_if(layer % size == size - 1, Attention::Full),
             Kinds::LastOfFour => mla_if(layer % 4 == 3, Attention::Indexed),
             Kinds::SlidingButEveryFourth(kind) => {
@@ -87,13 +85,11 @@ impl Kinds {
 pub(super) fn read(config: &Config<'_>, family: &Family, count: &Count) -> Option<Kinds> {
     match family.layers {
         Rule::Alike => Some(Kinds::All(Attention::Full)),
-        Rule::Longcat => Some(Kinds::All(
-            if config.size("index_topk").value().is_some() {
-                Attention::Indexed
-            } else {
-                Attention::Full
-            },
-        )),
+        Rule::Longcat => Some(Kinds::All(if config.size("index_topk").value().is_some() {
+            Attention::Indexed
+        } else {
+            Attention::Full
+        })),
         Rule::KimiLinear => kimi_linear(config, count),
         Rule::LastOfGroup => match listed(config, count, HYBRID)? {
             Some(kinds) => Some(Kinds::Listed(kinds)),

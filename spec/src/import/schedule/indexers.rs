@@ -32,7 +32,7 @@ impl Indexers {
                 let steps = i64::from(layer).saturating_sub(*offset).saturating_add(1);
                 steps.max(0) % i64::from(*frequency) != 0
             }
-            Indexers::FromTheSecond => layer != 0 && (layer - 1) % 4 != 0,
+            Indexers::FromTheSecond => layer != 0 && !(layer - 1).is_multiple_of(4),
         }
     }
 
@@ -168,7 +168,9 @@ fn every(config: &Config<'_>) -> Option<Indexers> {
 /// Says what the offset counts from, where it matters and is not stated.
 fn lint_numbering(config: &Config<'_>, every: &Indexers) {
     let stated = config.size("index_skip_topk_offset").value().is_some();
-    if let Some(entry) = config.entry("index_topk_freq").filter(|_| !every.all_pick())
+    if let Some(entry) = config
+        .entry("index_topk_freq")
+        .filter(|_| !every.all_pick())
         && !stated
     {
         config.report(

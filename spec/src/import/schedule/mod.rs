@@ -181,9 +181,7 @@ impl Schedule {
 
     /// The first MLA layer.
     pub(super) fn first(&self) -> Option<u32> {
-        self.kinds
-            .first()
-            .filter(|first| *first < self.count.main)
+        self.kinds.first().filter(|first| *first < self.count.main)
     }
 
     /// The next MLA layer behind `layer`.
@@ -256,13 +254,22 @@ fn two_each(config: &Config<'_>, family: &Family) -> Option<Spanned<u32>> {
                 attentions.value, layers.value
             );
             config.report(
-                Diagnostic::error(codes::CONTRADICTION, message, attentions.span, "not twice as many")
-                    .and(layers.span, "so many layers")
-                    .help("remove `num_hidden_layers`: the modeling code takes its half for `num_layers`"),
+                Diagnostic::error(
+                    codes::CONTRADICTION,
+                    message,
+                    attentions.span,
+                    "not twice as many",
+                )
+                .and(layers.span, "so many layers")
+                .help(
+                    "remove `num_hidden_layers`: the modeling code takes its half for `num_layers`",
+                ),
             );
             None
         }
-        (Given::Value(layers), _) => Some(Spanned::new(layers.value.saturating_mul(2), layers.span)),
+        (Given::Value(layers), _) => {
+            Some(Spanned::new(layers.value.saturating_mul(2), layers.span))
+        }
         (_, Given::Value(attentions)) => {
             Some(Spanned::new(attentions.value / 2 * 2, attentions.span))
         }

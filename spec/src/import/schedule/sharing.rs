@@ -112,7 +112,10 @@ pub(super) fn kv_sources(
         };
         sources.push(source);
     }
-    if (0u32..).zip(&sources).all(|(layer, source)| layer == *source) {
+    if (0u32..)
+        .zip(&sources)
+        .all(|(layer, source)| layer == *source)
+    {
         return Some(Vec::new());
     }
     nearest_of_a_kind(config, schedule, &sources, list.value)?;
@@ -140,16 +143,29 @@ fn nearest_of_a_kind(
             continue;
         }
         if last[kind] != Some(*source) {
-            let rotates = if kind == 1 { "rotates" } else { "does not rotate" };
+            let rotates = if kind == 1 {
+                "rotates"
+            } else {
+                "does not rotate"
+            };
             let message = format!("layer {layer} can't use the latents of layer {source}");
             let found = match last[kind] {
-                Some(last) => format!("it {rotates}, and gets those of layer {last}, the last sharing one that is like it"),
-                None => format!("it {rotates}, and no layer before it that does so too shares its latents"),
+                Some(last) => format!(
+                    "it {rotates}, and gets those of layer {last}, the last sharing one that is like it"
+                ),
+                None => format!(
+                    "it {rotates}, and no layer before it that does so too shares its latents"
+                ),
             };
             config.report(
-                Diagnostic::error(codes::LAYER_LISTS, message, item.span, "not the layer that the code takes")
-                    .note(found)
-                    .help("latents are shared among layers that rotate, and among layers that do not"),
+                Diagnostic::error(
+                    codes::LAYER_LISTS,
+                    message,
+                    item.span,
+                    "not the layer that the code takes",
+                )
+                .note(found)
+                .help("latents are shared among layers that rotate, and among layers that do not"),
             );
             return None;
         }
