@@ -222,9 +222,9 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     /// A handle on the device.
     type Device: Clone + Debug + Send + Sync + 'static;
     /// Memory on the device.
-    type Buffer<S: Scalar>: Debug + Send + Sync;
+    type Buffer<S: Scalar>: Debug + Send + Sync + 'static;
     /// Memory on the device that holds 32-bit integers.
-    type Indices: Debug + Send + Sync;
+    type Indices: Debug + Send + Sync + 'static;
 
     /// Moves values to the device.
     fn upload<S: Scalar>(device: &Self::Device, values: Vec<S>) -> Result<Self::Buffer<S>>;

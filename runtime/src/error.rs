@@ -49,6 +49,9 @@ pub enum Error {
     /// A cache cannot be built or used as asked.
     #[error("cache: {0}")]
     BadCache(String),
+    /// A layer's function lacks an argument that only some layers take.
+    #[error("{0}")]
+    MissingExtra(String),
     /// A constant of the layer is unusable.
     #[error("{0}")]
     BadConstant(String),

@@ -3,11 +3,15 @@
 //! A generated layer has inherent functions whose widths are in their types. These traits take [`Tensor`]s, whose width is a
 //! run-time value, so that one function can be written for all layers. [`layer_traits!`](crate::layer_traits) implements them.
 //!
-//! **Which cache.** A layer's `Cache<B, F>` is generic over the format that it stores. Proofs want it to store exactly
-//! what the backend computes (`F = B::Elem`), `run` wants the format that the spec names. So [`Caches::Cache`] stays generic,
-//! and [`Caches::Stored`] is the spec's choice.
+//! **Which cache.** A layer's `Cache<B, F>` is generic over the format that it stores, and over a second one where it holds an indexer's
+//! keys. Proofs want it to store exactly what the backend computes (`B::Elem`), `run` wants the formats that the spec names. So
+//! [`Caches::Cache`] stays generic, and [`Caches::Stored`] and [`Caches::StoredIndex`] are the spec's choice.
+//!
+//! **Which arguments.** What only some layers' functions take comes in [`Extras`]; a layer that lacks one of its own says so.
 
-use crate::{Backend, Batch, CacheFormat, Mask, Probe, Result, Tensor, TensorShape, Weights};
+use crate::{
+    Backend, Batch, CacheFormat, Extras, Mask, Probe, Result, Tensor, TensorShape, Weights,
+};
 
 /// A layer that can be loaded.
 pub trait Load<B: Backend>: Sized {
@@ -34,16 +38,19 @@ pub trait Forward<B: Backend>: Load<B> {
         hidden: &Tensor<B>,
         positions: &[u32],
         mask: &Mask,
+        extras: &mut Extras<'_, B>,
         probe: &mut dyn Probe,
     ) -> Result<Tensor<B>>;
 }
 
 /// A layer with a cached phase.
 pub trait Caches<B: Backend>: Load<B> {
-    /// Its cache, storing entries in the format `F`.
-    type Cache<F: CacheFormat>: KvCache<B>;
-    /// The format that the spec names.
+    /// Its cache, storing entries in the format `F` and an indexer's keys, if it has any, in `I`.
+    type Cache<F: CacheFormat, I: CacheFormat>: KvCache<B> + Send + Sync + 'static;
+    /// The format that the spec names for the layer's own entries, or for those of its source where it has none.
     type Stored: CacheFormat;
+    /// The format that the spec names for an indexer's keys; [`Stored`](Self::Stored) where the layer holds none.
+    type StoredIndex: CacheFormat;
 }
 
 /// A layer with the phase `prefill`: a ragged batch, planned for many new tokens per request.
@@ -52,11 +59,12 @@ pub trait Prefill<B: Backend>: Caches<B> {
     ///
     /// # Errors
     /// Whatever the layer's own `prefill` refuses; `hidden` of another width.
-    fn prefill_erased<F: CacheFormat>(
+    fn prefill_erased<F: CacheFormat, I: CacheFormat>(
         &self,
-        cache: &mut Self::Cache<F>,
+        cache: &mut Self::Cache<F, I>,
         batch: &Batch,
         hidden: &Tensor<B>,
+        extras: &mut Extras<'_, B>,
         probe: &mut dyn Probe,
     ) -> Result<Tensor<B>>;
 }
@@ -67,11 +75,12 @@ pub trait Decode<B: Backend>: Caches<B> {
     ///
     /// # Errors
     /// Whatever the layer's own `decode` refuses; `hidden` of another width.
-    fn decode_erased<F: CacheFormat>(
+    fn decode_erased<F: CacheFormat, I: CacheFormat>(
         &self,
-        cache: &mut Self::Cache<F>,
+        cache: &mut Self::Cache<F, I>,
         batch: &Batch,
         hidden: &Tensor<B>,
+        extras: &mut Extras<'_, B>,
         probe: &mut dyn Probe,
     ) -> Result<Tensor<B>>;
 }
@@ -82,6 +91,8 @@ pub trait Decode<B: Backend>: Caches<B> {
 pub trait KvCache<B: Backend>: Sized {
     /// How it stores.
     type Format: CacheFormat;
+    /// How it stores an indexer's keys; [`Format`](Self::Format) where it holds none.
+    type IndexFormat: CacheFormat;
     /// Tokens per page; `None` for a contiguous cache.
     const PAGE_SIZE: Option<usize>;
     /// Stored values per token.
@@ -96,6 +107,13 @@ pub trait KvCache<B: Backend>: Sized {
     /// It does not fit in memory.
     fn with_blocks(device: &B::Device, blocks: usize, tokens_per_block: usize) -> Result<Self>;
 
+    /// Whether a batch with `rows` input rows can be written and read.
+    ///
+    /// # Errors
+    /// `rows` is not the batch's tokens, a block id is out of range or named twice, a request lacks room, or a slot would be written
+    /// twice or while it is read.
+    fn check(&self, batch: &Batch, rows: usize) -> Result<()>;
+
     /// Overwrites every element, also of free blocks: proofs fill caches with NaN to show that only written tokens are read.
     ///
     /// # Errors
@@ -108,6 +126,14 @@ pub trait KvCache<B: Backend>: Sized {
     /// # Errors
     /// `blocks` names a block that the cache lacks, or holds fewer than `tokens`.
     fn latent_rows(&self, blocks: &[u32], tokens: usize) -> Result<Option<(Vec<f64>, Vec<f64>)>>;
+
+    /// An indexer's keys `[tokens, d_i]` of the same tokens. `None` where the cache holds none.
+    ///
+    /// # Errors
+    /// As [`latent_rows`](Self::latent_rows).
+    fn index_rows(&self, _blocks: &[u32], _tokens: usize) -> Result<Option<Vec<f64>>> {
+        Ok(None)
+    }
 }
 
 /// Implements this crate's erased traits for a generated layer: [`Load`], and a trait for each phase.
@@ -115,6 +141,7 @@ pub trait KvCache<B: Backend>: Sized {
 /// ```text
 /// mla_runtime::layer_traits!(Name: forward, prefill, decode);           // any non-empty subset, in any order
 /// mla_runtime::layer_traits!(Name: probed forward, prefill, decode);    // the functions take a probe
+/// mla_runtime::layer_traits!(Name: probed indexed forward(topk: write), prefill(topk: write, bias));
 /// ```
 ///
 /// It stands in the module of the layer and uses these items of it:
@@ -125,17 +152,49 @@ pub trait KvCache<B: Backend>: Sized {
 /// - for `prefill` and `decode`: `Cache<B, F = ...>` and
 ///   `prefill<F: CacheFormat>(&self, &mut Cache<B, F>, &Batch, &Rows<B, HIDDEN_SIZE>) -> Result<Rows<B, HIDDEN_SIZE>>`;
 /// - with `probed`, every one of these functions has a last parameter `probe: &mut dyn Probe`.
+///
+/// What the layer's cache is, is said in front of the phases when it is not `Cache<B, F>`:
+///
+/// - `indexed`: `Cache<B, F = ..., I = ...>`, an indexer's keys in the format `I`; the functions are generic over `F` and `I`;
+/// - `index_only`: `Cache<B, I = ...>`, an indexer's keys only, and `SourceCache<B, F = ...>`; the functions are generic over `F` and
+///   `I`;
+/// - `no_cache`: none; the functions take no cache, and are generic over the format `F` of `SourceCache<B, F = ...>`.
+///
+/// What each function takes between these parameters and the probe is listed behind its phase, in the function's order:
+///
+/// | listed | parameter | from |
+/// |---|---|---|
+/// | `context` | `&Rows<B, _>` | [`Extras::context`] |
+/// | `context_mask` | `&Mask` | [`Extras::context_mask`] |
+/// | `shared_kv: write`, `shared_kv: read` | `&mut SharedKv<B, ..>`, `&SharedKv<B, ..>` | [`Extras::shared_kv`] |
+/// | `source` | `&SourceCache<B, F>` | [`Extras::source`] |
+/// | `topk: write`, `topk: read` | `&mut TopK<B, _>`, `&TopK<B, _>` | [`Extras::topk`] |
+/// | `bias` | `&AttentionBias<B>` | [`Extras::bias`] |
+/// | `dropout` | `Option<Dropout>` | [`Extras::dropout`] |
 #[macro_export]
 macro_rules! layer_traits {
-    ($layer:ident: probed $($phase:ident),+ $(,)?) => {
-        $crate::layer_traits!(@load $layer);
-        $crate::layer_traits!(@caches $layer; $($phase),+);
-        $($crate::layer_traits!(@phase $layer, $phase, probed);)+
+    ($layer:ident: probed $($rest:tt)+) => {
+        $crate::layer_traits!(@cache $layer probed; $($rest)+);
     };
-    ($layer:ident: $($phase:ident),+ $(,)?) => {
+    ($layer:ident: $($rest:tt)+) => {
+        $crate::layer_traits!(@cache $layer plain; $($rest)+);
+    };
+    (@cache $layer:ident $kind:ident; indexed $($rest:tt)+) => {
+        $crate::layer_traits!(@all $layer $kind indexed; $($rest)+);
+    };
+    (@cache $layer:ident $kind:ident; index_only $($rest:tt)+) => {
+        $crate::layer_traits!(@all $layer $kind index_only; $($rest)+);
+    };
+    (@cache $layer:ident $kind:ident; no_cache $($rest:tt)+) => {
+        $crate::layer_traits!(@all $layer $kind no_cache; $($rest)+);
+    };
+    (@cache $layer:ident $kind:ident; $($rest:tt)+) => {
+        $crate::layer_traits!(@all $layer $kind own; $($rest)+);
+    };
+    (@all $layer:ident $kind:ident $cache:ident; $($phase:ident $(($($extra:tt)*))?),+ $(,)?) => {
         $crate::layer_traits!(@load $layer);
-        $crate::layer_traits!(@caches $layer; $($phase),+);
-        $($crate::layer_traits!(@phase $layer, $phase, plain);)+
+        $crate::layer_traits!(@caches $layer $cache; $($phase),+);
+        $($crate::layer_traits!(@phase $layer $kind $cache $phase [$($($extra)*)?]);)+
     };
     (@load $layer:ident) => {
         impl<B: $crate::Backend> $crate::Load<B> for $layer<B> {
@@ -147,57 +206,126 @@ macro_rules! layer_traits {
             }
         }
     };
-    (@caches $layer:ident;) => {};
-    (@caches $layer:ident; forward $(, $phase:ident)*) => {
-        $crate::layer_traits!(@caches $layer; $($phase),*);
+    (@caches $layer:ident $cache:ident;) => {};
+    (@caches $layer:ident $cache:ident; forward $(, $phase:ident)*) => {
+        $crate::layer_traits!(@caches $layer $cache; $($phase),*);
     };
-    (@caches $layer:ident; $first:ident $(, $phase:ident)*) => {
+    (@caches $layer:ident own; $first:ident $(, $phase:ident)*) => {
         impl<B: $crate::Backend> $crate::Caches<B> for $layer<B> {
-            type Cache<F: $crate::CacheFormat> = Cache<B, F>;
+            type Cache<F: $crate::CacheFormat, I: $crate::CacheFormat> = Cache<B, F>;
             type Stored = <Cache<B> as $crate::KvCache<B>>::Format;
+            type StoredIndex = Self::Stored;
         }
     };
-    (@phase $layer:ident, forward, $kind:ident) => {
+    (@caches $layer:ident indexed; $first:ident $(, $phase:ident)*) => {
+        impl<B: $crate::Backend> $crate::Caches<B> for $layer<B> {
+            type Cache<F: $crate::CacheFormat, I: $crate::CacheFormat> = Cache<B, F, I>;
+            type Stored = <Cache<B> as $crate::KvCache<B>>::Format;
+            type StoredIndex = <Cache<B> as $crate::KvCache<B>>::IndexFormat;
+        }
+    };
+    (@caches $layer:ident index_only; $first:ident $(, $phase:ident)*) => {
+        impl<B: $crate::Backend> $crate::Caches<B> for $layer<B> {
+            type Cache<F: $crate::CacheFormat, I: $crate::CacheFormat> = Cache<B, I>;
+            type Stored = <SourceCache<B> as $crate::KvCache<B>>::Format;
+            type StoredIndex = <Cache<B> as $crate::KvCache<B>>::IndexFormat;
+        }
+    };
+    (@caches $layer:ident no_cache; $first:ident $(, $phase:ident)*) => {
+        impl<B: $crate::Backend> $crate::Caches<B> for $layer<B> {
+            type Cache<F: $crate::CacheFormat, I: $crate::CacheFormat> = $crate::NoCache;
+            type Stored = <SourceCache<B> as $crate::KvCache<B>>::Format;
+            type StoredIndex = Self::Stored;
+        }
+    };
+    (@phase $layer:ident $kind:ident $cache:ident forward $extras:tt) => {
         impl<B: $crate::Backend> $crate::Forward<B> for $layer<B> {
             fn forward_erased(
                 &self,
                 hidden: &$crate::Tensor<B>,
                 positions: &[u32],
                 mask: &$crate::Mask,
+                extras: &mut $crate::Extras<'_, B>,
                 probe: &mut dyn $crate::Probe,
             ) -> $crate::Result<$crate::Tensor<B>> {
+                let _ = (&extras, &probe);
                 let hidden = hidden.to_rows::<HIDDEN_SIZE>()?;
-                let out = $crate::layer_traits!(@call $kind, probe, self.forward(&hidden, positions, mask))?;
+                let out = $crate::layer_traits!(@call $kind probe extras (self.forward)
+                    (&hidden, positions, mask) $extras)?;
                 Ok(out.into())
             }
         }
     };
-    (@phase $layer:ident, prefill, $kind:ident) => {
-        $crate::layer_traits!(@cached $layer, $kind, Prefill, prefill_erased, prefill);
+    (@phase $layer:ident $kind:ident $cache:ident prefill $extras:tt) => {
+        $crate::layer_traits!(@cached $layer $kind $cache (Prefill, prefill_erased, prefill) $extras);
     };
-    (@phase $layer:ident, decode, $kind:ident) => {
-        $crate::layer_traits!(@cached $layer, $kind, Decode, decode_erased, decode);
+    (@phase $layer:ident $kind:ident $cache:ident decode $extras:tt) => {
+        $crate::layer_traits!(@cached $layer $kind $cache (Decode, decode_erased, decode) $extras);
     };
-    (@cached $layer:ident, $kind:ident, $trait:ident, $erased:ident, $function:ident) => {
+    (@cached $layer:ident $kind:ident $cache:ident ($trait:ident, $erased:ident, $function:ident) $extras:tt) => {
         impl<B: $crate::Backend> $crate::$trait<B> for $layer<B> {
-            fn $erased<F: $crate::CacheFormat>(
+            fn $erased<F: $crate::CacheFormat, I: $crate::CacheFormat>(
                 &self,
-                cache: &mut Cache<B, F>,
+                cache: &mut <Self as $crate::Caches<B>>::Cache<F, I>,
                 batch: &$crate::Batch,
                 hidden: &$crate::Tensor<B>,
+                extras: &mut $crate::Extras<'_, B>,
                 probe: &mut dyn $crate::Probe,
             ) -> $crate::Result<$crate::Tensor<B>> {
+                let _ = (&cache, &extras, &probe);
                 let hidden = hidden.to_rows::<HIDDEN_SIZE>()?;
-                let out = $crate::layer_traits!(@call $kind, probe, self.$function(cache, batch, &hidden))?;
+                let out = $crate::layer_traits!(@with $cache $kind probe extras (self.$function)
+                    cache (batch, &hidden) $extras)?;
                 Ok(out.into())
             }
         }
     };
-    (@call plain, $probe:ident, $self:ident.$function:ident($($argument:expr),*)) => {{
-        let _ = $probe;
+    (@with no_cache $kind:ident $probe:ident $extras:ident $function:tt $cache:ident $arguments:tt $list:tt) => {
+        $crate::layer_traits!(@call $kind $probe $extras $function $arguments $list)
+    };
+    (@with $any:ident $kind:ident $probe:ident $extras:ident $function:tt $cache:ident ($($argument:expr),*) $list:tt) => {
+        $crate::layer_traits!(@call $kind $probe $extras $function ($cache, $($argument),*) $list)
+    };
+    (@call plain $probe:ident $extras:ident ($self:ident.$function:ident) ($($argument:expr),*) []) => {
         $self.$function($($argument),*)
-    }};
-    (@call probed, $probe:ident, $self:ident.$function:ident($($argument:expr),*)) => {
+    };
+    (@call probed $probe:ident $extras:ident ($self:ident.$function:ident) ($($argument:expr),*) []) => {
         $self.$function($($argument),*, $probe)
+    };
+    (@call $kind:ident $probe:ident $extras:ident $function:tt ($($argument:expr),*) [context $(, $($rest:tt)*)?]) => {
+        $crate::layer_traits!(@call $kind $probe $extras $function
+            ($($argument,)* &$crate::extras::context($extras.context)?) [$($($rest)*)?])
+    };
+    (@call $kind:ident $probe:ident $extras:ident $function:tt ($($argument:expr),*) [context_mask $(, $($rest:tt)*)?]) => {
+        $crate::layer_traits!(@call $kind $probe $extras $function
+            ($($argument,)* $crate::extras::given($extras.context_mask, "a mask of the context")?) [$($($rest)*)?])
+    };
+    (@call $kind:ident $probe:ident $extras:ident $function:tt ($($argument:expr),*) [shared_kv: write $(, $($rest:tt)*)?]) => {
+        $crate::layer_traits!(@call $kind $probe $extras $function
+            ($($argument,)* $extras.shared_kv.writer()?) [$($($rest)*)?])
+    };
+    (@call $kind:ident $probe:ident $extras:ident $function:tt ($($argument:expr),*) [shared_kv: read $(, $($rest:tt)*)?]) => {
+        $crate::layer_traits!(@call $kind $probe $extras $function
+            ($($argument,)* $extras.shared_kv.reader()?) [$($($rest)*)?])
+    };
+    (@call $kind:ident $probe:ident $extras:ident $function:tt ($($argument:expr),*) [source $(, $($rest:tt)*)?]) => {
+        $crate::layer_traits!(@call $kind $probe $extras $function
+            ($($argument,)* $crate::extras::source::<SourceCache<B, F>>($extras.source)?) [$($($rest)*)?])
+    };
+    (@call $kind:ident $probe:ident $extras:ident $function:tt ($($argument:expr),*) [topk: write $(, $($rest:tt)*)?]) => {
+        $crate::layer_traits!(@call $kind $probe $extras $function
+            ($($argument,)* $extras.topk.writer()?) [$($($rest)*)?])
+    };
+    (@call $kind:ident $probe:ident $extras:ident $function:tt ($($argument:expr),*) [topk: read $(, $($rest:tt)*)?]) => {
+        $crate::layer_traits!(@call $kind $probe $extras $function
+            ($($argument,)* $extras.topk.reader()?) [$($($rest)*)?])
+    };
+    (@call $kind:ident $probe:ident $extras:ident $function:tt ($($argument:expr),*) [bias $(, $($rest:tt)*)?]) => {
+        $crate::layer_traits!(@call $kind $probe $extras $function
+            ($($argument,)* $crate::extras::given($extras.bias, "a bias")?) [$($($rest)*)?])
+    };
+    (@call $kind:ident $probe:ident $extras:ident $function:tt ($($argument:expr),*) [dropout $(, $($rest:tt)*)?]) => {
+        $crate::layer_traits!(@call $kind $probe $extras $function
+            ($($argument,)* $extras.dropout) [$($($rest)*)?])
     };
 }

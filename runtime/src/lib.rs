@@ -9,6 +9,7 @@ pub mod absorb;
 pub mod attention;
 pub mod backend;
 pub mod concat;
+pub mod extras;
 pub mod gate;
 pub mod groups;
 pub mod hadamard;
@@ -41,9 +42,11 @@ mod rotary;
 mod rows;
 mod segments;
 mod selection;
+mod shared_kv;
 mod sinks;
 mod softmax;
 mod tensor;
+mod topk;
 mod visibility;
 pub mod weights;
 
@@ -52,12 +55,13 @@ pub use backend::Backend;
 pub use batch::{Batch, Sequence};
 pub use cache::{
     CacheElement, CacheFormat, CacheLayout, ContextChunk, Contiguous, EntryShape, IndexCache,
-    LatentCache, NaiveCache, Paged,
+    IndexStore, IndexedCache, LatentCache, NaiveCache, NoCache, Paged,
 };
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 pub use describes::Describes;
 pub use element::{Element, Real, Scalar};
 pub use error::{Error, Result};
+pub use extras::{Extras, Handover};
 pub use gated_norm::GatedRmsNorm;
 pub use half::{bf16, f16};
 pub use heads::{Heads, HeadsView};
@@ -72,9 +76,11 @@ pub use rotary::{Angles, Half, Interleaved, RopeKey, RopeLayout, Rotary, Unrotat
 pub use rows::{Rows, RowsView};
 pub use segments::{Segment, Segments};
 pub use selection::Selection;
+pub use shared_kv::SharedKv;
 pub use sinks::Sinks;
 pub use softmax::{AttentionBias, Dropout, Softmax};
 pub use tensor::Tensor;
+pub use topk::TopK;
 pub use visibility::Visibility;
 pub use weights::{Mistake, Naming, Selected, TensorShape, WeightSet, Weights};
 

@@ -1,6 +1,6 @@
 //! `layer_traits!` from another crate: it needs nothing but the items that its documentation names.
 
-use mla_runtime::{Cpu, CpuDevice, Forward, Load, Mask, NoProbe, Tensor, Weights};
+use mla_runtime::{Cpu, CpuDevice, Extras, Forward, Load, Mask, NoProbe, Tensor, Weights};
 
 /// A layer without probes and without a cache.
 mod whole {
@@ -87,13 +87,25 @@ fn a_layer_is_loaded_and_called_through_its_traits() {
     let layer: whole::Whole<Cpu<f32>> = Load::load(&weights, "l", &CpuDevice::default()).unwrap();
     let hidden = Tensor::from_vec(&CpuDevice::default(), vec![3.0, 5.0], 2).unwrap();
     let out = layer
-        .forward_erased(&hidden, &[0], &Mask::dense(1, 1), &mut NoProbe)
+        .forward_erased(
+            &hidden,
+            &[0],
+            &Mask::dense(1, 1),
+            &mut Extras::default(),
+            &mut NoProbe,
+        )
         .unwrap();
     assert_eq!(out.to_vec().unwrap(), [5.0, 6.0]);
     let narrow = Tensor::from_vec(&CpuDevice::default(), vec![3.0], 1).unwrap();
     assert!(
         layer
-            .forward_erased(&narrow, &[0], &Mask::dense(1, 1), &mut NoProbe)
+            .forward_erased(
+                &narrow,
+                &[0],
+                &Mask::dense(1, 1),
+                &mut Extras::default(),
+                &mut NoProbe
+            )
             .is_err()
     );
 }
@@ -110,7 +122,7 @@ fn a_cache_stores_the_spec_s_format_or_any_other() {
             <Layer as Load<Cpu<f64>>>::load(&Weights::random("", &[], 0).unwrap(), "", &device)
                 .unwrap();
         let mut cache =
-            <Layer as Caches<Cpu<f64>>>::Cache::<E>::with_blocks(&device, 2, 3).unwrap();
+            <Layer as Caches<Cpu<f64>>>::Cache::<E, E>::with_blocks(&device, 2, 3).unwrap();
         let batch = Batch::new(&[Sequence {
             cached: 0,
             new: 1,
@@ -119,7 +131,13 @@ fn a_cache_stores_the_spec_s_format_or_any_other() {
         .unwrap();
         let hidden = Tensor::from_vec(&device, vec![1.001, 2.0], 2).unwrap();
         layer
-            .decode_erased(&mut cache, &batch, &hidden, &mut NoProbe)
+            .decode_erased::<E, E>(
+                &mut cache,
+                &batch,
+                &hidden,
+                &mut Extras::default(),
+                &mut NoProbe,
+            )
             .unwrap();
         let (latent, k_pe) = cache.latent_rows(&[1], 1).unwrap().unwrap();
         assert!(k_pe.is_empty());

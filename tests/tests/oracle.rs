@@ -5,8 +5,8 @@ use std::path::Path;
 use mla_codegen::plan::interpret::{Cache, Oracle, Piece, Weights as Numbers};
 use mla_codegen::plan::program;
 use mla_runtime::{
-    Batch, Cpu, CpuDevice, Decode, Forward, KvCache, Load, Mask, NoProbe, Prefill, Sequence,
-    Tensor, Weights,
+    Batch, Cpu, CpuDevice, Decode, Extras, Forward, KvCache, Load, Mask, NoProbe, Prefill,
+    Sequence, Tensor, Weights,
 };
 use mla_spec::{Checked, Phase, Sources, check, read};
 use mla_tests::random_spec::Dice;
@@ -77,6 +77,7 @@ fn forward_is_the_oracles<L: Forward<F64>>(name: &str) {
         &tensor(&hidden, L::HIDDEN_SIZE),
         &positions,
         &mask,
+        &mut Extras::default(),
         &mut NoProbe,
     );
     let found = found
@@ -99,10 +100,10 @@ fn cached_is_the_oracles<L: Prefill<F64> + Decode<F64>>(name: &str, phase: Phase
     let (layer, weights) = loaded::<L>(3);
     let program = program(&model(name));
     let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
-    let blocks = blocks(L::Cache::<f64>::PAGE_SIZE);
+    let blocks = blocks(L::Cache::<f64, f64>::PAGE_SIZE);
     let device = CpuDevice::default();
     let mut cache =
-        L::Cache::<f64>::with_blocks(&device, 2 * blocks[0].len(), 8).expect("a small cache");
+        L::Cache::<f64, f64>::with_blocks(&device, 2 * blocks[0].len(), 8).expect("a small cache");
     let mut logical = Cache::new(2);
     for (index, call) in CALLS.into_iter().enumerate() {
         let hidden = hidden(call.iter().sum(), L::HIDDEN_SIZE, 4 + index as u64);
@@ -114,8 +115,20 @@ fn cached_is_the_oracles<L: Prefill<F64> + Decode<F64>>(name: &str, phase: Phase
         let batch = Batch::new(&sequences).expect("a valid batch");
         let input = tensor(&hidden, L::HIDDEN_SIZE);
         let found = match phase {
-            Phase::Decode => layer.decode_erased(&mut cache, &batch, &input, &mut NoProbe),
-            _ => layer.prefill_erased(&mut cache, &batch, &input, &mut NoProbe),
+            Phase::Decode => layer.decode_erased(
+                &mut cache,
+                &batch,
+                &input,
+                &mut Extras::default(),
+                &mut NoProbe,
+            ),
+            _ => layer.prefill_erased(
+                &mut cache,
+                &batch,
+                &input,
+                &mut Extras::default(),
+                &mut NoProbe,
+            ),
         };
         let found = found
             .and_then(|found| found.to_vec())

@@ -5,6 +5,7 @@ use super::latent::LatentCache;
 use super::layout::CacheLayout;
 use super::naive::NaiveCache;
 use crate::backend::Backend;
+use crate::batch::Batch;
 use crate::element::Scalar;
 use crate::error::{Result, product};
 use crate::layer::KvCache;
@@ -24,6 +25,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
     KvCache<B> for LatentCache<B, F, L, P, C, R>
 {
     type Format = F;
+    type IndexFormat = F;
     const PAGE_SIZE: Option<usize> = P::PAGE;
     const ELEMENTS_PER_TOKEN: usize = C + R;
 
@@ -33,6 +35,10 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
 
     fn with_blocks(device: &B::Device, blocks: usize, tokens_per_block: usize) -> Result<Self> {
         Self::with_blocks(device, blocks, P::PAGE.unwrap_or(tokens_per_block))
+    }
+
+    fn check(&self, batch: &Batch, rows: usize) -> Result<()> {
+        Self::check(self, batch, rows)
     }
 
     fn fill(&mut self, value: f64) -> Result<()> {
@@ -57,6 +63,7 @@ impl<
 > KvCache<B> for NaiveCache<B, F, L, P, G, QK, V>
 {
     type Format = F;
+    type IndexFormat = F;
     const PAGE_SIZE: Option<usize> = P::PAGE;
     const ELEMENTS_PER_TOKEN: usize = G * (QK + V);
 
@@ -66,6 +73,10 @@ impl<
 
     fn with_blocks(device: &B::Device, blocks: usize, tokens_per_block: usize) -> Result<Self> {
         Self::with_blocks(device, blocks, P::PAGE.unwrap_or(tokens_per_block))
+    }
+
+    fn check(&self, batch: &Batch, rows: usize) -> Result<()> {
+        Self::check(self, batch, rows)
     }
 
     fn fill(&mut self, value: f64) -> Result<()> {

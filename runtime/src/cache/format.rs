@@ -66,7 +66,7 @@ pub trait CacheFormat: sealed::Sealed + Debug + Send + Sync + Sized + 'static {
     /// The number type of a plain format. Nothing is stored in it where [`PLAIN`](Self::PLAIN) is false.
     type Element: CacheElement;
     /// A cache's memory.
-    type Store<B: Backend>: Debug + Send + Sync;
+    type Store<B: Backend>: Debug + Send + Sync + 'static;
 
     /// Bytes that the entry of one token takes; what pads whole blocks is not counted.
     fn bytes_per_token(latent: usize, rope: usize) -> usize;

@@ -10,7 +10,7 @@ use super::outputs::Outputs;
 use super::recorder::Recorder;
 use super::report::{Cache, Call, Phase, Run};
 use crate::proof::{Blocks, ProofBackend, Sample, Session};
-use crate::{CacheFormat, Decode, KvCache, Prefill};
+use crate::{CacheFormat, Decode, Extras, KvCache, Prefill};
 
 /// What feeding a case through a cache gives.
 pub(super) struct Fed {
@@ -19,8 +19,8 @@ pub(super) struct Fed {
     pub(super) cache: Cache,
 }
 
-/// Feeds `case` in chunks of columns, through a cache of `E` with shuffled blocks.
-pub(super) fn cached<L: Prefill<B> + Decode<B>, B: ProofBackend, E: CacheFormat>(
+/// Feeds `case` in chunks of columns, through a cache of `E`, index keys of `I`, with shuffled blocks.
+pub(super) fn cached<L: Prefill<B> + Decode<B>, B: ProofBackend, E: CacheFormat, I: CacheFormat>(
     layer: &L,
     case: &Case,
     chunks: Option<&[usize]>,
@@ -34,7 +34,7 @@ pub(super) fn cached<L: Prefill<B> + Decode<B>, B: ProofBackend, E: CacheFormat>
         spare: 1,
         fill: f64::NAN,
     };
-    let mut session = Session::<L, B, E>::new(layer, &B::Device::default(), &requests, blocks)?;
+    let mut session = Session::<L, B, E, I>::new(layer, &B::Device::default(), &requests, blocks)?;
     let mut outputs = Outputs::new(case, rope);
     let mut calls = Vec::new();
     for columns in columns(case, chunks)? {
@@ -52,10 +52,13 @@ pub(super) fn cached<L: Prefill<B> + Decode<B>, B: ProofBackend, E: CacheFormat>
         let mut recorder = Recorder::new(recording);
         let mut seconds = 0.0;
         let out = session.step(&new, |layer, cache, batch, hidden| {
+            let mut extras = Extras::default();
             let start = Instant::now();
             let out = match phase {
-                Phase::Decode => layer.decode_erased(cache, batch, hidden, &mut recorder),
-                _ => layer.prefill_erased(cache, batch, hidden, &mut recorder),
+                Phase::Decode => {
+                    layer.decode_erased(cache, batch, hidden, &mut extras, &mut recorder)
+                }
+                _ => layer.prefill_erased(cache, batch, hidden, &mut extras, &mut recorder),
             };
             seconds = start.elapsed().as_secs_f64();
             out
@@ -86,13 +89,23 @@ pub(super) fn cached<L: Prefill<B> + Decode<B>, B: ProofBackend, E: CacheFormat>
                 &k_rope,
             );
         }
+        if let Some(keys) = session.index_rows(i)? {
+            let cached = session.cached()[i];
+            let rows: Vec<Option<usize>> = rows.clone().take(cached).map(Some).collect();
+            outputs.put(
+                "cache.indexer_k",
+                &[keys.len() / cached.max(1)],
+                &rows,
+                &keys,
+            );
+        }
     }
-    let elements_per_token = L::Cache::<E>::ELEMENTS_PER_TOKEN;
+    let elements_per_token = L::Cache::<E, I>::ELEMENTS_PER_TOKEN;
     let cache = Cache {
         dtype: E::NAME.to_owned(),
         elements_per_token,
-        bytes_per_token: L::Cache::<E>::bytes_per_token(),
-        page_size: L::Cache::<E>::PAGE_SIZE,
+        bytes_per_token: L::Cache::<E, I>::bytes_per_token(),
+        page_size: L::Cache::<E, I>::PAGE_SIZE,
     };
     Ok(Fed {
         outputs,

@@ -9,7 +9,7 @@ use super::outputs::Outputs;
 use super::recorder::Recorder;
 use super::report::{Call, Phase, Run};
 use crate::proof::ProofBackend;
-use crate::{Forward, Scalar, Tensor};
+use crate::{Extras, Forward, Scalar, Tensor};
 
 /// Feeds all of `case` at once.
 pub(super) fn forward<L: Forward<B>, B: ProofBackend>(
@@ -26,7 +26,13 @@ pub(super) fn forward<L: Forward<B>, B: ProofBackend>(
     let hidden = Tensor::from_vec(&B::Device::default(), hidden, case.width)?;
     let mut recorder = Recorder::new(recording);
     let start = Instant::now();
-    let out = layer.forward_erased(&hidden, &case.positions, &case.mask, &mut recorder)?;
+    let out = layer.forward_erased(
+        &hidden,
+        &case.positions,
+        &case.mask,
+        &mut Extras::default(),
+        &mut recorder,
+    )?;
     let seconds = start.elapsed().as_secs_f64();
     let mut rows = vec![None; case.batch * case.seq];
     for row in case.requests.iter().cloned().flatten() {

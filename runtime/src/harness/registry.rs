@@ -12,7 +12,7 @@ use super::outputs::{self, Outputs};
 use super::report::{Against, Report};
 use crate::proof::{ProofBackend, difference, tolerance};
 use crate::weights::generator::Recipe;
-use crate::{Caches, Decode, Forward, Load, Prefill, Scalar, Weights};
+use crate::{Decode, Forward, Load, Prefill, Scalar, Weights};
 
 /// Layers by key.
 #[derive(Default)]
@@ -90,12 +90,12 @@ fn through_cache<L: Prefill<B> + Decode<B>, B: ProofBackend>(
     let chunks = job.chunks.as_deref();
     Ok(match job.cache {
         Stored::Exact => (
-            cached::<L, B, B::Elem>(layer, case, chunks, job.rope, recording)?,
+            cached::<L, B, B::Elem, B::Elem>(layer, case, chunks, job.rope, recording)?,
             tolerance::<B::Elem, B::Elem>(L::HIDDEN_SIZE),
         ),
         Stored::Spec => (
-            cached::<L, B, <L as Caches<B>>::Stored>(layer, case, chunks, job.rope, recording)?,
-            tolerance::<B::Elem, <L as Caches<B>>::Stored>(L::HIDDEN_SIZE),
+            cached::<L, B, L::Stored, L::StoredIndex>(layer, case, chunks, job.rope, recording)?,
+            tolerance::<B::Elem, L::Stored>(L::HIDDEN_SIZE),
         ),
     })
 }

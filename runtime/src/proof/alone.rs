@@ -112,7 +112,7 @@ fn reads_only_what_was_written<L: Caches<B>, B: ProofBackend>(
             spare: 3,
             fill,
         };
-        Session::<L, B, B::Elem>::new(layer, &B::Device::default(), &requests, blocks)?
+        Session::<L, B, B::Elem, B::Elem>::new(layer, &B::Device::default(), &requests, blocks)?
             .feed(&plan, call)
     };
     expect_close(what, &run(f64::NAN)?, &run(0.0)?, L::HIDDEN_SIZE, 0.0)

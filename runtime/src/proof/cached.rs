@@ -5,15 +5,14 @@ use super::difference::{Verdict, expect_close, tolerance};
 use super::sample::{Dice, Request, Sample};
 use super::session::{Blocks, Session};
 use super::whole::separately;
-use crate::{Batch, Caches, Decode, Forward, KvCache, NoProbe, Prefill, Result, Tensor};
+use crate::{Batch, Caches, Decode, Extras, Forward, KvCache, NoProbe, Prefill, Result, Tensor};
+
+/// A layer's cache that stores what the backend computes.
+pub(super) type Exact<L, B> =
+    <L as Caches<B>>::Cache<<B as crate::Backend>::Elem, <B as crate::Backend>::Elem>;
 
 /// A cached phase of a layer, as a function.
-pub(super) type Call<L, B> = fn(
-    &L,
-    &mut <L as Caches<B>>::Cache<<B as crate::Backend>::Elem>,
-    &Batch,
-    &Tensor<B>,
-) -> Result<Tensor<B>>;
+pub(super) type Call<L, B> = fn(&L, &mut Exact<L, B>, &Batch, &Tensor<B>) -> Result<Tensor<B>>;
 
 /// `decode`, one new token per request and call, gives what `forward` gives.
 ///
@@ -80,7 +79,7 @@ pub fn decode_equals_prefill<L: Prefill<B> + Decode<B>, B: ProofBackend>(
 
 /// The sample's requests, long enough to cross the pages of the layer's cache.
 pub(super) fn requests<L: Caches<B>, B: ProofBackend>(sample: &Sample) -> Vec<Request> {
-    sample.requests(L::HIDDEN_SIZE, L::Cache::<B::Elem>::PAGE_SIZE)
+    sample.requests(L::HIDDEN_SIZE, Exact::<L, B>::PAGE_SIZE)
 }
 
 /// Outputs of `requests` fed by `plan`, into a cache full of NaN with shuffled blocks.
@@ -96,27 +95,28 @@ pub(super) fn fed<L: Caches<B>, B: ProofBackend>(
         spare: 2,
         fill: f64::NAN,
     };
-    Session::<L, B, B::Elem>::new(layer, &B::Device::default(), requests, blocks)?.feed(plan, call)
+    Session::<L, B, B::Elem, B::Elem>::new(layer, &B::Device::default(), requests, blocks)?
+        .feed(plan, call)
 }
 
 /// [`Prefill::prefill_erased`] without a probe and with an exact cache.
 pub(super) fn prefill<L: Prefill<B>, B: ProofBackend>(
     layer: &L,
-    cache: &mut L::Cache<B::Elem>,
+    cache: &mut Exact<L, B>,
     batch: &Batch,
     hidden: &Tensor<B>,
 ) -> Result<Tensor<B>> {
-    layer.prefill_erased(cache, batch, hidden, &mut NoProbe)
+    layer.prefill_erased(cache, batch, hidden, &mut Extras::default(), &mut NoProbe)
 }
 
 /// [`Decode::decode_erased`] without a probe and with an exact cache.
 pub(super) fn decode<L: Decode<B>, B: ProofBackend>(
     layer: &L,
-    cache: &mut L::Cache<B::Elem>,
+    cache: &mut Exact<L, B>,
     batch: &Batch,
     hidden: &Tensor<B>,
 ) -> Result<Tensor<B>> {
-    layer.decode_erased(cache, batch, hidden, &mut NoProbe)
+    layer.decode_erased(cache, batch, hidden, &mut Extras::default(), &mut NoProbe)
 }
 
 /// All tokens in one call.

@@ -101,7 +101,7 @@ fn same_cached<L: Caches<B>, M: Caches<B>, B: ProofBackend>(
     sample: &Sample,
 ) -> Verdict {
     // Either cache's pages are crossed: the longer one decides
-    let page = L::Cache::<B::Elem>::PAGE_SIZE.max(M::Cache::<B::Elem>::PAGE_SIZE);
+    let page = L::Cache::<B::Elem, B::Elem>::PAGE_SIZE.max(M::Cache::<B::Elem, B::Elem>::PAGE_SIZE);
     let requests = sample.requests(L::HIDDEN_SIZE, page);
     let plan = chunks(&requests, sample.dice());
     let found = fed(layer, sample, &requests, &plan, call)?;

@@ -7,10 +7,10 @@ use crate::{
 
 /// A cache, the blocks of each request, and how many of its tokens have been fed.
 #[derive(Debug)]
-pub(crate) struct Session<'a, L: Caches<B>, B: Backend, E: CacheFormat> {
+pub(crate) struct Session<'a, L: Caches<B>, B: Backend, E: CacheFormat, I: CacheFormat> {
     layer: &'a L,
     requests: &'a [Request],
-    cache: L::Cache<E>,
+    cache: L::Cache<E, I>,
     blocks: Vec<Vec<u32>>,
     cached: Vec<usize>,
     device: B::Device,
@@ -27,7 +27,7 @@ pub(crate) struct Blocks {
     pub(crate) fill: f64,
 }
 
-impl<'a, L: Caches<B>, B: Backend, E: CacheFormat> Session<'a, L, B, E> {
+impl<'a, L: Caches<B>, B: Backend, E: CacheFormat, I: CacheFormat> Session<'a, L, B, E, I> {
     /// An empty cache with room for all tokens of `requests`.
     pub(crate) fn new(
         layer: &'a L,
@@ -36,7 +36,7 @@ impl<'a, L: Caches<B>, B: Backend, E: CacheFormat> Session<'a, L, B, E> {
         blocks: Blocks,
     ) -> Result<Self> {
         let longest = requests.iter().map(Request::tokens).max().unwrap_or(0);
-        let needed = |request: &Request| match L::Cache::<E>::PAGE_SIZE {
+        let needed = |request: &Request| match L::Cache::<E, I>::PAGE_SIZE {
             Some(page) => request.tokens().div_ceil(page.max(1)),
             None => 1,
         };
@@ -47,7 +47,7 @@ impl<'a, L: Caches<B>, B: Backend, E: CacheFormat> Session<'a, L, B, E> {
         let total = total.ok_or(Error::Overflow {
             what: "the number of cache blocks",
         })?;
-        let mut cache = L::Cache::<E>::with_blocks(device, total as usize, longest)?;
+        let mut cache = L::Cache::<E, I>::with_blocks(device, total as usize, longest)?;
         cache.fill(blocks.fill)?;
         let Blocks { mut dice, .. } = blocks;
         let mut free = dice.shuffled(total).into_iter();
@@ -69,7 +69,7 @@ impl<'a, L: Caches<B>, B: Backend, E: CacheFormat> Session<'a, L, B, E> {
     pub(crate) fn step(
         &mut self,
         new: &[usize],
-        call: impl FnOnce(&L, &mut L::Cache<E>, &Batch, &Tensor<B>) -> Result<Tensor<B>>,
+        call: impl FnOnce(&L, &mut L::Cache<E, I>, &Batch, &Tensor<B>) -> Result<Tensor<B>>,
     ) -> Result<Vec<Vec<f64>>> {
         let (mut hidden, mut positions, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
         for (i, (request, &new)) in self.requests.iter().zip(new).enumerate() {
@@ -108,7 +108,7 @@ impl<'a, L: Caches<B>, B: Backend, E: CacheFormat> Session<'a, L, B, E> {
     pub(crate) fn feed(
         &mut self,
         plan: &[Vec<usize>],
-        mut call: impl FnMut(&L, &mut L::Cache<E>, &Batch, &Tensor<B>) -> Result<Tensor<B>>,
+        mut call: impl FnMut(&L, &mut L::Cache<E, I>, &Batch, &Tensor<B>) -> Result<Tensor<B>>,
     ) -> Result<Vec<Vec<f64>>> {
         let mut all = vec![Vec::new(); self.requests.len()];
         for new in plan {
@@ -127,5 +127,10 @@ impl<'a, L: Caches<B>, B: Backend, E: CacheFormat> Session<'a, L, B, E> {
     /// What the cache holds of request `i`: latents and rope keys, token by token; `None` for a naive cache.
     pub(crate) fn latent_rows(&self, i: usize) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
         self.cache.latent_rows(&self.blocks[i], self.cached[i])
+    }
+
+    /// The index keys that the cache holds of request `i`, token by token; `None` where it holds none.
+    pub(crate) fn index_rows(&self, i: usize) -> Result<Option<Vec<f64>>> {
+        self.cache.index_rows(&self.blocks[i], self.cached[i])
     }
 }

@@ -3,7 +3,7 @@
 use super::ProofBackend;
 use super::difference::{Failure, Verdict, expect_close, tolerance};
 use super::sample::{Request, Sample};
-use crate::{Error, Forward, Mask, NoProbe, Result, Scalar, Tensor};
+use crate::{Error, Extras, Forward, Mask, NoProbe, Result, Scalar, Tensor};
 
 /// The same input twice gives the same bits.
 ///
@@ -177,7 +177,13 @@ fn forward<L: Forward<B>, B: ProofBackend>(
         .collect();
     let hidden = Tensor::from_vec(&B::Device::default(), hidden, L::HIDDEN_SIZE)?;
     let out = layer
-        .forward_erased(&hidden, positions, mask, &mut NoProbe)?
+        .forward_erased(
+            &hidden,
+            positions,
+            mask,
+            &mut Extras::default(),
+            &mut NoProbe,
+        )?
         .to_vec()?;
     Ok(out.into_iter().map(Scalar::to_f64).collect())
 }

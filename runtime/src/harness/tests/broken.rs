@@ -8,7 +8,9 @@ use super::drive;
 use crate::harness::Registry;
 use crate::harness::run::do_jobs;
 use crate::proof::tests::layer::usual;
-use crate::{Backend, Cpu, Forward, Load, Mask, Probe, Result, Tensor, TensorShape, Weights};
+use crate::{
+    Backend, Cpu, Extras, Forward, Load, Mask, Probe, Result, Tensor, TensorShape, Weights,
+};
 
 /// A layer that panics.
 struct Panics;
@@ -28,6 +30,7 @@ impl Forward<Cpu<f32>> for Panics {
         _hidden: &Tensor<Cpu<f32>>,
         _positions: &[u32],
         _mask: &Mask,
+        _extras: &mut Extras<'_, Cpu<f32>>,
         _probe: &mut dyn Probe,
     ) -> Result<Tensor<Cpu<f32>>> {
         panic!("of its own accord")

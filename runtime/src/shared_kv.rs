@@ -1,0 +1,56 @@
+//! Latents and rotated keys on their way from the layer that computes them to those that attend to the same (features S-01, S-16).
+
+use crate::backend::Backend;
+use crate::error::{Error, Result, expect_count};
+use crate::rotary::{RopeKey, RopeLayout};
+use crate::rows::{Rows, RowsView};
+
+/// Room for the latents `[rows, C]` and the rotated keys `[rows, R]` of whole sequences. Layers with a cache share that instead.
+#[derive(Debug)]
+pub struct SharedKv<B: Backend, L: RopeLayout, const C: usize, const R: usize> {
+    kv: Option<(Rows<B, C>, RopeKey<B, L, R>)>,
+}
+
+impl<B: Backend, L: RopeLayout, const C: usize, const R: usize> SharedKv<B, L, C, R> {
+    /// Nothing there yet.
+    pub const fn new() -> Self {
+        Self { kv: None }
+    }
+
+    /// Hands over a copy of normalised latents and rotated keys; what is there already is dropped.
+    ///
+    /// # Errors
+    /// When the two have different numbers of rows, or the device refuses the copy.
+    pub fn set<'a>(
+        &mut self,
+        latent: impl Into<RowsView<'a, B, C>>,
+        k_rope: &RopeKey<B, L, R>,
+    ) -> Result<()>
+    where
+        B: 'a,
+    {
+        let latent = latent.into();
+        expect_count("rows of rotated keys", k_rope.rows(), latent.rows())?;
+        let k_rope = RopeKey::tagged(k_rope.view().to_rows()?);
+        self.kv = Some((latent.to_rows()?, k_rope));
+        Ok(())
+    }
+
+    /// The latents and rotated keys of `rows` rows.
+    ///
+    /// # Errors
+    /// When there are none, or of another number of rows.
+    pub fn get(&self, rows: usize) -> Result<(&Rows<B, C>, &RopeKey<B, L, R>)> {
+        let (latent, k_rope) = self.kv.as_ref().ok_or_else(|| {
+            Error::BadCache("no layer before this one has handed over its latents".to_owned())
+        })?;
+        expect_count("rows of shared latents", latent.rows(), rows)?;
+        Ok((latent, k_rope))
+    }
+}
+
+impl<B: Backend, L: RopeLayout, const C: usize, const R: usize> Default for SharedKv<B, L, C, R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
