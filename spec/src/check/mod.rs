@@ -23,6 +23,7 @@ mod slots;
 mod sparse;
 mod text;
 mod value;
+mod vocabulary;
 mod words;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};

@@ -3,6 +3,7 @@
 use super::codes;
 use super::foreign::{self, Place};
 use super::text::{listed, quoted, shown, wrong_kind};
+use super::vocabulary;
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::document::ModuleSpec;
 use crate::node::{Node, NodeKind, Scalar};
@@ -214,7 +215,7 @@ impl<'a> Table<'a> {
     pub(super) fn is_misspelt(&self, key: &'static str) -> bool {
         self.items
             .iter()
-            .filter(|(_, read)| !read)
+            .filter(|(field, read)| !read && !vocabulary::has(&field.key.value))
             .any(
                 |(field, _)| match foreign::option(self.place, &field.key.value) {
                     Some(option) => option.ours == Some(key),

@@ -60,15 +60,16 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         code: Code(605),
-        title: "a cache format of another release",
-        rule: "quantised caches are known, but this release can't generate them.",
+        title: "a cache format of another release, or of two meanings",
+        rule: "4-bit and integer caches are known, but this release can't generate them; `fp8` alone says too little.",
         why: "formats of the same name differ between systems byte by byte.",
         wrong: r"build:
-  cache: { format: fp8_ds_mla }
+  dtype: bf16
+  cache: { format: fp8 }
 ",
         right: r"build:
   dtype: bf16
-  cache: { format: latent_bf16 }
+  cache: { format: fp8_ds_mla, scale_format: ue8m0 }
 ",
     },
     Rule {

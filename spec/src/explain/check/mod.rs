@@ -1,10 +1,15 @@
 //! Rules of the `check` stage.
 
 mod build;
+mod formats;
+mod gates;
 mod grouped;
+mod masks;
+mod norms;
 mod params;
 mod rope;
 mod slots;
+mod sparse;
 
 use super::Rule;
 
@@ -13,8 +18,13 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
     let tables = [
         params::RULES,
         slots::RULES,
+        gates::RULES,
+        norms::RULES,
         rope::RULES,
+        masks::RULES,
+        sparse::RULES,
         build::RULES,
+        formats::RULES,
         grouped::RULES,
     ];
     tables.into_iter().flatten()
@@ -31,7 +41,7 @@ mod tests {
         let document =
             crate::read::yaml(&mut sources, "example.yaml", spec).expect("an example reads");
         let (checked, diagnostics) = crate::check(&document);
-        assert_eq!(checked.is_some(), !diagnostics.has_errors());
+        assert_eq!(checked.is_some(), !diagnostics.has_errors(), "{spec}");
         diagnostics
     }
 

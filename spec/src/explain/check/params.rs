@@ -108,14 +108,14 @@ params:
         title: "an option of another system, of a later release or of another place",
         rule: "options of other systems, options that this release lacks and keys of this language in the wrong mapping \
                are refused by name, each with what to write instead.",
-        why: "many such options are accepted beside latent attention elsewhere and then ignored (`softmax_scale`, \
+        why: "many such options are accepted beside latent attention elsewhere and then ignored (`query_pre_attn_scalar`, \
               `add_qkv_bias`, `no_rope_freq`), or mean two things (`qk_head_dim`, `rotary_percent`). Here an option \
               changes the generated code or is an error.",
         wrong: r"params:
-  softmax_scale: 0.1
+  query_pre_attn_scalar: 128
 ",
         right: r"params:
-  v_head_dim: 128
+  softmax_scale: 0.0883883
 ",
     },
     Rule {
@@ -143,7 +143,7 @@ params:
     Rule {
         code: Code(111),
         title: "a word that is no choice",
-        rule: "masks, rope types, layouts, norms, phases, dtypes, cache formats, forms and targets are \
+        rule: "masks, gates, softmax and rope types, layouts, norms, phases, dtypes, cache formats, forms and targets are \
               words of fixed lists.",
         why: "guessing the nearest word would describe a layer that nobody wrote.",
         wrong: r"params:
@@ -151,6 +151,31 @@ params:
 ",
         right: r"params:
   attn_mask_type: causal
+",
+    },
+    Rule {
+        code: Code(112),
+        title: "a number out of bounds",
+        rule: "scales, soft caps and factors are greater than 0, `attention_dropout` is at least 0 and less than 1.",
+        why: "a cap of 0 divides by zero, a scale of 0 or below forgets or reverses what queries ask for, and with a dropout \
+              of 1 nothing is left.",
+        wrong: r"params:
+  attn_logits_soft_cap: 0.0
+",
+        right: r"params:
+  attn_logits_soft_cap: 50.0
+",
+    },
+    Rule {
+        code: Code(113),
+        title: "a list of the wrong length",
+        rule: "`window_size` is `[left, right]`.",
+        why: "one number alone is counted with the query by some systems and without it by others.",
+        wrong: r"params:
+  window_size: [512]
+",
+        right: r"params:
+  window_size: [511, 0]
 ",
     },
 ];

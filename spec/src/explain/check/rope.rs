@@ -1,4 +1,4 @@
-//! Rules of rope and masks.
+//! Rules of rope.
 
 use crate::diagnostic::Code;
 use crate::explain::Rule;
@@ -36,10 +36,10 @@ params:
     Rule {
         code: Code(403),
         title: "a rope type of another release",
-        rule: "`longrope`, `llama3` and `dynamic` are known, but this release can't generate them.",
+        rule: "`mrope` is known, but this release can't generate it.",
         why: "some systems treat any scaled rope as YaRN, which silently gives other frequencies.",
         wrong: r"params:
-  rope: { type: longrope, theta: 10000.0, layout: half }
+  rope: { type: mrope, theta: 10000.0, layout: half }
 ",
         right: r"params:
   rope: { type: plain, theta: 10000.0, layout: half }
@@ -61,8 +61,8 @@ params:
     Rule {
         code: Code(405),
         title: "a key of another rope type",
-        rule: "`mscale`, `mscale_all_dim`, `attention_factor`, the betas, `truncate` and the original \
-              length belong to `yarn`, `factor` to `linear` and `yarn`.",
+        rule: "`mscale`, `mscale_all_dim`, the betas and `truncate` belong to `yarn`, the frequency factors to `llama3`, the \
+              lists of factors and `select` to `longrope`, and so on: a type has its own keys alone.",
         why: "elsewhere an `mscale` beside plain rope still changes the softmax scale, by accident.",
         wrong: r"params:
   rope: { type: plain, theta: 10000.0, layout: interleaved, mscale: 1.0 }
@@ -104,8 +104,8 @@ params:
     Rule {
         code: Code(408),
         title: "a number of `rope` out of bounds",
-        rule: "`theta` is greater than 1, `factor` at least 1, the betas and `attention_factor` greater \
-              than 0, `mscale` and `mscale_all_dim` at least 0.",
+        rule: "`theta` is greater than 1, `factor` at least 1, the betas, `attention_factor` and every factor of a list \
+              greater than 0, `mscale` and `mscale_all_dim` at least 0.",
         why: "outside of these bounds frequencies or magnitudes are infinite, negative or no numbers.",
         wrong: r"params:
   rope: { type: linear, theta: 10000.0, layout: interleaved, factor: 0.5 }
@@ -130,31 +130,48 @@ params:
 ",
     },
     Rule {
-        code: Code(501),
-        title: "a mask of another release",
-        rule: "`arbitrary`, `causal_bottom_right` and windows are known, but this release can't \
-              generate them.",
-        why: "a nearby mask would compute something else.",
+        code: Code(410),
+        title: "`low_freq_factor` not below `high_freq_factor`",
+        rule: "`low_freq_factor` is less than `high_freq_factor`.",
+        why: "wavelengths above the original context over `low_freq_factor` are stretched, those below it over \
+              `high_freq_factor` are kept; swapped or equal, the blend between divides by zero or runs backwards.",
         wrong: r"params:
-  attn_mask_type: arbitrary
+  rope: { type: llama3, theta: 500000.0, layout: half, factor: 8.0, low_freq_factor: 4.0, high_freq_factor: 1.0,
+          original_max_position_embeddings: 8192 }
 ",
         right: r"params:
-  attn_mask_type: causal
+  rope: { type: llama3, theta: 500000.0, layout: half, factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0,
+          original_max_position_embeddings: 8192 }
 ",
     },
     Rule {
-        code: Code(502),
-        title: "a mask that can't be cached",
-        rule: "`no_mask` and `padding` go with `phases: [forward]` alone.",
-        why: "where a token sees later ones, its output changes with every token that arrives; what \
-              was cached would be out of date, and chunked would differ from one shot.",
+        code: Code(411),
+        title: "not one factor for each pair",
+        rule: "`short_factor` and `long_factor` have half as many entries as elements are rotated.",
+        why: "each pair's frequency is divided by its own factor; a list of another length belongs to another model.",
         wrong: r"params:
-  attn_mask_type: no_mask
-build:
-  phases: [forward, decode]
+  qk_rope_head_dim: 4
+  rope: { type: longrope, theta: 10000.0, layout: half, short_factor: [1.0, 1.0, 1.0], long_factor: [1.0, 4.0],
+          original_max_position_embeddings: 4096, attention_factor: 1.19, select: long }
 ",
         right: r"params:
-  attn_mask_type: no_mask
+  qk_rope_head_dim: 4
+  rope: { type: longrope, theta: 10000.0, layout: half, short_factor: [1.0, 1.0], long_factor: [1.0, 4.0],
+          original_max_position_embeddings: 4096, attention_factor: 1.19, select: long }
+",
+    },
+    Rule {
+        code: Code(412),
+        title: "frequencies that change under a cache (warning)",
+        rule: "with `type: dynamic`, or `longrope` with `select: by_length`, a long call differs from the same tokens in \
+               steps.",
+        why: "the frequencies follow the longest position of a call, and keys in a cache keep those that they were rotated \
+              at. Other systems do the same; it is legal, and no step equals the whole any more.",
+        wrong: r"params:
+  rope: { type: dynamic, theta: 10000.0, layout: half, factor: 2.0, max_position_embeddings: 4096 }
+",
+        right: r"params:
+  rope: { type: dynamic, theta: 10000.0, layout: half, factor: 2.0, max_position_embeddings: 4096 }
 build:
   phases: [forward]
 ",

@@ -1,0 +1,43 @@
+//! Keys that people write in `build` and `build.cache`.
+
+use super::{Foreign, idle, later, moved, renamed};
+
+#[rustfmt::skip] // a table: one option a line
+pub(super) const BUILD: &[Foreign] = &[
+    moved("rope", "write it among the parameters of `MLASelfAttention`: it says what, not how"),
+    moved("attn_mask_type", "write it among the parameters of `MLASelfAttention`: it says what, not how"),
+    renamed("torch_dtype", "dtype", "write `dtype`"),
+    renamed("params_dtype", "dtype", "write `dtype`"),
+    renamed("kv_cache_dtype", "cache", "write `cache: { format: .. }`"),
+    renamed("block_size", "page_size", "write `page_size`"),
+    renamed("block_size_tokens", "page_size", "write `page_size`"),
+    renamed("chunked_prefill", "context_chunk", "write `context_chunk`, in tokens"),
+    idle("absorb", "write `form: mqa` for the absorbed form, `form: mha` for the expanded one"),
+    idle("cache_mla_latents", "write `format: latent_bf16` in `cache`"),
+    idle("mla_naive_kvcache", "write `format: naive_bf16` in `cache`"),
+    later("tensor_parallel", "remove it, or wait: parallel layers are not in this release"),
+    later("tensor_parallel_size", "remove it, or wait: parallel layers are not in this release"),
+    later("tensor_model_parallel_size", "remove it, or wait: parallel layers are not in this release"),
+    later("parallel", "remove it, or wait: parallel layers are not in this release"),
+    later("tp", "remove it, or wait: parallel layers are not in this release"),
+    later("cp", "remove it, or wait: parallel layers are not in this release"),
+    later("pp", "remove it, or wait: parallel layers are not in this release"),
+    later("context_parallel_size", "remove it, or wait: parallel layers are not in this release"),
+    later("recompute", "remove it, or wait: recomputation belongs to training, which is not in this release"),
+    later("recompute_granularity", "remove it, or wait: recomputation belongs to training, which is not in this release"),
+    later("recompute_modules", "remove it, or wait: recomputation belongs to training, which is not in this release"),
+    later("quantization", "remove it, or wait: quantised weights are not in this release"),
+    later("quant", "remove it, or wait: quantised weights are not in this release"),
+    idle("attention_backend", "remove it: the form of attention is planned; `form` forces it"),
+    later("cuda_graph", "remove it: there is no CUDA in this release"),
+    idle("deterministic_mode", "remove it: generated code is deterministic"),
+    idle("kv_quant_axis", "write `cache: { format: .. }`, such as `latent_fp8_e4m3` or `fp8_ds_mla`"),
+    renamed("quantize_kvcache", "cache", "write `cache: { format: .. }`, such as `latent_fp8_e4m3` or `fp8_ds_mla`"),
+    renamed("kv_quant_dtype", "cache", "write `cache: { format: .. }`, such as `latent_fp8_e4m3` or `fp8_ds_mla`"),
+    renamed("indexer_kv_dtype", "cache", "write `index_format` in `cache`"),
+    renamed("scale_fmt", "scale_format", "write `scale_format` in `cache`"),
+    renamed("use_flash_decode", "flash_decode", "write `flash_decode`"),
+    idle("kv_cache_dtype_skip_layers", "describe one layer per spec: `format` in `cache` is the layer's own"),
+    moved("softmax_scale", "write it among the parameters of the attention module: it says what, not how"),
+    moved("window_size", "write it among the parameters of the attention module: it says what, not how"),
+];

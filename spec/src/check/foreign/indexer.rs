@@ -1,0 +1,60 @@
+//! Keys that people write at indexers, and in scales.
+
+use super::{Foreign, idle, later, moved, renamed};
+
+#[rustfmt::skip] // a table: one option a line
+pub(super) const INDEXER: &[Foreign] = &[
+    renamed("index_n_heads", "num_heads", "write `num_heads`"),
+    renamed("dsa_indexer_n_heads", "num_heads", "write `num_heads`"),
+    renamed("indexer_n_heads", "num_heads", "write `num_heads`"),
+    renamed("n_heads", "num_heads", "write `num_heads`"),
+    renamed("index_head_dim", "head_dim", "write `head_dim`"),
+    renamed("dsa_indexer_head_dim", "head_dim", "write `head_dim`"),
+    renamed("indexer_head_dim", "head_dim", "write `head_dim`"),
+    renamed("index_topk", "topk", "write `topk`"),
+    renamed("dsa_indexer_topk", "topk", "write `topk`"),
+    renamed("indexer_topk", "topk", "write `topk`"),
+    renamed("topk_tokens", "topk", "write `topk`"),
+    renamed("indexer_rope_interleave", "rope_layout", "write `rope_layout: interleaved` or `rope_layout: half`"),
+    renamed("dsa_indexer_rope_interleaved", "rope_layout", "write `rope_layout: interleaved` or `rope_layout: half`"),
+    renamed("rope_interleave", "rope_layout", "write `rope_layout: interleaved` or `rope_layout: half`"),
+    renamed("layout", "rope_layout", "write `rope_layout: interleaved` or `rope_layout: half`"),
+    renamed("dsa_indexer_scoring_relu", "relu", "write `relu`"),
+    renamed("scoring_relu", "relu", "write `relu`"),
+    renamed("dsa_indexer_rotate_activation", "hadamard", "write `hadamard`"),
+    renamed("rotate_activation", "hadamard", "write `hadamard`"),
+    renamed("index_init_tokens", "forced", "write `forced: { initial: .., local: .. }`"),
+    renamed("index_local_tokens", "forced", "write `forced: { initial: .., local: .. }`"),
+    renamed("index_kpool", "pool", "write `pool: { size: .., always_select_tail: .. }`"),
+    renamed("index_kpool_always_select_tail", "pool", "write `pool: { size: .., always_select_tail: .. }`"),
+    renamed("softmax_scaling", "query_scaling", "write `query_scaling: { type: log_position }`"),
+    renamed("q_lora_rank", "query_input", "write `query_input: q_latent`: its width is the layer's own"),
+    renamed("next_skip_topk", "share_topk", "write `share_topk: true`"),
+    idle("skip_topk", "write `module: SharedIndexer` for a layer that takes over what an earlier one picked"),
+    idle("cli_factor", "write `module: SharedIndexer` for a layer that takes over what an earlier one picked"),
+    idle("index_topk_freq", "write `module: SharedIndexer` for a layer that takes over what an earlier one picked"),
+    idle("qk_rope_head_dim", "remove it: an indexer rotates as much as its layer"),
+    idle("rope", "remove it: an indexer shares its layer's frequencies; `rope_layout` and `split_order` are its own"),
+    idle("softmax_scale", "remove it: scores are scaled by the roots of `num_heads` and `head_dim`"),
+    idle("dsa_indexer_k_norm_epsilon", "write `eps` at `k_norm`"),
+    idle("index_k_norm_type", "choose the norm in the slot `k_norm`"),
+    idle("dsa_indexer_k_norm_fp32", "remove it: norms are always accumulated in f32 or wider"),
+    idle("indexer_mask_exact_topk", "remove it: exactly `topk` are picked, the lowest position among equals"),
+    idle("indexer_use_approx_top_k", "remove it: exactly `topk` are picked, the lowest position among equals"),
+    moved("indexer_kv_dtype", "write `index_format` in `build.cache`"),
+    moved("index_format", "write it in `build.cache`: it says how, not what"),
+    moved("dtype", "write it at `linear_weights_proj`, or in `build`"),
+    moved("eps", "write it at `k_norm`"),
+    later("dsa_indexer_loss_coeff", "remove it, or wait: training an indexer is not in this release"),
+];
+
+#[rustfmt::skip] // a table: one option a line
+pub(super) const SCALING: &[Foreign] = &[
+    renamed("rope_type", "type", "write `type`"),
+    renamed("llama_4_scaling_beta", "beta", "write `beta`"),
+    renamed("attn_scale", "beta", "write `beta`"),
+    renamed("floor_scale", "original_max_position_embeddings", "write `original_max_position_embeddings`"),
+    renamed("temperature_tuning_floor_scale", "original_max_position_embeddings", "write `original_max_position_embeddings`"),
+    renamed("offset", "position_offset", "write `position_offset`"),
+    idle("scale", "remove it: `log_position` learns its scale and bias, which are loaded"),
+];
