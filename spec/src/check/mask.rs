@@ -150,7 +150,7 @@ fn window(field: &Field<'_>, out: &mut Diagnostics) -> Option<Spanned<Window>> {
         }
     };
     let [left, right] = items.as_slice() else {
-        let message = format!("`window_size` has {} entries and needs 2", items.len());
+        let message = format!("`window_size` needs two entries, found {}", items.len());
         let length = Diagnostic::error(
             codes::LIST_LENGTH,
             message,

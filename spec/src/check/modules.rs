@@ -295,6 +295,8 @@ pub(super) fn refuse_bias(table: &mut Table<'_>, slot: &str, out: &mut Diagnosti
             field.key.span,
             "no checkpoint has one here",
         );
-        out.push(bias.help("remove it; the down projections and `linear_proj` may have one"));
+        out.push(bias.help(
+            "remove it; the down projections, `linear_gate_proj` and `linear_proj` may have one",
+        ));
     }
 }

@@ -205,7 +205,7 @@ fn factor(
     }
 }
 
-/// Refuses a scale of a latent that isn't there, or that has no place of its own because its norm stands in the projection.
+/// Refuses a scale that has no place of its own, because the latent's norm stands in the projection behind it.
 pub(super) fn refuse_behind_fused_norm(key: &str, scale: Span, norm: Span, out: &mut Diagnostics) {
     let message = format!("`{key}` stands between a norm and a projection that are one module");
     let behind = Diagnostic::error(
@@ -217,6 +217,6 @@ pub(super) fn refuse_behind_fused_norm(key: &str, scale: Span, norm: Span, out: 
     out.push(
         behind
             .and(norm, "has the norm inside")
-            .help("write `ColumnParallelLinear` here, and the norm in its own slot"),
+            .help("write `ColumnParallelLinear` for the projection, and the norm in its own slot"),
     );
 }

@@ -46,8 +46,8 @@ const FORMATS: Words<'static, Format> = Words {
     ],
     others: Some(&Others {
         code: codes::CACHE_FORMAT_LATER,
-        verdict: "is not in this release",
-        label: "known, but not yet a cache format",
+        verdict: "is no cache format of this release",
+        label: "known elsewhere, not here",
         words: &[
             ("fp8", "write `latent_fp8_e4m3` for one scale per cache, or `fp8_ds_mla` for one per 128 latents; `fp8` means either"),
             ("nvfp4_ds_mla", "use `fp8_ds_mla`, or wait: 4-bit caches are not in this release"),

@@ -155,8 +155,8 @@ impl Asked {
         if let (Some(slot), Path::Plain, Rank::Absent) = (slot, path, self.rank) {
             refuse_norm_of_nothing(slot, slots, out);
         }
-        if let (Some((slot, Some(Said::Nothing))), Some(gated), Path::Lora) =
-            (&slot_said, gated, path)
+        if let (Some((slot, Some(Said::Nothing))), Some((gated, Some(_))), Path::Lora) =
+            (&slot_said, up.filter(|_| gated.is_some()), path)
         {
             refuse_unnormed(slot, gated, out);
         }

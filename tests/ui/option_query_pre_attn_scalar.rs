@@ -4,9 +4,9 @@ use mla_runtime::mla_layer;
     hidden_size = 2048, num_attention_heads = 16, q_lora_rank = 768, kv_lora_rank = 512,
     qk_nope_head_dim = 128, qk_rope_head_dim = 64, v_head_dim = 128,
     attn_mask_type = causal, rope(type = plain, theta = 10000.0, layout = interleaved),
-    softmax_scale = 0.0721,
+    query_pre_attn_scalar = 192,
 )]
-struct OptionSoftmaxScale {
+struct OptionQueryPreAttnScalar {
     linear_q_down_proj: Linear,
     #[mla(eps = 1e-6)]
     q_layernorm: RMSNorm,
