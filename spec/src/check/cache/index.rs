@@ -105,7 +105,7 @@ fn refuse_keys(
                 .to_owned(),
             "the indexer pools its keys",
         ))
-    } else if dim % 32 != 0 {
+    } else if !dim.is_multiple_of(32) {
         Some((
             format!("`{name}` stores keys in groups of 32 elements, and the indexer's have {dim}"),
             "groups would be left incomplete",
