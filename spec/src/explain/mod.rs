@@ -3,10 +3,13 @@
 use crate::diagnostic::Code;
 
 pub mod check;
+pub mod conditions;
+mod document;
 mod example;
 pub mod import;
 pub mod read;
 
+pub use document::{document, refusal};
 pub use example::{BASE, CROSS, GROUPED, whole};
 
 /// One rule of the language.

@@ -1,0 +1,52 @@
+//! MaxText.
+
+use super::{Condition, met, never, refused};
+
+const NO_RINGS: &str = "a spec has no context parallelism; `build` refuses it by name";
+
+#[rustfmt::skip] // a table: one condition a paragraph
+pub(super) const CONDITIONS: &[Condition] = &[
+    refused("1", "a latent rank of 0",
+        "params:\n  kv_lora_rank: 0\n"),
+    refused("1b", "a position-free part of 0",
+        "params:\n  qk_nope_head_dim: 0\n"),
+    refused("1c", "a value length of 0",
+        "params:\n  v_head_dim: 0\n"),
+    never("1d", "a rope part of 0, which makes layers without rope impossible", "`qk_rope_head_dim: 0` with `rope: { type: none }` is a layer of the language"),
+    refused("2", "key-value heads beside latent attention",
+        "params:\n  num_kv_heads: 16\n"),
+    refused("2b", "one projection for q, k and v in latent attention",
+        "params:\n  fused_qkv: true\n"),
+    refused("3", "a head chunk that doesn't divide the heads",
+        "params:\n  mla_qk_head_chunk_size: 5\n"),
+    refused("4", "an indexer switch without an indexer",
+        "params:\n  use_indexer: true\n"),
+    never("4b", "an indexer loss with more keys picked than a sequence has", "there is no training phase"),
+    refused("5", "a cutoff of an indexer where there is none",
+        "params:\n  indexer_cutoff_threshold: offload\n"),
+    refused("6", "QK-clip with a soft cap or ring attention",
+        "params:\n  use_qk_clip: true\n  attn_logits_soft_cap: 50.0\n"),
+    refused("7", "quantised q or k outside latent attention",
+        "params:\n  experimental_sa_quant_q_fp8: true\n"),
+    refused("8", "shared key-value projections in latent attention",
+        "params:\n  share_kv_projections: true\n"),
+    refused("9", "sliced up projections with quantised weights",
+        "params:\n  use_sliced_mla_proj: true\n"),
+    never("10", "ring attention outside its envelope", NO_RINGS),
+    never("11", "ulysses attention outside its envelope", NO_RINGS),
+    refused("12", "a chunk without tokens",
+        "params:\n  attention_chunk_size: 0\n"),
+    refused("12b", "a sliding window that sees nothing",
+        "params:\n  window_size: [-2, 0]\n"),
+    refused("12c", "block diffusion",
+        "params:\n  attn_mask_type: block_diffusion\n"),
+    refused("13", "a quantised cache of an unknown kind",
+        "build:\n  cache: { format: latent_int3 }\n"),
+    refused("13b", "a quantised cache by another system's switch",
+        "build:\n  kv_quant_axis: dkv\n"),
+    met("13c", "decode of several tokens, or keys and values of other lengths than the cache's", "the shapes are in types, and a batch may bring any number of tokens"),
+    refused("14", "paired rope output without paired input",
+        "params:\n  rope_pairwise: true\n"),
+    refused("14b", "compression ratios of a neighbouring attention",
+        "params:\n  compress_ratios: [2]\n"),
+];

@@ -1,0 +1,41 @@
+//! What nobody checks.
+
+use super::{Condition, met, never, refused};
+
+#[rustfmt::skip] // a table: one condition a paragraph
+pub(super) const CONDITIONS: &[Condition] = &[
+    refused("1", "an indexer's head shorter than the rotated part",
+        "submodules:\n  core_attention:\n    module: SparseAttention\n    submodules:\n      indexer:\n        module: LightningIndexer\n        params: { num_heads: 8, head_dim: 48, topk: 64, rope_layout: half, split_order: rope_first, query_input: q_latent, relu: true }\n        submodules: { linear_wq_b: Linear, linear_wk: Linear, linear_weights_proj: Linear, k_norm: { module: LayerNorm, params: { eps: 1.0e-6 } } }\n"),
+    refused("2", "a table of frequencies of another length than half the rotated part",
+        "params:\n  rope: { type: longrope, theta: 10000.0, layout: half, short_factor: [1.0], long_factor: [2.0], original_max_position_embeddings: 4096, attention_factor: 1.0, select: by_length }\n"),
+    refused("3", "an odd rotated part",
+        "params:\n  qk_rope_head_dim: 63\n"),
+    refused("4", "weights whose pairs are not stated",
+        "params:\n  rope: { type: plain, theta: 10000.0 }\n"),
+    never("4b", "a cache that holds its rope key in another layout than the queries'", "the layout is part of both types: rustc refuses the call"),
+    never("5", "a log-sum-exp of another base in a merge", "it is natural everywhere, and only the runtime's own merge reads it"),
+    refused("6", "an mscale without yarn",
+        "params:\n  rope: { type: plain, theta: 10000.0, layout: interleaved, mscale: 1.0 }\n"),
+    refused("7", "one mscale where the two may differ",
+        "params:\n  rope: { type: yarn, theta: 10000.0, layout: interleaved, factor: 40.0, original_max_position_embeddings: 4096, beta_fast: 32.0, beta_slow: 1.0, mscale: 1.0, truncate: true }\n"),
+    met("8", "fp8 blocks that straddle keys and values while weights are absorbed", "weights are dequantised before they are split"),
+    refused("9", "a latent norm without a stated epsilon",
+        "submodules:\n  kv_layernorm: RMSNorm\n"),
+    refused("10", "a number of picked keys that pools don't divide",
+        "# no k_norm\nsubmodules:\n  core_attention:\n    module: SparseAttention\n    submodules:\n      indexer:\n        module: LightningIndexer\n        params: { num_heads: 8, head_dim: 128, topk: 60, rope_layout: half, split_order: rope_first, query_input: q_latent, relu: true, pool: { size: 16, always_select_tail: true } }\n        submodules: { linear_wq_b: Linear, linear_wk: Linear, linear_weights_proj: Linear, k_norm: { module: LayerNorm, params: { eps: 1.0e-6 } } }\n"),
+    met("11", "a first layer that shares an indexer", "the check of `model:` specs refuses it; see the rules of models"),
+    met("12", "shared keys or latents across pipeline stages", "the check of `model:` specs refuses it; see the rules of models"),
+    never("13", "heads padded to a kernel's multiple", "kernels are generated for the layer's own heads"),
+    refused("14", "a rope layout for a cache without a rope part",
+        "params:\n  qk_rope_head_dim: 0\n  rope: { type: none }\nbuild:\n  cache: { format: latent_bf16, rope_layout: half }\n"),
+    never("15", "a gate whose rows share fp8 scales with the queries'", "weights are dequantised before they are split"),
+    refused("16", "QK-clip of plain queries, which one system clips by half",
+        "# no q_lora_rank\n# no linear_q_down_proj\n# no q_layernorm\n# no linear_q_up_proj\nparams:\n  qk_clip: true\nsubmodules:\n  linear_q_proj: ColumnParallelLinear\n"),
+    refused("17", "scale blocks that straddle latent and rope key",
+        "params:\n  kv_lora_rank: 500\n  qk_rope_head_dim: 64\nbuild:\n  cache: { format: mxfp8, page_size: 64 }\n"),
+    never("18", "local heads that differ from the spec's under data-parallel attention", "a spec has no parallel sizes; `build` refuses them by name"),
+    refused("19", "a NoPE list whose polarity is anybody's guess",
+        "params:\n  no_rope_layers: [1, 1, 1, 0]\n"),
+    refused("20", "a number of layers in a spec of one",
+        "params:\n  num_hidden_layers: 28\n"),
+];
