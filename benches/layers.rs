@@ -3,12 +3,14 @@
 //! ```text
 //! cargo bench                            # our numbers and the floor
 //! cargo bench -- --peer-python PATH      # and PyTorch's, taken in turns in the same run
+//! cargo bench -- --sparse                # how sparse decode grows
 //! cargo bench -- --help
 //! ```
 
 mod machine;
 mod options;
 mod peer;
+mod sparse;
 mod subject;
 
 use std::process::ExitCode;
@@ -35,7 +37,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(&options) {
+    let done = if options.sparse {
+        sparse::run(&options)
+    } else {
+        run(&options)
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

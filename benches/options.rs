@@ -9,6 +9,7 @@ use crate::subject::Shape;
 pub(crate) const USAGE: &str = "\
 usage: cargo bench -- [options]
   --peer-python PATH   also time PyTorch: a Python that has torch
+  --sparse             how sparse decode grows with topk and with the context, instead of layers
   --shapes LIST        of v2-lite,v3 (default: both)
   --threads N          default 2
   --reps N             rounds of each measurement (default 8)
@@ -21,6 +22,8 @@ usage: cargo bench -- [options]
 pub(crate) struct Options {
     /// A Python that may have torch.
     pub(crate) peer_python: Option<PathBuf>,
+    /// Sparse decode instead of layers.
+    pub(crate) sparse: bool,
     /// Layers to time.
     pub(crate) shapes: Vec<Shape>,
     /// Threads of ours and of the peer.
@@ -47,6 +50,7 @@ pub(crate) enum Parsed {
 pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Parsed, String> {
     let mut options = Options {
         peer_python: None,
+        sparse: false,
         shapes: Shape::ALL.to_vec(),
         threads: 2,
         rounds: 8,
@@ -70,6 +74,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Parsed, S
             "--bench" => {}
             "--help" | "-h" => return Ok(Parsed::Help),
             "--quick" => quick = true,
+            "--sparse" => options.sparse = true,
             "--peer-python" => options.peer_python = Some(value()?.into()),
             "--threads" => options.threads = count(&name, &value()?)?,
             "--reps" => rounds = Some(count(&name, &value()?)?),
