@@ -41,7 +41,7 @@ pub(super) const CONDITIONS: &[Condition] = &[
         "build:\n  cache: { format: auto }\n"),
     never("16", "head dims outside a prefill backend's list", OWN_KERNELS),
     refused("17", "the sparse kernel's cache format where latents aren't blocks of 128",
-        "params:\n  kv_lora_rank: 96\nbuild:\n  cache: { format: fp8_ds_mla, page_size: 64 }\n"),
+        "params:\n  kv_lora_rank: 96\nbuild:\n  cache: { format: fp8_ds_mla, scale_format: f32, page_size: 64 }\n"),
     never("18", "a top-k or rank outside a sparse backend's list", OWN_KERNELS),
     never("19", "an fp8 query split for a sparse backend", OWN_KERNELS),
     refused("20", "an indexer's keys in an unknown format",
