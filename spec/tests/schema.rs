@@ -207,3 +207,14 @@ fn every_model_fits_the_schema() {
     }
     assert!(seen > 0, "no models in {}", models.display());
 }
+
+#[test]
+fn every_right_example_fits_the_schema() {
+    let schema = schema();
+    for rule in mla_spec::explain::check::rules() {
+        let text = mla_spec::explain::whole(rule.right);
+        let value: Value =
+            serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", rule.code));
+        assert_eq!(breaks(&value, &schema, ""), [""; 0], "{}", rule.code);
+    }
+}

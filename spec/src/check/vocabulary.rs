@@ -60,7 +60,7 @@ mod tests {
                 keys(&layer["properties"][section], &mut found);
             }
         }
-        assert!(found.len() > 60, "{found:?}");
+        assert!(found.len() > 100, "{found:?}");
         found
             .iter()
             .for_each(|key| assert!(has(key), "the language has no `{key}`"));

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{bias, build, closed, described, mla, name, rope, size, slot, slot_with, words};
+use super::{
+    bias, build, closed, described, full_precision, mla, name, rope, scores, size, slot, slot_with,
+    words,
+};
 use crate::read::TOP_LEVEL_KEYS;
 
 /// A spec of one of these modules.
@@ -40,14 +43,9 @@ fn projection(description: &str) -> Value {
     slot_with("ColumnParallelLinear", vec![bias()], description)
 }
 
-/// A projection that may be computed in f32 whatever the layer is computed in.
 fn gate(description: &str) -> Value {
-    let dtype = words(&["f32"], "Computed in f32 whatever `build.dtype` says.");
-    slot_with(
-        "ColumnParallelLinear",
-        vec![bias(), ("dtype", dtype)],
-        description,
-    )
+    let params = vec![bias(), full_precision()];
+    slot_with("ColumnParallelLinear", params, description)
 }
 
 fn self_params() -> Value {
@@ -76,13 +74,7 @@ fn self_params() -> Value {
                     "qk_l2_norm_eps",
                     json!({ "type": "number", "exclusiveMinimum": 0, "description": "Epsilon of that norm." }),
                 ),
-                (
-                    "attn_mask_type",
-                    words(
-                        &["causal", "no_mask", "padding", "padding_causal"],
-                        "Which keys a query sees.",
-                    ),
-                ),
+                scores::query_scaling(&["log_position", "llama4"]),
                 (
                     "attention_output_gate",
                     words(
@@ -90,7 +82,10 @@ fn self_params() -> Value {
                         "A sigmoid gate on attention's output; per element it is in `linear_qkv`, where there is one.",
                     ),
                 ),
-            ],
+            ]
+            .into_iter()
+            .chain(scores::self_masks())
+            .chain(scores::logits()),
             &[
                 "hidden_size",
                 "num_attention_heads",
@@ -165,7 +160,10 @@ fn cross_params() -> Value {
                         "Which keys of the other sequence a query sees.",
                     ),
                 ),
-            ],
+            ]
+            .into_iter()
+            .chain(scores::bounds())
+            .chain(scores::logits()),
             &[
                 "hidden_size",
                 "context_hidden_size",
