@@ -117,7 +117,7 @@ impl<B: Backend, const H: usize, const D: usize> Attended<B, H, D> {
     }
 
     /// Lets each head's sink take its share of the softmax: `o · sigmoid(lse - sink)`, which is `Σ e^s v / (Σ e^s + e^sink)` (features
-    /// F-07). The log-sum-exp stays that of the keys alone, so sinks come after all merging, once.
+    /// F-07). The log-sum-exp becomes that of keys and sink, so sinks come after all merging, once; the largest logit stays a key's.
     ///
     /// # Errors
     /// When the device refuses.
@@ -134,7 +134,8 @@ impl<B: Backend, const H: usize, const D: usize> Attended<B, H, D> {
     }
 
     fn sunk(mut self, sinks: Option<&B::Buffer<Accum<B>>>) -> Result<Self> {
-        B::sink(&self.lse.device, &mut self.out, &self.lse.buffer, sinks, D)?;
+        let lse = &mut self.lse;
+        B::sink(&lse.device, &mut self.out, &mut lse.buffer, sinks, D)?;
         Ok(self)
     }
 }

@@ -380,11 +380,11 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     ) -> Result<()>;
 
     /// Multiplies `width` values per row and head by `1 / (1 + e^(sink - lse))`: what is left of them when the softmax has one more
-    /// logit, with no value. `sinks` is `[heads]`; `None`: all 0.
+    /// logit, with no value; `lse` becomes `ln(e^lse + e^sink)`. `sinks` is `[heads]`; `None`: all 0.
     fn sink(
         device: &Self::Device,
         out: &mut Self::Buffer<Accum<Self>>,
-        lse: &Self::Buffer<Accum<Self>>,
+        lse: &mut Self::Buffer<Accum<Self>>,
         sinks: Option<&Self::Buffer<Accum<Self>>>,
         width: usize,
     ) -> Result<()>;

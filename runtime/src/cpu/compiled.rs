@@ -78,7 +78,7 @@ pub trait CpuElement: Element {
     #[doc(hidden)]
     fn sink(
         out: &mut [Self::Accum],
-        lse: &[Self::Accum],
+        lse: &mut [Self::Accum],
         sinks: Option<&[Self::Accum]>,
         width: usize,
     );
@@ -194,7 +194,7 @@ macro_rules! compiled {
 
             fn sink(
                 out: &mut [Self::Accum],
-                lse: &[Self::Accum],
+                lse: &mut [Self::Accum],
                 sinks: Option<&[Self::Accum]>,
                 width: usize,
             ) {

@@ -55,17 +55,18 @@ pub(super) fn merge<T: CpuElement>(
         });
 }
 
-/// Multiplies `width` values per row and head by what a sink leaves of them.
-pub(super) fn sink<A: Real>(out: &mut [A], lse: &[A], sinks: Option<&[A]>, width: usize) {
+/// Multiplies `width` values per row and head by what a sink leaves of them, and adds the sink to the log-sum-exp.
+pub(super) fn sink<A: Real>(out: &mut [A], lse: &mut [A], sinks: Option<&[A]>, width: usize) {
     let heads = sinks.map_or(1, <[A]>::len).max(1);
     out.par_chunks_mut(width.max(1))
         .zip(lse)
         .enumerate()
         .with_min_len(PARALLEL_WORK / width.max(1) + 1)
-        .for_each(|(i, (out, &lse))| {
+        .for_each(|(i, (out, lse))| {
             let sink = sinks.map_or(A::ZERO, |sinks| sinks[i % heads]);
-            // Where nothing is seen the exponential is infinite, and nothing is left
-            let left = A::ONE / (A::ONE + (sink - lse).exp());
-            out.iter_mut().for_each(|out| *out *= left);
+            if let Some((left, _, joint)) = weights(*lse, sink) {
+                out.iter_mut().for_each(|out| *out *= left);
+                *lse = joint;
+            }
         });
 }

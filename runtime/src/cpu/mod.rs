@@ -253,7 +253,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
     fn sink(
         _: &CpuDevice,
         out: &mut Vec<T::Accum>,
-        lse: &Vec<T::Accum>,
+        lse: &mut Vec<T::Accum>,
         sinks: Option<&Vec<T::Accum>>,
         width: usize,
     ) -> Result<()> {

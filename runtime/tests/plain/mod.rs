@@ -133,11 +133,13 @@ pub(crate) fn attention(
             let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = logits.iter().map(|l| (l - max).exp()).sum();
             plain.max.push(max);
-            plain
-                .lse
-                .push(if seen.is_empty() { max } else { max + sum.ln() });
             let sink = softening.sinks.as_ref().map(|sinks| sinks[head]);
             let all = sum + sink.map_or(0.0, |sink| (sink - max).exp());
+            plain.lse.push(match sink {
+                Some(sink) if seen.is_empty() => sink,
+                None if seen.is_empty() => max,
+                _ => max + all.ln(),
+            });
             let mut out = vec![0.0; v];
             for (l, &key) in logits.iter().zip(&seen) {
                 let kept = softening
