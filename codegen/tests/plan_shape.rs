@@ -323,8 +323,8 @@ fn crossovers_are_those_of_the_literature() {
         "a tiny latent is never dearer to meet"
     );
     let met = 1 << 24;
-    assert_eq!(cheaper(&deepseek, Lengths { new: 170, met }), Form::Mqa);
-    assert_eq!(cheaper(&deepseek, Lengths { new: 171, met }), Form::Mha);
+    assert_eq!(cheaper(&deepseek, Lengths { new: 170, met, picked: None }), Form::Mqa);
+    assert_eq!(cheaper(&deepseek, Lengths { new: 171, met, picked: None }), Form::Mha);
 }
 
 #[test]

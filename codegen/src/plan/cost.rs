@@ -5,6 +5,8 @@
 //! - MHA: `2 r_kv (d_n + d_v) S + 2 (d_n + d_r + d_v) T S`: every key and value is made from its latent, then met.
 //! - MQA: `2 (2 r_kv + d_r) T S + 2 r_kv (d_n + d_v) T`: queries meet latents, and are absorbed before and expanded after.
 //!
+//! Where attention is sparse, `S` in a product with `T` is the number of tokens that each picks, if that is less.
+//!
 //! What both share (the projections of `T` tokens) is left out, and so is what a causal mask saves: both forms save it alike.
 
 use mla_spec::{Dims, Expect, Form, Phase};
@@ -16,6 +18,8 @@ pub struct Lengths {
     pub new: u64,
     /// `S`, the tokens they meet: what is cached, and themselves.
     pub met: u64,
+    /// How many of those each new token attends to at most; `None` where it attends to all.
+    pub picked: Option<u64>,
 }
 
 impl Lengths {
@@ -30,18 +34,28 @@ impl Lengths {
         Self {
             new,
             met: new + u64::from(cached),
+            picked: None,
+        }
+    }
+
+    /// The same, where each new token attends to so many tokens at most.
+    pub fn picking(self, picked: Option<u32>) -> Self {
+        Self {
+            picked: picked.map(u64::from),
+            ..self
         }
     }
 }
 
 /// Floating-point operations of one head, in one request.
 pub fn flops(dims: &Dims, form: Form, lengths: Lengths) -> u128 {
-    let Lengths { new, met } = lengths;
+    let Lengths { new, met, picked } = lengths;
+    let seen = u128::from(picked.map_or(met, |picked| picked.min(met)));
     let (new, met) = (u128::from(new), u128::from(met));
     let up = 2 * expansion(dims);
     match form {
-        Form::Mha => up * met + 2 * expanded_pair(dims) * new * met,
-        Form::Mqa => 2 * absorbed_pair(dims) * new * met + up * new,
+        Form::Mha => up * met + 2 * expanded_pair(dims) * new * seen,
+        Form::Mqa => 2 * absorbed_pair(dims) * new * seen + up * new,
     }
 }
 
@@ -71,6 +85,15 @@ pub fn reason(dims: &Dims, lengths: Lengths) -> String {
     } else {
         "tokens cost"
     };
+    if let Some(picked) = lengths.picked.filter(|picked| *picked < lengths.met) {
+        return format!(
+            "{} new {tokens} {} as MHA and {} as MQA, per head over {} tokens of which each picks {picked}",
+            lengths.new,
+            readable(mha),
+            readable(mqa),
+            lengths.met
+        );
+    }
     let crossover = match crossover(dims) {
         Some(crossover) => format!(
             "over a long context MHA is the cheaper from {} new tokens on",

@@ -2,7 +2,7 @@
 
 use mla_spec::NormKind;
 
-use super::{Dim, LinearParams, ModuleKind, NormParams, Program};
+use super::{Dim, LinearParams, ModuleKind, NormParams, Program, Rows};
 
 /// A tensor of the checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,11 +16,6 @@ pub struct CheckpointTensor {
 impl Program {
     /// The tensors that the layer is loaded from, in the order of its modules.
     pub fn tensors(&self) -> Vec<CheckpointTensor> {
-        let of = |kind: &ModuleKind| match kind {
-            ModuleKind::Linear(params) => linear(params),
-            ModuleKind::Norm(params) => norm(params),
-            ModuleKind::NormLinear(inner, params) => [norm(inner), linear(params)].concat(),
-        };
         self.modules
             .iter()
             .flat_map(|module| of(&module.kind))
@@ -28,30 +23,62 @@ impl Program {
     }
 }
 
+fn of(kind: &ModuleKind) -> Vec<CheckpointTensor> {
+    match kind {
+        ModuleKind::Linear(params) | ModuleKind::AccumLinear(params) => linear(params),
+        ModuleKind::Norm(params) => norm(params),
+        ModuleKind::NormLinear(inner, params) => [norm(inner), linear(params)].concat(),
+        ModuleKind::Sinks { heads, source } => vec![whole(source, vec![*heads])],
+        ModuleKind::LogPositionScale { heads, source } => ["scale", "bias"]
+            .map(|part| tensor(source, part, vec![*heads]))
+            .into(),
+        ModuleKind::PoolEmbedding {
+            pool,
+            width,
+            source,
+        } => vec![whole(source, vec![*pool, *width])],
+    }
+}
+
 fn linear(params: &LinearParams) -> Vec<CheckpointTensor> {
-    let of = |&(source, rows): &(&str, Dim)| {
+    let of = |(source, rows): (&'static str, Dim)| {
         let weight = tensor(source, "weight", vec![rows, params.input]);
         let bias = params.bias.then(|| tensor(source, "bias", vec![rows]));
         [weight].into_iter().chain(bias)
     };
-    params.sources.iter().flat_map(of).collect()
+    let weights = |source: (&'static str, Dim)| -> Vec<CheckpointTensor> {
+        if params.rows == Rows::Tensor(source.0) {
+            vec![whole(source.0, vec![source.1, params.input])]
+        } else {
+            of(source).collect()
+        }
+    };
+    params.sources().into_iter().flat_map(weights).collect()
 }
 
 fn norm(params: &NormParams) -> Vec<CheckpointTensor> {
-    let parts: &[&str] = match params.kind {
-        NormKind::RmsNorm => &["weight"],
-        NormKind::LayerNorm => &["weight", "bias"],
-        NormKind::GatedRmsNorm { .. } => unreachable!("check makes none yet"),
-    };
-    parts
-        .iter()
-        .map(|part| tensor(params.source, part, vec![params.width]))
-        .collect()
+    let of = |part| tensor(params.source, part, vec![params.width]);
+    match (params.kind, params.rank) {
+        (NormKind::LayerNorm, _) => vec![of("weight"), of("bias")],
+        (NormKind::GatedRmsNorm { .. }, Some(rank)) => vec![
+            of("norm.weight"),
+            tensor(params.source, "mlp.fc1.weight", vec![rank, params.width]),
+            tensor(params.source, "mlp.fc2.weight", vec![params.width, rank]),
+        ],
+        _ => vec![of("weight")],
+    }
 }
 
 fn tensor(source: &str, part: &str, shape: Vec<Dim>) -> CheckpointTensor {
     CheckpointTensor {
         name: format!("{source}.{part}"),
+        shape,
+    }
+}
+
+fn whole(source: &str, shape: Vec<Dim>) -> CheckpointTensor {
+    CheckpointTensor {
+        name: source.to_owned(),
         shape,
     }
 }

@@ -58,6 +58,7 @@ impl Params {
                 ModuleKind::NormLinear(inner, params) => {
                     (Some(norm(inner, weights)), Some(linear(params, weights)))
                 }
+                _ => (None, None),
             };
             (module.slot, parts)
         });
@@ -97,8 +98,8 @@ fn values(weights: &Weights, source: &str, part: &str) -> Vec<f64> {
 fn linear(params: &LinearParams, weights: &Weights) -> Linear {
     let stacked = |part| {
         params
-            .sources
-            .iter()
+            .sources()
+            .into_iter()
             .flat_map(|(source, _)| values(weights, source, part))
             .collect()
     };

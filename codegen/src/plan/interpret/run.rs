@@ -9,7 +9,7 @@ use super::attend::{Attended, Segment, attend, merge};
 use super::cache::{Cache, Piece};
 use super::params::{Linear, Params};
 use super::{Error, Run};
-use crate::plan::{Aspect, LinearPart, NormPart, Op, Plan, Program, RotaryTable, ValueId};
+use crate::plan::{Aspect, LinearPart, NormPart, Op, Plan, Program, RotaryTable, Turn, ValueId};
 
 /// A call's arguments.
 pub(super) struct Call<'a> {
@@ -91,7 +91,13 @@ impl Machine<'_> {
                 Value::Array(self.array(*x)?.clone().cut(heads.size as usize))
             }
             Op::IntoRows { x, .. } => Value::Array(self.array(*x)?.clone().cut(1)),
-            Op::RotateHeads { x, angles, .. } | Op::RotateKey { x, angles, .. } => {
+            Op::RotateHeads {
+                x,
+                angles,
+                turn: Turn::LAST,
+                ..
+            }
+            | Op::RotateKey { x, angles, .. } => {
                 Value::Array(self.rotate(*x, *angles)?)
             }
             Op::UnrotatedKey {
@@ -105,6 +111,7 @@ impl Machine<'_> {
                 kv,
                 k_rope,
                 segments,
+                selection: None,
                 ..
             } => {
                 let (kv, k_rope) = (self.array(*kv)?, self.array(*k_rope)?);
@@ -116,6 +123,7 @@ impl Machine<'_> {
                 latent,
                 k_rope,
                 segments,
+                selection: None,
                 ..
             } => {
                 let (latent, k_rope) = (self.array(*latent)?, self.array(*k_rope)?);
@@ -128,7 +136,10 @@ impl Machine<'_> {
                 )?)
             }
             Op::AttendLatentCache {
-                q_latent, q_rope, ..
+                q_latent,
+                q_rope,
+                selection: None,
+                ..
             } => {
                 let (latent, k_rope, segments) = self
                     .call
@@ -136,7 +147,9 @@ impl Machine<'_> {
                     .everything(self.call.pieces, &self.call.cached)?;
                 Value::Attended(self.absorbed(*q_latent, *q_rope, &latent, &k_rope, &segments)?)
             }
-            Op::AttendNaiveCache { q, .. } => {
+            Op::AttendNaiveCache {
+                q, selection: None, ..
+            } => {
                 let (kv, k_rope, segments) = self
                     .call
                     .cache
@@ -187,6 +200,7 @@ impl Machine<'_> {
                 self.probes.insert(name, recorded);
                 return Ok(None);
             }
+            _ => return Err(Error::BadPlan("an op that the oracle does not know")),
         };
         Ok(Some(value))
     }

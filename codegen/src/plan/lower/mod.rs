@@ -3,65 +3,83 @@
 //! Every phase is written as MHA over the call's own tokens, with norms apart from linears and every probe in place. The
 //! passes turn that into what is emitted.
 
-mod modules;
-mod phase;
+mod common;
+mod cross;
+mod grouped;
+mod indexer;
+mod latent;
+mod module;
 mod scale;
-mod sizes;
+mod writer;
 
-use crate::plan::mla;
-use mla_spec::{CacheKind, Checked, DownProjection, Phase, Rope};
+use mla_spec::{Checked, Indexer, Projections};
 
-pub(super) use sizes::Sizes;
+pub(super) use latent::Sizes;
 
-use super::{CachePlan, Program};
+use super::{
+    CachePlan, Constant, Family, Module, Number, Plan, Program, RotaryTable, SoftmaxPlan,
+};
+use common::Common;
 
 /// The layer's parts, and each phase in canonical form.
 pub(super) fn lower(checked: &Checked) -> Program {
-    let Checked { layer, build } = checked;
-    let sizes = Sizes::of(layer);
-    let cached = build.phases.iter().any(|phase| *phase != Phase::Forward);
-    let cached_layout = build.cache.rope_layout.filter(|_| cached);
-    let rotary = scale::rotary(layer, &sizes, cached_layout);
-    let fused_down = matches!(mla(layer).down, DownProjection::Fused { .. });
-    Program {
-        name: layer.name.clone(),
-        constants: sizes.constants(fused_down),
-        modules: modules::modules(layer, &sizes),
-        softmax_scale: scale::softmax_scale(layer),
-        mask: layer.mask,
-        cache: cached.then(|| cache(checked, rotary.as_ref().map(|table| table.output))),
-        plans: build
-            .phases
-            .iter()
-            .map(|&phase| phase::lower(layer, &sizes, rotary.as_ref(), phase))
-            .collect(),
-        rotary,
-        build: build.clone(),
+    match &checked.layer.projections {
+        Projections::Latent(latent) => latent::lower(checked, latent),
+        Projections::Grouped(grouped) => grouped::lower(checked, grouped),
+        Projections::Cross(cross) => cross::lower(checked, cross),
     }
 }
 
-fn cache(checked: &Checked, rotated: Option<mla_spec::RopeLayout>) -> CachePlan {
-    let dims = &mla(&checked.layer).dims;
-    let spec = &checked.build.cache;
-    let elements_per_token = match spec.kind {
-        CacheKind::Latent => u64::from(dims.kv_lora_rank) + u64::from(dims.qk_rope_head_dim),
-        CacheKind::Naive => {
-            u64::from(dims.num_attention_heads)
-                * (u64::from(dims.qk_head_dim()) + u64::from(dims.v_head_dim))
-        }
-    };
-    debug_assert_eq!(
-        rotated.is_some(),
-        matches!(checked.layer.rope, Rope::Rotary(_))
-    );
-    CachePlan {
-        kind: spec.kind,
-        dtype: match spec.store {
-            mla_spec::Store::Plain(dtype) => dtype,
-            _ => unreachable!("check makes none yet"),
+/// What a family knows of its program.
+struct Frame {
+    family: Family,
+    constants: Vec<Constant>,
+    numbers: Vec<Number>,
+    modules: Vec<Module>,
+    rotary: Option<RotaryTable>,
+    plans: Vec<Plan>,
+    /// What the layer's own cache holds, if it has one.
+    cache: Option<CachePlan>,
+    /// What the cache holds that it reads of another layer, if it does.
+    source: Option<CachePlan>,
+}
+
+/// A whole program: a family's parts, and what every program has.
+fn frame(checked: &Checked, parts: Frame) -> Program {
+    let Checked { layer, build } = checked;
+    let cached = common::is_cached(checked);
+    let constants = [
+        parts.constants,
+        common::constants(layer),
+        indexer::constants(layer),
+    ];
+    Program {
+        name: layer.name.clone(),
+        family: parts.family,
+        constants: constants.concat(),
+        numbers: [
+            parts.numbers,
+            common::numbers(layer),
+            indexer::numbers(layer),
+        ]
+        .concat(),
+        modules: parts.modules,
+        softmax_scale: scale::softmax_scale(layer),
+        softmax: SoftmaxPlan {
+            soft_cap: layer.logits.soft_cap,
+            bias: layer.logits.bias,
+            dropout: layer.logits.dropout,
         },
-        page_size: spec.page_size,
-        rope_layout: rotated,
-        elements_per_token,
+        mask: layer.mask,
+        indexer: match layer.indexer() {
+            Some(Indexer::Lightning(indexer)) => Some(indexer::plan(indexer)),
+            Some(Indexer::Shared { .. }) | None => None,
+        },
+        selected: layer.indexer().map(indexer::selected),
+        cache: parts.cache.filter(|_| cached),
+        source: parts.source.filter(|_| cached),
+        plans: parts.plans,
+        rotary: parts.rotary,
+        build: build.clone(),
     }
 }

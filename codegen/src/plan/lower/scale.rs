@@ -1,23 +1,24 @@
 //! Numbers that rope and softmax need, with where they come from.
 
-use crate::plan::mla;
-use mla_spec::{Layer, Rope, RopeScaling, Rotary, YarnMagnitude};
+use mla_spec::{
+    Layer, LongRopeSelect, Projections, Rope, RopeLayout, RopeScaling, Rotary, YarnMagnitude,
+};
 
-use super::sizes::Sizes;
-use crate::plan::{RotaryTable, SoftmaxScale};
+use crate::plan::{ByLength, Dim, RotaryTable, SoftmaxScale};
 
 /// The rotary table; `None` where nothing is rotated. `cached` is the order that the cache asks for.
 pub(super) fn rotary(
     layer: &Layer,
-    sizes: &Sizes,
-    cached: Option<mla_spec::RopeLayout>,
+    width: Dim,
+    cached: Option<RopeLayout>,
 ) -> Option<RotaryTable> {
     let Rope::Rotary(rotary) = &layer.rope else {
         return None;
     };
     Some(RotaryTable {
-        width: sizes.rope,
-        inv_freq: rotary.inv_freq(sizes.rope.size),
+        width,
+        inv_freq: rotary.inv_freq(width.size),
+        by_length: by_length(rotary, width),
         cos_sin_factor: rotary.cos_sin_factor(),
         input: rotary.layout,
         output: cached.unwrap_or(rotary.layout),
@@ -28,14 +29,58 @@ pub(super) fn rotary(
     })
 }
 
+fn by_length(rotary: &Rotary, width: Dim) -> Option<ByLength> {
+    match &rotary.scaling {
+        RopeScaling::LongRope(long) if long.select == LongRopeSelect::ByLength => {
+            let mut always_long = rotary.clone();
+            if let RopeScaling::LongRope(long) = &mut always_long.scaling {
+                long.select = LongRopeSelect::Long;
+            }
+            Some(ByLength::LongRope {
+                long: always_long.inv_freq(width.size),
+                original_max_position_embeddings: long.original_max_position_embeddings,
+            })
+        }
+        RopeScaling::Dynamic {
+            factor,
+            max_position_embeddings,
+        } => Some(ByLength::Dynamic {
+            theta: rotary.theta,
+            factor: *factor,
+            max_position_embeddings: *max_position_embeddings,
+        }),
+        _ => None,
+    }
+}
+
 fn frequencies(rotary: &Rotary) -> String {
     let base = rotary.theta;
     match &rotary.scaling {
         RopeScaling::None => format!("base {base}"),
         RopeScaling::Linear { factor } => format!("base {base}, all divided by {factor}"),
-        RopeScaling::Llama3(_) | RopeScaling::LongRope(_) | RopeScaling::Dynamic { .. } => {
-            unreachable!("check makes none yet")
+        RopeScaling::Llama3(llama) => format!(
+            "Llama 3's, base {base}, wavelengths beyond {} tokens divided by {}, those below {} kept",
+            f64::from(llama.original_max_position_embeddings) / llama.low_freq_factor,
+            llama.factor,
+            f64::from(llama.original_max_position_embeddings) / llama.high_freq_factor
+        ),
+        RopeScaling::LongRope(long) => {
+            let list = match long.select {
+                LongRopeSelect::ByLength => "one list of divisors for calls up to",
+                LongRopeSelect::Short => "the divisors for calls up to",
+                LongRopeSelect::Long => "the divisors for calls beyond",
+            };
+            format!(
+                "LongRoPE, base {base}, {list} {} tokens; cos and sin times {}",
+                long.original_max_position_embeddings, long.attention_factor
+            )
         }
+        RopeScaling::Dynamic {
+            factor,
+            max_position_embeddings,
+        } => format!(
+            "base {base}, which grows by {factor} with calls beyond {max_position_embeddings} tokens"
+        ),
         RopeScaling::Yarn(yarn) => {
             let magnitude = match yarn.magnitude {
                 YarnMagnitude::Ratio { mscale } => {
@@ -56,16 +101,24 @@ fn frequencies(rotary: &Rotary) -> String {
 
 /// `τ` with its derivation.
 pub(super) fn softmax_scale(layer: &Layer) -> SoftmaxScale {
-    let dims = &mla(layer).dims;
-    let root = format!(
-        "τ = ({} + {})^-1/2",
-        dims.qk_nope_head_dim, dims.qk_rope_head_dim
-    );
-    let doc = match &layer.rope {
-        Rope::Rotary(Rotary {
-            scaling: RopeScaling::Yarn(yarn),
-            ..
-        }) => format!(
+    let root = match &layer.projections {
+        Projections::Latent(latent) => format!(
+            "τ = ({} + {})^-1/2",
+            latent.dims.qk_nope_head_dim, latent.dims.qk_rope_head_dim
+        ),
+        Projections::Grouped(_) | Projections::Cross(_) => {
+            format!("τ = {}^-1/2", layer.qk_head_dim())
+        }
+    };
+    let doc = match (layer.logits.scale, &layer.rope) {
+        (Some(_), _) => "τ, as the spec states it.".to_owned(),
+        (
+            None,
+            Rope::Rotary(Rotary {
+                scaling: RopeScaling::Yarn(yarn),
+                ..
+            }),
+        ) => format!(
             "{root} · {}²: YaRN's g({}, {})², where g(f, m) = 0.1 m ln f + 1.",
             rounded(layer.softmax_mscale()),
             yarn.factor,

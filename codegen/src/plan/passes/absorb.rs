@@ -2,18 +2,21 @@
 //!
 //! `q_n · (W_UK ĉ) = (W_UKᵀ q_n) · ĉ` and `Σ p (W_UV ĉ) = W_UV (Σ p ĉ)`, so the up projection leaves the keys' side.
 
-use mla_spec::{Checked, Form};
+use mla_spec::{Checked, Form, Latent};
 
 use crate::plan::lower::Sizes;
 use crate::plan::{LinearPart, Offset, Op, Plan, Program, Ty, ValueId, formulas};
 
 pub(super) fn run(checked: &Checked, program: &mut Program) {
+    let Some(latent) = checked.layer.latent() else {
+        return;
+    };
     for plan in program
         .plans
         .iter_mut()
         .filter(|plan| plan.form == Form::Mqa)
     {
-        absorb(checked, plan);
+        absorb(checked, latent, plan);
     }
 }
 
@@ -25,6 +28,7 @@ struct Expanded {
     part: LinearPart,
     k_rope: ValueId,
     segments: ValueId,
+    selection: Option<ValueId>,
     attended: ValueId,
 }
 
@@ -35,6 +39,7 @@ fn find(plan: &Plan) -> Option<Expanded> {
             kv,
             k_rope,
             segments,
+            selection,
             out,
         } = *op
         else {
@@ -59,12 +64,13 @@ fn find(plan: &Plan) -> Option<Expanded> {
             part,
             k_rope,
             segments,
+            selection,
             attended: out,
         })
     })
 }
 
-fn absorb(checked: &Checked, plan: &mut Plan) {
+fn absorb(checked: &Checked, latents: &Latent, plan: &mut Plan) {
     let Some(Expanded {
         q,
         latent,
@@ -72,19 +78,22 @@ fn absorb(checked: &Checked, plan: &mut Plan) {
         part,
         k_rope,
         segments,
+        selection,
         attended,
     }) = find(plan)
     else {
         return;
     };
-    let sizes = Sizes::of(&checked.layer);
+    let sizes = Sizes::of(&checked.layer, latents);
     let q_nope = plan.define("q_nope", Ty::HeadPart(sizes.heads, sizes.nope));
     let q_latent = plan.define("q_latent", Ty::Heads(sizes.heads, sizes.kv_rank));
     let q_rope = plan.define("q_rope", Ty::HeadPart(sizes.heads, sizes.rope));
     plan.values[attended.0].ty = Ty::Attended(sizes.heads, sizes.kv_rank);
+    // What was attended, before and behind a sink
+    let mut zs = vec![attended];
     for step in &mut plan.steps {
         if step.ops.iter().any(|op| op.defines() == Some(attended)) {
-            step.formula = formulas::absorbed(&checked.layer);
+            step.formula = formulas::absorbed(&checked.layer, latents);
             step.ops = vec![
                 Op::HeadPart {
                     x: q,
@@ -110,21 +119,27 @@ fn absorb(checked: &Checked, plan: &mut Plan) {
                     latent,
                     k_rope,
                     segments,
+                    selection,
                     out: attended,
                 },
             ];
         }
         for op in &mut step.ops {
-            if let Op::AttendedOut { x, out } = *op
-                && x == attended
-            {
-                *op = Op::AbsorbValues {
-                    z: x,
-                    slot,
-                    part,
-                    out,
-                };
-                step.formula = formulas::absorbed_output(&checked.layer);
+            match *op {
+                Op::Sink { x, out, .. } if zs.contains(&x) => {
+                    plan.values[out.0].ty = Ty::Attended(sizes.heads, sizes.kv_rank);
+                    zs.push(out);
+                }
+                Op::AttendedOut { x, out } if zs.contains(&x) => {
+                    *op = Op::AbsorbValues {
+                        z: x,
+                        slot,
+                        part,
+                        out,
+                    };
+                    step.formula = formulas::absorbed_output(&checked.layer);
+                }
+                _ => {}
             }
         }
     }

@@ -5,8 +5,7 @@ mod cache;
 mod fuse_norm;
 mod unused;
 
-use crate::plan::mla;
-use mla_spec::{CacheKind, Checked, Form, FormChoice, Phase};
+use mla_spec::{CacheKind, Checked, Core, Form, FormChoice, Latent, Phase};
 
 use super::cost::{self, Lengths};
 use super::lower::lower;
@@ -100,6 +99,16 @@ fn choose_form(checked: &Checked, program: &mut Program) {
 }
 
 fn form_of(checked: &Checked, phase: Phase) -> (Form, String) {
+    match checked.layer.latent() {
+        Some(latent) => latent_form(checked, latent, phase),
+        None => (
+            Form::Mha,
+            "keys and values are made from no latent".to_owned(),
+        ),
+    }
+}
+
+fn latent_form(checked: &Checked, latent: &Latent, phase: Phase) -> (Form, String) {
     let Checked { layer, build } = checked;
     if phase != Phase::Forward && build.cache.kind == CacheKind::Naive {
         return (
@@ -107,13 +116,21 @@ fn form_of(checked: &Checked, phase: Phase) -> (Form, String) {
             "a naive cache holds keys and values, not latents".to_owned(),
         );
     }
+    if phase != Phase::Forward && layer.core != Core::Dense {
+        return (
+            Form::Mqa,
+            "each query picks cached latents of its own: to expand them would serve that query alone"
+                .to_owned(),
+        );
+    }
+    let selected = layer.indexer().map(mla_spec::Indexer::width);
     match build.form {
         FormChoice::Forced(form) => (form, "the spec's `build.form` says so".to_owned()),
         FormChoice::Auto => {
-            let lengths = Lengths::of(&build.expect, phase);
+            let lengths = Lengths::of(&build.expect, phase).picking(selected);
             (
-                cost::cheaper(&mla(layer).dims, lengths),
-                cost::reason(&mla(layer).dims, lengths),
+                cost::cheaper(&latent.dims, lengths),
+                cost::reason(&latent.dims, lengths),
             )
         }
     }

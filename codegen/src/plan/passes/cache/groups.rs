@@ -1,0 +1,39 @@
+//! Grouped layers: keys and values of their groups.
+
+use mla_spec::{Checked, Phase};
+
+use super::{find, single};
+use crate::plan::{Op, Plan, ValueId, formulas};
+
+pub(super) fn run(checked: &Checked, plan: &mut Plan) {
+    let attends = |op: &Op| matches!(op, Op::AttendGroups { .. });
+    let Some((site, Op::AttendGroups { q, k, v, out, .. })) = find(plan, attends) else {
+        return;
+    };
+    if checked.build.flash_decode && plan.phase == Phase::Decode {
+        let (q, k, angles) = unrotated(plan, q, k);
+        let step = &mut plan.steps[site.step];
+        step.formula = formulas::flash(&checked.layer);
+        step.ops[site.op] = Op::FlashDecode {
+            q,
+            k,
+            v,
+            angles,
+            out,
+        };
+        return;
+    }
+    plan.steps[site.step].ops[site.op] = Op::AttendGroupCache { q, out };
+    let write = single(formulas::groups_write(), Op::WriteGroups { k, v });
+    plan.steps.insert(site.step, write);
+}
+
+/// Queries and keys before their rotation, and its angles, where rotating is the last thing that happens to both.
+fn unrotated(plan: &Plan, q: ValueId, k: ValueId) -> (ValueId, ValueId, Option<ValueId>) {
+    match (plan.definition(q), plan.definition(k)) {
+        (Some(&Op::RotateHeads { x, angles, .. }), Some(&Op::RotateHeads { x: key, .. })) => {
+            (x, key, Some(angles))
+        }
+        _ => (q, k, None),
+    }
+}

@@ -1,0 +1,186 @@
+//! Programs as text: what `--emit plan` prints. One line per op.
+
+mod facts;
+mod ops;
+
+use std::fmt;
+
+use mla_spec::{Form, NormKind, Phase};
+
+use super::{LinearParams, Module, ModuleKind, NormParams, Plan, Program, Rows, Ty, ValueId};
+use facts::{cache, indexer, mask, rotary, softmax};
+use ops::DisplayOp;
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "layer {}", self.name)?;
+        writeln!(f)?;
+        for constant in &self.constants {
+            let formula = constant
+                .formula
+                .map(|formula| format!(" = {formula}"))
+                .unwrap_or_default();
+            writeln!(f, "const {}{formula} = {}", constant.name, constant.value)?;
+        }
+        writeln!(
+            f,
+            "softmax scale {}: {}",
+            self.softmax_scale.value, self.softmax_scale.doc
+        )?;
+        for number in &self.numbers {
+            writeln!(f, "number {} = {:?}", number.name, number.value)?;
+        }
+        if let Some(text) = softmax(&self.softmax) {
+            writeln!(f, "softmax {text}")?;
+        }
+        writeln!(f, "mask {}", mask(self.mask))?;
+        if let Some(table) = &self.rotary {
+            writeln!(f, "{}", rotary(table))?;
+        }
+        if let Some(plan) = &self.indexer {
+            writeln!(f, "{}", indexer(plan))?;
+        }
+        if let Some(plan) = &self.cache {
+            writeln!(f, "cache {}", cache(plan))?;
+        }
+        if let Some(plan) = &self.source {
+            writeln!(f, "source cache {}", cache(plan))?;
+        }
+        writeln!(f)?;
+        for module in &self.modules {
+            writeln!(f, "module {}", DisplayModule(module))?;
+        }
+        for plan in &self.plans {
+            writeln!(f)?;
+            plan.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{}: {} form, because {}",
+            phase(self.phase),
+            form(self.form),
+            self.form_reason
+        )?;
+        for argument in &self.arguments {
+            writeln!(f, "  argument {argument:?}")?;
+        }
+        for step in &self.steps {
+            if !step.formula.is_empty() {
+                writeln!(f, "  # {}", step.formula)?;
+            }
+            for op in &step.ops {
+                write!(f, "  ")?;
+                if let Some(out) = op.defines() {
+                    let value = &self.values[out.0];
+                    write!(f, "{} {}: {} = ", id(out), value.name, DisplayTy(&value.ty))?;
+                }
+                writeln!(f, "{}", DisplayOp(op))?;
+            }
+        }
+        writeln!(f, "  return {}", id(self.output))
+    }
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Forward => "forward",
+        Phase::Prefill => "prefill",
+        Phase::Decode => "decode",
+    }
+}
+
+fn form(form: Form) -> &'static str {
+    match form {
+        Form::Mha => "MHA",
+        Form::Mqa => "MQA",
+    }
+}
+
+fn id(value: ValueId) -> String {
+    format!("%{}", value.0)
+}
+
+struct DisplayModule<'a>(&'a Module);
+
+impl fmt::Display for DisplayModule<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Module { slot, kind, doc } = self.0;
+        let kind = match kind {
+            ModuleKind::Linear(params) => linear(params),
+            ModuleKind::AccumLinear(params) => {
+                format!("{}, in the accumulation type", linear(params))
+            }
+            ModuleKind::Norm(params) => norm(params),
+            ModuleKind::NormLinear(inner, params) => {
+                format!("{} then {}", norm(inner), linear(params))
+            }
+            ModuleKind::Sinks { heads, source } => format!("sinks {} from {source}", heads.size),
+            ModuleKind::LogPositionScale { heads, source } => {
+                format!("log-position scale {} from {source}", heads.size)
+            }
+            ModuleKind::PoolEmbedding {
+                pool,
+                width,
+                source,
+            } => format!("pool embedding {} x {} from {source}", pool.size, width.size),
+        };
+        write!(f, "{slot}: {kind}  # {doc}")
+    }
+}
+
+fn linear(params: &LinearParams) -> String {
+    let sources: Vec<String> = params
+        .sources()
+        .iter()
+        .map(|(name, rows)| format!("{name}[{}]", rows.size))
+        .collect();
+    let by_groups = match &params.rows {
+        Rows::Grouped { groups, .. } => format!(", in {} groups", groups.size),
+        Rows::Stacked(_) | Rows::Tensor(_) => String::new(),
+    };
+    let bias = if params.bias { " + bias" } else { "" };
+    format!(
+        "linear {} -> {}{bias} from {}{by_groups}",
+        params.input.size,
+        params.output.size,
+        sources.join(", ")
+    )
+}
+
+fn norm(params: &NormParams) -> String {
+    let kind = match params.kind {
+        NormKind::RmsNorm => "RMSNorm",
+        NormKind::LayerNorm => "LayerNorm",
+        NormKind::GatedRmsNorm { .. } => "GatedRMSNorm",
+    };
+    format!(
+        "{kind} {} (eps {:e}) from {}",
+        params.width.size, params.eps, params.source
+    )
+}
+
+struct DisplayTy<'a>(&'a Ty);
+
+impl fmt::Display for DisplayTy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ty::Rows(width) => write!(f, "rows[{}]", width.size),
+            Ty::Columns(width) => write!(f, "columns[{}]", width.size),
+            Ty::Heads(heads, dim) => write!(f, "heads[{} x {}]", heads.size, dim.size),
+            Ty::HeadPart(heads, dim) => write!(f, "part[{} x {}]", heads.size, dim.size),
+            Ty::PerHead(heads) => write!(f, "per_head[{}]", heads.size),
+            Ty::SharedKv(latent, rope) => write!(f, "shared_kv[{}, {}]", latent.size, rope.size),
+            Ty::Selection(keys) => write!(f, "selection[{}]", keys.size),
+            Ty::Angles(width) => write!(f, "angles[{}]", width.size / 2),
+            Ty::RopeKey(width, order) => write!(f, "rope_key[{}, {}]", width.size, facts::layout(*order)),
+            Ty::Attended(heads, dim) => write!(f, "attended[{} x {}]", heads.size, dim.size),
+            Ty::Segments => write!(f, "segments"),
+        }
+    }
+}

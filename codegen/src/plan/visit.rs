@@ -1,0 +1,188 @@
+//! What every op reads and defines, in one place, so that passes need not know each op.
+
+use super::{Op, ValueId};
+
+/// What an op does with a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The value was defined before.
+    Reads,
+    /// The value is this op's result.
+    Defines,
+}
+
+impl Op {
+    /// Visits the op's values, those it reads first; `visit` may rename them.
+    pub fn visit_values(&mut self, mut visit: impl FnMut(Role, &mut ValueId)) {
+        let (reads, defines) = self.values();
+        reads
+            .into_iter()
+            .for_each(|value| visit(Role::Reads, value));
+        defines
+            .into_iter()
+            .for_each(|value| visit(Role::Defines, value));
+    }
+
+    /// The values that the op reads, and the one that it defines.
+    fn values(&mut self) -> (Vec<&mut ValueId>, Option<&mut ValueId>) {
+        match self {
+            Op::CheckBatch => (vec![], None),
+            Op::Hidden { out }
+            | Op::Context { out }
+            | Op::BatchSegments { out }
+            | Op::Angles { out }
+            | Op::TakeKv { out, .. }
+            | Op::TakeSelection { out } => (vec![], Some(out)),
+            Op::MaskSegments { context, out } => (context.iter_mut().collect(), Some(out)),
+            Op::Linear { x, out, .. }
+            | Op::TakenLatent { x, out }
+            | Op::TakenKey { x, out }
+            | Op::GiveSelection { x, out }
+            | Op::Norm { x, out, .. }
+            | Op::HeadNorm { x, out, .. }
+            | Op::L2Norm { x, out, .. }
+            | Op::Scale { x, out, .. }
+            | Op::ScaleByPosition { x, out, .. }
+            | Op::Hadamard { x, out }
+            | Op::Columns { x, out, .. }
+            | Op::IntoHeads { x, out, .. }
+            | Op::HeadPart { x, out, .. }
+            | Op::CutHeads { x, out }
+            | Op::GroupPart { x, out, .. }
+            | Op::IntoPerHead { x, out }
+            | Op::UnrotatedKey { x, out, .. }
+            | Op::AbsorbQueries { q_nope: x, out, .. }
+            | Op::AbsorbValues { z: x, out, .. }
+            | Op::AttendGroupCache { q: x, out }
+            | Op::Sink { x, out, .. }
+            | Op::AttendedOut { x, out }
+            | Op::IntoRows { x, out, .. } => (vec![x], Some(out)),
+            Op::RotateHeads { x, angles, out, .. }
+            | Op::RotateKey { x, angles, out }
+            | Op::RotateRows { x, angles, out, .. } => (vec![x, angles], Some(out)),
+            Op::Concat {
+                left: a,
+                right: b,
+                out,
+            }
+            | Op::Gate {
+                x: a, gate: b, out, ..
+            }
+            | Op::SelectCached {
+                q: a,
+                weights: b,
+                out,
+            }
+            | Op::MergeContext {
+                q: a, into: b, out, ..
+            } => (vec![a, b], Some(out)),
+            Op::GiveKv {
+                latent: a,
+                k_rope: b,
+            }
+            | Op::WriteLatent {
+                latent: a,
+                k_rope: b,
+            }
+            | Op::WriteNaive { kv: a, k_rope: b }
+            | Op::WriteGroups { k: a, v: b } => (vec![a, b], None),
+            Op::WriteIndex { k } => (vec![k], None),
+            Op::Select {
+                q,
+                k,
+                weights,
+                segments,
+                out,
+            } => (vec![q, k, weights, segments], Some(out)),
+            Op::Probe { value, .. } => (vec![value], None),
+            _ => self.attention_values(),
+        }
+    }
+
+    /// [`values`](Self::values) of the ops that attend.
+    fn attention_values(&mut self) -> (Vec<&mut ValueId>, Option<&mut ValueId>) {
+        let (reads, maybe, out) = match self {
+            Op::AttendExpanded {
+                q,
+                kv,
+                k_rope,
+                segments,
+                selection,
+                out,
+            } => (vec![q, kv, k_rope, segments], selection.as_mut(), out),
+            Op::AttendAbsorbed {
+                q_latent,
+                q_rope,
+                latent,
+                k_rope,
+                segments,
+                selection,
+                out,
+            } => (
+                vec![q_latent, q_rope, latent, k_rope, segments],
+                selection.as_mut(),
+                out,
+            ),
+            Op::AttendGroups {
+                q,
+                k,
+                v,
+                segments,
+                out,
+            } => (vec![q, k, v, segments], None, out),
+            Op::AttendLatentCache {
+                q_latent,
+                q_rope,
+                selection,
+                out,
+            } => (vec![q_latent, q_rope], selection.as_mut(), out),
+            Op::AttendNaiveCache { q, selection, out } => (vec![q], selection.as_mut(), out),
+            Op::FlashDecode {
+                q,
+                k,
+                v,
+                angles,
+                out,
+            } => (vec![q, k, v], angles.as_mut(), out),
+            _ => return (vec![], None),
+        };
+        (reads.into_iter().chain(maybe).collect(), Some(out))
+    }
+
+    /// The values that the op reads.
+    pub fn reads(&self) -> Vec<ValueId> {
+        self.values_in(Role::Reads)
+    }
+
+    /// The value that the op defines, if it does.
+    pub fn defines(&self) -> Option<ValueId> {
+        self.values_in(Role::Defines).pop()
+    }
+
+    /// Whether the op matters even where nobody reads what it defines.
+    pub fn has_effect(&self) -> bool {
+        matches!(
+            self,
+            Op::Hidden { .. }
+                | Op::CheckBatch
+                | Op::GiveKv { .. }
+                | Op::GiveSelection { .. }
+                | Op::WriteIndex { .. }
+                | Op::WriteLatent { .. }
+                | Op::WriteNaive { .. }
+                | Op::WriteGroups { .. }
+                | Op::FlashDecode { .. }
+                | Op::Probe { .. }
+        )
+    }
+
+    fn values_in(&self, wanted: Role) -> Vec<ValueId> {
+        let mut found = Vec::new();
+        self.clone().visit_values(|role, value| {
+            if role == wanted {
+                found.push(*value);
+            }
+        });
+        found
+    }
+}
