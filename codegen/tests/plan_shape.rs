@@ -280,7 +280,7 @@ fn a_fused_down_projection_stacks_both_sources() {
         panic!("{first:?}")
     };
     let sources: Vec<(&str, u32)> = params
-        .sources
+        .sources()
         .iter()
         .map(|(name, rows)| (*name, rows.size))
         .collect();
@@ -323,8 +323,28 @@ fn crossovers_are_those_of_the_literature() {
         "a tiny latent is never dearer to meet"
     );
     let met = 1 << 24;
-    assert_eq!(cheaper(&deepseek, Lengths { new: 170, met, picked: None }), Form::Mqa);
-    assert_eq!(cheaper(&deepseek, Lengths { new: 171, met, picked: None }), Form::Mha);
+    assert_eq!(
+        cheaper(
+            &deepseek,
+            Lengths {
+                new: 170,
+                met,
+                picked: None
+            }
+        ),
+        Form::Mqa
+    );
+    assert_eq!(
+        cheaper(
+            &deepseek,
+            Lengths {
+                new: 171,
+                met,
+                picked: None
+            }
+        ),
+        Form::Mha
+    );
 }
 
 #[test]
@@ -335,6 +355,7 @@ fn costs_count_what_the_forms_multiply() {
         let lengths = Lengths {
             new: u64::from(dice.within(1, 50)),
             met: u64::from(dice.within(1, 50)),
+            picked: None,
         };
         let (new, met) = (lengths.new as u128, lengths.met as u128);
         let (up, key) = (u128::from(rank * (nope + v)), u128::from(nope + rope));

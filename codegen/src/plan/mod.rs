@@ -24,8 +24,8 @@ pub use op::{
 };
 pub use passes::{ProbeMode, program, program_with, trace};
 pub use table::{
-    ByLength, CacheContent, CachePlan, IndexCachePlan, IndexerPlan, PoolPlan, RotaryTable, SoftmaxPlan,
-    SoftmaxScale,
+    ByLength, CacheContent, CachePlan, IndexCachePlan, IndexerPlan, PoolPlan, RotaryTable,
+    SoftmaxPlan, SoftmaxScale,
 };
 pub use tensors::CheckpointTensor;
 pub use visit::Role;
@@ -97,9 +97,36 @@ pub struct Number {
     /// `SCREAMING_SNAKE_CASE`.
     pub name: &'static str,
     /// Its value.
-    pub value: f64,
+    pub value: Numeral,
     /// One line: what it is and where it comes from.
     pub doc: String,
+}
+
+/// The value of a [`Number`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Numeral {
+    /// Any number.
+    Real(f64),
+    /// A position or a count of them.
+    Position(u32),
+}
+
+impl Program {
+    /// Groups that share a key and a value head: the heads themselves where the layer has no groups.
+    pub fn groups(&self) -> Dim {
+        let of = |name| {
+            self.constants
+                .iter()
+                .find(|constant| constant.name == name)
+                .map(|constant| Dim {
+                    name: constant.name,
+                    size: constant.value,
+                })
+        };
+        of("NUM_QUERY_GROUPS")
+            .or_else(|| of("NUM_ATTENTION_HEADS"))
+            .unwrap_or(Dim { name: "1", size: 1 })
+    }
 }
 
 /// A reference to a [`Constant`], with its value at hand.
@@ -137,7 +164,7 @@ pub enum Argument {
     Context,
     /// The other sequence's mask (`forward`).
     ContextMask,
-    /// How many of each request's context tokens are cached, and come with the call (`prefill`, `decode`).
+    /// How many of the context's rows are new to each request (`prefill`).
     ContextBatch,
     /// Where this layer's latents and rotated keys go, for others to attend to (`forward`).
     GivesKv,

@@ -85,6 +85,8 @@ pub enum Rows {
 pub struct GroupPiece {
     /// HF module.
     pub source: &'static str,
+    /// How many heads it makes, all groups together.
+    pub heads: Dim,
     /// All its rows.
     pub rows: Dim,
 }

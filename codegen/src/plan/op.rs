@@ -229,12 +229,11 @@ pub enum Op {
     },
     /// Attention over a cache of groups, the call's tokens included; of a context, all of it.
     AttendGroupCache { q: ValueId, out: ValueId },
-    /// Rotates queries and keys, appends keys and values to a cache of groups, and attends to it. Without angles nothing is rotated.
+    /// Rotates queries and keys, appends keys and values to a cache of groups, and attends to it.
     FlashDecode {
         q: ValueId,
         k: ValueId,
         v: ValueId,
-        angles: Option<ValueId>,
         out: ValueId,
     },
     /// `q̃_h = W_UK,hᵀ q_n,h`, with the up projection in `slot`.

@@ -127,6 +127,8 @@ pub struct CachePlan {
     pub rope_layout: Option<RopeLayout>,
     /// Elements kept per token, the indexer's apart.
     pub elements_per_token: u64,
+    /// How many of them are the shared rope key.
+    pub rope_elements: u64,
 }
 
 /// What is kept of an indexer's keys.

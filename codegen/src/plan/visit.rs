@@ -137,13 +137,7 @@ impl Op {
                 out,
             } => (vec![q_latent, q_rope], selection.as_mut(), out),
             Op::AttendNaiveCache { q, selection, out } => (vec![q], selection.as_mut(), out),
-            Op::FlashDecode {
-                q,
-                k,
-                v,
-                angles,
-                out,
-            } => (vec![q, k, v], angles.as_mut(), out),
+            Op::FlashDecode { q, k, v, out } => (vec![q, k, v], None, out),
             _ => return (vec![], None),
         };
         (reads.into_iter().chain(maybe).collect(), Some(out))

@@ -21,7 +21,8 @@
 //! - `prefill` is in the expanded form (MHA): a naive cache holds keys and values, not latents.
 //! - `decode` is in the expanded form (MHA): a naive cache holds keys and values, not latents.
 //!
-//! A cached token takes 288 bytes: 72 elements of type `f32`, the keys and values of every head.
+//! A cached token takes 288 bytes: 72 values in the format `f32`, the keys and values of every
+//! head.
 
 use mla_runtime::{
     Attended, Backend, Batch, CacheFormat, Cpu, LayerNorm, Linear, Mask, NaiveCache, Padding,
@@ -67,7 +68,7 @@ pub const TENSORS: [TensorShape; 6] = [
     TensorShape::new("o_proj.weight", &[HIDDEN_SIZE, OUT_WIDTH]),
 ];
 
-/// Pages of 5 tokens, holding every head's keys and values: 72 elements of type `F` per token.
+/// Pages of 5 tokens, holding every head's keys and values: 72 values in the format `F` per token.
 pub type Cache<B, F = f32> =
     NaiveCache<B, F, Unrotated, Paged<5>, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>;
 

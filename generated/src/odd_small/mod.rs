@@ -27,7 +27,7 @@
 //!   MQA, per head over 4097 tokens (over a long context MHA is the cheaper from 28 new tokens
 //!   on).
 //!
-//! A cached token takes 108 bytes: 27 elements of type `f32`, the latent and the shared key.
+//! A cached token takes 108 bytes: 27 values in the format `f32`, the latent and the shared key.
 
 use mla_runtime::{
     Attended, Backend, Batch, CacheFormat, Cpu, Half, Heads, Interleaved, LatentCache, LayerNorm,
@@ -92,7 +92,7 @@ pub const TENSORS: [TensorShape; 11] = [
     TensorShape::new("o_proj.bias", &[HIDDEN_SIZE]),
 ];
 
-/// Pages of 3 tokens, holding latents and shared keys: 27 elements of type `F` per token.
+/// Pages of 3 tokens, holding latents and shared keys: 27 values in the format `F` per token.
 pub type Cache<B, F = f32> =
     LatentCache<B, F, Interleaved, Paged<3>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 

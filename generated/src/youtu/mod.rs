@@ -26,7 +26,7 @@
 //!   MQA, per head over 4097 tokens (over a long context MHA is the cheaper from 171 new tokens
 //!   on).
 //!
-//! A cached token takes 2304 bytes: 576 elements of type `f32`, the latent and the shared key.
+//! A cached token takes 2304 bytes: 576 values in the format `f32`, the latent and the shared key.
 
 use mla_runtime::{
     Attended, Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask,
@@ -117,7 +117,7 @@ pub const TENSORS: [TensorShape; 7] = [
     TensorShape::new("o_proj.weight", &[HIDDEN_SIZE, OUT_WIDTH]),
 ];
 
-/// Pages of 64 tokens, holding latents and shared keys: 576 elements of type `F` per token.
+/// Pages of 64 tokens, holding latents and shared keys: 576 values in the format `F` per token.
 pub type Cache<B, F = f32> =
     LatentCache<B, F, Interleaved, Paged<64>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 

@@ -10,7 +10,7 @@ use mla_spec::{CacheKind, Checked, Phase};
 use serde::Serialize;
 
 use super::rust::{self, Lines, Look, Style};
-use crate::plan::{self, ModuleKind, Program};
+use crate::plan::{self, CacheContent, Program};
 use siblings::Siblings;
 
 /// Most weights that a test at real size draws and holds: 2 GiB in f32.
@@ -120,15 +120,18 @@ fn pairs(checked: &Checked, siblings: &Siblings) -> Vec<Pair> {
             vec!["forward"]
         }
     };
-    let mut pairs = vec![Pair {
-        test: "absorbed_equals_expanded",
-        module: "other_form",
-        what: "absorbed = expanded",
-        phases: match cache.kind {
-            CacheKind::Latent => all_phases(),
-            CacheKind::Naive => vec!["forward"],
-        },
-    }];
+    let mut pairs = Vec::new();
+    if siblings.other_form.is_some() {
+        pairs.push(Pair {
+            test: "absorbed_equals_expanded",
+            module: "other_form",
+            what: "absorbed = expanded",
+            phases: match cache.kind {
+                CacheKind::Latent => all_phases(),
+                CacheKind::Naive => vec!["forward"],
+            },
+        });
+    }
     if siblings
         .other_parts
         .as_ref()
@@ -167,18 +170,15 @@ fn modules(siblings: &Siblings, runtime: &str) -> Vec<Module> {
         doc,
         text: module(program, runtime),
     };
-    let mut modules = vec![
-        print(
-            "planned",
-            "The twin in the forms of the layer.",
-            &siblings.planned,
-        ),
-        print(
-            "other_form",
-            "The twin with the absorbed form for the expanded one, and the other way round.",
-            &siblings.other_form,
-        ),
-    ];
+    let mut modules = vec![print(
+        "planned",
+        "The twin in the forms of the layer.",
+        &siblings.planned,
+    )];
+    modules.extend(siblings.other_form.as_ref().map(|program| {
+        let doc = "The twin with the absorbed form for the expanded one, and the other way round.";
+        print("other_form", doc, program)
+    }));
     modules.extend(siblings.other_parts.as_ref().map(|other| {
         let doc = match (other.fusion, siblings.other_cache.is_some()) {
             (true, true) => "The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.",
@@ -189,8 +189,8 @@ fn modules(siblings: &Siblings, runtime: &str) -> Vec<Module> {
     }));
     let other_cache = siblings.other_cache.as_ref();
     modules.extend(other_cache.map(|program| {
-        let doc = match program.cache.as_ref().map(|cache| cache.kind) {
-            Some(CacheKind::Naive) => "The twin with a cache of every head's keys and values.",
+        let doc = match program.cache.as_ref().map(|cache| cache.content) {
+            Some(CacheContent::Naive) => "The twin with a cache of every head's keys and values.",
             _ => "The twin with a cache of latents.",
         };
         print("other_cache", doc, program)
@@ -204,7 +204,7 @@ fn module(program: &Program, runtime: &str) -> String {
         formulas: false,
         probes: false,
     };
-    let cache = rust::cache(program, INSIDE);
+    let cache = rust::caches(program, INSIDE);
     let layer = rust::layer(program, "Layer", style, INSIDE);
     let traits = rust::traits(program, "Layer", runtime, false);
     let items = [cache.as_deref().unwrap_or(""), &layer].join("\n");
@@ -228,7 +228,7 @@ fn module(program: &Program, runtime: &str) -> String {
 fn all_constants(siblings: &Siblings) -> Program {
     let mut all = siblings.planned.clone();
     let others = [
-        Some(&siblings.other_form),
+        siblings.other_form.as_ref(),
         siblings.other_parts.as_ref().map(|other| &other.program),
         siblings.other_cache.as_ref(),
     ];
@@ -267,13 +267,7 @@ fn real_size_proof(checked: &Checked) -> Option<&'static str> {
 
 /// Elements of all weight matrices.
 fn weights(program: &Program) -> u64 {
-    let linears = program
-        .modules
-        .iter()
-        .filter_map(|module| match &module.kind {
-            ModuleKind::Linear(linear) | ModuleKind::NormLinear(_, linear) => Some(linear),
-            ModuleKind::Norm(_) => None,
-        });
+    let linears = program.modules.iter().filter_map(plan::Module::linear);
     linears
         .map(|linear| u64::from(linear.input.size) * u64::from(linear.output.size))
         .sum()

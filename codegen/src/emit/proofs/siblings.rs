@@ -1,6 +1,5 @@
 //! Other ways of computing a twin: each a program of its own, over the same tensors.
 
-use crate::plan::mla;
 use mla_spec::{
     Build, CacheKind, CacheSpec, Checked, DownProjection, Form, FormChoice, Latent, Layer, Norm,
     Phase, Projections, Query, Rope, RopeLayout,
@@ -18,8 +17,8 @@ type Forms = Vec<(Phase, Form)>;
 pub(super) struct Siblings {
     /// In the forms of the real layer.
     pub(super) planned: Program,
-    /// In the other form, wherever there is another.
-    pub(super) other_form: Program,
+    /// In the other form, wherever there is another; `None` where nothing has two.
+    pub(super) other_form: Option<Program>,
     /// What is fused separate and the other way round; the cache in the other layout. `None` where nothing is.
     pub(super) other_parts: Option<OtherParts>,
     /// A naive cache for a latent one and the other way round; `None` without a cache.
@@ -68,9 +67,13 @@ pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
         });
     Siblings {
         planned: program(&twin, &forms),
-        other_form: program(&twin, &swapped.collect()),
+        other_form: twin
+            .layer
+            .latent()
+            .map(|_| program(&twin, &swapped.collect())),
         other_parts: other_parts(&twin, &forms),
-        other_cache: (phases.len() > 1).then(|| other_cache(&twin)),
+        other_cache: (phases.len() > 1 && twin.layer.latent().is_some())
+            .then(|| other_cache(&twin)),
     }
 }
 
@@ -107,27 +110,16 @@ fn program(checked: &Checked, forms: &Forms) -> Program {
 }
 
 fn other_parts(twin: &Checked, forms: &Forms) -> Option<OtherParts> {
-    let latent = Latent {
-        query: match &mla(&twin.layer).query {
-            Query::Plain => Query::Plain,
-            Query::Lora {
-                rank,
-                norm,
-                scale,
-                up,
-            } => Query::Lora {
-                rank: *rank,
-                norm: other_norm(norm),
-                scale: *scale,
-                up: *up,
-            },
-        },
-        kv_norm: other_norm(&mla(&twin.layer).kv_norm),
-        down: other_down(&twin.layer),
-        ..mla(&twin.layer).clone()
-    };
     let layer = Layer {
-        projections: Projections::Latent(latent),
+        projections: match &twin.layer.projections {
+            Projections::Latent(latent) => Projections::Latent(Latent {
+                query: other_query(&latent.query),
+                kv_norm: other_norm(&latent.kv_norm),
+                down: other_down(latent),
+                ..latent.clone()
+            }),
+            other => other.clone(),
+        },
         ..twin.layer.clone()
     };
     let fusion = layer != twin.layer;
@@ -151,6 +143,23 @@ fn other_parts(twin: &Checked, forms: &Forms) -> Option<OtherParts> {
     })
 }
 
+fn other_query(query: &Query) -> Query {
+    match query {
+        Query::Plain => Query::Plain,
+        Query::Lora {
+            rank,
+            norm,
+            scale,
+            up,
+        } => Query::Lora {
+            rank: *rank,
+            norm: other_norm(norm),
+            scale: *scale,
+            up: *up,
+        },
+    }
+}
+
 fn other_norm(norm: &Norm) -> Norm {
     match norm {
         Norm::Identity => Norm::Identity,
@@ -160,8 +169,8 @@ fn other_norm(norm: &Norm) -> Norm {
 }
 
 /// One matrix for two and the other way round; as it is where queries have no latent, or the two differ in having a bias.
-fn other_down(layer: &Layer) -> DownProjection {
-    match (&mla(layer).down, &mla(layer).query) {
+fn other_down(latent: &Latent) -> DownProjection {
+    match (&latent.down, &latent.query) {
         (DownProjection::Fused { bias }, _) => DownProjection::Separate {
             q_bias: *bias,
             kv_bias: *bias,

@@ -1,13 +1,47 @@
 //! A layer's twin: the same structure at sizes where proofs in f64 are quick.
 
-use crate::plan::mla;
-use mla_spec::{Build, Checked, Dims, Latent, Layer, Projections, Query};
+use mla_spec::{
+    Build, Checked, Core, Cross, Dims, Forced, Grouped, Indexer, Latent, LatentScale, Layer,
+    LightningIndexer, LongRope, Pool, Projections, Query, Rope, RopeScaling, Rotary,
+};
 
 /// The twin of a layer. Sizes shrink and stay even or odd, to numbers that no vector width divides; what is small already
-/// stays. So do pages and the chunks in which context is expanded, that short requests cross several.
+/// stays. So do pages, the chunks in which context is expanded, windows and selections, that short requests cross several.
 pub(super) fn of(checked: &Checked) -> Checked {
     let Checked { layer, build } = checked;
-    let dims = &mla(layer).dims;
+    let projections = match &layer.projections {
+        Projections::Latent(latent) => Projections::Latent(latents(latent)),
+        Projections::Grouped(grouped) => Projections::Grouped(groups(grouped)),
+        Projections::Cross(cross) => Projections::Cross(across(cross)),
+    };
+    let mut twin = Layer {
+        projections,
+        ..layer.clone()
+    };
+    twin.rope = rope(&layer.rope, twin.rotated_dim());
+    twin.mask.window = layer.mask.window.map(|window| mla_spec::Window {
+        left: window.left.map(|left| left.min(4)),
+        right: window.right.map(|right| right.min(3)),
+    });
+    twin.mask.chunk = layer.mask.chunk.map(|chunk| chunk.min(5));
+    twin.core = match &layer.core {
+        Core::Dense => Core::Dense,
+        Core::Sparse(indexer) => Core::Sparse(self::indexer(indexer, twin.rotated_dim())),
+    };
+    let mut cache = build.cache;
+    cache.page_size = cache.page_size.map(|page| at_most(6, page));
+    Checked {
+        layer: twin,
+        build: Build {
+            cache,
+            context_chunk: at_most(7, build.context_chunk),
+            ..build.clone()
+        },
+    }
+}
+
+fn latents(latent: &Latent) -> Latent {
+    let dims = &latent.dims;
     let dims = Dims {
         hidden_size: at_most(45, dims.hidden_size),
         num_attention_heads: at_most(4, dims.num_attention_heads),
@@ -16,38 +50,119 @@ pub(super) fn of(checked: &Checked) -> Checked {
         qk_rope_head_dim: at_most(6, dims.qk_rope_head_dim),
         v_head_dim: at_most(14, dims.v_head_dim),
     };
-    let query = match &mla(layer).query {
+    let scaled = |scale: LatentScale, rank: u32| LatentScale {
+        factor: if scale.hidden_over_rank {
+            (f64::from(dims.hidden_size) / f64::from(rank)).sqrt()
+        } else {
+            scale.factor
+        },
+        ..scale
+    };
+    let query = match &latent.query {
         Query::Plain => Query::Plain,
         Query::Lora {
             rank,
             norm,
             scale,
             up,
-        } => Query::Lora {
-            rank: at_most(22, *rank),
-            norm: norm.clone(),
-            scale: *scale,
-            up: *up,
-        },
+        } => {
+            let rank = at_most(22, *rank);
+            Query::Lora {
+                rank,
+                norm: norm.clone(),
+                scale: scale.map(|(scale, site)| (scaled(scale, rank), site)),
+                up: *up,
+            }
+        }
     };
-    let mut cache = build.cache;
-    cache.page_size = cache.page_size.map(|page| at_most(6, page));
-    Checked {
-        layer: Layer {
-            projections: Projections::Latent(Latent {
-                dims,
-                query,
-                ..mla(layer).clone()
-            }),
-            ..layer.clone()
-        },
-        build: Build {
-            cache,
-            context_chunk: at_most(7, build.context_chunk),
-            ..build.clone()
-        },
+    Latent {
+        dims,
+        query,
+        kv_scale: latent
+            .kv_scale
+            .map(|scale| scaled(scale, dims.kv_lora_rank)),
+        ..latent.clone()
     }
 }
+
+/// Groups stay as many heads wide as they are, up to 3.
+fn groups(grouped: &Grouped) -> Grouped {
+    let per_group = (grouped.num_attention_heads / grouped.num_query_groups.max(1)).min(3);
+    let num_query_groups = at_most(2, grouped.num_query_groups).max(1);
+    let kv_channels = at_most(14, grouped.kv_channels);
+    Grouped {
+        hidden_size: at_most(45, grouped.hidden_size),
+        num_attention_heads: num_query_groups * per_group,
+        num_query_groups,
+        kv_channels,
+        rotary_dim: if grouped.rotary_dim == grouped.kv_channels {
+            kv_channels
+        } else {
+            at_most(6, grouped.rotary_dim).min(kv_channels)
+        },
+        ..grouped.clone()
+    }
+}
+
+fn across(cross: &Cross) -> Cross {
+    Cross {
+        hidden_size: at_most(45, cross.hidden_size),
+        context_hidden_size: at_most(27, cross.context_hidden_size),
+        num_attention_heads: at_most(4, cross.num_attention_heads),
+        kv_channels: at_most(14, cross.kv_channels),
+        ..cross.clone()
+    }
+}
+
+/// As many factors per list as the twin has pairs, and lengths that short requests reach.
+fn rope(rope: &Rope, rotated: u32) -> Rope {
+    let Rope::Rotary(rotary) = rope else {
+        return rope.clone();
+    };
+    let scaling = match &rotary.scaling {
+        RopeScaling::LongRope(long) => {
+            let shorter = |list: &[f64]| list.iter().copied().take(rotated as usize / 2).collect();
+            RopeScaling::LongRope(LongRope {
+                short_factor: shorter(&long.short_factor),
+                long_factor: shorter(&long.long_factor),
+                ..long.clone()
+            })
+        }
+        scaling => scaling.clone(),
+    };
+    Rope::Rotary(Rotary {
+        scaling,
+        ..rotary.clone()
+    })
+}
+
+/// Few keys are picked, so that requests have more; a head is a power of two and holds what is rotated.
+fn indexer(indexer: &Indexer, rotated: u32) -> Indexer {
+    match indexer {
+        Indexer::Shared { topk, tail } => Indexer::Shared {
+            topk: (*topk).min(TWIN_TOPK),
+            tail: (*tail).min(TWIN_POOL - 1),
+        },
+        Indexer::Lightning(own) => Indexer::Lightning(LightningIndexer {
+            num_heads: at_most(3, own.num_heads),
+            head_dim: own.head_dim.min(8).max(rotated),
+            topk: own.topk.min(TWIN_TOPK),
+            forced: Forced {
+                initial: own.forced.initial.min(1),
+                local: own.forced.local.min(2),
+            },
+            pool: own.pool.map(|pool| Pool {
+                size: pool.size.min(TWIN_POOL),
+                ..pool
+            }),
+            ..own.clone()
+        }),
+    }
+}
+
+/// How many keys a twin picks at most, and how many make a pool.
+const TWIN_TOPK: u32 = 4;
+const TWIN_POOL: u32 = 2;
 
 /// `size`, or where that is larger the largest number up to `most` with the same parity.
 fn at_most(most: u32, size: u32) -> u32 {

@@ -3,8 +3,9 @@
 use std::f64::consts as known;
 
 use super::imports::occurs;
-use super::parts::{Look, norm};
-use crate::plan::{Program, RotaryTable};
+use super::parts::Look;
+use super::visible;
+use crate::plan::{ByLength, IndexerPlan, Module, Numeral, Program, RotaryTable};
 
 /// Clippy denies literals that are a constant of std's, also where they are so by chance.
 const ALLOW_KNOWN: &str =
@@ -75,24 +76,121 @@ fn declarations(program: &Program, look: Look) -> Vec<Declared<'_>> {
         true,
         look,
     ));
-    for norm in program.modules.iter().filter_map(norm) {
+    for norm in program.modules.iter().filter_map(Module::norm) {
         let (value, doc) = (float(norm.eps), format!("ε of `{}`.", norm.source));
         all.push(declared((norm.eps_name, "f64", &value), &doc, false, look));
     }
-    if let Some(table) = &program.rotary {
-        all.push(frequencies(table, look));
-        let (value, doc) = (
-            float(table.cos_sin_factor),
-            "What cos and sin are multiplied by.",
-        );
+    for number in &program.numbers {
+        let (ty, value) = match number.value {
+            Numeral::Real(value) => ("f64", float(value)),
+            Numeral::Position(value) => ("u32", value.to_string()),
+        };
         all.push(declared(
-            ("COS_SIN_FACTOR", "f64", &value),
-            doc,
+            (number.name, ty, &value),
+            &number.doc,
             false,
             look,
         ));
     }
+    all.extend(softmax(program, look));
+    all.extend(program.rotary.iter().flat_map(|table| rotary(table, look)));
+    all.extend(program.indexer.as_ref().map(|plan| selecting(plan, look)));
     all
+}
+
+/// What stands between scaled logits and probabilities, and what queries see.
+fn softmax(program: &Program, look: Look) -> Vec<Declared<'static>> {
+    let mut all = Vec::new();
+    if let Some(cap) = program.softmax.soft_cap {
+        let doc = "Bound of the logits: s becomes cap · tanh(s / cap).";
+        all.push(declared(("SOFT_CAP", "f64", &float(cap)), doc, false, look));
+    }
+    if program.softmax.dropout > 0.0 {
+        let value = float(program.softmax.dropout);
+        let doc = "Probability of dropping an attention probability in training.";
+        all.push(declared(
+            ("ATTENTION_DROPOUT", "f64", &value),
+            doc,
+            true,
+            look,
+        ));
+    }
+    all.extend(visible::constant(program.mask, look).map(|text| Declared {
+        name: "VISIBILITY",
+        text,
+        public: false,
+    }));
+    all
+}
+
+fn rotary(table: &RotaryTable, look: Look) -> Vec<Declared<'static>> {
+    let mut all = Vec::new();
+    let length = |tokens: u32, doc| {
+        declared(
+            ("ROPE_LENGTH", "u32", &tokens.to_string()),
+            doc,
+            false,
+            look,
+        )
+    };
+    match &table.by_length {
+        None => all.push(frequencies(("INV_FREQ", &table.doc), &table.inv_freq, look)),
+        Some(ByLength::LongRope {
+            long,
+            original_max_position_embeddings,
+        }) => {
+            all.push(frequencies(("INV_FREQ", &table.doc), &table.inv_freq, look));
+            let doc = "Rope frequencies of longer calls.";
+            all.push(frequencies(("LONG_INV_FREQ", doc), long, look));
+            let doc = "The longest call of `INV_FREQ`, in positions.";
+            all.push(length(*original_max_position_embeddings, doc));
+        }
+        Some(ByLength::Dynamic {
+            theta,
+            factor,
+            max_position_embeddings,
+        }) => {
+            let real =
+                |name, value, doc: &str| declared((name, "f64", &float(value)), doc, false, look);
+            all.push(real("ROPE_THETA", *theta, &table.doc));
+            let doc = "How the base grows with the length of a call.";
+            all.push(real("ROPE_FACTOR", *factor, doc));
+            let doc = "The longest call whose base is as it is, in positions.";
+            all.push(length(*max_position_embeddings, doc));
+            return all;
+        }
+    }
+    let value = float(table.cos_sin_factor);
+    let doc = "What cos and sin are multiplied by.";
+    all.push(declared(
+        ("COS_SIN_FACTOR", "f64", &value),
+        doc,
+        false,
+        look,
+    ));
+    all
+}
+
+/// How an indexer scores and picks.
+fn selecting(plan: &IndexerPlan, look: Look) -> Declared<'static> {
+    let mut lines = look.lines();
+    look.doc(
+        "How the indexer scores keys, and which it always picks.",
+        &mut lines,
+    );
+    let visibility = visibility(false, look);
+    let open = format!("{visibility}const SELECTING: Selecting = Selecting {{");
+    lines.block(&open, "};", |lines| {
+        lines.line("scale: INDEX_SCALE,");
+        lines.line(&format!("relu: {},", plan.relu));
+        lines.line(&format!("initial: {},", plan.forced.initial));
+        lines.line(&format!("local: {},", plan.forced.local));
+    });
+    Declared {
+        name: "SELECTING",
+        text: lines.into_text(),
+        public: false,
+    }
 }
 
 fn declared<'a>(
@@ -117,21 +215,25 @@ fn declared<'a>(
     Declared { name, text, public }
 }
 
-fn frequencies(table: &RotaryTable, look: Look) -> Declared<'static> {
-    let values: Vec<String> = table.inv_freq.iter().map(|&value| float(value)).collect();
+fn frequencies(
+    (name, doc): (&'static str, &str),
+    inv_freq: &[f64],
+    look: Look,
+) -> Declared<'static> {
+    let values: Vec<String> = inv_freq.iter().map(|&value| float(value)).collect();
     let mut lines = look.lines();
-    look.doc(&table.doc, &mut lines);
-    if table.inv_freq.iter().any(|&value| is_known(value)) {
+    look.doc(doc, &mut lines);
+    if inv_freq.iter().any(|&value| is_known(value)) {
         lines.line(ALLOW_KNOWN);
     }
     let head = format!(
-        "{}const INV_FREQ: [f64; {}]",
+        "{}const {name}: [f64; {}]",
         visibility(false, look),
         values.len()
     );
     lines.array(&head, &values);
     Declared {
-        name: "INV_FREQ",
+        name,
         text: lines.into_text(),
         public: false,
     }

@@ -3,31 +3,54 @@
 use super::layout::Lines;
 
 /// Types and traits of the runtime that generated code may name. Sorted.
-const TYPES: [&str; 29] = [
+const TYPES: [&str; 52] = [
+    "AccumLinear",
     "Attended",
+    "AttentionBias",
     "Backend",
     "Batch",
     "CacheFormat",
     "Contiguous",
     "Cpu",
+    "Dropout",
+    "Fp8DsMla",
+    "Fp8E4m3",
+    "Fp8E5m2",
+    "Fp8Model1",
+    "GatedRmsNorm",
+    "GroupPart",
     "Half",
     "Heads",
+    "IndexCache",
+    "IndexFp8",
+    "IndexMxfp4",
+    "IndexedCache",
     "Interleaved",
     "LatentCache",
     "LayerNorm",
     "LayerNormLinear",
     "Linear",
+    "LogPositionScale",
     "Mask",
+    "Mxfp8",
     "NaiveCache",
     "Padding",
     "Paged",
+    "PoolEmbedding",
+    "PowerOfTwo",
     "Probe",
     "Result",
     "RmsNorm",
     "RopeKey",
     "Rotary",
     "Rows",
+    "Selecting",
+    "Selection",
+    "SharedKv",
+    "Sinks",
+    "Softmax",
     "TensorShape",
+    "TopK",
     "Unrotated",
     "Visibility",
     "Weights",
@@ -36,7 +59,18 @@ const TYPES: [&str; 29] = [
 ];
 
 /// Modules of the runtime that generated code may name, always with `::` behind. Sorted, after the types.
-const MODULES: [&str; 3] = ["absorb", "attention", "probe"];
+const MODULES: [&str; 10] = [
+    "absorb",
+    "attention",
+    "concat",
+    "gate",
+    "groups",
+    "hadamard",
+    "indexer",
+    "l2_norm",
+    "position_scale",
+    "probe",
+];
 
 /// The `use` of everything that `code` takes from the runtime, `level` indentations in.
 pub(crate) fn of(code: &str, runtime: &str, level: usize) -> String {

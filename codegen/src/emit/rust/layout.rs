@@ -205,6 +205,44 @@ impl Lines {
         }
     }
 
+    /// `before` `start` and its `links`, `;`: on one line, or each link on its own.
+    pub(crate) fn chain(&mut self, before: &str, start: &str, links: &[&str]) {
+        let whole = format!("{start}{}", links.concat());
+        let fits = self.indent + width(before) + width(&whole) < MAX_WIDTH;
+        if fits && (width(&whole) <= SMALL_WIDTH || links.len() < 2) {
+            return self.line(&format!("{before}{whole};"));
+        }
+        if let (Some(assigned), true) = (
+            before.strip_suffix("= "),
+            !fits && width(&whole) <= SMALL_WIDTH,
+        ) {
+            self.line(&format!("{assigned}="));
+            self.indent += INDENT;
+            self.line(&format!("{whole};"));
+            self.indent -= INDENT;
+            return;
+        }
+        self.line(&format!("{before}{start}"));
+        self.indent += INDENT;
+        for (i, link) in links.iter().enumerate() {
+            let end = if i + 1 == links.len() { ";" } else { "" };
+            self.line(&format!("{link}{end}"));
+        }
+        self.indent -= INDENT;
+    }
+
+    /// `item = name<arguments>;`, broken before the type or between its arguments where it has to.
+    pub(crate) fn generic_assignment(&mut self, item: &str, (name, of): &(String, Vec<String>)) {
+        let whole = format!("{name}<{}>", of.join(", "));
+        if self.indent + INDENT + width(&whole) < MAX_WIDTH {
+            return self.assignment(item, &whole);
+        }
+        self.block(&format!("{item} = {name}<"), ">;", |lines| {
+            of.iter()
+                .for_each(|argument| lines.line(&format!("{argument},")));
+        });
+    }
+
     /// `head { ... }`, the brace on its own line where it has to.
     pub(crate) fn item(&mut self, head: &str, inside: impl FnOnce(&mut Self)) {
         if self.indent + width(head) + 2 <= MAX_WIDTH {

@@ -4,20 +4,24 @@
 //! into text. Nothing from a spec reaches the text but the layer's name, which is an identifier, and numbers.
 
 mod body;
+mod cache;
 mod constants;
 mod imports;
 mod layout;
 mod parts;
+mod signature;
+mod visible;
 mod words;
 
 use serde::Serialize;
 
 use crate::plan::{Plan, Program};
 pub(crate) use body::Style;
+pub(crate) use cache::caches;
 pub(crate) use constants::constants;
 pub(crate) use imports::of as imports;
 pub(crate) use layout::Lines;
-pub(crate) use parts::{Look, cache, tensors};
+pub(crate) use parts::{Look, tensors};
 
 /// What a module's text depends on besides the program.
 #[derive(Debug, Clone)]
@@ -54,7 +58,7 @@ pub(crate) fn module(program: &Program, setting: &Setting<'_>) -> String {
     };
     let layer = layer(program, &program.name, style, Look::PUBLIC);
     let tensors = parts::tensors(program, Look::PUBLIC);
-    let cache = parts::cache(program, Look::PUBLIC);
+    let cache = caches(program, Look::PUBLIC);
     let needed = [layer.as_str(), &tensors, cache.as_deref().unwrap_or("")].concat();
     let constants = constants(program, &needed, Look::PUBLIC);
     let code = [needed.as_str(), &constants].concat();
@@ -93,7 +97,7 @@ fn function(program: &Program, plan: &Plan, style: Style, look: Look, lines: &mu
     if look.documented {
         words::function(program, plan, style.probes, lines);
     }
-    let (head, parameters) = parts::signature(plan, style.probes, look);
+    let (head, parameters) = signature::signature(program, plan, style.probes, look);
     lines.function(
         &head,
         &parameters,
@@ -109,7 +113,7 @@ pub(crate) fn traits(program: &Program, name: &str, runtime: &str, probes: bool)
     let phases: Vec<&str> = program
         .plans
         .iter()
-        .map(|plan| parts::function_name(plan.phase))
+        .map(|plan| signature::function_name(plan.phase))
         .collect();
     let probed = if probes { "probed " } else { "" };
     format!(

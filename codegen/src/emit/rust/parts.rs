@@ -1,9 +1,12 @@
-//! The parts of a module around its functions' bodies: tensors, cache, the struct, loading, signatures.
+//! The parts of a module around its functions: tensors, the struct, loading.
 
-use mla_spec::{CacheDType, CacheKind, DType, NormKind, Phase, RopeLayout};
+use mla_spec::{DType, IndexerRope, NormKind, RopeLayout};
 
 use super::layout::{Call, Lines};
-use crate::plan::{CachePlan, LinearParams, Module, ModuleKind, NormParams, Op, Plan, Program};
+use crate::plan::{
+    Argument, ByLength, CheckpointTensor, Dim, Family, GroupPiece, LinearParams, Module,
+    ModuleKind, NormParams, Program, RotaryTable, Rows,
+};
 
 /// How items look.
 #[derive(Debug, Clone, Copy)]
@@ -44,30 +47,7 @@ impl Look {
 
 /// The array of the checkpoint's tensors.
 pub(crate) fn tensors(program: &Program, look: Look) -> String {
-    let mut all: Vec<Call> = Vec::new();
-    let mut tensor = |name: String, shape: &[&str]| {
-        let arguments = [format!("\"{name}\""), format!("&[{}]", shape.join(", "))];
-        all.push(Call::infallible(
-            "TensorShape::new",
-            &[&arguments[0], &arguments[1]],
-        ));
-    };
-    for module in &program.modules {
-        if let Some(norm) = norm(module) {
-            tensor(format!("{}.weight", norm.source), &[norm.width.name]);
-            if norm.kind == NormKind::LayerNorm {
-                tensor(format!("{}.bias", norm.source), &[norm.width.name]);
-            }
-        }
-        if let Some(linear) = linear(module) {
-            for (source, rows) in &linear.sources {
-                tensor(format!("{source}.weight"), &[rows.name, linear.input.name]);
-                if linear.bias {
-                    tensor(format!("{source}.bias"), &[rows.name]);
-                }
-            }
-        }
-    }
+    let all: Vec<Call> = program.tensors().iter().map(tensor).collect();
     let mut lines = look.lines();
     look.doc(
         "The checkpoint's tensors below the layer's prefix: exactly these.",
@@ -84,57 +64,13 @@ pub(crate) fn tensors(program: &Program, look: Look) -> String {
     lines.into_text()
 }
 
-/// The cache's alias; `None` where no phase has one.
-pub(crate) fn cache(program: &Program, look: Look) -> Option<String> {
-    let cache = program.cache.as_ref()?;
-    let layout = layout(cache.rope_layout);
-    let pages = cache
-        .page_size
-        .map_or_else(|| "Contiguous".to_owned(), |page| format!("Paged<{page}>"));
-    let ty = match cache.kind {
-        CacheKind::Latent => {
-            format!("LatentCache<B, F, {layout}, {pages}, KV_LORA_RANK, QK_ROPE_HEAD_DIM>")
-        }
-        CacheKind::Naive => format!(
-            "NaiveCache<B, F, {layout}, {pages}, NUM_ATTENTION_HEADS, QK_HEAD_DIM, V_HEAD_DIM>"
-        ),
-    };
-    let mut lines = look.lines();
-    look.doc(&cache_doc(cache), &mut lines);
-    let visibility = look.of_functions();
-    lines.assignment(
-        &format!(
-            "{visibility}type Cache<B, F = {}>",
-            cache_element(cache.dtype)
-        ),
-        &ty,
+fn tensor(tensor: &CheckpointTensor) -> Call {
+    let shape: Vec<&str> = tensor.shape.iter().map(|dim| dim.name).collect();
+    let (name, shape) = (
+        format!("\"{}\"", tensor.name),
+        format!("&[{}]", shape.join(", ")),
     );
-    Some(lines.into_text())
-}
-
-fn cache_doc(cache: &CachePlan) -> String {
-    let what = match cache.kind {
-        CacheKind::Latent => "latents and shared keys",
-        CacheKind::Naive => "every head's keys and values",
-    };
-    let layout = match cache.page_size {
-        Some(page) => format!("Pages of {page} tokens"),
-        None => "One run of tokens per request".to_owned(),
-    };
-    format!(
-        "{layout}, holding {what}: {} elements of type `F` per token.",
-        cache.elements_per_token
-    )
-}
-
-/// Rust's name of a cache's element type.
-pub(super) fn cache_element(dtype: CacheDType) -> &'static str {
-    match dtype {
-        CacheDType::F32 => "f32",
-        CacheDType::Bf16 => "bf16",
-        CacheDType::F16 => "f16",
-        CacheDType::F64 => "f64",
-    }
+    Call::infallible("TensorShape::new", &[&name, &shape])
 }
 
 /// Rust's name of an element type.
@@ -146,7 +82,7 @@ pub(super) fn element(dtype: DType) -> &'static str {
     }
 }
 
-fn layout(layout: Option<RopeLayout>) -> &'static str {
+pub(super) fn layout(layout: Option<RopeLayout>) -> &'static str {
     match layout {
         Some(RopeLayout::Interleaved) => "Interleaved",
         Some(RopeLayout::Half) => "Half",
@@ -167,17 +103,45 @@ pub(super) fn structure(program: &Program, name: &str, look: Look, lines: &mut L
             lines.field(module.slot, &module_type(module));
         }
         if let Some(table) = &program.rotary {
-            look.doc(
-                "Rotates the rope part of queries and the shared key.",
-                lines,
-            );
+            look.doc(rotary_doc(program), lines);
             let (input, output) = (layout(Some(table.input)), layout(Some(table.output)));
             lines.line(&format!(
                 "rotary: Rotary<B, {input}, {output}, {}>,",
                 table.width.name
             ));
+            if let Some(rope) = indexer_rope(program) {
+                look.doc(
+                    "Rotates a part of the indexer's queries and keys, at the same frequencies.",
+                    lines,
+                );
+                let pairs = layout(Some(rope.layout));
+                lines.line(&format!(
+                    "indexer_rotary: Rotary<B, {pairs}, {pairs}, {}>,",
+                    table.width.name
+                ));
+            }
         }
     });
+}
+
+fn rotary_doc(program: &Program) -> &'static str {
+    match program.family {
+        Family::Latent if program.source.is_some() || takes_kv(program) => {
+            "Rotates the rope part of queries."
+        }
+        Family::Latent => "Rotates the rope part of queries and the shared key.",
+        Family::Grouped | Family::Cross => "Rotates queries and keys.",
+    }
+}
+
+/// Whether rotated keys are another layer's.
+fn takes_kv(program: &Program) -> bool {
+    let mut arguments = program.plans.iter().flat_map(|plan| &plan.arguments);
+    arguments.any(|argument| matches!(argument, Argument::TakesKv | Argument::Source))
+}
+
+fn indexer_rope(program: &Program) -> Option<IndexerRope> {
+    program.indexer.as_ref()?.rope
 }
 
 fn module_type(module: &Module) -> String {
@@ -185,16 +149,30 @@ fn module_type(module: &Module) -> String {
         ModuleKind::Linear(linear) => {
             format!("Linear<B, {}, {}>", linear.input.name, linear.output.name)
         }
+        ModuleKind::AccumLinear(linear) => format!(
+            "AccumLinear<B, {}, {}>",
+            linear.input.name, linear.output.name
+        ),
         ModuleKind::Norm(norm) => norm_type(norm),
         ModuleKind::NormLinear(norm, linear) => {
             let (input, output) = (linear.input.name, linear.output.name);
             format!("LayerNormLinear<B, {}, {input}, {output}>", norm_type(norm))
         }
+        ModuleKind::Sinks { heads, .. } => format!("Sinks<B, {}>", heads.name),
+        ModuleKind::LogPositionScale { heads, .. } => {
+            format!("LogPositionScale<B, {}>", heads.name)
+        }
+        ModuleKind::PoolEmbedding { pool, width, .. } => {
+            format!("PoolEmbedding<B, {}, {}>", pool.name, width.name)
+        }
     }
 }
 
 fn norm_type(norm: &NormParams) -> String {
-    format!("{}<B, {}>", norm_name(norm), norm.width.name)
+    match norm.rank {
+        Some(rank) => format!("{}<B, {}, {}>", norm_name(norm), norm.width.name, rank.name),
+        None => format!("{}<B, {}>", norm_name(norm), norm.width.name),
+    }
 }
 
 fn norm_name(norm: &NormParams) -> &'static str {
@@ -202,21 +180,6 @@ fn norm_name(norm: &NormParams) -> &'static str {
         NormKind::RmsNorm => "RmsNorm",
         NormKind::LayerNorm => "LayerNorm",
         NormKind::GatedRmsNorm { .. } => "GatedRmsNorm",
-    }
-}
-
-/// A module's norm, inside or alone.
-pub(super) fn norm(module: &Module) -> Option<&NormParams> {
-    match &module.kind {
-        ModuleKind::Norm(norm) | ModuleKind::NormLinear(norm, _) => Some(norm),
-        ModuleKind::Linear(_) => None,
-    }
-}
-
-fn linear(module: &Module) -> Option<&LinearParams> {
-    match &module.kind {
-        ModuleKind::Linear(linear) | ModuleKind::NormLinear(_, linear) => Some(linear),
-        ModuleKind::Norm(_) => None,
     }
 }
 
@@ -247,20 +210,51 @@ pub(super) fn load(program: &Program, look: Look, lines: &mut Lines) {
                 for module in &program.modules {
                     load_module(module, lines);
                 }
-                if program.rotary.is_some() {
-                    let call =
-                        Call::fallible("Rotary::new", &["device", "&INV_FREQ", "COS_SIN_FACTOR"]);
-                    lines.call("rotary: ", &call, ",");
+                if let Some(table) = &program.rotary {
+                    lines.call("rotary: ", &load_rotary(table), ",");
+                    if indexer_rope(program).is_some() {
+                        lines.call("indexer_rotary: ", &load_rotary(table), ",");
+                    }
                 }
             });
         },
     );
 }
 
+fn load_rotary(table: &RotaryTable) -> Call {
+    match table.by_length {
+        None => Call::fallible("Rotary::new", &["device", "&INV_FREQ", "COS_SIN_FACTOR"]),
+        Some(ByLength::LongRope { .. }) => Call::fallible(
+            "Rotary::longrope",
+            &[
+                "device",
+                "&INV_FREQ",
+                "&LONG_INV_FREQ",
+                "ROPE_LENGTH",
+                "COS_SIN_FACTOR",
+            ],
+        ),
+        Some(ByLength::Dynamic { .. }) => Call::fallible(
+            "Rotary::dynamic",
+            &["device", "ROPE_THETA", "ROPE_FACTOR", "ROPE_LENGTH"],
+        ),
+    }
+}
+
 fn load_module(module: &Module, lines: &mut Lines) {
     let field = format!("{}: ", module.slot);
     match &module.kind {
         ModuleKind::Linear(linear) => lines.call(&field, &load_linear(linear), ","),
+        ModuleKind::AccumLinear(linear) => lines.call(&field, &load_accum_linear(linear), ","),
+        ModuleKind::Sinks { source, .. } => {
+            lines.call(&field, &load_named("Sinks", source), ",");
+        }
+        ModuleKind::LogPositionScale { source, .. } => {
+            lines.call(&field, &load_named("LogPositionScale", source), ",");
+        }
+        ModuleKind::PoolEmbedding { source, .. } => {
+            lines.call(&field, &load_named("PoolEmbedding", source), ",");
+        }
         ModuleKind::Norm(norm) => lines.call(&field, &load_norm(norm), ","),
         ModuleKind::NormLinear(norm, linear) => {
             lines.block(&format!("{field}LayerNormLinear::new("), "),", |lines| {
@@ -272,18 +266,55 @@ fn load_module(module: &Module, lines: &mut Lines) {
 }
 
 fn load_linear(linear: &LinearParams) -> Call {
-    let sources: Vec<String> = linear
-        .sources
-        .iter()
-        .map(|(source, _)| format!("\"{source}\""))
-        .collect();
-    let sources = format!("&[{}]", sources.join(", "));
-    let callee = if linear.bias {
-        "Linear::load_biased"
-    } else {
-        "Linear::load"
-    };
-    Call::fallible(callee, &["&weights", &sources, "device"])
+    let biased = if linear.bias { "_biased" } else { "" };
+    match &linear.rows {
+        Rows::Stacked(sources) => {
+            let names: Vec<String> = sources
+                .iter()
+                .map(|(source, _)| format!("\"{source}\""))
+                .collect();
+            let names = format!("&[{}]", names.join(", "));
+            Call::fallible(
+                format!("Linear::load{biased}"),
+                &["&weights", &names, "device"],
+            )
+        }
+        Rows::Tensor(source) => {
+            let name = format!("\"{source}\"");
+            Call::fallible("Linear::load_tensor", &["&weights", &name, "device"])
+        }
+        Rows::Grouped { groups, pieces } => {
+            let parts: Vec<String> = pieces
+                .iter()
+                .map(|piece| group_part(*piece, *groups))
+                .collect();
+            let parts = format!("&[{}]", parts.join(", "));
+            Call::fallible(
+                format!("Linear::load_grouped{biased}"),
+                &["&weights", groups.name, &parts, "device"],
+            )
+        }
+    }
+}
+
+fn group_part(piece: GroupPiece, groups: Dim) -> String {
+    format!(
+        "GroupPart::heads(\"{}\", {} / {}, HEAD_DIM)",
+        piece.source, piece.heads.name, groups.name
+    )
+}
+
+/// The weights of one module, in the accumulation type.
+fn load_accum_linear(linear: &LinearParams) -> Call {
+    let biased = if linear.bias { "_biased" } else { "" };
+    let source = linear
+        .sources()
+        .first()
+        .map_or(String::new(), |(source, _)| format!("\"{source}\""));
+    Call::fallible(
+        format!("AccumLinear::load{biased}"),
+        &["&weights", &source, "device"],
+    )
 }
 
 fn load_norm(norm: &NormParams) -> Call {
@@ -294,42 +325,8 @@ fn load_norm(norm: &NormParams) -> Call {
     )
 }
 
-/// The function of a phase.
-pub(super) fn function_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Forward => "forward",
-        Phase::Prefill => "prefill",
-        Phase::Decode => "decode",
-    }
-}
-
-/// A phase's function up to its parameters, and these.
-pub(super) fn signature(plan: &Plan, probes: bool, look: Look) -> (String, Vec<String>) {
-    let hidden = "hidden: &Rows<B, HIDDEN_SIZE>";
-    let mut parameters = vec!["&self"];
-    let visibility = look.of_functions();
-    let name = function_name(plan.phase);
-    let head = match plan.phase {
-        Phase::Forward => {
-            let positions = if reads_positions(plan) {
-                "positions: &[u32]"
-            } else {
-                "_positions: &[u32]"
-            };
-            parameters.extend([hidden, positions, "mask: &Mask"]);
-            format!("{visibility}fn {name}")
-        }
-        Phase::Prefill | Phase::Decode => {
-            parameters.extend(["cache: &mut Cache<B, F>", "batch: &Batch", hidden]);
-            format!("{visibility}fn {name}<F: CacheFormat>")
-        }
-    };
-    parameters.extend(probes.then_some("probe: &mut dyn Probe"));
-    (head, parameters.into_iter().map(str::to_owned).collect())
-}
-
-/// Whether a phase has any use for positions.
-pub(super) fn reads_positions(plan: &Plan) -> bool {
-    let mut ops = plan.steps.iter().flat_map(|step| &step.ops);
-    ops.any(|op| matches!(op, Op::Angles { .. }))
+/// What is loaded by its name alone.
+fn load_named(ty: &str, source: &str) -> Call {
+    let source = format!("\"{source}\"");
+    Call::fallible(format!("{ty}::load"), &["&weights", &source, "device"])
 }

@@ -1,25 +1,18 @@
 //! Documentation of the module and of its functions.
 
-use mla_spec::{AttnMask, CacheDType, CacheKind, Form, Phase};
+use mla_spec::{
+    AttnMask, CacheDType, Form, Fp8, GateGranularity, IndexStore, MaskKind, Phase, Store,
+};
 
+use super::cache::{index_store, store};
 use super::layout::Lines;
-use super::parts;
-use crate::plan::{Plan, Program};
+use super::signature;
+use crate::plan::{Argument, CacheContent, CachePlan, Family, IndexCachePlan, Op, Plan, Program};
 
 /// The module's own documentation.
 pub(super) fn module(program: &Program) -> String {
     let mut lines = Lines::default();
-    let cached = if program.cache.is_some() {
-        " and a cache"
-    } else {
-        ""
-    };
-    let about = format!(
-        "[`{}`]: Multi-head Latent Attention with {}{cached}.",
-        program.name,
-        queries(program)
-    );
-    lines.prose("//!", &about);
+    lines.prose("//!", &about(program));
     lines.line("//!");
     lines.line("//! | size | value | meaning |");
     lines.line("//! |---|---|---|");
@@ -39,7 +32,7 @@ pub(super) fn module(program: &Program) -> String {
     lines.line("//!");
     for plan in &program.plans {
         let (phase, reason) = (
-            parts::function_name(plan.phase),
+            signature::function_name(plan.phase),
             sentence(&plan.form_reason),
         );
         lines.bullet(
@@ -48,22 +41,55 @@ pub(super) fn module(program: &Program) -> String {
         );
     }
     if let Some(cache) = &program.cache {
-        let bytes = cache.elements_per_token * bytes(cache.dtype);
-        let what = match cache.kind {
-            CacheKind::Latent => "latent and the shared key",
-            CacheKind::Naive => "keys and values of every head",
-        };
         lines.line("//!");
-        lines.prose(
-            "//!",
-            &format!(
-                "A cached token takes {bytes} bytes: {} elements of type `{}`, the {what}.",
-                cache.elements_per_token,
-                parts::cache_element(cache.dtype)
-            ),
-        );
+        lines.prose("//!", &size_per_token(cache));
     }
     lines.into_text()
+}
+
+/// What the layer is, in a sentence.
+fn about(program: &Program) -> String {
+    let kind = match program.family {
+        Family::Latent => "Multi-head Latent Attention",
+        Family::Grouped => "grouped-query attention",
+        Family::Cross => "cross attention",
+    };
+    let parts = [
+        (program.family == Family::Latent).then(|| queries(program).to_owned()),
+        program.selected.map(|keys| {
+            let picked = match &program.indexer {
+                Some(_) => "that an indexer picks",
+                None => "that another layer's indexer picks",
+            };
+            format!("at most {} keys per query {picked}", keys.size)
+        }),
+        takes_kv(program).then(|| "another layer's latents".to_owned()),
+        gate(program).map(str::to_owned),
+        program.cache.as_ref().map(|_| "a cache".to_owned()),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let with = match parts.split_last() {
+        None => String::new(),
+        Some((only, [])) => format!(" with {only}"),
+        Some((last, rest)) => format!(" with {} and {last}", rest.join(", ")),
+    };
+    format!("[`{}`]: {kind}{with}.", program.name)
+}
+
+fn takes_kv(program: &Program) -> bool {
+    let mut arguments = program.plans.iter().flat_map(|plan| &plan.arguments);
+    arguments.any(|argument| matches!(argument, Argument::TakesKv | Argument::Source))
+}
+
+fn gate(program: &Program) -> Option<&'static str> {
+    let mut ops = program.plans.iter().flat_map(Plan::ops);
+    ops.find_map(|op| match op {
+        Op::Gate { granularity, .. } => Some(match granularity {
+            GateGranularity::PerHead => "a gate per head",
+            GateGranularity::PerElement => "a gate per element",
+        }),
+        _ => None,
+    })
 }
 
 fn queries(program: &Program) -> &'static str {
@@ -85,6 +111,64 @@ fn form(form: Form) -> &'static str {
     }
 }
 
+/// What a cached token takes.
+fn size_per_token(cache: &CachePlan) -> String {
+    let what = match cache.content {
+        CacheContent::Latent => "the latent and the shared key",
+        CacheContent::Naive => "the keys and values of every head",
+        CacheContent::Groups => "the keys and values of every group",
+        CacheContent::Context => "the context's keys and values of every head",
+        CacheContent::Index => "the indexer's key",
+    };
+    let elements = cache.elements_per_token;
+    let of_index = cache.index.map(index_bytes);
+    if cache.content == CacheContent::Index {
+        return format!(
+            "A cached token takes {} bytes: {what}.",
+            of_index.unwrap_or(0)
+        );
+    }
+    let bytes = kv_bytes(cache);
+    let values = format!(
+        "{elements} values in the format `{}`, {what}",
+        store(cache.store)
+    );
+    match (of_index, cache.index) {
+        (Some(more), Some(index)) => format!(
+            "A cached token takes {} bytes: {values}; and {} in the format `{}`, the indexer's key.",
+            bytes + more,
+            index.width.size,
+            index_store(index.store)
+        ),
+        _ => format!("A cached token takes {bytes} bytes: {values}."),
+    }
+}
+
+/// Bytes that keys and values take per token.
+fn kv_bytes(cache: &CachePlan) -> u64 {
+    let elements = cache.elements_per_token;
+    let rope = cache.rope_elements;
+    let latent = elements - rope;
+    match cache.store {
+        Store::Plain(dtype) => elements * bytes(dtype),
+        Store::Fp8(Fp8::E4m3 | Fp8::E5m2) => elements,
+        Store::Fp8DsMla(_) => latent + latent / 128 * 4 + 2 * rope,
+        // One byte more per token than there are scales keeps the rows of scales apart
+        Store::Model1 => latent + latent / 64 + 1 + 2 * rope,
+        Store::Mxfp8 => elements + elements / 32,
+    }
+}
+
+/// Bytes that an indexer's key takes.
+fn index_bytes(index: IndexCachePlan) -> u64 {
+    let elements = u64::from(index.width.size);
+    match index.store {
+        IndexStore::Plain(dtype) => elements * bytes(dtype),
+        IndexStore::Fp8(_) => elements + 4,
+        IndexStore::Mxfp4 => elements / 2 + elements / 32,
+    }
+}
+
 fn bytes(dtype: CacheDType) -> u64 {
     match dtype {
         CacheDType::F64 => 8,
@@ -99,14 +183,18 @@ fn sentence(text: &str) -> String {
 
 /// The documentation of a phase's function.
 pub(super) fn function(program: &Program, plan: &Plan, probes: bool, lines: &mut Lines) {
-    let (summary, shapes, errors) = match plan.phase {
-        Phase::Forward => forward(program, plan),
-        Phase::Prefill => cached("many"),
-        Phase::Decode => cached("few"),
+    let (summary, shapes, errors) = match (program.family, plan.phase) {
+        (_, Phase::Forward) => forward(program, plan),
+        (Family::Cross, _) => across(plan.phase),
+        (_, Phase::Prefill) => cached(program, "many"),
+        (_, Phase::Decode) => cached(program, "few"),
     };
     lines.prose("///", &summary);
     lines.line("///");
     lines.prose("///", &shapes);
+    for argument in &plan.arguments {
+        lines.prose("///", about_argument(*argument));
+    }
     if probes {
         lines.prose("///", "`probe` receives the intermediate values.");
     }
@@ -115,17 +203,65 @@ pub(super) fn function(program: &Program, plan: &Plan, probes: bool, lines: &mut
     lines.prose("///", &errors);
 }
 
-fn forward(program: &Program, plan: &Plan) -> (String, String, String) {
-    let sees = match program.mask {
-        AttnMask::CAUSAL => "a token sees itself and what came before it",
-        AttnMask::PADDING_CAUSAL => {
-            "a token sees itself and what came before it; rows may be padding"
+fn about_argument(argument: Argument) -> &'static str {
+    match argument {
+        Argument::Context => "`context` holds the rows of the other sequences.",
+        Argument::ContextMask => "`context_mask` says which rows of `context` make a sequence.",
+        Argument::ContextBatch => {
+            "`context_batch` says how many rows of `context` are new to each request."
         }
-        AttnMask::FULL => "a token sees its whole sequence",
-        AttnMask::PADDING => "a token sees its whole sequence; rows may be padding",
-        _ => unreachable!("check makes none yet"),
-    };
-    let (positions, about) = if parts::reads_positions(plan) {
+        Argument::GivesKv => {
+            "`shared_kv` receives the latents and rotated keys, for layers that attend to them too."
+        }
+        Argument::TakesKv => "`shared_kv` holds the latents and rotated keys of an earlier layer.",
+        Argument::Source => {
+            "`source` is the cache of an earlier layer, which has written the batch's tokens already."
+        }
+        Argument::GivesSelection => {
+            "`topk` receives the selected keys, for layers that attend to them too."
+        }
+        Argument::TakesSelection => "`topk` holds the keys that an earlier layer selected.",
+        Argument::Bias => "`bias` is added to the scaled logits.",
+        Argument::Dropout => {
+            "`dropout` drops probabilities in training, at `ATTENTION_DROPOUT`; `None` drops none."
+        }
+    }
+}
+
+/// What a token sees.
+fn sees(mask: AttnMask) -> String {
+    let mut text = match mask.kind {
+        MaskKind::Causal | MaskKind::CausalBottomRight => {
+            "a token sees itself and what came before it"
+        }
+        MaskKind::Full => "a token sees its whole sequence",
+        MaskKind::Arbitrary => "a token sees what `mask` says",
+    }
+    .to_owned();
+    if let Some(window) = mask.window {
+        let side = |tokens: Option<u32>, place| match tokens {
+            Some(0) | None => None,
+            Some(tokens) => Some(format!("{tokens} tokens {place}")),
+        };
+        let sides = [side(window.left, "back"), side(window.right, "ahead")];
+        let sides: Vec<String> = sides.into_iter().flatten().collect();
+        text.push_str(&format!(", at most {}", sides.join(" and ")));
+    }
+    if let Some(chunk) = mask.chunk {
+        text.push_str(&format!(", within its chunk of {chunk}"));
+    }
+    if mask.bidirectional_blocks {
+        text.push_str(", and its whole block");
+    }
+    if mask.allows_padding() {
+        text.push_str("; rows may be padding");
+    }
+    text
+}
+
+fn forward(program: &Program, plan: &Plan) -> (String, String, String) {
+    let sees = sees(program.mask);
+    let (positions, about) = if signature::reads_positions(plan) {
         ("`positions` one per row", "`positions` or `mask` speaks")
     } else {
         (
@@ -138,8 +274,12 @@ fn forward(program: &Program, plan: &Plan) -> (String, String, String) {
     } else {
         "has padding or "
     };
+    let what = match program.family {
+        Family::Cross => "Attention from whole sequences to others",
+        Family::Latent | Family::Grouped => "Attention within whole sequences",
+    };
     (
-        format!("Attention within whole sequences, without a cache: {sees}."),
+        format!("{what}, without a cache: {sees}."),
         format!(
             "`hidden` is `[rows, HIDDEN_SIZE]`, {positions}; `mask` says which rows make a sequence."
         ),
@@ -149,10 +289,34 @@ fn forward(program: &Program, plan: &Plan) -> (String, String, String) {
     )
 }
 
-fn cached(tokens: &str) -> (String, String, String) {
+fn cached(program: &Program, tokens: &str) -> (String, String, String) {
+    let (cache, kept) = match (&program.source, &program.cache) {
+        (None, _) => ("`cache`", " The new tokens are cached."),
+        (Some(_), Some(_)) => ("`source`", " The new tokens' indexer keys are cached."),
+        (Some(_), None) => ("`source`", ""),
+    };
     (
-        format!("Attention of a ragged batch's new tokens, planned for {tokens} per request: each sees what `cache` holds of its request, the new tokens before it, and itself. The new tokens are cached."),
+        format!("Attention of a ragged batch's new tokens, planned for {tokens} per request: each sees what {cache} holds of its request, the new tokens before it, and itself.{kept}"),
         "`hidden` is `[rows, HIDDEN_SIZE]`, one row per new token of `batch`, request by request.".to_owned(),
         "`hidden` has another number of rows than `batch` new tokens. The cache can't hold the batch: a block is out of range or named twice, or a request lacks room. The device refuses.".to_owned(),
+    )
+}
+
+/// A cached phase of a cross attention.
+fn across(phase: Phase) -> (String, String, String) {
+    let summary = match phase {
+        Phase::Prefill => {
+            "Attention of a ragged batch's tokens to their requests' contexts, whose keys and values are cached first."
+        }
+        Phase::Forward | Phase::Decode => {
+            "Attention of a ragged batch's tokens to their requests' contexts, whose keys and values a prefill has cached."
+        }
+    };
+    (
+        summary.to_owned(),
+        "`hidden` is `[rows, HIDDEN_SIZE]`, one row per new token of `batch`, request by request; a request's cached tokens are its context."
+            .to_owned(),
+        "`hidden` has another number of rows than `batch` new tokens. A request's blocks hold fewer tokens than its context. The device refuses."
+            .to_owned(),
     )
 }

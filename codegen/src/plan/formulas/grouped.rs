@@ -36,7 +36,10 @@ pub(in crate::plan) fn prepared(
     let name = if symbol == "q" { "Queries" } else { "Keys" };
     let mut parts = Vec::new();
     if let Some(params) = learned {
-        parts.push(format!("{symbol}_h = {}({symbol}_h)", norm_name(params.kind)));
+        parts.push(format!(
+            "{symbol}_h = {}({symbol}_h)",
+            norm_name(params.kind)
+        ));
     }
     if let Some((first, head)) = rotated {
         parts.push(if first == head {
@@ -46,7 +49,9 @@ pub(in crate::plan) fn prepared(
         });
     }
     if l2 {
-        parts.push(format!("{symbol}_h = {symbol}_h / (mean({symbol}_h²) + ε)^1/2"));
+        parts.push(format!(
+            "{symbol}_h = {symbol}_h / (mean({symbol}_h²) + ε)^1/2"
+        ));
     }
     format!("{name}: {}", parts.join(";  "))
 }

@@ -44,7 +44,10 @@ pub(in crate::plan) fn selection(indexer: &LightningIndexer) -> String {
     } else {
         "Q_j(t)·K(u)"
     };
-    let score = format!("I(t, u) = Σ_j w_j · {}^-1/2 · {}^-1/2 · {product}", indexer.num_heads, indexer.head_dim);
+    let score = format!(
+        "I(t, u) = Σ_j w_j · {}^-1/2 · {}^-1/2 · {product}",
+        indexer.num_heads, indexer.head_dim
+    );
     let forced = match (indexer.forced.initial, indexer.forced.local) {
         (0, 0) => String::new(),
         (initial, 0) => format!(", the first {initial} always among them"),

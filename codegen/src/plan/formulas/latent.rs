@@ -1,6 +1,8 @@
 //! Steps of latent layers.
 
-use mla_spec::{DownProjection, KvSource, Latent, Layer, Norm, Query, QueryScaleSite, QueryUp, Rope};
+use mla_spec::{
+    DownProjection, KvSource, Latent, Layer, Norm, Query, QueryScaleSite, QueryUp, Rope,
+};
 
 use super::{norm_name, product, scaled_by_position, softmax};
 

@@ -9,7 +9,9 @@ mod latent;
 
 use mla_spec::{Core, GateGranularity, Layer, NormKind, Projections, QueryScaling, Sink};
 
-pub(super) use grouped::{cross_keys, cross_queries, flash, grouped, groups_write, prepared, q_and_kv, qkv};
+pub(super) use grouped::{
+    cross_keys, cross_queries, flash, grouped, groups_write, prepared, q_and_kv, qkv,
+};
 pub(super) use indexer::{index_keys, index_queries, index_write, selection, shared_selection};
 pub(super) use latent::{
     absorbed, context, expanded, latent, latent_write, naive_cache, naive_write, queries, taken_kv,
@@ -38,9 +40,7 @@ pub(super) fn input_norm(kind: NormKind) -> String {
 fn scaled_by_position(layer: &Layer) -> String {
     match layer.query_scaling {
         QueryScaling::None => String::new(),
-        QueryScaling::Llama4 { .. } => {
-            ", times 1 + β ln(1 + ⌊(pos + offset) / L_0⌋)".to_owned()
-        }
+        QueryScaling::Llama4 { .. } => ", times 1 + β ln(1 + ⌊(pos + offset) / L_0⌋)".to_owned(),
         QueryScaling::LogPosition => ", times a_h ln(pos + 1) + b_h".to_owned(),
     }
 }
@@ -67,7 +67,10 @@ pub(super) fn gate(granularity: GateGranularity, bias: bool) -> String {
         GateGranularity::PerHead => "head",
         GateGranularity::PerElement => "element",
     };
-    format!("Output gate, one per {per}: g = {}", product("W_G", "x", bias))
+    format!(
+        "Output gate, one per {per}: g = {}",
+        product("W_G", "x", bias)
+    )
 }
 
 /// The last projection.

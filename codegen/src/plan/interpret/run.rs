@@ -97,9 +97,7 @@ impl Machine<'_> {
                 turn: Turn::LAST,
                 ..
             }
-            | Op::RotateKey { x, angles, .. } => {
-                Value::Array(self.rotate(*x, *angles)?)
-            }
+            | Op::RotateKey { x, angles, .. } => Value::Array(self.rotate(*x, *angles)?),
             Op::UnrotatedKey {
                 x, absent: false, ..
             } => Value::Array(self.array(*x)?.clone()),

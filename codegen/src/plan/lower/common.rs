@@ -8,8 +8,8 @@ use mla_spec::{
 use super::module::{linear, norm};
 use super::writer::Writer;
 use crate::plan::{
-    Argument, Aspect, Constant, Dim, LinearParams, Module, ModuleKind, Number, Op, PositionScale,
-    Rows, Ty, ValueId, formulas,
+    Argument, Aspect, Constant, Dim, LinearParams, Module, ModuleKind, Number, Numeral, Op,
+    PositionScale, Rows, Ty, ValueId, formulas,
 };
 
 /// Sizes that layers of every family have.
@@ -17,8 +17,6 @@ use crate::plan::{
 pub(in crate::plan) struct Common {
     pub(in crate::plan) hidden: Dim,
     pub(in crate::plan) heads: Dim,
-    /// One head's query.
-    pub(in crate::plan) qk: Dim,
     /// One head's value and output.
     pub(in crate::plan) v: Dim,
     /// All heads' outputs.
@@ -80,34 +78,33 @@ pub(super) fn constants(layer: &Layer) -> Vec<Constant> {
             "Rows of the first matrix in `input_layernorm`'s gate.",
         ));
     }
-    if let QueryScaling::Llama4 {
-        original_max_position_embeddings,
-        position_offset,
-        ..
-    } = layer.query_scaling
-    {
-        let dim = |name, size| Dim { name, size };
-        all.push(private(
-            dim(QUERY_SCALE_LENGTH, original_max_position_embeddings),
-            "Positions after which queries grow, L_0.",
-        ));
-        all.push(private(
-            dim(QUERY_SCALE_OFFSET, position_offset),
-            "Added to positions where queries grow.",
-        ));
-    }
     all
 }
 
 /// Numbers that options outside the projections bring.
 pub(super) fn numbers(layer: &Layer) -> Vec<Number> {
     let mut all = Vec::new();
-    if let QueryScaling::Llama4 { beta, .. } = layer.query_scaling {
+    if let QueryScaling::Llama4 {
+        beta,
+        original_max_position_embeddings,
+        position_offset,
+    } = layer.query_scaling
+    {
         all.push(Number {
             name: QUERY_SCALE_BETA,
-            value: beta,
+            value: Numeral::Real(beta),
             doc: "How much queries grow: they are multiplied by 1 + β ln(1 + ⌊(pos + offset) / L_0⌋)."
                 .to_owned(),
+        });
+        all.push(Number {
+            name: QUERY_SCALE_LENGTH,
+            value: Numeral::Position(original_max_position_embeddings),
+            doc: "Positions after which queries grow, L_0.".to_owned(),
+        });
+        all.push(Number {
+            name: QUERY_SCALE_OFFSET,
+            value: Numeral::Position(position_offset),
+            doc: "Added to positions where queries grow.".to_owned(),
         });
     }
     all

@@ -43,7 +43,6 @@ impl Sizes {
         Common {
             hidden: self.hidden,
             heads: self.heads,
-            qk: self.head,
             v: self.head,
             out: self.width,
         }
@@ -86,6 +85,7 @@ pub(super) fn lower(checked: &Checked, cross: &Cross) -> Program {
         page_size: checked.build.cache.page_size,
         rope_layout: None,
         elements_per_token: 2 * u64::from(sizes.width.size),
+        rope_elements: 0,
     };
     frame(
         checked,
@@ -107,7 +107,7 @@ fn context(phase: Phase) -> Vec<Argument> {
     match phase {
         Phase::Forward => vec![Argument::Context, Argument::ContextMask],
         Phase::Prefill => vec![Argument::Context, Argument::ContextBatch],
-        Phase::Decode => vec![Argument::ContextBatch],
+        Phase::Decode => Vec::new(),
     }
 }
 
@@ -115,6 +115,7 @@ fn modules(layer: &Layer, cross: &Cross, sizes: &Sizes) -> Vec<Module> {
     let common = sizes.common();
     let piece = |source| GroupPiece {
         source,
+        heads: sizes.heads,
         rows: sizes.width,
     };
     let mut modules = first_modules(layer, &common);
@@ -151,13 +152,20 @@ fn phase_plan(
     let mut writer = Writer::new(layer, sizes.common(), None, phase);
     writer.step("");
     let hidden = writer.define("hidden", Ty::Rows(sizes.hidden), |out| Op::Hidden { out });
-    let context = arguments
-        .contains(&Argument::Context)
-        .then(|| writer.define("context", Ty::Rows(sizes.context), |out| Op::Context { out }));
+    let context = arguments.contains(&Argument::Context).then(|| {
+        writer.define("context", Ty::Rows(sizes.context), |out| Op::Context {
+            out,
+        })
+    });
     let segments = match (phase, context) {
-        (Phase::Forward, Some(_)) => Some(writer.define("segments", Ty::Segments, |out| {
-            Op::MaskSegments { context, out }
-        })),
+        (Phase::Forward, Some(_)) => {
+            Some(
+                writer.define("segments", Ty::Segments, |out| Op::MaskSegments {
+                    context,
+                    out,
+                }),
+            )
+        }
         _ => {
             writer.push(Op::CheckBatch);
             None

@@ -1,8 +1,6 @@
 //! `SelfAttention`: groups of query heads share a key and a value head (features 1.R).
 
-use mla_spec::{
-    Checked, GateSource, Grouped, HeadNorms, Layer, NormParams, Phase, QkvProjection,
-};
+use mla_spec::{Checked, GateSource, Grouped, HeadNorms, Layer, NormParams, Phase, QkvProjection};
 
 use super::common::{
     Common, Inputs, arguments, derived, first_modules, last_modules, private, stated,
@@ -12,8 +10,8 @@ use super::writer::{Writer, rank};
 use super::{Frame, frame, scale};
 use crate::plan::{
     Argument, Aspect, CacheContent, CachePlan, Constant, Dim, Family, GroupPart, GroupPiece,
-    LinearParams, Module, ModuleKind, Number, Op, Plan, Program, RotaryTable, Rows, Turn, Ty,
-    ValueId, formulas,
+    LinearParams, Module, ModuleKind, Number, Numeral, Op, Plan, Program, RotaryTable, Rows, Turn,
+    Ty, ValueId, formulas,
 };
 
 /// `ε` of the norm without weights.
@@ -60,7 +58,6 @@ impl Sizes {
         Common {
             hidden: self.hidden,
             heads: self.heads,
-            qk: self.head,
             v: self.head,
             out: self.q,
         }
@@ -77,7 +74,10 @@ impl Sizes {
             stated(self.head, "One head's query, key and value, d."),
         ];
         if self.rotary.size > 0 {
-            all.push(stated(self.rotary, "First part of a head that rope rotates."));
+            all.push(stated(
+                self.rotary,
+                "First part of a head that rope rotates.",
+            ));
         }
         all.push(derived(
             self.q,
@@ -150,6 +150,7 @@ pub(super) fn lower(checked: &Checked, grouped: &Grouped) -> Program {
         page_size: checked.build.cache.page_size,
         rope_layout: rotary.as_ref().map(|table| table.output),
         elements_per_token: 2 * u64::from(sizes.k.size),
+        rope_elements: 0,
     };
     frame(
         checked,
@@ -170,7 +171,7 @@ fn numbers(grouped: &Grouped) -> Vec<Number> {
     match grouped.norms {
         HeadNorms::L2 { eps } => vec![Number {
             name: QK_L2_NORM_EPS,
-            value: eps,
+            value: Numeral::Real(eps),
             doc: "ε of the norm of queries and keys.".to_owned(),
         }],
         HeadNorms::Learned { .. } => Vec::new(),
@@ -215,12 +216,18 @@ fn modules(layer: &Layer, grouped: &Grouped, sizes: &Sizes) -> Vec<Module> {
 }
 
 fn projections(layer: &Layer, grouped: &Grouped, sizes: &Sizes) -> Vec<Module> {
-    let piece = |source, rows| GroupPiece { source, rows };
-    let (k, v) = (piece("k_proj", sizes.k), piece("v_proj", sizes.k));
+    let piece = |source, heads, rows| GroupPiece {
+        source,
+        heads,
+        rows,
+    };
+    let of_queries = |source| piece(source, sizes.heads, sizes.q);
+    let of_groups = |source| piece(source, sizes.groups, sizes.k);
+    let (k, v) = (of_groups("k_proj"), of_groups("v_proj"));
     match grouped.qkv {
         QkvProjection::Fused { bias } => {
-            let gates = has_fused_gate(layer).then(|| piece("g_proj", sizes.q));
-            let pieces = [Some(piece("q_proj", sizes.q)), gates, Some(k), Some(v)];
+            let gates = has_fused_gate(layer).then(|| of_queries("g_proj"));
+            let pieces = [Some(of_queries("q_proj")), gates, Some(k), Some(v)];
             let (slot, symbol) = ("linear_qkv", "W_QKV");
             let pieces = pieces.into_iter().flatten().collect();
             vec![by_groups(

@@ -1,15 +1,13 @@
 //! The indexer in front of sparse attention (features 1.L).
 
-use mla_spec::{
-    Checked, Indexer, IndexerQuery, Layer, LightningIndexer, SplitOrder,
-};
+use mla_spec::{Checked, Indexer, IndexerQuery, Layer, LightningIndexer, SplitOrder};
 
 use super::common::{Inputs, derived, private, stated};
 use super::module::{linear, norm};
 use super::writer::{Writer, rank};
 use crate::plan::{
     Aspect, Constant, Dim, IndexCachePlan, IndexerPlan, LinearParams, Module, ModuleKind, Number,
-    Op, PoolPlan, PositionScale, Rows, Turn, Turned, Ty, ValueId, formulas,
+    Numeral, Op, PoolPlan, PositionScale, Rows, Turn, Turned, Ty, ValueId, formulas,
 };
 
 /// The sizes of an indexer.
@@ -129,7 +127,7 @@ pub(super) fn numbers(layer: &Layer) -> Vec<Number> {
     };
     vec![Number {
         name: "INDEX_SCALE",
-        value: scale(indexer),
+        value: Numeral::Real(scale(indexer)),
         doc: format!(
             "What the indexer's scores are multiplied by: {}^-1/2 · {}^-1/2.",
             indexer.num_heads, indexer.head_dim
@@ -197,12 +195,7 @@ pub(super) fn modules(layer: &Layer, hidden: Dim, latent: Option<Dim>) -> Vec<Mo
         "indexer.wq_b",
         (input, sizes.q_width),
     ));
-    all.push(one(
-        "indexer_wk",
-        "W_IK",
-        "indexer.wk",
-        (hidden, sizes.dim),
-    ));
+    all.push(one("indexer_wk", "W_IK", "indexer.wk", (hidden, sizes.dim)));
     all.push(norm(
         ("indexer_k_norm", "the indexer's key"),
         "indexer.k_norm",

@@ -16,9 +16,7 @@ use mla_spec::{Checked, Indexer, Projections};
 
 pub(super) use latent::Sizes;
 
-use super::{
-    CachePlan, Constant, Family, Module, Number, Plan, Program, RotaryTable, SoftmaxPlan,
-};
+use super::{CachePlan, Constant, Family, Module, Number, Plan, Program, RotaryTable, SoftmaxPlan};
 use common::Common;
 
 /// The layer's parts, and each phase in canonical form.

@@ -7,11 +7,7 @@ use mla_spec::{
 use crate::plan::{ByLength, Dim, RotaryTable, SoftmaxScale};
 
 /// The rotary table; `None` where nothing is rotated. `cached` is the order that the cache asks for.
-pub(super) fn rotary(
-    layer: &Layer,
-    width: Dim,
-    cached: Option<RopeLayout>,
-) -> Option<RotaryTable> {
+pub(super) fn rotary(layer: &Layer, width: Dim, cached: Option<RopeLayout>) -> Option<RotaryTable> {
     let Rope::Rotary(rotary) = &layer.rope else {
         return None;
     };

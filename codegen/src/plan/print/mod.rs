@@ -7,7 +7,9 @@ use std::fmt;
 
 use mla_spec::{Form, NormKind, Phase};
 
-use super::{LinearParams, Module, ModuleKind, NormParams, Plan, Program, Rows, Ty, ValueId};
+use super::{
+    LinearParams, Module, ModuleKind, NormParams, Numeral, Plan, Program, Rows, Ty, ValueId,
+};
 use facts::{cache, indexer, mask, rotary, softmax};
 use ops::DisplayOp;
 
@@ -28,7 +30,11 @@ impl fmt::Display for Program {
             self.softmax_scale.value, self.softmax_scale.doc
         )?;
         for number in &self.numbers {
-            writeln!(f, "number {} = {:?}", number.name, number.value)?;
+            let value = match number.value {
+                Numeral::Real(value) => format!("{value:?}"),
+                Numeral::Position(value) => value.to_string(),
+            };
+            writeln!(f, "number {} = {value}", number.name)?;
         }
         if let Some(text) = softmax(&self.softmax) {
             writeln!(f, "softmax {text}")?;
@@ -128,7 +134,10 @@ impl fmt::Display for DisplayModule<'_> {
                 pool,
                 width,
                 source,
-            } => format!("pool embedding {} x {} from {source}", pool.size, width.size),
+            } => format!(
+                "pool embedding {} x {} from {source}",
+                pool.size, width.size
+            ),
         };
         write!(f, "{slot}: {kind}  # {doc}")
     }
@@ -178,7 +187,9 @@ impl fmt::Display for DisplayTy<'_> {
             Ty::SharedKv(latent, rope) => write!(f, "shared_kv[{}, {}]", latent.size, rope.size),
             Ty::Selection(keys) => write!(f, "selection[{}]", keys.size),
             Ty::Angles(width) => write!(f, "angles[{}]", width.size / 2),
-            Ty::RopeKey(width, order) => write!(f, "rope_key[{}, {}]", width.size, facts::layout(*order)),
+            Ty::RopeKey(width, order) => {
+                write!(f, "rope_key[{}, {}]", width.size, facts::layout(*order))
+            }
             Ty::Attended(heads, dim) => write!(f, "attended[{} x {}]", heads.size, dim.size),
             Ty::Segments => write!(f, "segments"),
         }

@@ -102,7 +102,10 @@ fn detail(op: &Op) -> Option<String> {
         | Op::AbsorbQueries { slot, part, .. }
         | Op::AbsorbValues { slot, part, .. } => format!(", {}", linear_of(slot, *part)),
         Op::Norm { slot, part, .. } => format!(", {}", norm_of(slot, *part)),
-        Op::HeadNorm { slot, .. } | Op::Sink { slot: Some(slot), .. } => format!(", {slot}"),
+        Op::HeadNorm { slot, .. }
+        | Op::Sink {
+            slot: Some(slot), ..
+        } => format!(", {slot}"),
         Op::Sink { slot: None, .. } => ", off by one".to_owned(),
         Op::L2Norm { eps: name, .. } | Op::Scale { by: name, .. } => format!(", {name}"),
         Op::ScaleByPosition { scale, .. } => match scale {

@@ -33,6 +33,7 @@ pub(super) fn lower(checked: &Checked, latent: &Latent) -> Program {
         (Some(_), Some(_)) => Some(CachePlan {
             content: CacheContent::Index,
             elements_per_token: 0,
+            rope_elements: 0,
             ..own
         }),
         (None, _) => Some(own),
@@ -74,5 +75,9 @@ fn own_cache(checked: &Checked, latent: &Latent, rotated: Option<RopeLayout>) ->
         page_size: spec.page_size,
         rope_layout: rotated,
         elements_per_token,
+        rope_elements: match spec.kind {
+            CacheKind::Latent => u64::from(dims.qk_rope_head_dim),
+            CacheKind::Naive => 0,
+        },
     }
 }

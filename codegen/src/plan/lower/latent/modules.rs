@@ -8,7 +8,7 @@ use super::super::module::{linear, norm};
 use super::super::writer::rank;
 use super::sizes::{K_ROPE_NORM_RANK, KV_NORM_RANK, Q_NORM_RANK, Sizes};
 use crate::plan::formulas::norm_name;
-use crate::plan::{Dim, LinearParams, Module, ModuleKind, NormParams, Number, Rows};
+use crate::plan::{Dim, LinearParams, Module, ModuleKind, NormParams, Number, Numeral, Rows};
 
 /// Names of the numbers that latents are multiplied by.
 pub(super) const Q_LATENT_SCALE: &str = "Q_LATENT_SCALE";
@@ -46,14 +46,14 @@ pub(super) fn numbers(latent: &Latent) -> Vec<Number> {
         };
         all.push(Number {
             name: Q_LATENT_SCALE,
-            value: scale.factor,
+            value: Numeral::Real(scale.factor),
             doc: format!("What {what} multiplied by: {}.", derivation(scale, *rank)),
         });
     }
     if let Some(scale) = &latent.kv_scale {
         all.push(Number {
             name: KV_LATENT_SCALE,
-            value: scale.factor,
+            value: Numeral::Real(scale.factor),
             doc: format!(
                 "What the normed key-value latent is multiplied by: {}.",
                 derivation(scale, latent.dims.kv_lora_rank)
@@ -89,11 +89,7 @@ pub(super) fn modules(layer: &Layer, latent: &Latent, sizes: &Sizes) -> Vec<Modu
             ("k_rope_layernorm", "the shared rope key"),
             "k_rope_only_layernorm",
             ("K_ROPE_LAYERNORM_EPS", params.eps),
-            (
-                params.kind,
-                sizes.rope,
-                rank(params.kind, K_ROPE_NORM_RANK),
-            ),
+            (params.kind, sizes.rope, rank(params.kind, K_ROPE_NORM_RANK)),
         )
     }));
     let normed = Normed {

@@ -102,14 +102,12 @@ impl Lowering<'_> {
             Norm::FusedIntoLinear(_) => LinearPart::Inner,
             Norm::Identity | Norm::Separate(_) => LinearPart::Whole,
         };
-        let rows = self
-            .writer
-            .define(name, Ty::Rows(width), |out| Op::Linear {
-                x,
-                slot,
-                part,
-                out,
-            });
+        let rows = self.writer.define(name, Ty::Rows(width), |out| Op::Linear {
+            x,
+            slot,
+            part,
+            out,
+        });
         self.writer.heads(name, rows, self.sizes.heads, head)
     }
 
@@ -119,8 +117,7 @@ impl Lowering<'_> {
             Ty::Columns(width) => Ty::Rows(width),
             ty => ty,
         };
-        self.writer
-            .define(name, ty, |out| Op::Scale { x, by, out })
+        self.writer.define(name, ty, |out| Op::Scale { x, by, out })
     }
 
     /// All latents by one matrix, where the spec fuses the down projections.
@@ -167,9 +164,9 @@ impl Lowering<'_> {
                 self.from_latent((norm, *up), raw, rank, site)
             }
             _ => {
-                let rows =
-                    self.writer
-                        .linear("q", inputs.hidden, "linear_q_proj", sizes.q_width);
+                let rows = self
+                    .writer
+                    .linear("q", inputs.hidden, "linear_q_proj", sizes.q_width);
                 Queries {
                     q: self.writer.heads("q", rows, sizes.heads, sizes.qk),
                     latent: None,
@@ -236,7 +233,9 @@ impl Lowering<'_> {
         slot: &'static str,
         gated: GatedQuery,
     ) -> (ValueId, Option<ValueId>) {
-        let Sizes { heads, qk, v, out, .. } = *self.sizes;
+        let Sizes {
+            heads, qk, v, out, ..
+        } = *self.sizes;
         let writer = &mut self.writer;
         let both = writer.define("q_latents", Ty::Rows(gated.input), |out| Op::Concat {
             left: normed,
@@ -301,28 +300,24 @@ impl Lowering<'_> {
         let ty = Ty::RopeKey(rope, self.writer.rotary.map(|table| table.output));
         if rope.size == 0 {
             let x = inputs.hidden;
-            return self
-                .writer
-                .define("k_rope", ty, |out| Op::UnrotatedKey {
-                    x,
-                    absent: true,
-                    out,
-                });
+            return self.writer.define("k_rope", ty, |out| Op::UnrotatedKey {
+                x,
+                absent: true,
+                out,
+            });
         }
         let mut x = self.writer.columns("k_rope", down, offset, rope);
         if self.latent.k_rope_norm.is_some() {
             x = self.writer.norm("k_rope", x, "k_rope_layernorm", rope);
         }
-        let k_rope = self
-            .writer
-            .define("k_rope", ty, |out| match inputs.angles {
-                Some(angles) => Op::RotateKey { x, angles, out },
-                None => Op::UnrotatedKey {
-                    x,
-                    absent: false,
-                    out,
-                },
-            });
+        let k_rope = self.writer.define("k_rope", ty, |out| match inputs.angles {
+            Some(angles) => Op::RotateKey { x, angles, out },
+            None => Op::UnrotatedKey {
+                x,
+                absent: false,
+                out,
+            },
+        });
         self.writer.probe("mid.k_pe", k_rope, Aspect::Value);
         k_rope
     }

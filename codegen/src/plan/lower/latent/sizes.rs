@@ -89,7 +89,6 @@ impl Sizes {
         Common {
             hidden: self.hidden,
             heads: self.heads,
-            qk: self.qk,
             v: self.v,
             out: self.out,
         }

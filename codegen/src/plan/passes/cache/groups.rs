@@ -10,17 +10,13 @@ pub(super) fn run(checked: &Checked, plan: &mut Plan) {
     let Some((site, Op::AttendGroups { q, k, v, out, .. })) = find(plan, attends) else {
         return;
     };
-    if checked.build.flash_decode && plan.phase == Phase::Decode {
-        let (q, k, angles) = unrotated(plan, q, k);
+    if checked.build.flash_decode
+        && plan.phase == Phase::Decode
+        && let Some((q, k)) = unrotated(plan, q, k)
+    {
         let step = &mut plan.steps[site.step];
         step.formula = formulas::flash(&checked.layer);
-        step.ops[site.op] = Op::FlashDecode {
-            q,
-            k,
-            v,
-            angles,
-            out,
-        };
+        step.ops[site.op] = Op::FlashDecode { q, k, v, out };
         return;
     }
     plan.steps[site.step].ops[site.op] = Op::AttendGroupCache { q, out };
@@ -28,12 +24,10 @@ pub(super) fn run(checked: &Checked, plan: &mut Plan) {
     plan.steps.insert(site.step, write);
 }
 
-/// Queries and keys before their rotation, and its angles, where rotating is the last thing that happens to both.
-fn unrotated(plan: &Plan, q: ValueId, k: ValueId) -> (ValueId, ValueId, Option<ValueId>) {
-    match (plan.definition(q), plan.definition(k)) {
-        (Some(&Op::RotateHeads { x, angles, .. }), Some(&Op::RotateHeads { x: key, .. })) => {
-            (x, key, Some(angles))
-        }
-        _ => (q, k, None),
+/// Queries and keys before their rotation, where rotating is the last thing that happens to both.
+fn unrotated(plan: &Plan, q: ValueId, k: ValueId) -> Option<(ValueId, ValueId)> {
+    match (plan.definition(q)?, plan.definition(k)?) {
+        (&Op::RotateHeads { x, .. }, &Op::RotateHeads { x: key, .. }) => Some((x, key)),
+        _ => None,
     }
 }

@@ -6,8 +6,7 @@ use super::{CONTEXT_CHUNK, Site, find, rename_reads, single};
 use crate::plan::{Dim, Op, Plan, formulas};
 
 pub(super) fn run(checked: &Checked, latent: &Latent, plan: &mut Plan) {
-    let attends =
-        |op: &Op| matches!(op, Op::AttendExpanded { .. } | Op::AttendAbsorbed { .. });
+    let attends = |op: &Op| matches!(op, Op::AttendExpanded { .. } | Op::AttendAbsorbed { .. });
     let Some((site, op)) = find(plan, attends) else {
         return;
     };

@@ -51,8 +51,12 @@ fn select(checked: &Checked, plan: &mut Plan) {
     let Some(Indexer::Lightning(indexer)) = checked.layer.indexer() else {
         return;
     };
-    let Some((site, Op::Select { q, k, weights, out, .. })) =
-        find(plan, |op| matches!(op, Op::Select { .. }))
+    let Some((
+        site,
+        Op::Select {
+            q, k, weights, out, ..
+        },
+    )) = find(plan, |op| matches!(op, Op::Select { .. }))
     else {
         return;
     };
