@@ -164,8 +164,6 @@ pub enum Argument {
     Context,
     /// The other sequence's mask (`forward`).
     ContextMask,
-    /// How many of the context's rows are new to each request (`prefill`).
-    ContextBatch,
     /// Where this layer's latents and rotated keys go, for others to attend to (`forward`).
     GivesKv,
     /// Another layer's latents and rotated keys (`forward`).

@@ -8,7 +8,7 @@ use super::layout::{CacheLayout, Contiguous, Geometry, Paged};
 use crate::attended::Attended;
 use crate::attention;
 use crate::backend::{Attention, Backend, Chosen, Place, Strided};
-use crate::batch::{Batch, Pages};
+use crate::batch::{Batch, Pages, Sequence};
 use crate::error::{Result, expect_count, product};
 use crate::heads::Heads;
 use crate::rotary::{RopeKey, RopeLayout, Rotary};
@@ -239,6 +239,28 @@ impl<
     pub fn check_context(&self, batch: &Batch, rows: usize) -> Result<()> {
         expect_count("input rows of a batch", rows, batch.tokens())?;
         self.geometry.context(batch).map(drop)
+    }
+
+    /// Writes the contexts of a batch's requests, all of each, one context's rows after the other's: the batch names a context's length
+    /// as the request's cached tokens, and its blocks.
+    ///
+    /// # Errors
+    /// When `k` and `v` have other rows than the contexts, or as [`NaiveCache::check_context`].
+    pub fn write_context(
+        &mut self,
+        batch: &Batch,
+        k: &Heads<B, G, QK>,
+        v: &Heads<B, G, V>,
+    ) -> Result<()> {
+        let contexts: Vec<Sequence<'_>> = batch
+            .sequences()
+            .map(|sequence| Sequence {
+                cached: 0,
+                new: sequence.cached,
+                blocks: sequence.blocks,
+            })
+            .collect();
+        self.write_heads(&Batch::new(&contexts)?, k, v)
     }
 
     /// Cross attention: the batch's new tokens, which are not in this cache, over all of their request's context, which is: the batch

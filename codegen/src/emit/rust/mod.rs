@@ -22,6 +22,7 @@ pub(crate) use constants::constants;
 pub(crate) use imports::of as imports;
 pub(crate) use layout::Lines;
 pub(crate) use parts::{Look, tensors};
+pub(crate) use signature::traits;
 
 /// What a module's text depends on besides the program.
 #[derive(Debug, Clone)]
@@ -106,20 +107,6 @@ fn function(program: &Program, plan: &Plan, style: Style, look: Look, lines: &mu
             body::write(program, plan, style, lines);
         },
     );
-}
-
-/// The line that implements the runtime's traits.
-pub(crate) fn traits(program: &Program, name: &str, runtime: &str, probes: bool) -> String {
-    let phases: Vec<&str> = program
-        .plans
-        .iter()
-        .map(|plan| signature::function_name(plan.phase))
-        .collect();
-    let probed = if probes { "probed " } else { "" };
-    format!(
-        "{runtime}::layer_traits!({name}: {probed}{});",
-        phases.join(", ")
-    )
 }
 
 /// Fills one of the templates.

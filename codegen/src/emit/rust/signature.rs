@@ -90,7 +90,6 @@ fn parameter(program: &Program, argument: Argument) -> String {
     match argument {
         Argument::Context => "context: &Rows<B, CONTEXT_HIDDEN_SIZE>".to_owned(),
         Argument::ContextMask => "context_mask: &Mask".to_owned(),
-        Argument::ContextBatch => "context_batch: &Batch".to_owned(),
         Argument::GivesKv => format!("shared_kv: &mut {shared}"),
         Argument::TakesKv => format!("shared_kv: &{shared}"),
         Argument::Source => "source: &SourceCache<B, F>".to_owned(),
@@ -98,6 +97,46 @@ fn parameter(program: &Program, argument: Argument) -> String {
         Argument::TakesSelection => format!("topk: &TopK<B, {selected}>"),
         Argument::Bias => "bias: &AttentionBias<B>".to_owned(),
         Argument::Dropout => "dropout: Option<Dropout>".to_owned(),
+    }
+}
+
+/// The line that implements the runtime's traits: which phases there are, what they take, and what the cache is.
+pub(crate) fn traits(program: &Program, name: &str, runtime: &str, probes: bool) -> String {
+    let phases: Vec<String> = program.plans.iter().map(phase).collect();
+    let probed = if probes { "probed " } else { "" };
+    let cache = match (&program.cache, &program.source) {
+        (None, Some(_)) => "no_cache ",
+        (Some(_), Some(_)) => "index_only ",
+        (Some(cache), None) if cache.index.is_some() => "indexed ",
+        _ => "",
+    };
+    format!(
+        "{runtime}::layer_traits!({name}: {probed}{cache}{});",
+        phases.join(", ")
+    )
+}
+
+/// A phase and what only some layers' functions take, as the traits' macro lists it.
+fn phase(plan: &Plan) -> String {
+    let arguments: Vec<&str> = plan
+        .arguments
+        .iter()
+        .map(|argument| match argument {
+            Argument::Context => "context",
+            Argument::ContextMask => "context_mask",
+            Argument::GivesKv => "shared_kv: write",
+            Argument::TakesKv => "shared_kv: read",
+            Argument::Source => "source",
+            Argument::GivesSelection => "topk: write",
+            Argument::TakesSelection => "topk: read",
+            Argument::Bias => "bias",
+            Argument::Dropout => "dropout",
+        })
+        .collect();
+    let name = function_name(plan.phase);
+    match arguments.as_slice() {
+        [] => name.to_owned(),
+        arguments => format!("{name}({})", arguments.join(", ")),
     }
 }
 

@@ -205,11 +205,10 @@ pub(super) fn function(program: &Program, plan: &Plan, probes: bool, lines: &mut
 
 fn about_argument(argument: Argument) -> &'static str {
     match argument {
-        Argument::Context => "`context` holds the rows of the other sequences.",
-        Argument::ContextMask => "`context_mask` says which rows of `context` make a sequence.",
-        Argument::ContextBatch => {
-            "`context_batch` says how many rows of `context` are new to each request."
+        Argument::Context => {
+            "`context` is `[rows, CONTEXT_HIDDEN_SIZE]`, the other sequences' rows."
         }
+        Argument::ContextMask => "`context_mask` says which rows of `context` make a sequence.",
         Argument::GivesKv => {
             "`shared_kv` receives the latents and rotated keys, for layers that attend to them too."
         }

@@ -106,7 +106,7 @@ pub(super) fn lower(checked: &Checked, cross: &Cross) -> Program {
 fn context(phase: Phase) -> Vec<Argument> {
     match phase {
         Phase::Forward => vec![Argument::Context, Argument::ContextMask],
-        Phase::Prefill => vec![Argument::Context, Argument::ContextBatch],
+        Phase::Prefill => vec![Argument::Context],
         Phase::Decode => Vec::new(),
     }
 }

@@ -118,13 +118,13 @@ impl Body<'_> {
                     .call("", &Call::fallible(callee, &words(&arguments)), ";");
             }
             Op::WriteGroups { k, v } => {
-                let batch = if self.is_cross() {
-                    "context_batch"
+                let method = if self.is_cross() {
+                    "cache.write_context"
                 } else {
-                    "batch"
+                    "cache.write_heads"
                 };
-                let arguments = [batch.to_owned(), self.read(*k), self.read(*v)];
-                let call = Call::fallible("cache.write_heads", &words(&arguments));
+                let read = [self.read(*k), self.read(*v)];
+                let call = Call::fallible(method, &["batch", &read[0], &read[1]]);
                 self.lines.call("", &call, ";");
             }
             Op::MergeContext { .. } => self.merge_context(op),
