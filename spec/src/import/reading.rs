@@ -213,11 +213,11 @@ fn latent_scales(
     }
     let (query, latent) = match site {
         crate::layer::QueryScaleSite::Query => (
-            "the modeling code multiplies queries by sqrt(hidden_size / q_lora_rank), after the up projection",
-            "and normed latents by sqrt(hidden_size / kv_lora_rank); engines fold both into the norms' weights",
+            "sqrt(hidden_size / q_lora_rank), in the modeling code",
+            "sqrt(hidden_size / kv_lora_rank), in the modeling code",
         ),
         crate::layer::QueryScaleSite::Latent => (
-            "the modeling code multiplies normed latents by sqrt(hidden_size / rank); the indexer sees the scaled one",
+            "an indexer sees the scaled latent",
             "the cached latent is the scaled one",
         ),
     };

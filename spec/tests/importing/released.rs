@@ -130,17 +130,32 @@ fn released_configs_import_and_lint() {
 #[test]
 fn the_models_are_what_import_gives() {
     let models = [
-        ("deepseek-v2-lite", "deepseek-v2-lite"),
-        ("deepseek-v2", "deepseek-v2"),
-        ("deepseek-v3", "deepseek-v3"),
-        ("kimi-k2", "kimi-k2-instruct"),
-        ("moonlight", "moonlight"),
-        ("youtu", "youtu-llm-2b"),
-        ("glm-4.7-flash", "glm-4.7-flash"),
-        ("ax-k1", "ax-k1"),
-        ("kimi-linear", "kimi-linear-48b"),
+        ("deepseek-v2-lite", "deepseek-v2-lite", None),
+        ("deepseek-v2", "deepseek-v2", None),
+        ("deepseek-v3", "deepseek-v3", None),
+        ("kimi-k2", "kimi-k2-instruct", None),
+        ("moonlight", "moonlight", None),
+        ("youtu", "youtu-llm-2b", None),
+        ("glm-4.7-flash", "glm-4.7-flash", None),
+        ("ax-k1", "ax-k1", None),
+        ("kimi-linear", "kimi-linear-48b", None),
+        ("deepseek-v3.2", "deepseek-v3.2", None),
+        ("glm-5", "glm-5", None),
+        ("glm-5.2-shared", "glm-5.2", Some(3)),
+        ("glm-5.3-flash", "glm-5.3-flash", None),
+        ("axk2", "ax-k2-light", None),
+        ("hy-v4", "hy-v4", None),
+        ("dots3-note", "dots3-note", None),
+        ("dots3-note-sliding", "dots3-note", Some(2)),
+        ("longcat-flash", "longcat-flash", None),
+        ("longcat-lite-sparse", "longcat-flash-lite-sparse", None),
+        ("minicpm3", "minicpm3-4b", None),
+        ("mistral-4", "mistral-4", None),
+        ("mistral-large-4", "mistral-large-4", None),
+        ("mistral-large-4-nope", "mistral-large-4", Some(3)),
+        ("bailing-ling-3", "ling-3", None),
     ];
-    for (model, config) in models {
+    for (model, config, layer) in models {
         let path = format!("{}/models/{model}.yaml", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(
@@ -150,6 +165,7 @@ fn the_models_are_what_import_gives() {
         let document = mla_spec::read::yaml(&mut Sources::default(), &path, &text).unwrap();
         let options = Options {
             name: Some(document.name.value.clone()),
+            layer,
             ..Options::default()
         };
         let imported = accept(config, &read(&format!("{config}.json")), &options);

@@ -30,19 +30,25 @@ pub(super) fn longrope(
         kind.value,
         &["beta_fast", "beta_slow", "mscale", "truncate"],
     );
-    comments.add(
-        "params.rope.select",
-        "the library takes the long factors for a whole call whose longest position reaches the original length",
-    );
+    let (short, long) = (short?, long?);
+    let (select, why) = if short == long {
+        ("short", "both lists are the same")
+    } else {
+        (
+            "by_length",
+            "a call whose longest position reaches the original length takes the long factors throughout",
+        )
+    };
+    comments.add("params.rope.select", why);
     Some(vec![
         word("type", "longrope", kind.span),
         real("theta", theta),
         word("layout", layout.value, layout.span),
-        entry("short_factor", short?),
-        entry("long_factor", long?),
+        entry("short_factor", short),
+        entry("long_factor", long),
         size("original_max_position_embeddings", original),
         real("attention_factor", attention_factor),
-        word("select", "by_length", kind.span),
+        word("select", select, kind.span),
     ])
 }
 
