@@ -90,7 +90,9 @@ fn no_lint_is_allowed_but_for_known_constants() {
                     allow.contains("clippy::approx_constant") && allow.contains("// "),
                     "{name}: {allow}"
                 );
-                assert_eq!(name, "known-constant");
+                // The scales of a small layer's latents are square roots of small integers.
+                let scaled = name.starts_with("dots3-note") || name.starts_with("longcat");
+                assert!(name == "known-constant" || scaled, "{name}");
             }
             assert!(!text.contains("compile_error"), "{name}");
             assert!(!text.contains("  \n") && !text.contains("\n\n\n"), "{name}");
