@@ -8,7 +8,7 @@ use crate::span::{Span, Spanned};
 pub struct Document {
     /// Version of the language: `mla: 1`.
     pub mla: Spanned<i64>,
-    /// Name of the generated layer, not yet known to be an identifier.
+    /// Name of the generated layer or model, not yet known to be an identifier.
     pub name: Spanned<String>,
     /// What is described.
     pub body: Body,
@@ -22,6 +22,16 @@ pub struct Document {
 pub enum Body {
     /// One attention layer.
     Layer(ModuleSpec),
+    /// The attention layers of a model.
+    Model(ModelSpec),
+}
+
+/// The `model:` section, a mapping: named layers, and which of them stands where. [`crate::check_model()`] reads it;
+/// [`crate::ModelDocument`] writes one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSpec {
+    /// The mapping, as written.
+    pub node: Node,
 }
 
 /// Megatron-Core's ModuleSpec: a module, its parameters, and the specs of its submodules.

@@ -62,12 +62,14 @@ pub fn yaml(document: &Document, comments: &Comments) -> String {
 
 /// The document as the entries of its top-level mapping.
 fn tree(document: &Document) -> Vec<Entry> {
-    let Body::Layer(layer) = &document.body;
     let mut entries = vec![
         entry("mla", Scalar::Int(document.mla.value).into()),
         entry("name", Scalar::Str(document.name.value.clone()).into()),
     ];
-    entries.extend(spec_entries(layer));
+    match &document.body {
+        Body::Layer(layer) => entries.extend(spec_entries(layer)),
+        Body::Model(model) => entries.push(entry("model", model.node.clone())),
+    }
     entries.extend(
         document
             .build
@@ -77,7 +79,8 @@ fn tree(document: &Document) -> Vec<Entry> {
     entries
 }
 
-fn spec_entries(spec: &ModuleSpec) -> Vec<Entry> {
+/// A module's spec as the entries of its mapping.
+pub(crate) fn spec_entries(spec: &ModuleSpec) -> Vec<Entry> {
     let mut entries = vec![entry(
         "module",
         Scalar::Str(spec.module.value.clone()).into(),
@@ -108,14 +111,14 @@ fn slot(spec: &ModuleSpec) -> Node {
     map(spec_entries(spec))
 }
 
-fn entry(key: &str, value: Node) -> Entry {
+pub(crate) fn entry(key: &str, value: Node) -> Entry {
     Entry {
         key: Spanned::unplaced(key.to_owned()),
         value,
     }
 }
 
-fn map(entries: Vec<Entry>) -> Node {
+pub(crate) fn map(entries: Vec<Entry>) -> Node {
     Node {
         kind: NodeKind::Map(entries),
         span: Span::NONE,

@@ -14,6 +14,7 @@ mod indexer;
 mod latent;
 mod logits;
 mod mask;
+mod model;
 mod modules;
 mod name;
 mod norms;
@@ -31,13 +32,20 @@ use crate::document::{Body, Document, ModuleSpec};
 use crate::layer::{Checked, Core, Layer, Rope};
 use crate::node::Node;
 use crate::span::{Span, Spanned};
+pub use model::check_model;
 use modules::Attention;
 
 /// Checks a whole document and collects every diagnostic, from top to bottom. The layer is there exactly when none is an error.
 pub fn check(document: &Document) -> (Option<Checked>, Diagnostics) {
     let mut out = Diagnostics::new();
     let name = name::check(&document.name, &mut out);
-    let Body::Layer(spec) = &document.body;
+    let spec = match &document.body {
+        Body::Layer(spec) => spec,
+        Body::Model(_) => {
+            model::refuse(document.name.span, &mut out);
+            return (None, out);
+        }
+    };
     let checked = layer(name, spec, document.build.as_ref(), &mut out);
     (checked.filter(|_| !out.has_errors()), in_reading_order(out))
 }

@@ -53,6 +53,12 @@ pub(super) fn check(name: &Spanned<String>, out: &mut Diagnostics) -> Option<Str
     Some(text.to_owned())
 }
 
+/// Why a text can't be a type's name.
+pub(super) fn why_not(text: &str) -> Option<String> {
+    let reserved = || "generated code needs this name for something else".to_owned();
+    complaint(text).or_else(|| RESERVED.contains(&text).then(reserved))
+}
+
 /// Why a text is no upper camel case identifier. Such an identifier is never a keyword but `Self`.
 fn complaint(text: &str) -> Option<String> {
     let Some(first) = text.chars().next() else {

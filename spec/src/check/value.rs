@@ -391,6 +391,15 @@ impl<'a> Field<'a> {
         None
     }
 
+    /// The items of a list.
+    pub(super) fn list(&self, out: &mut Diagnostics) -> Option<&'a [Node]> {
+        if let NodeKind::Seq(items) = &self.value.kind {
+            return Some(items);
+        }
+        out.push(wrong_kind(self.name(), "a list", self.value));
+        None
+    }
+
     /// The field with one item of its list in place of the whole.
     pub(super) fn item(&self, item: &'a Node) -> Self {
         Self {

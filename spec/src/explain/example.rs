@@ -64,13 +64,63 @@ build:
   phases: [forward]
 ";
 
+/// The valid spec that excerpts with `model:` differ from.
+pub const MODEL: &str = "\
+mla: 1
+name: ExampleModel
+model:
+  num_hidden_layers: 4
+  layers:
+    full:
+      module: MLASelfAttention
+      params:
+        hidden_size: 2048
+        num_attention_heads: 16
+        q_lora_rank: 768
+        kv_lora_rank: 512
+        qk_nope_head_dim: 128
+        qk_rope_head_dim: 64
+        v_head_dim: 128
+        attn_mask_type: causal
+        rope: { type: plain, theta: 10000.0, layout: interleaved }
+      submodules:
+        linear_q_down_proj: Linear
+        q_layernorm: { module: RMSNorm, params: { eps: 1.0e-6 } }
+        linear_q_up_proj: ColumnParallelLinear
+        linear_kv_down_proj: Linear
+        kv_layernorm: { module: RMSNorm, params: { eps: 1.0e-6 } }
+        linear_kv_up_proj: ColumnParallelLinear
+        core_attention: DotProductAttention
+        linear_proj: RowParallelLinear
+    picking:
+      like: full
+      submodules:
+        core_attention:
+          module: SparseAttention
+          submodules:
+            indexer:
+              module: LightningIndexer
+              params: { num_heads: 32, head_dim: 128, topk: 1024, rope_layout: half, split_order: rope_first, query_input: q_latent, relu: true, share_topk: true }
+              submodules:
+                linear_wq_b: Linear
+                linear_wk: Linear
+                linear_weights_proj: Linear
+                k_norm: { module: LayerNorm, params: { eps: 1.0e-6 } }
+    picked:
+      like: picking
+      submodules: { core_attention: { submodules: { indexer: { module: SharedIndexer, params: { topk: 1024 } } } } }
+  pattern: [full, picking, picked, picked]
+";
+
 /// The valid spec that an excerpt differs from.
 fn base(example: &str) -> &'static str {
     let module = |name: &str| {
         let line = format!("module: {name}");
         example.lines().any(|text| text == line)
     };
-    if module("SelfAttention") {
+    if has(example, "model") {
+        MODEL
+    } else if module("SelfAttention") {
         GROUPED
     } else if module("CrossAttention") {
         CROSS
@@ -112,7 +162,7 @@ pub fn whole(example: &str) -> String {
     spec.iter().map(Section::text).collect()
 }
 
-const SECTIONS: [&str; 5] = ["name", "module", "params", "submodules", "build"];
+const SECTIONS: [&str; 6] = ["name", "module", "params", "submodules", "model", "build"];
 
 fn has(example: &str, key: &str) -> bool {
     sections(example).iter().any(|section| section.key == key)

@@ -10,7 +10,7 @@ pub mod import;
 pub mod read;
 
 pub use document::{document, refusal};
-pub use example::{BASE, CROSS, GROUPED, whole};
+pub use example::{BASE, CROSS, GROUPED, MODEL, whole};
 
 /// One rule of the language.
 #[derive(Debug, Clone, Copy)]

@@ -80,7 +80,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         code: Code(10),
         title: "spec is not a mapping",
-        rule: "A spec is a mapping with the keys `mla`, `name`, `module`, `params`, `submodules` and `build`.",
+        rule: "A spec is a mapping with the keys `mla`, `name`, `module`, `params`, `submodules` and `build`, or `mla`, `name`, `model` and `build`.",
         why: "Nothing in a list or a single value says which module is described.",
         wrong: "- mla: 1\n- name: SmallAttention\n",
         right: "mla: 1\nname: SmallAttention\n",
@@ -96,7 +96,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         code: Code(12),
         title: "missing top-level key",
-        rule: "Every spec has `mla`, `name` and `module`.",
+        rule: "Every spec has `mla`, `name`, and `module` or `model`.",
         why: "They say which language is spoken, what the generated type is called and what is described.",
         wrong: "mla: 1\nmodule: MLASelfAttention\n",
         right: "mla: 1\nname: SmallAttention\nmodule: MLASelfAttention\n",
@@ -140,6 +140,14 @@ pub const RULES: &[Rule] = &[
         why: "A slot that does nothing is filled with `IdentityOp`, in words, so that an empty value is always a slip.",
         wrong: "mla: 1\nname: SmallAttention\nmodule: MLASelfAttention\nsubmodules:\n  kv_layernorm:\n",
         right: "mla: 1\nname: SmallAttention\nmodule: MLASelfAttention\nsubmodules:\n  kv_layernorm: IdentityOp\n",
+    },
+    Rule {
+        code: Code(18),
+        title: "a layer and a model in one spec",
+        rule: "A spec has `module`, `params` and `submodules`, or `model`.",
+        why: "A file becomes one module of code: a layer's or a model's.",
+        wrong: "mla: 1\nname: SmallModel\nmodule: MLASelfAttention\nmodel:\n  num_hidden_layers: 2\n",
+        right: "mla: 1\nname: SmallModel\nmodel:\n  num_hidden_layers: 2\n",
     },
     Rule {
         code: Code(801),
@@ -222,6 +230,14 @@ pub const RULES: &[Rule] = &[
         why: "One of the two names would be ignored otherwise, and the code, its errors and its documentation would disagree.",
         wrong: "// small.yaml says `name: SmallAttention`\n#[mla_layer(spec = \"small.yaml\")]\nstruct TinyAttention;\n",
         right: "// small.yaml says `name: SmallAttention`\n#[mla_layer(spec = \"small.yaml\")]\nstruct SmallAttention;\n",
+    },
+    Rule {
+        code: Code(811),
+        title: "a model where a layer is wanted",
+        rule: "A macro describes one layer; `mla-gen build` and `Builder` take models.",
+        why: "A struct becomes one layer, and a model has several.",
+        wrong: "// small.yaml has `model:`\n#[mla_layer(spec = \"small.yaml\")]\nstruct SmallModel;\n",
+        right: "// small.yaml has `module: MLASelfAttention`\n#[mla_layer(spec = \"small.yaml\")]\nstruct SmallAttention;\n",
     },
 ];
 

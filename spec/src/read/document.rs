@@ -1,11 +1,11 @@
 //! The shared pass: from a tree of nodes to a document, collecting every error of shape.
 
 use super::{
-    EMPTY, MISSING_KEY, MISSING_MODULE, NOT_A_MAPPING, NOT_A_SUBMODULE, UNKNOWN_SPEC_KEY,
-    UNKNOWN_TOP_LEVEL_KEY, VERSION, WRONG_KIND,
+    EMPTY, MISSING_KEY, MISSING_MODULE, NOT_A_MAPPING, NOT_A_SUBMODULE, TWO_BODIES,
+    UNKNOWN_SPEC_KEY, UNKNOWN_TOP_LEVEL_KEY, VERSION, WRONG_KIND,
 };
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::document::{Body, Document, ModuleSpec, Param, Submodule};
+use crate::document::{Body, Document, ModelSpec, ModuleSpec, Param, Submodule};
 use crate::node::{Entry, Node, NodeKind, Scalar};
 use crate::span::{Span, Spanned};
 use crate::suggest::suggest;
@@ -15,6 +15,10 @@ pub(crate) const LANGUAGE_VERSION: i64 = 1;
 /// The keys of a spec file, in the order they are written.
 pub(crate) const TOP_LEVEL_KEYS: [&str; 6] =
     ["mla", "name", "module", "params", "submodules", "build"];
+/// The keys of a model's spec file, in the order they are written.
+pub(crate) const MODEL_FILE_KEYS: [&str; 4] = ["mla", "name", "model", "build"];
+/// Keys that describe a layer.
+const LAYER_KEYS: [&str; 3] = ["module", "params", "submodules"];
 /// The keys of a submodule's spec.
 pub(crate) const SPEC_KEYS: [&str; 3] = ["module", "params", "submodules"];
 
@@ -33,6 +37,21 @@ pub fn document(root: &Node) -> Result<Document, Diagnostics> {
     match shape.document(root) {
         Some(document) if shape.diagnostics.is_empty() => Ok(document),
         _ => Err(in_order_of_the_text(shape.diagnostics)),
+    }
+}
+
+/// The spec of a named layer: a mapping with the keys of a submodule's spec.
+///
+/// # Errors
+///
+/// Every error of shape.
+pub(crate) fn named_spec(entry: &Entry) -> Result<ModuleSpec, Diagnostics> {
+    let mut shape = Shape {
+        diagnostics: Diagnostics::new(),
+    };
+    match shape.submodule(entry) {
+        Some(submodule) if shape.diagnostics.is_empty() => Ok(submodule.spec),
+        _ => Err(shape.diagnostics),
     }
 }
 
@@ -57,6 +76,9 @@ impl Shape {
             NodeKind::Map(_) | NodeKind::Scalar(Scalar::Null) => return self.empty(root.span),
             _ => return self.not_a_mapping(root),
         };
+        if let Some(model) = find(entries, "model") {
+            return self.model(entries, model, root.span);
+        }
         self.unknown_keys(entries, &TOP_LEVEL_KEYS, UNKNOWN_TOP_LEVEL_KEY, "a spec");
         let mla = self.version(entries, root.span);
         let name = self.name(entries, root.span);
@@ -77,6 +99,45 @@ impl Shape {
             mla: mla?,
             name: name?,
             body: Body::Layer(body),
+            build: build?,
+        })
+    }
+
+    /// A file that describes a model.
+    fn model(&mut self, entries: &[Entry], model: &Entry, root: Span) -> Option<Document> {
+        let (of_a_layer, others): (Vec<_>, Vec<_>) = entries
+            .iter()
+            .cloned()
+            .partition(|entry| LAYER_KEYS.contains(&entry.key.value.as_str()));
+        for entry in of_a_layer {
+            let message = format!(
+                "`{}` describes a layer, and `model` a model",
+                entry.key.value
+            );
+            let label = "a spec describes one of them";
+            self.diagnostics.push(
+                Diagnostic::error(TWO_BODIES, message, entry.key.span, label)
+                    .and(model.key.span, "the model")
+                    .help("write it below one of the layers in `model.layers`, or remove `model`"),
+            );
+        }
+        self.unknown_keys(
+            &others,
+            &MODEL_FILE_KEYS,
+            UNKNOWN_TOP_LEVEL_KEY,
+            "a spec of a model",
+        );
+        let mla = self.version(entries, root);
+        let name = self.name(entries, root);
+        let build = self.build(entries);
+        let node = match &model.value.kind {
+            NodeKind::Map(_) => Some(model.value.clone()),
+            _ => self.wrong_kind(model, "a mapping of layers and where they stand"),
+        };
+        Some(Document {
+            mla: mla?,
+            name: name?,
+            body: Body::Model(ModelSpec { node: node? }),
             build: build?,
         })
     }

@@ -9,7 +9,7 @@ pub mod tokens;
 mod yaml;
 
 pub use document::document;
-pub(crate) use document::{SPEC_KEYS, TOP_LEVEL_KEYS};
+pub(crate) use document::{MODEL_FILE_KEYS, SPEC_KEYS, TOP_LEVEL_KEYS, named_spec};
 pub use yaml::yaml;
 
 use crate::diagnostic::Code;
@@ -49,6 +49,9 @@ pub(crate) const MISSING_MODULE: Code = Code(16);
 /// A submodule is neither a module's name nor a spec.
 pub(crate) const NOT_A_SUBMODULE: Code = Code(17);
 
+/// A spec describes a layer and a model.
+pub(crate) const TWO_BODIES: Code = Code(18);
+
 /// What a macro describes is not a struct with named fields.
 #[cfg(feature = "tokens")]
 pub(crate) const NOT_A_STRUCT: Code = Code(801);
@@ -77,3 +80,5 @@ pub(crate) const MISPLACED: Code = Code(808);
 pub const SPEC_FILE: Code = Code(809);
 /// A spec file names another layer than the struct that is read from it.
 pub const OTHER_NAME: Code = Code(810);
+/// A model stands where a layer is wanted, or a layer where a model is.
+pub const OTHER_BODY: Code = Code(811);

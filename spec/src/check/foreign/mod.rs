@@ -8,6 +8,7 @@ mod build;
 mod grouped;
 mod indexer;
 mod leaf;
+mod models;
 mod rope;
 
 use super::codes;
@@ -25,6 +26,10 @@ pub(super) enum Place {
     Leaf,
     /// Parameters of an indexer and mappings in them.
     Indexer,
+    /// The `model` section.
+    Model,
+    /// A named layer of a model.
+    NamedLayer,
     /// The `rope` mapping.
     Rope,
     /// `query_scaling` and the scales of latents.
@@ -97,6 +102,8 @@ pub(super) fn option(place: Place, key: &str) -> Option<&'static Foreign> {
         Place::Grouped => return beside_grouped(key),
         Place::Leaf => leaf::LEAF,
         Place::Indexer => indexer::INDEXER,
+        Place::Model => models::MODEL,
+        Place::NamedLayer => models::NAMED_LAYER,
         Place::Rope => rope::ROPE,
         Place::Scaling => indexer::SCALING,
         Place::Build => build::BUILD,
@@ -140,10 +147,12 @@ mod tests {
 
     use super::*;
 
-    fn all() -> [&'static [Foreign]; 7] {
+    fn all() -> [&'static [Foreign]; 9] {
         [
             attention::ATTENTION,
             grouped::GROUPED,
+            models::MODEL,
+            models::NAMED_LAYER,
             leaf::LEAF,
             indexer::INDEXER,
             indexer::SCALING,

@@ -5,6 +5,7 @@ mod formats;
 mod gates;
 mod grouped;
 mod masks;
+mod model;
 mod norms;
 mod params;
 mod rope;
@@ -26,6 +27,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         build::RULES,
         formats::RULES,
         grouped::RULES,
+        model::RULES,
     ];
     tables.into_iter().flatten()
 }
@@ -33,21 +35,31 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
 #[cfg(test)]
 mod tests {
     use crate::diagnostic::{Code, Diagnostics, Severity};
-    use crate::explain::{BASE, CROSS, GROUPED, check::rules, whole};
+    use crate::document::Body;
+    use crate::explain::{BASE, CROSS, GROUPED, MODEL, check::rules, whole};
     use crate::span::Sources;
 
     fn diagnostics(spec: &str) -> Diagnostics {
         let mut sources = Sources::default();
         let document =
             crate::read::yaml(&mut sources, "example.yaml", spec).expect("an example reads");
-        let (checked, diagnostics) = crate::check(&document);
-        assert_eq!(checked.is_some(), !diagnostics.has_errors(), "{spec}");
+        let (checked, diagnostics) = match &document.body {
+            Body::Layer(_) => {
+                let (checked, diagnostics) = crate::check(&document);
+                (checked.is_some(), diagnostics)
+            }
+            Body::Model(_) => {
+                let (checked, diagnostics) = crate::check_model(&document);
+                (checked.is_some(), diagnostics)
+            }
+        };
+        assert_eq!(checked, !diagnostics.has_errors(), "{spec}");
         diagnostics
     }
 
     #[test]
     fn the_bases_are_valid() {
-        for base in [BASE, GROUPED, CROSS] {
+        for base in [BASE, GROUPED, CROSS, MODEL] {
             assert_eq!(diagnostics(base), Diagnostics::new());
         }
     }
