@@ -5,6 +5,7 @@
 mod build;
 mod grouped;
 mod latent;
+mod model;
 mod rope;
 mod scores;
 mod sparse;
@@ -26,10 +27,11 @@ fn schema() -> Value {
     let mut root = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "mla-gen spec",
-        "description": "An attention layer, as Megatron-Core's ModuleSpec: a module, its parameters and its submodules.",
+        "description": "An attention layer, as Megatron-Core's ModuleSpec: a module, its parameters and its submodules; or a model of such layers.",
     });
     let bodies: Vec<Value> = std::iter::once(latent::layer())
         .chain(grouped::layers())
+        .chain([model::model()])
         .collect();
     merge(&mut root, json!({ "anyOf": bodies }));
     root
@@ -160,6 +162,11 @@ fn words(words: &[&str], description: &str) -> Value {
 fn list(choices: &[&str], description: &str) -> Value {
     let items = words(choices, description);
     json!({ "type": "array", "items": items, "minItems": 1, "uniqueItems": true, "description": description })
+}
+
+/// A list of such items.
+fn list_of(items: Value, description: &str) -> Value {
+    json!({ "type": "array", "items": items, "description": description })
 }
 
 /// A mapping with these keys and no others.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use mla_spec::import::{self, Imported, Options};
 use mla_spec::{
     Body, Build, Checked, Code, Diagnostics, Layer, Norm, Place, Query, Rope, RopeLayout, Severity,
-    Sources, check, render,
+    Sources, check, check_model, render,
 };
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use mla_spec::{Code, Diagnostics, Severity, Sources};
+use mla_spec::{Body, Code, Diagnostics, Severity, Sources};
 
 /// The corpus's files of one kind. It lies beside the crate in a checkout, and is absent from a packaged crate.
 fn corpus(kind: &str) -> Vec<PathBuf> {
@@ -30,7 +30,11 @@ fn refused(path: &Path) -> (Diagnostics, String) {
         .expect("its name is UTF-8");
     let mut sources = Sources::default();
     let diagnostics = match mla_spec::read::yaml(&mut sources, name, &text) {
-        Ok(document) => mla_spec::check(&document).1,
+        Ok(document) => match &document.body {
+            Body::Layer(_) => mla_spec::check(&document).1,
+            Body::Model(_) => mla_spec::check_model(&document).1,
+            _ => panic!("{} is another kind of spec", path.display()),
+        },
         Err(diagnostics) => diagnostics,
     };
     let shown = mla_spec::render::text(&diagnostics, &sources, false);

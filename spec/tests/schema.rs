@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mla_spec::{Sources, check, read, schema};
+use mla_spec::{Body, Sources, check, check_model, read, schema};
 use serde_json::Value;
 
 #[test]
@@ -29,7 +29,11 @@ fn schema() -> Value {
 fn messages(text: &str) -> Vec<String> {
     let mut sources = Sources::default();
     let diagnostics = match read::yaml(&mut sources, "spec.yaml", text) {
-        Ok(document) => check(&document).1,
+        Ok(document) => match &document.body {
+            Body::Layer(_) => check(&document).1,
+            Body::Model(_) => check_model(&document).1,
+            _ => panic!("another kind of spec"),
+        },
         Err(diagnostics) => diagnostics,
     };
     diagnostics
@@ -104,6 +108,14 @@ fn what_the_schema_names_the_checks_know() {
     let mut modules = Vec::new();
     for layer in layers {
         let properties = &layer["properties"];
+        if properties.get("model").is_some() {
+            for example in objects(&properties["model"]) {
+                let text = format!("mla: 1\nname: Example\nmodel: {example}\n");
+                assert_eq!(refused(&text), [""; 0], "{text}");
+            }
+            modules.push("model".to_owned());
+            continue;
+        }
         let Some(module) = examples(&properties["module"]).pop() else {
             continue;
         };
@@ -120,7 +132,12 @@ fn what_the_schema_names_the_checks_know() {
     }
     assert_eq!(
         modules,
-        ["MLASelfAttention", "SelfAttention", "CrossAttention"]
+        [
+            "MLASelfAttention",
+            "SelfAttention",
+            "CrossAttention",
+            "model"
+        ]
     );
 }
 
@@ -167,11 +184,19 @@ fn breaks(value: &Value, schema: &Value, path: &str) -> Vec<String> {
             });
         return missing.chain(inside).collect();
     }
+    if let (Some(_), Some(entries)) = (schema.get("additionalProperties"), value.as_object()) {
+        let each = &schema["additionalProperties"];
+        let inside = entries
+            .iter()
+            .flat_map(|(key, value)| breaks(value, each, &format!("{path}.{key}")));
+        return inside.collect();
+    }
     let fits = match (schema["enum"].as_array(), schema["type"].as_str()) {
         (Some(words), _) => words.contains(value),
         (_, Some("integer")) => value.is_i64() && value.as_i64() >= schema["minimum"].as_i64(),
         (_, Some("number")) => value.is_number(),
         (_, Some("boolean")) => value.is_boolean(),
+        (_, Some("null")) => value.is_null(),
         (_, Some("string")) => value.is_string(),
         (_, Some("array")) => value.as_array().is_some_and(|items| {
             items

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::conditions::{Answer, Condition, SYSTEMS};
 use super::{Rule, all, example, whole};
 use crate::diagnostic::{Code, Severity};
+use crate::document::Body;
 use crate::span::Sources;
 
 /// What comes before the rules. The first line says how to make the file again.
@@ -110,7 +111,10 @@ fn line(condition: &Condition) -> String {
 pub fn refusal(spec: &str) -> Option<Code> {
     let mut sources = Sources::default();
     let found = match crate::read::yaml(&mut sources, "example.yaml", &whole(spec)) {
-        Ok(document) => crate::check(&document).1,
+        Ok(document) => match document.body {
+            Body::Layer(_) => crate::check(&document).1,
+            Body::Model(_) => crate::check_model(&document).1,
+        },
         Err(found) => found,
     };
     let first = found

@@ -60,8 +60,6 @@ submodules:
   linear_kv: ColumnParallelLinear
   core_attention: DotProductAttention
   linear_proj: RowParallelLinear
-build:
-  phases: [forward]
 ";
 
 /// The valid spec that excerpts with `model:` differ from.

@@ -1,14 +1,13 @@
 //! What the attention module says about `build`: which keys and phases it has a use for.
 
-use super::phases::Phases;
+use super::phases::{PHASES, Phases};
 use crate::build::Phase;
 use crate::check::About;
 use crate::check::codes;
 use crate::check::modules::Attention;
 use crate::check::value::Table;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::layer::Rope;
-use crate::span::Span;
+use crate::layer::{MaskKind, Rope};
 
 /// Keys about the two forms of latent attention and what they cost, with what they do.
 const OF_LATENTS: [(&str, &str); 3] = [
@@ -43,25 +42,31 @@ pub(super) fn refuse_keys_of_latents(table: &mut Table<'_>, about: &About, out: 
     }
 }
 
-/// The keys of another sequence don't grow with this one: `CrossAttention` has no cached phases.
-pub(super) fn refuse_cached_cross(phases: &Phases, at: Span, out: &mut Diagnostics) {
+/// Where the diagonal of `causal_bottom_right` runs depends on how many queries there are, and new tokens come one by one.
+pub(super) fn refuse_cached_diagonal(phases: &Phases, about: &About, out: &mut Diagnostics) {
+    let Some(mask) = about.mask else {
+        return;
+    };
     let Some(cached) = phases.find(&[Phase::Prefill, Phase::Decode]) else {
         return;
     };
-    let message = "`CrossAttention` has the phase `forward` alone";
-    let (span, label) = match phases.span {
-        Some(_) => (cached.span, "caches a sequence that grows"),
-        None => (at, "needs `build.phases`"),
-    };
-    let refused = Diagnostic::error(codes::CROSS_NOT_CACHED, message, span, label)
-        .note("a cache holds what new tokens of its own sequence add; the other sequence's keys are there from the start");
-    let refused = match phases.span {
-        Some(_) => refused.help("write `phases: [forward]`"),
-        None => refused
+    if mask.value.kind != MaskKind::CausalBottomRight {
+        return;
+    }
+    let message = format!(
+        "`causal_bottom_right` aligns the last query with the last key, and `{}` never knows the last query",
+        PHASES.name_of(cached.value)
+    );
+    let label = "aligns the ends of two sequences";
+    let diagonal = Diagnostic::error(codes::CROSS_NOT_CACHED, message, mask.span, label);
+    out.push(match phases.span {
+        Some(_) => diagonal
+            .and(cached.span, "a sequence that grows")
+            .help("write `phases: [forward]`, or `attn_mask_type: no_mask`"),
+        None => diagonal
             .note("without `build.phases` a layer has `forward`, `prefill` and `decode`")
-            .help("add `phases: [forward]` to `build`"),
-    };
-    out.push(refused);
+            .help("add `phases: [forward]` to `build`, or write `attn_mask_type: no_mask`"),
+    });
 }
 
 /// Reads `flash_decode`: whether decode rotates, caches and attends in one op.
@@ -96,9 +101,10 @@ pub(super) fn flash_decode(
     }
     let refusal = match (about.attention, &about.rope, about.after_rope) {
         (Some((Attention::Cross, module)), ..) => Some((
-            "`flash_decode` is `SelfAttention`'s: cross attention has no decode".to_owned(),
+            "`flash_decode` is `SelfAttention`'s: cross attention rotates nothing, and its cache doesn't grow"
+                .to_owned(),
             module,
-            "has the phase `forward` alone",
+            "attends to another sequence",
         )),
         (_, Some((Rope::None, span)), _) => Some((
             "`flash_decode` rotates, caches and attends in one op, and this layer rotates nothing"

@@ -120,11 +120,10 @@ impl Phases {
 
 /// Refuses phases that lack what the layer needs, and a layer that needs what none of them has.
 pub(super) fn agree(phases: &Phases, about: &About, out: &mut Diagnostics) {
-    if let Some((Attention::Cross, module)) = about.attention {
-        by_module::refuse_cached_cross(phases, module, out);
-        return refuse_idle_dropout(phases, about, out);
+    match about.attention {
+        Some((Attention::Cross, _)) => by_module::refuse_cached_diagonal(phases, about, out),
+        _ => refuse_cached_mask(phases, about, out),
     }
-    refuse_cached_mask(phases, about, out);
     if let Some(mask) = about.mask
         && mask.value.kind == MaskKind::Arbitrary
     {

@@ -55,6 +55,13 @@ pub(super) fn read(field: &Field<'_>, out: &mut Diagnostics) -> Option<Vec<Named
         ));
         return None;
     };
+    if entries.len() > MOST_LAYERS {
+        let message = format!("a model may have {MOST_LAYERS} different layers");
+        let label = format!("has {}", entries.len());
+        let many = Diagnostic::error(codes::OUT_OF_BOUNDS, message, field.key.span, label);
+        out.push(many.help("name a layer once; `pattern` says how often it stands where"));
+        return None;
+    }
     let mut named: Vec<Named> = entries.iter().filter_map(|entry| one(entry, out)).collect();
     let wholes: Vec<Option<Node>> = (0..named.len())
         .map(|index| whole(index, &named, &mut Vec::new(), out))

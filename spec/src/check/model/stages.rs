@@ -11,21 +11,24 @@ pub(super) struct Stages {
 }
 
 impl Stages {
-    /// Reads the list; a wrong entry is left out.
+    /// Reads the list. Where an entry is wrong nothing is known of stages.
     pub(super) fn read(
         table: &mut Table<'_>,
         layers: Option<Spanned<u32>>,
         out: &mut Diagnostics,
     ) -> Self {
         let mut later: Vec<Spanned<u32>> = Vec::new();
+        let mut right = true;
         let Some(field) = table.take("pipeline_stages") else {
             return Self { later };
         };
         for item in field.list(out).unwrap_or_default() {
             let Some(first) = field.item(item).integer(1, u32::MAX, out) else {
+                right = false;
                 continue;
             };
             if let Some(layers) = layers.filter(|layers| first.value >= layers.value) {
+                right = false;
                 let message = format!(
                     "a stage can't start at layer {} of {} layers",
                     first.value, layers.value
@@ -38,6 +41,7 @@ impl Stages {
                         .help("list the first layer of every stage but the first"),
                 );
             } else if let Some(earlier) = later.last().filter(|last| last.value >= first.value) {
+                right = false;
                 let message = format!(
                     "a stage that starts at layer {} can't follow one that starts at {}",
                     first.value, earlier.value
@@ -52,6 +56,9 @@ impl Stages {
             } else {
                 later.push(first);
             }
+        }
+        if !right {
+            later.clear();
         }
         Self { later }
     }

@@ -175,21 +175,25 @@ params:
 ",
         right: r"module: CrossAttention
 params:
-  attn_mask_type: causal_bottom_right
+  attn_mask_type: no_mask
 ",
     },
     Rule {
         code: Code(662),
-        title: "cross attention with a cache",
-        rule: "`CrossAttention` is built for the phase `forward`.",
-        why: "a cache keeps what new tokens add to their own sequence; the other sequence does not grow.",
+        title: "two sequences aligned while one grows",
+        rule: "`causal_bottom_right` goes with the phase `forward` alone.",
+        why: "it aligns the last query with the last key, and a prefill or decode doesn't know how many queries will come.",
         wrong: r"module: CrossAttention
+params:
+  attn_mask_type: causal_bottom_right
 build:
   phases: [forward, decode]
 ",
         right: r"module: CrossAttention
+params:
+  attn_mask_type: no_mask
 build:
-  phases: [forward]
+  phases: [forward, decode]
 ",
     },
     Rule {

@@ -23,9 +23,9 @@ macro_rules! small {
     };
 }
 
-/// A model of two layers, the second of which, with these parameters, attends to the first one's latents.
+/// A model of two layers, the first of which hands out its latents; the second is to be added.
 macro_rules! sharing {
-    ($params:literal) => {
+    ($other:literal) => {
         concat!(
             "model:
   num_hidden_layers: 2
@@ -49,15 +49,9 @@ macro_rules! sharing {
         linear_kv_up_proj: ColumnParallelLinear
         core_attention: DotProductAttention
         linear_proj: RowParallelLinear
-    other:
-      like: own
-      params:
-        share_kv: null
-        kv_source: shared
 ",
-            $params,
-            "      submodules: { linear_kv_down_proj: null, kv_layernorm: null }
-  pattern: [own, other]
+            $other,
+            "  pattern: [own, other]
 "
         )
     };
@@ -122,7 +116,7 @@ pub(super) const RULES: &[Rule] = &[
             r"    sliding: { like: narrow, params: { window_size: [15, 0] } }
     narrow: { like: sliding, params: { window_size: [7, 0] } }
 ",
-            r"[sliding, narrow]"
+            r"[full, sliding]"
         ),
         right: small!(
             r"    sliding: { like: full, params: { window_size: [15, 0] } }
@@ -267,10 +261,19 @@ pub(super) const RULES: &[Rule] = &[
         rule: "those who share a selection agree on its size; those who share latents on `kv_lora_rank`, `qk_rope_head_dim`, `rope` and the cache.",
         why: "the consumer would read what the producer did not write.",
         wrong: sharing!(
-            r"        rope: { type: none }
+            r"    other:
+      like: own
+      params: { share_kv: null, kv_source: shared, rope: { type: none } }
+      submodules: { linear_kv_down_proj: null, kv_layernorm: null }
 "
         ),
-        right: sharing!(r""),
+        right: sharing!(
+            r"    other:
+      like: own
+      params: { share_kv: null, kv_source: shared }
+      submodules: { linear_kv_down_proj: null, kv_layernorm: null }
+"
+        ),
     },
     Rule {
         code: Code(684),
@@ -329,11 +332,16 @@ pub(super) const RULES: &[Rule] = &[
         title: "shared with nobody (warning)",
         rule: "a layer that hands out its selection or its latents has someone who takes them.",
         why: "handing out costs memory, and a layer that was meant to take them takes its own.",
-        wrong: r"model:
-  pattern: [full, picking, full, full]
-",
-        right: r"model:
-  pattern: [full, picking, picked, full]
-",
+        wrong: sharing!(
+            r"    other: { like: own, params: { share_kv: null, kv_lora_rank: 16 } }
+"
+        ),
+        right: sharing!(
+            r"    other:
+      like: own
+      params: { share_kv: null, kv_source: shared }
+      submodules: { linear_kv_down_proj: null, kv_layernorm: null }
+"
+        ),
     },
 ];
