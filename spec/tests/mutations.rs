@@ -7,7 +7,7 @@ use mla_spec::{
 use proptest::prelude::*;
 
 /// Valid specs of every kind of layer, as differences from the base of the examples.
-const VALID: [&str; 6] = [
+const VALID: [&str; 12] = [
     "",
     "# no q_lora_rank\n# no linear_q_down_proj\n# no q_layernorm\n# no linear_q_up_proj\n\
      submodules:\n  linear_q_proj: ColumnParallelLinear\n",
@@ -20,6 +20,41 @@ const VALID: [&str; 6] = [
      \x20 form: auto\n  expect: { prefill_tokens: 512, prefill_context: 0, decode_tokens: 2, decode_context: 4096 }\n\
      \x20 context_chunk: 256\n  targets: [cpu]\n",
     "# no rope\nparams:\n  qk_rope_head_dim: 0\n  attn_mask_type: padding\nbuild:\n  phases: [forward]\n",
+    // masks and logits
+    "params:\n  attn_mask_type: padding_causal\n  window_size: [511, 0]\n  bidirectional_blocks: true\n  softmax_scale: 0.1\n\
+     \x20 softmax_type: learnable\n  attn_logits_soft_cap: 50.0\n  core_attention_bias: post_scale_bias\n  attention_dropout: 0.1\n\
+     \x20 query_scaling: { type: llama4, beta: 0.1, original_max_position_embeddings: 8192, position_offset: 1 }\n\
+     build:\n  phases: [forward]\n",
+    // scales, gates and norms
+    "# no linear_q_up_proj\nparams:\n  q_lora_scale: { factor: hidden_over_rank, at: latent }\n  kv_lora_scale: { factor: 2.0 }\n\
+     \x20 attention_output_gate: fused_with_query\n  query_scaling: { type: log_position }\n  attention_chunk_size: 8192\n\
+     submodules:\n  input_layernorm: { module: LayerNorm, params: { eps: 1.0e-6 } }\n\
+     \x20 kv_layernorm: { module: GatedRMSNorm, params: { eps: 1.0e-6, rank: 16 } }\n\
+     \x20 k_rope_layernorm: { module: RMSNorm, params: { eps: 1.0e-6 } }\n  linear_q_gate_proj: ColumnParallelLinear\n\
+     build:\n  dtype: bf16\n  cache: { format: mxfp8 }\n",
+    // another layer's latents, and a gate of its own
+    "# no linear_kv_down_proj\n# no kv_layernorm\nparams:\n  kv_source: shared\n  attention_output_gate: per_head\n  qk_rope_head_dim: 4\n\
+     \x20 rope: { type: longrope, theta: 10000, layout: half, short_factor: [1, 1.5], long_factor: [4, 8], \
+     original_max_position_embeddings: 4096, attention_factor: 1.19, select: long }\n\
+     submodules:\n  linear_gate_proj: { module: ColumnParallelLinear, params: { dtype: f32, bias: true } }\n",
+    // sparse attention
+    "params:\n  share_kv: true\n  rope: { type: llama3, theta: 500000, layout: half, factor: 8, low_freq_factor: 1, high_freq_factor: 4, \
+     original_max_position_embeddings: 8192 }\nsubmodules:\n  core_attention:\n    module: SparseAttention\n    submodules:\n\
+     \x20     indexer:\n        module: LightningIndexer\n\
+     \x20       params: { num_heads: 32, head_dim: 128, topk: 2048, rope_layout: half, split_order: rope_first, query_input: hidden, \
+     relu: true, hadamard: true, forced: { initial: 16, local: 64 }, query_scaling: { type: log_position }, share_topk: true }\n\
+     \x20       submodules: { linear_wq_b: Linear, linear_wk: Linear, \
+     linear_weights_proj: { module: Linear, params: { dtype: f32 } }, k_norm: { module: LayerNorm, params: { eps: 1.0e-6 } }, \
+     q_input_norm: { module: LayerNorm, params: { eps: 1.0e-6 } } }\n\
+     build:\n  dtype: bf16\n  cache: { format: fp8_ds_mla, scale_format: ue8m0, index_format: fp8_ue8m0, page_size: 64 }\n",
+    "params:\n  qk_rope_head_dim: 0\n  rope: { type: none }\nsubmodules:\n  core_attention:\n    module: SparseAttention\n    submodules:\n\
+     \x20     indexer:\n        module: LightningIndexer\n\
+     \x20       params: { num_heads: 8, head_dim: 64, topk: 512, query_input: q_latent, relu: false, \
+     pool: { size: 16, always_select_tail: true } }\n\
+     \x20       submodules: { linear_wq_b: Linear, linear_wk: Linear, linear_weights_proj: Linear, \
+     k_norm: { module: RMSNorm, params: { eps: 1.0e-6 } } }\n",
+    "submodules:\n  core_attention: { module: SparseAttention, submodules: { indexer: { module: SharedIndexer, \
+     params: { topk: 512, pool: { size: 16, always_select_tail: false } } } } }\nbuild:\n  form: mqa\n",
 ];
 
 fn document(excerpt: &str) -> Document {
@@ -43,7 +78,12 @@ fn key() -> impl Strategy<Value = String> {
             "v_head_dim", "attn_mask_type", "rope", "type", "theta", "layout", "factor", "mscale", "mscale_all_dim",
             "attention_factor", "beta_fast", "truncate", "module", "params", "submodules", "eps", "bias", "normalization",
             "linear_q_proj", "linear_q_down_proj", "linear_q_up_proj", "linear_qkv_down_proj", "q_layernorm", "core_attention",
-            "linear_proj", "indexer", "softmax_scale", "rope_theta", "phases", "cache", "format", "page_size", "form", "expect",
+            "linear_proj", "indexer", "softmax_scale", "rope_theta", "window_size", "attention_chunk_size", "bidirectional_blocks",
+            "softmax_type", "attn_logits_soft_cap", "core_attention_bias", "attention_dropout", "query_scaling", "q_lora_scale",
+            "kv_lora_scale", "attention_output_gate", "kv_source", "share_kv", "at", "rank", "dtype", "linear_gate_proj",
+            "linear_q_gate_proj", "k_rope_layernorm", "input_layernorm", "num_heads", "head_dim", "topk", "rope_layout", "split_order",
+            "query_input", "relu", "hadamard", "forced", "pool", "share_topk", "initial", "size", "always_select_tail",
+            "short_factor", "select", "low_freq_factor", "index_format", "scale_format", "flash_decode", "phases", "cache", "format", "page_size", "form", "expect",
         ]).prop_map(str::to_owned),
         1 => any::<String>(),
     ]
@@ -108,6 +148,26 @@ fn scalar() -> impl Strategy<Value = Scalar> {
             "f64",
             "decode",
             "train",
+            "arbitrary",
+            "learnable",
+            "post_scale_bias",
+            "llama4",
+            "log_position",
+            "hidden_over_rank",
+            "query",
+            "per_head",
+            "fused_with_query",
+            "shared",
+            "q_latent",
+            "hidden",
+            "nope_first",
+            "dynamic",
+            "LightningIndexer",
+            "SharedIndexer",
+            "GatedRMSNorm",
+            "fp8_ds_mla",
+            "fp8_model1",
+            "mxfp4",
             "",
         ])
         .prop_map(|word| Scalar::Str(word.to_owned())),

@@ -77,6 +77,9 @@ fn yaml_and_rust_agree() {
             assert!(!rust.exists(), "{name} can be written in Rust");
             continue;
         }
+        if !rust.exists() {
+            continue; // the corpus of the checks is larger than that of the macros
+        }
         let (mut document, diagnostics) = from_yaml(&yaml);
         let layer = from_rust(&rust);
         let named_otherwise = name == NAMED_OTHERWISE;
