@@ -8,7 +8,7 @@ use super::family::{self, Family, Trait};
 use super::{codes, json, keys, lints, reading, schedule};
 use crate::check::check;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::document::{Body, Document};
+use crate::document::Document;
 use crate::node::{Node, NodeKind, Scalar};
 use crate::span::{Sources, Spanned};
 use crate::write;
@@ -40,7 +40,7 @@ pub struct Imported {
 }
 
 /// Keys that are read for every family.
-const KNOWN: &[&str] = &[
+pub(super) const KNOWN: &[&str] = &[
     "model_type",
     "hidden_size",
     "num_hidden_layers",
@@ -85,7 +85,9 @@ pub fn hf(
 ) -> Result<Imported, Diagnostics> {
     let root = json::parse(sources, name, text)?;
     let diagnostics = RefCell::new(Diagnostics::new());
-    let imported = import(&root, options, &diagnostics);
+    let imported = whole_config(&root, &diagnostics, |found, outer| {
+        import(found, outer, options)
+    });
     let mut lints = diagnostics.into_inner();
     match imported {
         Some(mut imported) if !lints.has_errors() => {
@@ -101,7 +103,12 @@ pub fn hf(
     }
 }
 
-fn import(root: &Node, options: &Options, diagnostics: &RefCell<Diagnostics>) -> Option<Imported> {
+/// What `import` makes of a config's language model, given also the object around it; `None` where there is none.
+pub(super) fn whole_config<T>(
+    root: &Node,
+    diagnostics: &RefCell<Diagnostics>,
+    import: impl FnOnce(&Found<'_>, &Config<'_>) -> Option<T>,
+) -> Option<T> {
     let NodeKind::Map(entries) = &root.kind else {
         let message = format!("the config is {}, wanted an object", root.kind_name());
         diagnostics.borrow_mut().push(Diagnostic::error(
@@ -114,6 +121,10 @@ fn import(root: &Node, options: &Options, diagnostics: &RefCell<Diagnostics>) ->
     };
     let outer = Config::new(Spanned::new(entries, root.span), diagnostics);
     let found = find_language_model(&outer)?;
+    import(&found, &outer)
+}
+
+fn import(found: &Found<'_>, outer: &Config<'_>, options: &Options) -> Option<Imported> {
     let (config, family) = (&found.config, found.family);
     let mut comments = Comments::default();
 
@@ -127,7 +138,7 @@ fn import(root: &Node, options: &Options, diagnostics: &RefCell<Diagnostics>) ->
     let parts = reading::layer(config, family, layer, kind, &mut comments);
     lints::whole_config(config, family);
     if found.nested {
-        lints::quantization(&outer);
+        lints::quantization(outer);
     }
     keys::review(config, family, KNOWN, options.strict);
 
@@ -138,7 +149,7 @@ fn import(root: &Node, options: &Options, diagnostics: &RefCell<Diagnostics>) ->
         None => family.layer_name.to_owned(),
     };
     Some(Imported {
-        document: assemble::document(name, Body::Layer(assemble::layer(parts)), sparse),
+        document: assemble::document(name, assemble::layer(parts), sparse),
         comments: comments.all,
         lints: Diagnostics::new(),
         layer,
@@ -147,26 +158,38 @@ fn import(root: &Node, options: &Options, diagnostics: &RefCell<Diagnostics>) ->
 }
 
 /// The object that describes the language model, and its family.
-struct Found<'a> {
-    config: Config<'a>,
-    family: &'static Family,
+pub(super) struct Found<'a> {
+    pub(super) config: Config<'a>,
+    pub(super) family: &'static Family,
     /// Whether it stands in `text_config` of a multimodal config.
-    nested: bool,
+    pub(super) nested: bool,
 }
 
 impl Found<'_> {
     /// Where a layer's weights are: `model.layers.0.self_attn`.
     fn weight_prefix(&self, layer: u32) -> String {
+        let (layer, attention) = match self.family.has(Trait::TwoAttentions) {
+            true => (layer / 2, layer % 2),
+            false => (layer, 0),
+        };
+        self.prefix_pattern()
+            .replace("{layer}", &layer.to_string())
+            .replace("{attention}", &attention.to_string())
+    }
+
+    /// The same with holes: `model.layers.{layer}.self_attn`, and `{attention}` behind it where a layer has several.
+    pub(super) fn prefix_pattern(&self) -> String {
         let prefix = if self.nested {
             self.family.nested_prefix
         } else {
             "model"
         };
-        if self.family.has(Trait::TwoAttentions) {
-            let (layer, attention) = (layer / 2, layer % 2);
-            return format!("{prefix}.layers.{layer}.self_attn.{attention}");
-        }
-        format!("{prefix}.layers.{layer}.self_attn")
+        let attention = if self.family.has(Trait::TwoAttentions) {
+            ".{attention}"
+        } else {
+            ""
+        };
+        format!("{prefix}.layers.{{layer}}.self_attn{attention}")
     }
 }
 

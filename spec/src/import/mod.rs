@@ -14,6 +14,7 @@ mod indexer;
 mod json;
 mod keys;
 mod lints;
+mod model;
 mod parts;
 mod reading;
 mod rope;
@@ -21,3 +22,4 @@ mod schedule;
 mod sizes;
 
 pub use hf::{Imported, Options, hf};
+pub use model::{ImportedModel, hf_model};

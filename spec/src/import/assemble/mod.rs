@@ -6,7 +6,7 @@ mod layer;
 pub(super) use layer::layer;
 
 use crate::build::Build;
-use crate::document::{Body, Document};
+use crate::document::{Body, Document, ModuleSpec};
 use crate::node::{Entry, Node, NodeKind, Scalar};
 use crate::span::{Span, Spanned};
 use crate::write;
@@ -15,36 +15,53 @@ use crate::write;
 #[derive(Default)]
 pub(super) struct Comments {
     pub(super) all: write::Comments,
-    /// What paths are inside of: nothing, or `model.layers.NAME.`.
-    inside: String,
 }
 
 impl Comments {
     /// Says `text` behind the value at `path`.
     pub(super) fn add(&mut self, path: &str, text: &str) {
-        // What is built is said once, however many layers there are.
-        let path = match path.strip_prefix("build.") {
-            Some(_) => path.to_owned(),
-            None => format!("{}{path}", self.inside),
-        };
-        self.all.0.insert(path, text.to_owned());
+        self.all.0.insert(path.to_owned(), text.to_owned());
     }
 
     /// Takes back every comment whose path begins so.
     pub(super) fn remove_inside(&mut self, path: &str) {
-        let path = format!("{}{path}", self.inside);
-        self.all.0.retain(|key, _| !key.starts_with(&path));
+        self.all.0.retain(|key, _| !key.starts_with(path));
+    }
+
+    /// Adds a line above the document.
+    pub(super) fn above(&mut self, line: &str) {
+        let above = self.all.0.entry(String::new()).or_default();
+        if !above.is_empty() {
+            above.push('\n');
+        }
+        above.push_str(line);
+    }
+
+    /// Adds the comments on a layer of a model, under its name there. What is built is said once.
+    pub(super) fn take_in(&mut self, layer: Comments, name: &str) {
+        for (path, text) in layer.all.0 {
+            let path = match path.strip_prefix("build.") {
+                Some(_) => path,
+                None => format!("model.layers.{name}.{path}"),
+            };
+            self.all.0.entry(path).or_insert(text);
+        }
     }
 }
 
 /// The whole document, its `build` section written out. `sparse`: no layer attends to everything it sees.
-pub(super) fn document(name: String, body: Body, sparse: bool) -> Document {
+pub(super) fn document(name: String, layer: ModuleSpec, sparse: bool) -> Document {
     Document {
         mla: Spanned::unplaced(1),
         name: Spanned::unplaced(name),
-        body,
-        build: Some(build::build(&Build::default(), sparse)),
+        body: Body::Layer(layer),
+        build: Some(usual_build(sparse)),
     }
+}
+
+/// What an absent `build` section means, written out.
+pub(super) fn usual_build(sparse: bool) -> Node {
+    build::build(&Build::default(), sparse)
 }
 
 /// A mapping.

@@ -36,12 +36,15 @@ impl Indexers {
         }
     }
 
-    /// Whether no layer shares.
-    pub(super) fn all_pick(&self) -> bool {
-        matches!(
-            self,
-            Indexers::AllPick | Indexers::Every { frequency: 1, .. }
-        )
+    /// Whether any of so many layers does.
+    pub(super) fn any_shares(&self, count: u32) -> bool {
+        match self {
+            Indexers::AllPick | Indexers::Every { frequency: 1, .. } => false,
+            Indexers::Listed(shared) => shared.contains(&true),
+            // The first picking layer is followed by sharing ones.
+            Indexers::Every { offset, .. } => i64::from(count) > (*offset).max(0),
+            Indexers::FromTheSecond => count > 2,
+        }
     }
 }
 
@@ -170,7 +173,7 @@ fn lint_numbering(config: &Config<'_>, every: &Indexers) {
     let stated = config.size("index_skip_topk_offset").value().is_some();
     if let Some(entry) = config
         .entry("index_topk_freq")
-        .filter(|_| !every.all_pick())
+        .filter(|_| every.any_shares(u32::MAX))
         && !stated
     {
         config.report(

@@ -81,7 +81,7 @@ impl LayerKind {
 pub(super) enum IndexerUse {
     /// Attention is dense.
     None,
-    /// It picks, and whether the next layer uses that too.
+    /// It picks, and whether the model has layers that use what others pick.
     Own { shared: bool },
     /// An earlier layer picked.
     Shared,
@@ -184,11 +184,6 @@ impl Schedule {
         self.kinds.first().filter(|first| *first < self.count.main)
     }
 
-    /// The next MLA layer behind `layer`.
-    fn next(&self, layer: u32) -> Option<u32> {
-        (layer.saturating_add(1)..self.count.main).find(|next| self.kinds.is_mla(*next))
-    }
-
     fn indexer(&self, layer: u32) -> IndexerUse {
         if self.kinds.of(layer) != Attention::Indexed {
             return IndexerUse::None;
@@ -196,11 +191,9 @@ impl Schedule {
         if self.indexers.is_shared(layer) {
             return IndexerUse::Shared;
         }
-        let shared = !self.indexers.all_pick()
-            && self
-                .next(layer)
-                .is_some_and(|next| self.indexers.is_shared(next));
-        IndexerUse::Own { shared }
+        IndexerUse::Own {
+            shared: self.indexers.any_shares(self.count.main),
+        }
     }
 
     fn kv(&self, layer: u32) -> KvRole {
