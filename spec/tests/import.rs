@@ -18,6 +18,8 @@ mod keys;
 mod layers;
 #[path = "importing/released.rs"]
 mod released;
+#[path = "importing/schedules.rs"]
+mod schedules;
 #[path = "importing/rope.rs"]
 mod rope;
 

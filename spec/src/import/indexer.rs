@@ -8,8 +8,7 @@ use super::parts::{Indexer, Lightning};
 use super::schedule::{IndexerUse, LayerKind};
 use crate::diagnostic::Diagnostic;
 use crate::layer::{RopeLayout, SplitOrder};
-use crate::node::{NodeKind, Scalar};
-use crate::span::{Span, Spanned};
+use crate::span::Spanned;
 
 const PATH: &str = "submodules.core_attention.submodules.indexer";
 
@@ -39,6 +38,7 @@ pub(super) fn read(
         pool: pool(config, traits),
     };
     let agrees = layout_agrees(config, family, traits);
+    lint_layout(config, family, kind.indexer);
     let (topk, shared) = match kind.indexer {
         IndexerUse::None => {
             reader.forget();
@@ -227,31 +227,36 @@ fn layout_agrees(config: &Config<'_>, family: &Family, traits: &IndexerTraits) -
         );
         return None;
     }
-    lint_layout(config, family, stated.map(|stated| stated.span));
     Some(())
 }
 
 /// GLM-5.2 and its successors share picks between layers, and are said to rotate halves elsewhere (L-04).
-fn lint_layout(config: &Config<'_>, family: &Family, stated: Option<Span>) {
-    if family.name() != "glm_moe_dsa" {
+fn lint_layout(config: &Config<'_>, family: &Family, indexer: IndexerUse) {
+    if family.name() != "glm_moe_dsa"
+        || matches!(indexer, IndexerUse::None | IndexerUse::Own { shared: false })
+    {
         return;
     }
-    let shares = ["indexer_types", "index_topk_freq", "index_topk_pattern"]
+    let keys = [
+        "indexer_rope_interleave",
+        "index_topk_freq",
+        "indexer_types",
+        "index_topk_pattern",
+    ];
+    let span = keys
         .iter()
         .find_map(|key| config.entry(key))
-        .filter(|entry| entry.value.kind != NodeKind::Scalar(Scalar::Int(1)));
-    if let Some(entry) = shares {
-        config.report(
-            Diagnostic::warning(
-                codes::INDEXER_LAYOUT,
-                "the indexer is taken to rotate pairs, as the modeling code does",
-                stated.unwrap_or(entry.key.span),
-                "a model whose layers share what an indexer picks",
-            )
-            .note("mlx-lm rotates halves for this model; only one of the two can be what it was trained with")
-            .help("compare long contexts with a reference; the other reading is `rope_layout: half` in every indexer"),
-        );
-    }
+        .map_or(config.span, |entry| entry.key.span);
+    config.report(
+        Diagnostic::warning(
+            codes::INDEXER_LAYOUT,
+            "the indexer is taken to rotate pairs, as the modeling code does",
+            span,
+            "a model whose layers share what an indexer picks",
+        )
+        .note("mlx-lm rotates halves for this model; only one of the two can be what it was trained with")
+        .help("compare long contexts with a reference; the other reading is `rope_layout: half` in every indexer"),
+    );
 }
 
 fn add_comments(
