@@ -118,9 +118,12 @@ pub(crate) struct Check {
 pub(crate) struct Import {
     /// config.json, or the folder that holds it
     pub(crate) config: PathBuf,
-    /// Name of the layer [default: the family's]
+    /// Name of the layer or model [default: the family's]
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Import every attention layer, as one spec with a `model` section
+    #[arg(long, conflicts_with = "layer")]
+    pub(crate) model: bool,
     /// File to write instead of stdout
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

@@ -32,6 +32,16 @@ pub(crate) struct FromCheckpoint {
     pub(crate) comments: mla_spec::write::Comments,
 }
 
+/// A whole model that was imported.
+#[derive(Debug)]
+pub(crate) struct Model {
+    /// How messages name its config.
+    pub(crate) shown: String,
+    pub(crate) imported: import::ImportedModel,
+    /// Warnings, rendered; empty where there are none.
+    pub(crate) warnings: String,
+}
+
 /// Reads and checks a spec; its warnings go to stderr.
 pub(crate) fn spec(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
     let spec = quiet(path, config)?;
@@ -67,6 +77,22 @@ pub(crate) fn quiet(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
 pub(crate) fn config(path: &Path, options: &import::Options) -> Result<Spec, Failure> {
     let (shown, text) = text(path)?;
     from_config(shown, &text, options)
+}
+
+/// Reads every attention layer of a `config.json`, and refuses anything else.
+pub(crate) fn model_config(path: &Path, options: &import::Options) -> Result<Model, Failure> {
+    let (shown, text) = text(path)?;
+    let mut sources = Sources::default();
+    let imported = match import::hf_model(&mut sources, &shown, &text, options) {
+        Ok(imported) => imported,
+        Err(found) => return Err(refused(&shown, &found, &sources)),
+    };
+    let warnings = rendered(&imported.lints, &sources);
+    Ok(Model {
+        shown,
+        imported,
+        warnings,
+    })
 }
 
 fn from_yaml(shown: String, text: &str) -> Result<Spec, Failure> {

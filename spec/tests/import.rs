@@ -16,12 +16,14 @@ mod families;
 mod keys;
 #[path = "importing/layers.rs"]
 mod layers;
+#[path = "importing/models.rs"]
+mod models;
 #[path = "importing/released.rs"]
 mod released;
-#[path = "importing/schedules.rs"]
-mod schedules;
 #[path = "importing/rope.rs"]
 mod rope;
+#[path = "importing/schedules.rs"]
+mod schedules;
 
 fn configs() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/configs"))

@@ -2,7 +2,7 @@
 //! imported passes the check and reads back from its own YAML.
 
 use mla_spec::import::{self, Options};
-use mla_spec::{Sources, check, read, render, write};
+use mla_spec::{Sources, check, check_model, read, render, write};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -63,6 +63,27 @@ fn holds(text: &str, options: &Options) -> bool {
     }
 }
 
+/// The same of whole models.
+fn holds_of_models(text: &str) {
+    let mut sources = Sources::default();
+    match import::hf_model(&mut sources, "config.json", text, &Options::default()) {
+        Ok(imported) => {
+            let (checked, diagnostics) = check_model(&imported.document);
+            assert!(
+                checked.is_some() && !diagnostics.has_errors(),
+                "{diagnostics:?}\n{text}"
+            );
+            let written = write::yaml(&imported.document, &imported.comments);
+            let again = read::yaml(&mut Sources::default(), "spec.yaml", &written);
+            assert_eq!(again.as_ref().ok(), Some(&imported.document), "{written}");
+        }
+        Err(diagnostics) => {
+            assert!(diagnostics.has_errors());
+            render::text(&diagnostics, &sources, false);
+        }
+    }
+}
+
 /// Values that configs might hold by accident or malice.
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -114,6 +135,36 @@ fn objects(root: &Value, path: &str, found: &mut Vec<String>) {
     }
 }
 
+/// A sample with some of its keys changed: which object, which key of it, how, and to what.
+fn changed(
+    index: usize,
+    changes: Vec<(prop::sample::Index, prop::sample::Index, u8, Value)>,
+) -> Value {
+    let mut config: Value = serde_json::from_str(&sample(index)).unwrap();
+    for (object, key, how, value) in changes {
+        let mut paths = Vec::new();
+        objects(&config, "", &mut paths);
+        let path = paths[object.index(paths.len())].clone();
+        let Some(Value::Object(map)) = config.pointer_mut(&path) else {
+            continue;
+        };
+        if map.is_empty() {
+            continue;
+        }
+        let name = map.keys().nth(key.index(map.len())).unwrap().clone();
+        match how {
+            0 => drop(map.remove(&name)),
+            1 => drop(map.insert(name, value)),
+            2 => {
+                let old = map.remove(&name).unwrap_or_default();
+                map.insert(name.chars().rev().collect(), old);
+            }
+            _ => drop(map.insert(format!("{name}_x"), value)),
+        }
+    }
+    config
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
@@ -124,27 +175,7 @@ proptest! {
         layer in prop::option::of(0u32..70),
         strict in any::<bool>(),
     ) {
-        let mut config: Value = serde_json::from_str(&sample(index)).unwrap();
-        for (object, key, how, value) in changes {
-            let mut paths = Vec::new();
-            objects(&config, "", &mut paths);
-            let path = paths[object.index(paths.len())].clone();
-            let Some(Value::Object(map)) = config.pointer_mut(&path) else { continue };
-            if map.is_empty() {
-                continue;
-            }
-            let name = map.keys().nth(key.index(map.len())).unwrap().clone();
-            match how {
-                0 => drop(map.remove(&name)),
-                1 => drop(map.insert(name, value)),
-                2 => {
-                    let old = map.remove(&name).unwrap_or_default();
-                    map.insert(name.chars().rev().collect(), old);
-                }
-                _ => drop(map.insert(format!("{name}_x"), value)),
-            }
-        }
-        holds(&config.to_string(), &Options { layer, strict, name: None });
+        holds(&changed(index, changes).to_string(), &Options { layer, strict, name: None });
     }
 
     #[test]
@@ -153,6 +184,17 @@ proptest! {
         let at = at.index(bytes.len());
         if cut { bytes.truncate(at) } else { bytes[at] = byte }
         holds(&String::from_utf8_lossy(&bytes), &Options::default());
+    }
+
+    #[test]
+    fn changed_models(
+        index in 0..SAMPLES.len(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..4u8, value()), 1..3),
+    ) {
+        // Whole models cost as much as their layers: a quarter of the cases.
+        if changes[0].2 == 1 {
+            holds_of_models(&changed(index, changes).to_string());
+        }
     }
 
     #[test]

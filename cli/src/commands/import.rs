@@ -13,26 +13,11 @@ pub(crate) fn import(args: &Import) -> Result<(), Failure> {
         strict: args.from.strict,
         name: args.name.clone(),
     };
-    let spec = source::config(&args.config, &options)?;
-    talk::plain(&spec.warnings);
-    let mut comments = spec.imported.map(|imported| {
-        let mut comments = imported.comments;
-        let header = format!(
-            "Imported by mla-gen {} from `{}`, layer {} (tensors below `{}`).",
-            env!("CARGO_PKG_VERSION"),
-            spec.shown,
-            imported.layer,
-            imported.weight_prefix
-        );
-        let above = comments.0.entry(String::new()).or_default();
-        *above = if above.is_empty() {
-            header
-        } else {
-            format!("{header}\n{above}")
-        };
-        comments
-    });
-    let text = write::yaml(&spec.document, &comments.take().unwrap_or_default());
+    let text = if args.model {
+        model(args, &options)?
+    } else {
+        layer(args, &options)?
+    };
     match &args.output {
         None => talk::data(&text),
         Some(file) => {
@@ -41,4 +26,40 @@ pub(crate) fn import(args: &Import) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+fn layer(args: &Import, options: &import::Options) -> Result<String, Failure> {
+    let spec = source::config(&args.config, options)?;
+    talk::plain(&spec.warnings);
+    let comments = spec.imported.map(|imported| {
+        let header = format!(
+            "layer {} (tensors below `{}`).",
+            imported.layer, imported.weight_prefix
+        );
+        headed(imported.comments, &spec.shown, &header)
+    });
+    Ok(write::yaml(&spec.document, &comments.unwrap_or_default()))
+}
+
+fn model(args: &Import, options: &import::Options) -> Result<String, Failure> {
+    let model = source::model_config(&args.config, options)?;
+    talk::plain(&model.warnings);
+    let header = format!("every layer (tensors below `{}`).", model.imported.prefix);
+    let comments = headed(model.imported.comments, &model.shown, &header);
+    Ok(write::yaml(&model.imported.document, &comments))
+}
+
+/// Says above everything else where a spec comes from.
+fn headed(mut comments: write::Comments, shown: &str, what: &str) -> write::Comments {
+    let header = format!(
+        "Imported by mla-gen {} from `{shown}`, {what}",
+        env!("CARGO_PKG_VERSION")
+    );
+    let above = comments.0.entry(String::new()).or_default();
+    *above = if above.is_empty() {
+        header
+    } else {
+        format!("{header}\n{above}")
+    };
+    comments
 }

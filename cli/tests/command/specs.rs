@@ -94,6 +94,36 @@ fn an_imported_config_is_a_spec_that_is_accepted() {
 }
 
 #[test]
+fn a_whole_model_is_imported_as_one_spec() {
+    let room = Room::new();
+    let config = checkout("tests/configs/glm-5.2.json");
+    let told = room.run(&["import", &config, "--model", "-o", "model.yaml"]);
+    assert_eq!(told.code, 0, "{told:?}");
+    let spec = room.read("model.yaml");
+    for part in [
+        "every layer (tensors below `model.layers.{layer}.self_attn`)",
+        "num_hidden_layers: 78",
+        "like: full",
+    ] {
+        assert!(spec.contains(part), "{part}:\n{spec}");
+    }
+    assert_eq!(
+        told.stderr.matches("warning[MLA0730]").count(),
+        1,
+        "what every layer has is said once: {}",
+        told.stderr
+    );
+    let hybrid = checkout("tests/configs/ling-3.json");
+    let told = room.run(&["import", &hybrid, "--model"]);
+    assert!(
+        told.code == 3 && told.stderr.contains("linear attention"),
+        "{told:?}"
+    );
+    let both = room.run(&["import", &config, "--model", "--layer", "1"]);
+    assert_eq!(both.code, 2, "{both:?}");
+}
+
+#[test]
 fn a_layer_is_chosen_where_a_config_stands_and_nowhere_else() {
     let room = Room::new();
     let config = checkout("tests/golden/v3_yarn_b1_s33/config.json");

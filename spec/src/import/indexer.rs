@@ -233,7 +233,10 @@ fn layout_agrees(config: &Config<'_>, family: &Family, traits: &IndexerTraits) -
 /// GLM-5.2 and its successors share picks between layers, and are said to rotate halves elsewhere (L-04).
 fn lint_layout(config: &Config<'_>, family: &Family, indexer: IndexerUse) {
     if family.name() != "glm_moe_dsa"
-        || matches!(indexer, IndexerUse::None | IndexerUse::Own { shared: false })
+        || matches!(
+            indexer,
+            IndexerUse::None | IndexerUse::Own { shared: false }
+        )
     {
         return;
     }

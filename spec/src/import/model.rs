@@ -102,7 +102,13 @@ fn import(found: &Found<'_>, outer: &Config<'_>, options: &Options) -> Option<Im
         }
         None => {
             // The other keys are still worth a look.
-            reading::layer(config, family, 0, LayerKind::PLAIN, &mut Comments::default());
+            reading::layer(
+                config,
+                family,
+                0,
+                LayerKind::PLAIN,
+                &mut Comments::default(),
+            );
             None
         }
     };
@@ -152,7 +158,11 @@ fn only_mla(config: &Config<'_>, schedule: &Schedule) -> Option<()> {
         return Some(());
     }
     let shown: Vec<_> = others.iter().take(4).map(u32::to_string).collect();
-    let more = if others.len() > shown.len() { ", …" } else { "" };
+    let more = if others.len() > shown.len() {
+        ", …"
+    } else {
+        ""
+    };
     let message = format!(
         "{} of {} are linear attention: {}{more}",
         others.len(),

@@ -179,6 +179,9 @@ fn every_model_passes_the_check_without_a_warning() {
     let mut count = 0;
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/models")).unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue; // whole models, which are checked as such
+        }
         let mut sources = Sources::default();
         let text = std::fs::read_to_string(&path).unwrap();
         let document = mla_spec::read::yaml(&mut sources, &path.to_string_lossy(), &text).unwrap();

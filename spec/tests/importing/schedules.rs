@@ -114,8 +114,7 @@ fn an_indexers_layout_is_the_modeling_codes() {
 }
 
 fn mistral(more: Value) -> Value {
-    let mut config =
-        json!({ "model_type": "mistral_large4_text", "num_hidden_layers": 8, "rms_norm_eps": 1e-5 });
+    let mut config = json!({ "model_type": "mistral_large4_text", "num_hidden_layers": 8, "rms_norm_eps": 1e-5 });
     config
         .as_object_mut()
         .unwrap()
@@ -163,10 +162,7 @@ fn latents_are_shared_among_layers_that_are_alike() {
         .map(|number| at(&config, number).latent().unwrap().kv_source)
         .collect();
     let (store, reuse) = (KvSource::Own { shared: true }, KvSource::Other);
-    assert_eq!(
-        kv,
-        [store, reuse, store, store, reuse, reuse, reuse, reuse]
-    );
+    assert_eq!(kv, [store, reuse, store, store, reuse, reuse, reuse, reuse]);
     let own = mistral(json!({ "kv_source_layers": [0, 1, 2, 3, 4, 5, 6, 7] }));
     assert_eq!(
         at(&own, 3).latent().unwrap().kv_source,

@@ -50,11 +50,6 @@ impl Kinds {
         }
     }
 
-    /// Whether this layer is MLA.
-    pub(super) fn is_mla(&self, layer: u32) -> bool {
-        self.of(layer) != Attention::Linear
-    }
-
     /// The first MLA layer, whether or not the model reaches it.
     pub(super) fn first(&self) -> Option<u32> {
         match self {
