@@ -272,4 +272,12 @@ pub const RULES: &[Rule] = &[
         wrong: "{ \"model_type\": \"axk2\", \"gated_norm_rank\": 16 }",
         right: "{ \"model_type\": \"deepseek_v32\" }",
     },
+    Rule {
+        code: Code(747),
+        title: "engines read this otherwise",
+        rule: "a key that other engines are known to misread, or to pass over, is pointed out",
+        why: "the imported layer computes what the modeling code does; a reference run of another engine may not",
+        wrong: "{ \"model_type\": \"deepseek_v3\", \"rope_scaling\": { \"type\": \"linear\", \"factor\": 4.0 } }",
+        right: "{ \"model_type\": \"deepseek_v3\", \"rope_scaling\": { \"type\": \"yarn\", \"factor\": 4.0 } }",
+    },
 ];

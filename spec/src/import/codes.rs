@@ -36,3 +36,4 @@ pub(super) const LEARNED_FREQUENCIES: Code = Code(743);
 pub(super) const SECOND_HAND: Code = Code(744);
 pub(super) const RELEASED_NAMES: Code = Code(745);
 pub(super) const OUTER_NORM: Code = Code(746);
+pub(super) const READ_OTHERWISE: Code = Code(747);

@@ -5,7 +5,7 @@ use super::config::{Config, Given};
 use super::family::{Family, LatentEps, Trait};
 use crate::diagnostic::Diagnostic;
 use crate::node::{NodeKind, Scalar};
-use crate::span::Spanned;
+use crate::span::{Span, Spanned};
 
 /// The eps that most families' code gives its latent norms, whatever `rms_norm_eps` says.
 pub(super) const LATENT_EPS: f64 = 1e-6;
@@ -122,6 +122,19 @@ pub(super) fn whole_config(config: &Config<'_>, family: &Family) {
             .help("to compute it here, fill the slot `input_layernorm` with a GatedRMSNorm of `rms_norm_eps` and this rank"),
         );
     }
+}
+
+/// What other engines are known to read otherwise or not at all.
+pub(super) fn read_otherwise(config: &Config<'_>, what: &str, span: Span, why: &str) {
+    config.report(
+        Diagnostic::warning(
+            codes::READ_OTHERWISE,
+            format!("engines differ on {what}"),
+            span,
+            "read as the modeling code does",
+        )
+        .note(why),
+    );
 }
 
 /// Quantised checkpoints.

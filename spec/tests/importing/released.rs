@@ -107,7 +107,7 @@ fn released_configs_import_and_lint() {
             &[730, 744],
         ),
         ("minicpm3-4b", "MiniCPM3Attention", &[730, 736]),
-        ("mistral-4", "Mistral4Attention", &[]),
+        ("mistral-4", "Mistral4Attention", &[747]),
         ("mistral-large-4", "MistralLarge4Attention", &[743, 745]),
         ("ling-3", "BailingHybridAttention", &[745]),
     ];

@@ -1,5 +1,7 @@
 //! Rope parameters, in every style and type.
 
+use mla_spec::{Llama3, LongRopeSelect, RopeScaling};
+
 use super::*;
 
 /// Cos/sin factor and softmax correction of a config.
@@ -94,7 +96,7 @@ fn rope_is_read_in_every_style() {
     let Rope::Rotary(rotary) = layer(&imported).rope else {
         panic!("no rope")
     };
-    let mla_spec::RopeScaling::Yarn(yarn) = rotary.scaling else {
+    let RopeScaling::Yarn(yarn) = rotary.scaling else {
         panic!("no yarn")
     };
     assert_eq!(
@@ -106,7 +108,7 @@ fn rope_is_read_in_every_style() {
     let Rope::Rotary(rotary) = layer(&import(&v3(stretched)).unwrap()).rope else {
         panic!("no rope")
     };
-    let mla_spec::RopeScaling::Yarn(yarn) = rotary.scaling else {
+    let RopeScaling::Yarn(yarn) = rotary.scaling else {
         panic!("no yarn")
     };
     assert_eq!(
@@ -156,6 +158,62 @@ fn rope_that_can_not_be_said_is_refused() {
     assert_eq!(refused(&no_rope_part), [712]);
     no_rope_part["rope_scaling"]["mscale_all_dim"] = json!(0);
     assert_eq!(layer(&import(&no_rope_part).unwrap()).rope, Rope::None);
+}
+
+#[test]
+fn what_engines_misread_is_pointed_out() {
+    let v3 = |rope: Value| of("deepseek_v3", json!({ "rope_scaling": rope }));
+    assert!(linted(&v3(json!({ "type": "linear", "factor": 2 }))).contains(&747));
+    assert!(linted(&yarn(json!({ "truncate": false }))).contains(&747));
+    assert!(!linted(&yarn(json!({ "truncate": true }))).contains(&747));
+    let steps = |beta: f64| {
+        let rope = json!({ "type": "yarn", "factor": 8, "original_max_position_embeddings": 8192, "llama_4_scaling_beta": beta });
+        of("mistral4", json!({ "rope_parameters": rope }))
+    };
+    assert!(linted(&steps(0.1)).contains(&747));
+    assert!(!linted(&steps(0.0)).contains(&747));
+}
+
+/// Types that stretch frequencies by other means than a factor or YaRN's ramp.
+#[test]
+fn other_types_say_what_the_library_reads() {
+    let rotary = |rope: Value| {
+        let config = of(
+            "deepseek_v3",
+            json!({ "rope_scaling": rope, "max_position_embeddings": 8192 }),
+        );
+        match layer(&import(&config).unwrap()).rope {
+            Rope::Rotary(rotary) => rotary.scaling,
+            Rope::None => panic!("no rope"),
+        }
+    };
+    let dynamic = rotary(json!({ "type": "dynamic", "factor": 2 }));
+    let wanted = RopeScaling::Dynamic {
+        factor: 2.0,
+        max_position_embeddings: 8192,
+    };
+    assert_eq!(dynamic, wanted);
+    let bands = json!({ "rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 4096 });
+    let wanted = RopeScaling::Llama3(Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 4096,
+    });
+    assert_eq!(rotary(bands.clone()), wanted);
+    let long = json!({ "type": "longrope", "short_factor": vec![1.0; 32], "long_factor": vec![2.0; 32], "original_max_position_embeddings": 2048 });
+    let RopeScaling::LongRope(long) = rotary(long) else {
+        panic!("no longrope")
+    };
+    let stretched: f64 = 1.0 + 4f64.ln() / 2048f64.ln();
+    assert!((long.attention_factor - stretched.sqrt()).abs() < 1e-15);
+    assert_eq!(long.select, LongRopeSelect::ByLength);
+    let mut without = bands;
+    without.as_object_mut().unwrap().remove("low_freq_factor");
+    assert_eq!(
+        refused(&of("deepseek_v3", json!({ "rope_scaling": without }))),
+        [711]
+    );
 }
 
 #[test]

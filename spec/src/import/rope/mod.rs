@@ -17,6 +17,7 @@ use super::assemble::{Comments, rope_none};
 use super::codes;
 use super::config::{Config, Given};
 use super::family::{Family, Rotation, Trait};
+use super::lints;
 use super::parts::QueryScaling;
 use super::schedule::Attention;
 use crate::diagnostic::Diagnostic;
@@ -109,6 +110,14 @@ pub(super) fn read(
     let theta = stated::theta(config, family, &rope, of.attention, comments);
     let layout = stated::layout(config, family, interleave, comments)?;
     let kind = stated::rope_type(&rope)?;
+    if ["linear", "llama3", "dynamic"].contains(&kind.value) {
+        lints::read_otherwise(
+            config,
+            &format!("rope type `{}`", kind.value),
+            kind.span,
+            "vLLM takes every scaled rope of these models for YaRN",
+        );
+    }
     let entries = match kind.value {
         "default" => scaled::plain(&rope, kind, theta, layout),
         "linear" => scaled::linear(&rope, kind, theta, layout)?,
@@ -132,7 +141,7 @@ pub(super) fn read(
         return None;
     }
     let query_scaling = if family.has(Trait::Llama4Scaling) {
-        Some(llama4(config, family, &rope)?)
+        llama4(config, family, &rope)?
     } else {
         None
     };
@@ -165,11 +174,22 @@ pub(super) fn read(
     })
 }
 
-/// `llama_4_scaling_beta`, which stands among the rope parameters (features E-02).
-fn llama4(config: &Config<'_>, family: &Family, rope: &Config<'_>) -> Option<QueryScaling> {
+/// `llama_4_scaling_beta`, which stands among the rope parameters (features E-02): `Some(None)` where it scales nothing.
+fn llama4(config: &Config<'_>, family: &Family, rope: &Config<'_>) -> Option<Option<QueryScaling>> {
     let original = yarn::original_length(config, family, rope, &mut Comments::default());
     match rope.real("llama_4_scaling_beta") {
-        Given::Value(beta) => Some(QueryScaling::Llama4 { beta, original }),
+        Given::Value(beta) => {
+            if beta.value == 0.0 {
+                return Some(None); // queries times 1
+            }
+            lints::read_otherwise(
+                config,
+                "`llama_4_scaling_beta`",
+                beta.span,
+                "Megatron and MaxText have no such scaling with latent attention, and give other numbers beyond the original length",
+            );
+            Some(Some(QueryScaling::Llama4 { beta, original }))
+        }
         Given::Wrong => None,
         Given::Absent | Given::Null(_) => {
             let message = format!("`{}` needs `llama_4_scaling_beta`", family.name());

@@ -43,6 +43,14 @@ pub(super) fn read(
             Spanned::unplaced(true)
         }
     };
+    if !truncate.value {
+        super::super::lints::read_otherwise(
+            config,
+            "`truncate`",
+            truncate.span,
+            "Megatron and DeepSeek's own code always round the ramp's bounds outwards",
+        );
+    }
     comments.add(
         "params.rope.type",
         "applies at every length, also below the original one",
