@@ -216,8 +216,12 @@ fn breaks(value: &Value, schema: &Value, path: &str) -> Vec<String> {
 #[test]
 fn every_model_fits_the_schema() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let files =
-        std::fs::read_dir(&models).unwrap_or_else(|error| panic!("{}: {error}", models.display()));
+    let files = [models.clone(), models.join("whole")]
+        .into_iter()
+        .flat_map(|folder| {
+            std::fs::read_dir(&folder)
+                .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        });
     let mut seen = 0;
     for path in files
         .flatten()
