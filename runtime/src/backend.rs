@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 pub use crate::batch::Pages;
+use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Scalar};
 use crate::error::Result;
 use crate::segments::Segments;
@@ -225,6 +226,8 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     type Buffer<S: Scalar>: Debug + Send + Sync + 'static;
     /// Memory on the device that holds 32-bit integers.
     type Indices: Debug + Send + Sync + 'static;
+    /// Bytes on the device: caches whose formats are no number types.
+    type Bytes: Debug + Send + Sync + 'static;
 
     /// Moves values to the device.
     fn upload<S: Scalar>(device: &Self::Device, values: Vec<S>) -> Result<Self::Buffer<S>>;
@@ -413,6 +416,33 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         place: Place,
         width: usize,
     ) -> Result<Self::Buffer<Self::Elem>>;
+
+    /// `len` zeros.
+    fn zero_bytes(device: &Self::Device, len: usize) -> Result<Self::Bytes>;
+
+    /// Copies bytes to the host.
+    fn download_bytes(device: &Self::Device, bytes: &Self::Bytes) -> Result<Vec<u8>>;
+
+    /// Writes row `i` of `latent` and of `rope` (one head each) to slot `slots[i]` of a cache of `shape`, as `format` encodes them
+    /// and where its layout puts them; skips `None`.
+    fn encode<F: ByteFormat>(
+        device: &Self::Device,
+        format: F,
+        bytes: &mut Self::Bytes,
+        shape: EntryShape,
+        slots: &[Option<usize>],
+        latent: Strided<'_, Self, Self::Elem>,
+        rope: Strided<'_, Self, Self::Elem>,
+    ) -> Result<()>;
+
+    /// The entries of `slots`, decoded and rounded to the element type: `[slots, latent]` and `[slots, rope]`.
+    fn decode<F: ByteFormat>(
+        device: &Self::Device,
+        format: F,
+        bytes: &Self::Bytes,
+        shape: EntryShape,
+        slots: &[usize],
+    ) -> Result<[Self::Buffer<Self::Elem>; 2]>;
 }
 
 /// Where a part of a token's entry stands in a cache. All in elements.

@@ -54,8 +54,10 @@ pub use attended::{Attended, PerHead};
 pub use backend::Backend;
 pub use batch::{Batch, Sequence};
 pub use cache::{
-    CacheElement, CacheFormat, CacheLayout, ContextChunk, Contiguous, EntryShape, IndexCache,
-    IndexStore, IndexedCache, LatentCache, NaiveCache, NoCache, Paged,
+    AnyScale, ByteFormat, ByteLayout, CacheElement, CacheFormat, CacheLayout, ContextChunk,
+    Contiguous, EntryKind, EntryShape, Fp8DsMla, Fp8DsMlaUe8m0, Fp8E4m3, Fp8E5m2, Fp8Model1,
+    IndexCache, IndexFp8, IndexMxfp4, IndexStore, IndexedCache, LatentCache, Mxfp8, NaiveCache,
+    NoCache, Paged, PowerOfTwo, ScaleKind,
 };
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 pub use describes::Describes;

@@ -11,7 +11,7 @@ use crate::backend::{Backend, Place, Strided};
 use crate::element::Scalar;
 use crate::error::{Result, product};
 
-mod sealed {
+pub(super) mod sealed {
     /// Keeps [`CacheFormat`](super::CacheFormat) to this crate's types: a backend has to know how each is encoded.
     pub trait Sealed {}
     impl<E: super::CacheElement> Sealed for E {}
@@ -53,10 +53,33 @@ impl EntryShape {
     }
 }
 
+/// What a format's entries may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// Anything.
+    Any,
+    /// Latents and rotated key parts.
+    Latent,
+    /// An indexer's keys.
+    Key,
+}
+
+impl EntryKind {
+    /// Whether entries of `kind` can be stored.
+    pub const fn holds(self, kind: Self) -> bool {
+        matches!(
+            (self, kind),
+            (Self::Any, _) | (Self::Latent, Self::Latent) | (Self::Key, Self::Key)
+        )
+    }
+}
+
 /// What a cache can store: any [`CacheElement`], or a type that names a byte format.
 pub trait CacheFormat: sealed::Sealed + Debug + Send + Sync + Sized + 'static {
     /// Name in messages and reports, e.g. `bf16`.
     const NAME: &'static str;
+    /// What the entries may be.
+    const KIND: EntryKind;
     /// The latent's width has to be a multiple of this: so many neighbours share a scale.
     const LATENT_GRAIN: usize;
     /// The rotated part's width has to be a multiple of this.
@@ -103,6 +126,13 @@ pub trait CacheFormat: sealed::Sealed + Debug + Send + Sync + Sized + 'static {
     /// The memory of a plain format as numbers, `[slots, width]`; `None` for other formats.
     #[doc(hidden)]
     fn plain<B: Backend>(store: &Self::Store<B>) -> Option<&B::Buffer<Self::Element>>;
+
+    /// The memory, as bytes.
+    ///
+    /// # Errors
+    /// When the device refuses the copy.
+    #[doc(hidden)]
+    fn bytes<B: Backend>(entries: &Entries<B, Self>) -> Result<Vec<u8>>;
 
     /// Stores `value` everywhere, as every value of every entry.
     ///
@@ -171,6 +201,7 @@ impl<B: Backend, F: CacheFormat> Entries<B, F> {
 
 impl<E: CacheElement> CacheFormat for E {
     const NAME: &'static str = <E as Scalar>::NAME;
+    const KIND: EntryKind = EntryKind::Any;
     const LATENT_GRAIN: usize = 1;
     const ROPE_GRAIN: usize = 1;
     const PLAIN: bool = true;
@@ -221,6 +252,12 @@ impl<E: CacheElement> CacheFormat for E {
 
     fn plain<B: Backend>(store: &B::Buffer<E>) -> Option<&B::Buffer<E>> {
         Some(store)
+    }
+
+    fn bytes<B: Backend>(entries: &Entries<B, E>) -> Result<Vec<u8>> {
+        // Little-endian, as every machine that this crate's kernels are written for
+        let values = B::download(&entries.device, &entries.store)?;
+        Ok(bytemuck::cast_slice(&values).to_vec())
     }
 
     fn fill<B: Backend>(entries: &mut Entries<B, E>, value: f64) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::format::{CacheFormat, Entries, EntryShape};
+use super::format::{CacheFormat, Entries, EntryKind, EntryShape};
 use super::layout::{CacheLayout, Contiguous, Geometry, Paged};
 use crate::attended::PerHead;
 use crate::backend::{Backend, Pages, Strided};
@@ -58,6 +58,10 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> IndexCache<B, 
     pub fn with_blocks(device: &B::Device, blocks: usize, tokens: usize) -> Result<Self> {
         const {
             assert!(
+                F::KIND.holds(EntryKind::Key),
+                "the cache's format is one of latents"
+            );
+            assert!(
                 DI.is_multiple_of(F::LATENT_GRAIN),
                 "the cache's format shares scales among more neighbours than divide the key"
             );
@@ -70,6 +74,14 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> IndexCache<B, 
             geometry,
             layout: PhantomData,
         })
+    }
+
+    /// The cache's memory, block after block, as its format lays it out.
+    ///
+    /// # Errors
+    /// When the device refuses the copy.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        F::bytes(&self.entries)
     }
 
     /// Whether a batch with `rows` input rows can be written and selected from.

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::format::{CacheFormat, Entries, EntryShape};
+use super::format::{CacheFormat, Entries, EntryKind, EntryShape};
 use super::layout::{CacheLayout, Contiguous, Geometry, Paged};
 use crate::attended::Attended;
 use crate::attention;
@@ -35,7 +35,7 @@ pub struct LatentCache<
     layout: PhantomData<(L, P)>,
 }
 
-/// Some already cached tokens of the batch's requests, and which new tokens see them.
+/// Some cached tokens of the batch's requests, and which new tokens see them.
 #[derive(Debug)]
 pub struct ContextChunk<B: Backend, L: RopeLayout, const C: usize, const R: usize> {
     /// Latents, request after request.
@@ -81,6 +81,10 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
     pub fn with_blocks(device: &B::Device, blocks: usize, tokens: usize) -> Result<Self> {
         const {
             assert!(
+                F::KIND.holds(EntryKind::Latent),
+                "the cache's format is one of indexer keys"
+            );
+            assert!(
                 C.is_multiple_of(F::LATENT_GRAIN),
                 "the cache's format shares scales among more neighbours than divide the latent"
             );
@@ -97,6 +101,14 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             geometry,
             layout: PhantomData,
         })
+    }
+
+    /// The cache's memory, block after block, as its format lays it out.
+    ///
+    /// # Errors
+    /// When the device refuses the copy.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        F::bytes(&self.entries)
     }
 
     /// Whether a batch with `rows` input rows can be written and attended to.
@@ -184,14 +196,13 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         softmax: Softmax<'_, B>,
     ) -> Result<Attended<B, H, C>> {
         expect_count("rows of rotated queries", q_rope.rows(), q_latent.rows())?;
+        let Some(entries) = self.entries.window() else {
+            return self.attend_decoded(batch, q_latent, q_rope, selection, visibility, softmax);
+        };
         let (segments, pages) = self.geometry.reading(batch, visibility)?;
         let selection = selection
             .map(|selection| selection.of(&segments))
             .transpose()?;
-        let entries = self
-            .entries
-            .window()
-            .ok_or_else(|| Error::BadCache(format!("entries of {} have to be decoded", F::NAME)))?;
         let attention = Attention {
             q: q_latent.view().strided(),
             q_rope: q_rope.strided(),
@@ -217,10 +228,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         chunk_tokens: usize,
         visibility: Visibility,
     ) -> impl Iterator<Item = Result<ContextChunk<B, L, C, R>>> {
-        let mut next = Cursor {
-            request: 0,
-            token: 0,
-        };
+        let mut next = Cursor::over_cached();
         let mut failed = false;
         std::iter::from_fn(move || {
             if failed {
@@ -262,7 +270,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         self.gather(&self.geometry.held(blocks, tokens)?)
     }
 
-    fn gather(&self, slots: &[usize]) -> Result<(Rows<B, C>, RopeKey<B, L, R>)> {
+    pub(super) fn gather(&self, slots: &[usize]) -> Result<(Rows<B, C>, RopeKey<B, L, R>)> {
         let rows = slots.len();
         let [latent, k_rope] = self.entries.read(slots)?;
         let latent = Rows {
@@ -280,7 +288,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         ))
     }
 
-    fn chunk(
+    pub(super) fn chunk(
         &self,
         batch: &Batch,
         chunk_tokens: usize,
@@ -312,14 +320,33 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
     }
 }
 
-/// The first cached token that no chunk has had yet.
-struct Cursor {
+/// The first token that no chunk has had yet.
+pub(super) struct Cursor {
     request: usize,
     token: usize,
+    /// Whether the new tokens are wanted, and not only those that were there before.
+    new: bool,
 }
 
 impl Cursor {
-    /// The next cached tokens of one request, at most `room`. Requests without new tokens have nobody to see theirs.
+    /// Tokens that were cached before the batch.
+    fn over_cached() -> Self {
+        Self {
+            request: 0,
+            token: 0,
+            new: false,
+        }
+    }
+
+    /// These and the batch's own.
+    pub(super) fn over_all() -> Self {
+        Self {
+            new: true,
+            ..Self::over_cached()
+        }
+    }
+
+    /// The next tokens of one request, at most `room`. Requests without new tokens have nobody to see theirs.
     fn take(
         &mut self,
         batch: &Batch,
@@ -333,13 +360,19 @@ impl Cursor {
             // No later token sees further back than the first new one
             let (first_seen, _) = visibility.bounds(request.cached as i64);
             self.token = self.token.max(usize::try_from(first_seen).unwrap_or(0));
-            if request.live > 0 && self.token < request.cached {
-                let end = request.cached.min(self.token.saturating_add(room));
+            let tokens = if self.new {
+                request.total()
+            } else {
+                request.cached
+            };
+            if request.live > 0 && self.token < tokens {
+                let end = tokens.min(self.token.saturating_add(room));
                 return Some((self.request, std::mem::replace(&mut self.token, end)..end));
             }
             *self = Self {
                 request: self.request + 1,
                 token: 0,
+                new: self.new,
             };
         }
         None

@@ -146,6 +146,20 @@ impl Geometry {
         Ok(range.map(|token| self.slot(table, token)).collect())
     }
 
+    /// The slots of some tokens of request `i`, ascending.
+    pub(super) fn slots_of(
+        &self,
+        i: usize,
+        request: &Request,
+        tokens: &[usize],
+    ) -> Result<Vec<usize>> {
+        let table = self.table(i, request, tokens.last().map_or(0, |last| last + 1))?;
+        Ok(tokens
+            .iter()
+            .map(|&token| self.slot(table, token))
+            .collect())
+    }
+
     /// Every request's new tokens against all its tokens, and where those lie.
     pub(super) fn reading(
         &self,

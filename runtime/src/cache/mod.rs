@@ -1,14 +1,22 @@
 //! Key-value caches: of latents, and of expanded keys and values; contiguous and paged.
 
+mod bytes;
+mod decoded;
 mod erased;
 mod format;
+mod formats;
 mod index;
 mod indexed;
 mod latent;
 mod layout;
 mod naive;
 
-pub use format::{CacheFormat, EntryShape};
+pub use bytes::{ByteFormat, ByteLayout};
+pub use format::{CacheFormat, EntryKind, EntryShape};
+pub use formats::{
+    AnyScale, Fp8DsMla, Fp8DsMlaUe8m0, Fp8E4m3, Fp8E5m2, Fp8Model1, IndexFp8, IndexMxfp4, Mxfp8,
+    PowerOfTwo, ScaleKind,
+};
 pub use index::IndexCache;
 pub use indexed::{IndexStore, IndexedCache, NoCache};
 pub use latent::{ContextChunk, LatentCache};

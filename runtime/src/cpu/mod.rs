@@ -1,6 +1,7 @@
 //! The CPU backend: the `gemm` crate for large products, hand-written loops that vectorise for the rest, rayon across both.
 
 mod attention;
+mod bytes;
 mod compiled;
 mod elementwise;
 mod gemm;
@@ -24,6 +25,7 @@ use crate::backend::{
     Attention, AttentionParts, Backend, HeadMatrices, Indexing, Parts, PartsMut, Place, Rotation,
     Strided,
 };
+use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Real, Scalar};
 use crate::error::{Error, Result};
 
@@ -56,6 +58,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
     type Device = CpuDevice;
     type Buffer<S: Scalar> = Vec<S>;
     type Indices = Vec<i32>;
+    type Bytes = Vec<u8>;
 
     fn upload<S: Scalar>(_: &CpuDevice, values: Vec<S>) -> Result<Vec<S>> {
         if !pages::worthwhile::<S>(values.len()) {
@@ -308,6 +311,37 @@ impl<T: CpuElement> Backend for Cpu<T> {
                 }
             });
         Ok(out)
+    }
+
+    fn zero_bytes(_: &CpuDevice, len: usize) -> Result<Vec<u8>> {
+        bytes::zeros(len)
+    }
+
+    fn download_bytes(_: &CpuDevice, bytes: &Vec<u8>) -> Result<Vec<u8>> {
+        Ok(bytes.clone())
+    }
+
+    fn encode<F: ByteFormat>(
+        _: &CpuDevice,
+        format: F,
+        bytes: &mut Vec<u8>,
+        shape: EntryShape,
+        slots: &[Option<usize>],
+        latent: Strided<'_, Self, T>,
+        rope: Strided<'_, Self, T>,
+    ) -> Result<()> {
+        bytes::encode(format, bytes, shape, slots, latent, rope);
+        Ok(())
+    }
+
+    fn decode<F: ByteFormat>(
+        _: &CpuDevice,
+        format: F,
+        bytes: &Vec<u8>,
+        shape: EntryShape,
+        slots: &[usize],
+    ) -> Result<[Vec<T>; 2]> {
+        bytes::decode(format, bytes, shape, slots)
     }
 }
 

@@ -12,17 +12,20 @@ const LONGEST: usize = 64;
 /// what generated code takes from the runtime.
 #[rustfmt::skip] // a list of words
 const RESERVED: &[&str] = &[
-    "Angles", "AsMut", "AsRef", "Attended", "AttentionBias", "B", "Backend", "Batch", "Bf16", "Box", "Cache", "CacheElement",
-    "CacheFormat", "CacheLayout", "Caches", "Clone", "ContextChunk", "Contiguous", "Copy", "Cpu", "CpuDevice", "CpuElement",
-    "Debug", "Decode", "Default", "Describes", "DoubleEndedIterator", "Drop", "Dropout", "E", "Element", "Eq", "Err",
-    "EntryShape", "Error", "ExactSizeIterator", "Extend", "F", "F16", "Fn", "FnMut", "FnOnce", "Forward", "From", "FromIterator",
-    "Half", "Hash", "Heads", "HeadsView", "Interleaved", "Into", "IntoIterator", "Iterator", "KvCache",
-    "LatentCache", "LayerNorm", "LayerNormLinear", "Linear", "Load", "Mask", "Mistake", "MlaLayer", "MlaRuntime",
-    "NaiveCache", "NoProbe", "None", "Norm", "Ok", "Option", "Ord", "Padding", "Paged", "PartialEq",
-    "PartialOrd", "PerHead", "Prefill", "Probe", "Probed", "Real", "Result", "RmsNorm", "RopeKey", "RopeLayout",
-    "Rotary", "Rows", "RowsView", "Scalar", "Segment", "Segments", "Selected", "Selection", "Self", "Send", "Sequence", "Sinks", "Softmax",
-    "Sized", "Some", "String", "Sync", "Tensor", "TensorShape", "ToOwned", "ToString", "TryFrom", "TryInto",
-    "Unpin", "Unrotated", "Vec", "Visibility", "WeightSet", "Weights",
+    "AccumLinear", "Angles", "AnyScale", "AsMut", "AsRef", "Attended", "AttentionBias", "B", "Backend", "Batch",
+    "Bf16", "Box", "ByteFormat", "ByteLayout", "Cache", "CacheElement", "CacheFormat", "CacheLayout", "Caches",
+    "Clone", "ContextChunk", "Contiguous", "Copy", "Cpu", "CpuDevice", "CpuElement", "Debug", "Decode", "Default",
+    "Describes", "DoubleEndedIterator", "Drop", "Dropout", "E", "Element", "EntryKind", "EntryShape", "Eq", "Err",
+    "Error", "ExactSizeIterator", "Extend", "F", "F16", "Fn", "FnMut", "FnOnce", "Forward", "Fp8DsMla",
+    "Fp8DsMlaUe8m0", "Fp8E4m3", "Fp8E5m2", "Fp8Model1", "From", "FromIterator", "GatedRmsNorm", "GroupPart", "Half",
+    "Hash", "Heads", "HeadsView", "IndexCache", "IndexFp8", "IndexMxfp4", "Interleaved", "Into", "IntoIterator",
+    "Iterator", "KvCache", "LatentCache", "LayerNorm", "LayerNormLinear", "Linear", "Load", "LogPositionScale",
+    "Mask", "Mistake", "MlaLayer", "MlaRuntime", "Mxfp8", "NaiveCache", "Naming", "NoProbe", "None", "Norm", "Ok",
+    "Option", "Ord", "Padding", "Paged", "PartialEq", "PartialOrd", "PerHead", "PowerOfTwo", "Prefill", "Probe",
+    "Probed", "Real", "Result", "RmsNorm", "RopeKey", "RopeLayout", "Rotary", "Rows", "RowsView", "Scalar",
+    "ScaleKind", "Segment", "Segments", "Selected", "Selecting", "Selection", "Self", "Send", "Sequence", "Sinks",
+    "Sized", "Softmax", "Some", "String", "Sync", "Tensor", "TensorShape", "ToOwned", "ToString", "TryFrom",
+    "TryInto", "Unpin", "Unrotated", "Vec", "Visibility", "WeightSet", "Weights",
 ];
 
 /// The name, if it can be a type's.
