@@ -90,7 +90,7 @@ pub(super) fn agree(
     refuse_keys(format.value, name, format.span, indexer, out);
 }
 
-/// A scale serves a whole key of at most 128 elements, or 32 of them.
+/// A scale serves 128 elements, a whole key where it is shorter, or 32 elements.
 fn refuse_keys(
     store: IndexStore,
     name: &str,
@@ -99,27 +99,27 @@ fn refuse_keys(
     out: &mut Diagnostics,
 ) {
     let dim = indexer.head_dim;
-    let complaint = if indexer.pool.is_some() {
-        Some((
+    let group = match store {
+        IndexStore::Plain(_) => return,
+        IndexStore::Fp8(_) => dim.min(128),
+        IndexStore::Mxfp4 => 32,
+    };
+    let (message, label) = if indexer.pool.is_some() {
+        (
             "pooled keys are kept with their gates, which no quantised format has a place for"
                 .to_owned(),
             "the indexer pools its keys",
-        ))
-    } else if !dim.is_multiple_of(32) {
-        Some((
-            format!("`{name}` stores keys in groups of 32 elements, and the indexer's have {dim}"),
+        )
+    } else if !dim.is_multiple_of(group) {
+        (
+            format!(
+                "`{name}` has a scale for every {group} elements of a key, and the indexer's have {dim}"
+            ),
             "groups would be left incomplete",
-        ))
-    } else if matches!(store, IndexStore::Fp8(_)) && dim > 128 {
-        Some((
-            format!("`{name}` has one scale per 128 elements, and the indexer's keys have {dim}"),
-            "one scale per key would be too coarse",
-        ))
+        )
     } else {
-        None
+        return;
     };
-    if let Some((message, label)) = complaint {
-        let groups = Diagnostic::error(codes::INDEX_FORMAT_GROUPS, message, format, label);
-        out.push(groups.help("write `index_format: bf16`"));
-    }
+    let groups = Diagnostic::error(codes::INDEX_FORMAT_GROUPS, message, format, label);
+    out.push(groups.help("write `index_format: bf16`"));
 }

@@ -105,8 +105,9 @@ build:
     Rule {
         code: Code(617),
         title: "an indexer's keys that its format doesn't hold",
-        rule: "`fp8` and `fp8_ue8m0` store keys of 32, 64, 96 or 128 elements, `mxfp4` of any multiple of 32; none stores pooled keys.",
-        why: "32 elements, or a whole key of at most 128, share a scale. Pooled keys are kept unpooled with their gates.",
+        rule: "`fp8` and `fp8_ue8m0` store keys of at most 128 elements, or of a multiple of 128; `mxfp4` of a multiple of 32; \
+              none stores pooled keys.",
+        why: "so many elements share a scale. Pooled keys are kept unpooled, with their gates.",
         wrong: r"submodules:
   core_attention:
     module: SparseAttention
