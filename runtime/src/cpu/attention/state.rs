@@ -107,14 +107,14 @@ impl<A: Real> State<A> {
         sees: impl Fn(usize, usize) -> bool,
     ) {
         let (m, width) = (self.max.len(), self.widths[2]);
-        let line = |key: usize| &v.values[key * v.stride..][..width];
-        if width == 0 || (0..len).all(|key| dispatch(Finite(line(key)))) {
+        if width == 0 || dispatch(Finite { v, width, len }) {
             return self.add(v, len);
         }
+        let line = |key: usize| &v.values[key * v.stride..][..width];
         let mut numbers = vec![A::ZERO; len * width];
         let mut others = Vec::new();
         for (key, number) in numbers.chunks_exact_mut(width).enumerate() {
-            if dispatch(Finite(line(key))) {
+            if is_finite(line(key)) {
                 number.copy_from_slice(line(key));
             } else {
                 others.push(key);
@@ -261,18 +261,28 @@ impl<A: Real> Vectorised for Shrink<'_, A> {
     }
 }
 
-/// Whether all values are numbers.
-struct Finite<'a, A>(&'a [A]);
+/// Whether all values of some lines are numbers.
+struct Finite<'a, A> {
+    v: Lines<'a, A>,
+    width: usize,
+    len: usize,
+}
 
 impl<A: Real> Vectorised for Finite<'_, A> {
     type Output = bool;
 
     #[inline(always)]
     fn run<const FMA: bool>(self) -> bool {
-        // Infinity less infinity is a NaN, too; no early end, so that the loop vectorises
-        !self
-            .0
-            .iter()
-            .fold(false, |any, &value| any | (value - value).is_nan())
+        let mut lines = self.v.values.chunks(self.v.stride).take(self.len);
+        lines.all(|line| is_finite(&line[..self.width]))
     }
+}
+
+/// Whether all values are numbers.
+#[inline(always)]
+fn is_finite<A: Real>(values: &[A]) -> bool {
+    // Infinity less infinity is a NaN, too; no early end, so that the loop vectorises
+    !values
+        .iter()
+        .fold(false, |any, &value| any | (value - value).is_nan())
 }

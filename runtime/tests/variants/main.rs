@@ -1,0 +1,7 @@
+//! Attention in every form and with everything that may stand around its softmax, against plain `f64` loops.
+
+mod cached;
+mod forward;
+mod plain;
+mod problem;
+mod softmax;
