@@ -51,8 +51,40 @@ impl Array {
 
     /// All heads of one row.
     pub(super) fn row(&self, row: usize) -> &[f64] {
-        let width = self.heads * self.dim;
+        let width = self.row_width();
         &self.data[row * width..(row + 1) * width]
+    }
+
+    /// How many elements all heads of a row have.
+    pub(super) fn row_width(&self) -> usize {
+        self.heads * self.dim
+    }
+
+    /// Every vector changed by itself.
+    pub(super) fn map(&self, change: impl Fn(&[f64]) -> Vec<f64>) -> Self {
+        Self::build((self.rows, self.heads, self.dim), |row, head| {
+            change(self.at(row, head))
+        })
+    }
+
+    /// Every vector as a row of its own.
+    pub(super) fn vectors(self) -> Self {
+        let rows = self.rows * self.heads;
+        Self {
+            rows,
+            heads: 1,
+            ..self
+        }
+    }
+
+    /// The reverse of [`Array::vectors`].
+    pub(super) fn grouped(self, heads: usize) -> Self {
+        let rows = self.rows / heads.max(1);
+        Self {
+            rows,
+            heads,
+            ..self
+        }
     }
 
     /// Some elements of every vector.

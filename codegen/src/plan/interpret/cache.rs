@@ -1,20 +1,28 @@
-//! A cache without pages: what was written, request by request.
+//! A cache without pages: what was written, request by request. Everything is kept as `f64`, whatever `build.cache.format` says: the
+//! oracle is what a cache that loses nothing would give.
 
-use super::Error;
 use super::array::Array;
-use super::attend::Segment;
+use super::call::Keys;
+use super::visible::Key;
 
 /// Everything that a layer has cached, in `f64`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Cache {
-    requests: Vec<Vec<Entry>>,
+    requests: Vec<Request>,
 }
 
-/// One token: its latent, or every head's key and value; and its shared rope key.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Request {
+    entries: Vec<Entry>,
+    /// The indexer's keys, and what pools them.
+    index: Vec<Vec<f64>>,
+}
+
+/// One token: its latent and rope key; every head's `[k_n; v]` and the rope key; or every group's keys and values.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
-    pub(super) values: Vec<f64>,
-    pub(super) k_rope: Vec<f64>,
+struct Entry {
+    first: Vec<f64>,
+    second: Vec<f64>,
 }
 
 /// A request's part of a call.
@@ -30,121 +38,113 @@ impl Cache {
     /// An empty cache for `requests` requests.
     pub fn new(requests: usize) -> Self {
         Self {
-            requests: vec![Vec::new(); requests],
+            requests: vec![Request::default(); requests],
         }
     }
 
     /// Tokens that a request has cached; 0 for one that there is none of.
     pub fn tokens(&self, request: usize) -> usize {
-        self.requests.get(request).map_or(0, Vec::len)
+        self.requests.get(request).map_or(0, |request| {
+            request.entries.len().max(request.index.len())
+        })
     }
 
     /// A request's cached latents and rope keys, token by token.
     pub fn latent_rows(&self, request: usize) -> (Vec<f64>, Vec<f64>) {
-        let entries = self.requests.get(request).map_or(&[][..], Vec::as_slice);
-        let latent = entries
-            .iter()
-            .flat_map(|entry| entry.values.clone())
-            .collect();
-        (
-            latent,
-            entries
-                .iter()
-                .flat_map(|entry| entry.k_rope.clone())
-                .collect(),
-        )
+        let entries = self.entries(request);
+        let all = |of: fn(&Entry) -> &[f64]| entries.iter().flat_map(of).copied().collect();
+        (all(|entry| &entry.first), all(|entry| &entry.second))
+    }
+
+    /// A request's cached indexer keys (and what pools them), token by token.
+    pub fn index_rows(&self, request: usize) -> Vec<f64> {
+        self.requests
+            .get(request)
+            .map_or_else(Vec::new, |request| request.index.concat())
     }
 
     pub(super) fn holds(&self, request: usize) -> bool {
         request < self.requests.len()
     }
 
-    /// Appends a call's tokens.
-    pub(super) fn write(&mut self, pieces: &[Piece], values: &Array, k_rope: &Array) {
-        let mut row = 0;
+    /// How many entries a request has, the indexer's keys apart.
+    pub(super) fn entry_count(&self, request: usize) -> usize {
+        self.entries(request).len()
+    }
+
+    fn entries(&self, request: usize) -> &[Entry] {
+        self.requests
+            .get(request)
+            .map_or(&[], |request| &request.entries)
+    }
+
+    /// Appends rows, `pieces` saying whose they are.
+    pub(super) fn write(&mut self, pieces: &[Piece], first: &Array, second: &Array) {
+        let mut rows = 0..first.rows;
         for piece in pieces {
-            for _ in 0..piece.tokens {
-                let entry = Entry {
-                    values: values.row(row).to_vec(),
-                    k_rope: k_rope.row(row).to_vec(),
-                };
-                self.requests[piece.request].push(entry);
-                row += 1;
+            for row in rows.by_ref().take(piece.tokens) {
+                self.requests[piece.request].entries.push(Entry {
+                    first: first.row(row).to_vec(),
+                    second: second.row(row).to_vec(),
+                });
             }
         }
     }
 
-    /// The first `tokens(piece)` entries of every piece, one piece after the other, and which queries see which of them.
-    fn gather(
-        &self,
-        pieces: &[Piece],
-        causal: bool,
-        tokens: impl Fn(usize) -> usize,
-    ) -> (Vec<&Entry>, Vec<Segment>) {
-        let (mut entries, mut segments, mut row) = (Vec::new(), Vec::new(), 0);
-        for (index, piece) in pieces.iter().enumerate() {
-            let start = entries.len();
-            entries.extend(self.requests[piece.request].iter().take(tokens(index)));
-            segments.push(Segment {
-                queries: row..row + piece.tokens,
-                keys: start..entries.len(),
-                causal,
-            });
-            row += piece.tokens;
+    /// Appends an indexer's keys.
+    pub(super) fn write_index(&mut self, pieces: &[Piece], keys: &Array) {
+        let mut rows = 0..keys.rows;
+        for piece in pieces {
+            for row in rows.by_ref().take(piece.tokens) {
+                self.requests[piece.request].index.push(keys.row(row).to_vec());
+            }
         }
-        (entries, segments)
     }
 
-    /// What the pieces' requests had cached before the call, `cached[i]` tokens of piece `i`, in runs of `chunk` tokens.
-    pub(super) fn context(
+    /// Entries `range(i)` of piece `i`'s request, one piece after the other, and where they stand.
+    pub(super) fn gather(
         &self,
         pieces: &[Piece],
-        cached: &[usize],
-        chunk: usize,
-    ) -> Vec<(Array, Array, Vec<Segment>)> {
-        let (entries, segments) = self.gather(pieces, false, |index| cached[index]);
-        let chunk = chunk.max(1);
-        let runs = entries.chunks(chunk).enumerate().map(|(index, run)| {
-            let (start, end) = (index * chunk, index * chunk + run.len());
-            let inside = segments.iter().map(|segment| {
-                let clamp = |key: usize| key.clamp(start, end) - start;
-                Segment {
-                    keys: clamp(segment.keys.start)..clamp(segment.keys.end),
-                    ..segment.clone()
-                }
-            });
-            let (values, k_rope) = arrays(run);
-            (values, k_rope, inside.collect())
-        });
-        runs.collect()
+        range: impl Fn(usize) -> std::ops::Range<usize>,
+    ) -> (Array, Array, Keys) {
+        let (mut first, mut second, mut keys) = (Vec::new(), Vec::new(), Keys::default());
+        for (sequence, piece) in pieces.iter().enumerate() {
+            let entries = self.entries(piece.request);
+            for index in range(sequence) {
+                let Some(entry) = entries.get(index) else {
+                    break;
+                };
+                first.push(entry.first.as_slice());
+                second.push(entry.second.as_slice());
+                keys.0.push(Key {
+                    sequence,
+                    index,
+                    row: None,
+                });
+            }
+        }
+        (stacked(&first), stacked(&second), keys)
     }
 
-    /// All that the pieces' requests have cached, the call's own tokens included, and the causal view of it.
-    ///
-    /// # Errors
-    /// When the call's tokens were not written before.
-    pub(super) fn everything(
-        &self,
-        pieces: &[Piece],
-        cached: &[usize],
-    ) -> Result<(Array, Array, Vec<Segment>), Error> {
-        let complete =
-            |(piece, cached): (&Piece, &usize)| self.tokens(piece.request) == cached + piece.tokens;
-        if !pieces.iter().zip(cached).all(complete) {
-            return Err(Error::BadPlan(
-                "attention over a cache that the call's tokens are not in",
-            ));
+    /// The indexer keys of every piece's request.
+    pub(super) fn gather_index(&self, pieces: &[Piece]) -> (Array, Keys) {
+        let (mut rows, mut keys) = (Vec::new(), Keys::default());
+        for (sequence, piece) in pieces.iter().enumerate() {
+            let request = self.requests.get(piece.request);
+            let index = request.map_or(&[][..], |request| &request.index);
+            for (index, key) in index.iter().enumerate() {
+                rows.push(key.as_slice());
+                keys.0.push(Key {
+                    sequence,
+                    index,
+                    row: None,
+                });
+            }
         }
-        let (entries, segments) = self.gather(pieces, true, |_| usize::MAX);
-        let (values, k_rope) = arrays(&entries);
-        Ok((values, k_rope, segments))
+        (stacked(&rows), keys)
     }
 }
 
-fn arrays(entries: &[&Entry]) -> (Array, Array) {
-    let stack = |of: fn(&Entry) -> &[f64]| {
-        let rows: Vec<&[f64]> = entries.iter().map(|entry| of(entry)).collect();
-        Array::stack(&rows, 1, rows.first().map_or(0, |row| row.len()))
-    };
-    (stack(|entry| &entry.values), stack(|entry| &entry.k_rope))
+fn stacked(rows: &[&[f64]]) -> Array {
+    Array::stack(rows, 1, rows.first().map_or(0, |row| row.len()))
 }

@@ -25,6 +25,8 @@ pub enum Error {
     NoSuchPhase(Phase),
     /// A request that the cache has no room for, or that a call names twice.
     BadRequest(usize),
+    /// The program wants something that the call was not given.
+    MissingExtra(&'static str),
     /// The plan itself is wrong: a bug of a pass.
     BadPlan(&'static str),
 }
@@ -47,6 +49,9 @@ impl fmt::Display for Error {
                 f,
                 "request {request} is not in the cache, or twice in the call"
             ),
+            Self::MissingExtra(what) => {
+                write!(f, "the layer wants `{what}`, which the call does not give")
+            }
             Self::BadPlan(what) => write!(f, "the plan is wrong: {what}"),
         }
     }

@@ -2,10 +2,18 @@
 
 mod array;
 mod attend;
+mod attention;
 mod cache;
+mod call;
+mod dropout;
 mod error;
+mod indexing;
 mod params;
+mod pointwise;
+mod rotate;
 mod run;
+mod select;
+mod visible;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,12 +21,14 @@ use std::ops::Range;
 use mla_spec::Phase;
 
 pub use cache::{Cache, Piece};
+pub use call::{Bias, Context, Extras, SharedKv};
 pub use error::Error;
 
 use super::Program;
-use attend::Segment;
+use call::{Call, Queries};
 use params::Params;
-use run::{Call, execute};
+use run::execute;
+use visible::Query;
 
 /// Tensors by their names below the layer's prefix ([`Program::tensors`]), row-major.
 pub type Weights = BTreeMap<String, Vec<f64>>;
@@ -37,6 +47,20 @@ pub struct Run {
     pub output: Vec<f64>,
     /// What the plan's probes recorded, by name; `[tokens, ..]`.
     pub probes: BTreeMap<&'static str, Vec<f64>>,
+    /// For each token, the indexer's scores of its sequence's keys, of complete pools where it pools; -∞ where not visible. Empty
+    /// where the layer picks no keys.
+    pub scores: Vec<Vec<f64>>,
+    /// What the layer hands to others.
+    pub given: Given,
+}
+
+/// What a layer hands to others.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Given {
+    /// For each token, indices of picked keys in its sequence, ascending; `None` where the layer gives none.
+    pub selection: Option<Vec<Vec<usize>>>,
+    /// Latents and rotated keys of the call's tokens; `None` where the layer gives none.
+    pub shared_kv: Option<SharedKv>,
 }
 
 impl<'a> Oracle<'a> {
@@ -55,27 +79,52 @@ impl<'a> Oracle<'a> {
     /// none of them being padding.
     ///
     /// # Errors
-    /// The program has no such phase, or a length is wrong.
+    /// The program has no such phase, a length is wrong, or the layer wants extras.
     pub fn forward(
         &self,
         hidden: &[f64],
         positions: &[u32],
         sequences: &[Range<usize>],
     ) -> Result<Run, Error> {
-        let causal = self.program.mask.is_causal();
-        let segment = |rows: &Range<usize>| Segment {
-            queries: rows.clone(),
-            keys: rows.clone(),
-            causal,
-        };
+        self.forward_with(hidden, positions, sequences, Extras::default())
+    }
+
+    /// [`Oracle::forward`] of a layer that takes more than hidden states.
+    ///
+    /// # Errors
+    /// The program has no such phase, a length is wrong, or an extra is missing.
+    pub fn forward_with(
+        &self,
+        hidden: &[f64],
+        positions: &[u32],
+        sequences: &[Range<usize>],
+        extras: Extras<'_>,
+    ) -> Result<Run, Error> {
+        let mut queries = Queries(vec![None; positions.len()]);
+        for (sequence, rows) in sequences.iter().enumerate() {
+            for (index, row) in rows.clone().enumerate() {
+                let query = queries.0.get_mut(row).ok_or(Error::WrongLength {
+                    what: "sequences".to_owned(),
+                    found: rows.end,
+                    wanted: positions.len(),
+                })?;
+                *query = Some(Query {
+                    sequence,
+                    index,
+                    at: index as i64,
+                });
+            }
+        }
         let mut nothing = Cache::default();
         let call = Call {
             hidden,
             positions: positions.to_vec(),
-            segments: sequences.iter().map(segment).collect(),
+            queries,
+            sequences: sequences.to_vec(),
             pieces: &[],
             cached: Vec::new(),
             cache: &mut nothing,
+            extras,
         };
         self.run(Phase::Forward, call)
     }
@@ -84,7 +133,7 @@ impl<'a> Oracle<'a> {
     /// follow what is cached.
     ///
     /// # Errors
-    /// The program has no such phase, a length is wrong, or a request is not in the cache or named twice.
+    /// The program has no such phase, a length is wrong, a request is not in the cache or named twice, or the layer wants extras.
     pub fn cached(
         &self,
         phase: Phase,
@@ -92,41 +141,60 @@ impl<'a> Oracle<'a> {
         pieces: &[Piece],
         hidden: &[f64],
     ) -> Result<Run, Error> {
-        let (mut positions, mut segments) = (Vec::new(), Vec::new());
-        for (index, piece) in pieces.iter().enumerate() {
-            let twice = pieces[..index]
+        self.cached_with(phase, cache, pieces, hidden, Extras::default())
+    }
+
+    /// [`Oracle::cached`] of a layer that takes more than hidden states. Where it reads another layer's cache, that one holds the
+    /// call's tokens already.
+    ///
+    /// # Errors
+    /// As [`Oracle::cached`]; or an extra is missing.
+    pub fn cached_with(
+        &self,
+        phase: Phase,
+        cache: &mut Cache,
+        pieces: &[Piece],
+        hidden: &[f64],
+        extras: Extras<'_>,
+    ) -> Result<Run, Error> {
+        let (mut positions, mut queries) = (Vec::new(), Queries(Vec::new()));
+        let (mut sequences, mut cached) = (Vec::new(), Vec::new());
+        for (sequence, piece) in pieces.iter().enumerate() {
+            let twice = pieces[..sequence]
                 .iter()
                 .any(|earlier| earlier.request == piece.request);
             if twice || !cache.holds(piece.request) {
                 return Err(Error::BadRequest(piece.request));
             }
-            let start = cache.tokens(piece.request);
-            let rows = positions.len()..positions.len() + piece.tokens;
-            positions.extend(
-                (start..start + piece.tokens)
-                    .map(|position| u32::try_from(position).unwrap_or(u32::MAX)),
-            );
-            segments.push(Segment {
-                queries: rows.clone(),
-                keys: rows,
-                causal: true,
-            });
+            let start = match extras.source {
+                None => cache.tokens(piece.request),
+                Some(source) => source
+                    .tokens(piece.request)
+                    .checked_sub(piece.tokens)
+                    .ok_or(Error::BadRequest(piece.request))?,
+            };
+            sequences.push(positions.len()..positions.len() + piece.tokens);
+            for index in start..start + piece.tokens {
+                positions.push(u32::try_from(index).unwrap_or(u32::MAX));
+                queries.0.push(Some(Query {
+                    sequence,
+                    index,
+                    at: index as i64,
+                }));
+            }
+            cached.push(start);
         }
-        let cached = pieces
-            .iter()
-            .map(|piece| cache.tokens(piece.request))
-            .collect();
-        self.run(
-            phase,
-            Call {
-                hidden,
-                positions,
-                segments,
-                pieces,
-                cached,
-                cache,
-            },
-        )
+        let call = Call {
+            hidden,
+            positions,
+            queries,
+            sequences,
+            pieces,
+            cached,
+            cache,
+            extras,
+        };
+        self.run(phase, call)
     }
 
     fn run(&self, phase: Phase, call: Call<'_>) -> Result<Run, Error> {

@@ -1,0 +1,117 @@
+//! How many bytes numbers take: in arithmetic, in memory, in caches (features 1.J).
+
+use mla_spec::{CacheDType, DType, IndexStore, Store};
+
+use crate::plan::{CacheContent, CachePlan, Ty};
+
+/// Bytes of an element of arithmetic.
+pub fn element(dtype: DType) -> u128 {
+    match dtype {
+        DType::Bf16 => 2,
+        DType::F32 => 4,
+        DType::F64 => 8,
+    }
+}
+
+/// Bytes of an element of the accumulation type.
+pub fn accumulated(dtype: DType) -> u128 {
+    match dtype {
+        DType::Bf16 | DType::F32 => 4,
+        DType::F64 => 8,
+    }
+}
+
+/// Bytes of a value of so many rows.
+pub fn value(ty: &Ty, rows: u128, dtype: DType) -> u128 {
+    let (plain, wide) = (element(dtype), accumulated(dtype));
+    let per_row = match ty {
+        Ty::Rows(width) | Ty::Columns(width) | Ty::RopeKey(width, _) => {
+            u128::from(width.size) * plain
+        }
+        Ty::Heads(heads, dim) | Ty::HeadPart(heads, dim) => {
+            u128::from(heads.size) * u128::from(dim.size) * plain
+        }
+        Ty::PerHead(heads) => u128::from(heads.size) * wide,
+        Ty::Angles(width) => u128::from(width.size) * wide,
+        Ty::SharedKv(latent, rope) => (u128::from(latent.size) + u128::from(rope.size)) * plain,
+        Ty::Attended(heads, dim) => u128::from(heads.size) * (u128::from(dim.size) + 2) * wide,
+        Ty::Segments => 0,
+        Ty::Selection(width) => u128::from(width.size) * 4,
+    };
+    per_row * rows
+}
+
+fn plain(dtype: CacheDType) -> u64 {
+    match dtype {
+        CacheDType::Bf16 | CacheDType::F16 => 2,
+        CacheDType::F32 => 4,
+        CacheDType::F64 => 8,
+    }
+}
+
+/// A part of what is cached per token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// What it is.
+    pub what: String,
+    /// Bytes per token, scales included.
+    pub bytes: u64,
+}
+
+/// What a cache keeps per token, keys and values apart from the indexer's keys. `latent` and `rope` are `r_kv` and `d_r`.
+pub fn stored(plan: &CachePlan, latent: u64, rope: u64) -> Vec<Stored> {
+    let mut all = match plan.content {
+        CacheContent::Latent => latent_parts(plan.store, latent, rope),
+        CacheContent::Naive | CacheContent::Groups | CacheContent::Context => {
+            let bytes = match plan.store {
+                Store::Plain(dtype) => plan.elements_per_token * plain(dtype),
+                _ => plan.elements_per_token, // check refuses other stores for keys and values
+            };
+            vec![part("keys and values of every head", bytes)]
+        }
+        CacheContent::Index => Vec::new(),
+    };
+    if let Some(index) = plan.index {
+        let width = u64::from(index.width.size);
+        let bytes = match index.store {
+            IndexStore::Plain(dtype) => width * plain(dtype),
+            IndexStore::Fp8(_) => width + 4,
+            IndexStore::Mxfp4 => width / 2 + width / 32,
+        };
+        all.push(part("indexer key", bytes));
+    }
+    all
+}
+
+/// A latent and its rope key in each format, J-01 to J-05.
+fn latent_parts(store: Store, latent: u64, rope: u64) -> Vec<Stored> {
+    match store {
+        Store::Plain(dtype) => vec![
+            part("latent", latent * plain(dtype)),
+            part("rope key", rope * plain(dtype)),
+        ],
+        Store::Fp8(_) => vec![part("latent, fp8", latent), part("rope key, fp8", rope)],
+        Store::Fp8DsMla(_) => vec![
+            part("latent, e4m3", latent),
+            part("a scale per 128", latent.div_ceil(128) * 4),
+            part("rope key, bf16", rope * 2),
+        ],
+        Store::Model1 => vec![
+            part("latent, e4m3", latent),
+            part("rope key, bf16", rope * 2),
+            part("a scale per 64, padded", (latent / 64 + 1).next_multiple_of(8)),
+        ],
+        Store::Mxfp8 => vec![
+            part("latent, e4m3", latent),
+            part("rope key, e4m3", rope),
+            part("a scale per 32", (latent + rope).div_ceil(32)),
+        ],
+    }
+}
+
+fn part(what: &str, bytes: u64) -> Stored {
+    Stored {
+        what: what.to_owned(),
+        bytes,
+    }
+}

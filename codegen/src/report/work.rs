@@ -1,0 +1,405 @@
+//! What each op computes and moves.
+//!
+//! FLOPs are the multiplications and additions of matrix products and dot products; what is done element by element (norms, rotations,
+//! gates, softmax itself) counts none. Bytes are what an op can't avoid: it reads its weights, its inputs and the cache entries that
+//! any query attends to once each, and writes its result once. Borrowed parts and other views of a value move nothing.
+
+use std::collections::BTreeMap;
+
+use super::bytes;
+use super::pairs::{Met, met};
+use crate::plan::cost::Lengths;
+use crate::plan::{CacheContent, LinearParams, Module, Op, Plan, Program, ValueId};
+
+/// Floating-point operations and bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// Multiplications and additions.
+    pub flops: u128,
+    /// Bytes read and written.
+    pub bytes: u128,
+}
+
+impl Work {
+    /// FLOPs per byte; 0 where nothing moves.
+    pub fn intensity(self) -> f64 {
+        if self.bytes == 0 {
+            return 0.0;
+        }
+        self.flops as f64 / self.bytes as f64
+    }
+}
+
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.flops += other.flops;
+        self.bytes += other.bytes;
+    }
+}
+
+/// What an op is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Queries, latents, keys and values out of the hidden state.
+    Projections,
+    /// Keys and values out of latents, or queries into latents and attended latents out of them.
+    Up,
+    /// The indexer: its projections, its scores, its cache.
+    Indexer,
+    /// Attention itself.
+    Attention,
+    /// Cache writes.
+    Cache,
+    /// Gate and output projection.
+    Output,
+}
+
+impl Group {
+    /// All of them, in the order in which data passes them.
+    pub const ALL: [Self; 6] = [
+        Self::Projections,
+        Self::Up,
+        Self::Indexer,
+        Self::Attention,
+        Self::Cache,
+        Self::Output,
+    ];
+
+    /// Its name in a table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Projections => "projections",
+            Self::Up => "expansion, absorption",
+            Self::Indexer => "indexer",
+            Self::Attention => "attention",
+            Self::Cache => "cache writes",
+            Self::Output => "gate, output",
+        }
+    }
+}
+
+/// A plan at given lengths.
+pub struct Counter<'a> {
+    program: &'a Program,
+    plan: &'a Plan,
+    lengths: Lengths,
+    /// Rows of values that are not the call's tokens: a context's.
+    others: BTreeMap<ValueId, u128>,
+}
+
+impl<'a> Counter<'a> {
+    /// Counts one request of a phase.
+    pub fn new(program: &'a Program, plan: &'a Plan, lengths: Lengths) -> Self {
+        let mut others = BTreeMap::new();
+        for op in plan.ops() {
+            let of_context = matches!(op, Op::Context { .. })
+                || op
+                    .reads()
+                    .first()
+                    .is_some_and(|first| others.contains_key(first));
+            let is_heir = !matches!(op, Op::AttendGroups { .. });
+            if let Some(out) = op.defines().filter(|_| of_context && is_heir) {
+                others.insert(out, u128::from(lengths.met));
+            }
+        }
+        Self {
+            program,
+            plan,
+            lengths,
+            others,
+        }
+    }
+
+    /// What an op does, by what it is for.
+    pub fn work(&self, op: &Op) -> Vec<(Group, Work)> {
+        let group = self.group(op);
+        let moved = self.moved(op);
+        match op {
+            Op::Linear { slot, .. } => vec![(group, self.linear(slot, op))],
+            Op::AttendExpanded { selection, .. } => {
+                let met = self.met(self.own(), selection.is_some());
+                vec![(group, self.expanded(met, moved))]
+            }
+            Op::AttendAbsorbed { selection, .. } => {
+                let met = self.met(self.own(), selection.is_some());
+                vec![(group, self.absorbed(met, moved))]
+            }
+            Op::AttendLatentCache { selection, .. } => {
+                let met = self.met(0..self.lengths.met, selection.is_some());
+                let read = met.keys * self.cached_bytes();
+                vec![(group, self.absorbed(met, moved + read))]
+            }
+            Op::AttendNaiveCache { selection, .. } => {
+                let met = self.met(0..self.lengths.met, selection.is_some());
+                let read = met.keys * self.cached_bytes();
+                vec![(group, self.expanded(met, moved + read))]
+            }
+            Op::AttendGroups { .. } => {
+                let met = self.met(self.own(), false);
+                vec![(group, self.grouped(met, moved))]
+            }
+            Op::AttendGroupCache { .. } | Op::FlashDecode { .. } => {
+                let met = self.met(0..self.lengths.met, false);
+                let read = met.keys * self.cached_bytes();
+                vec![(group, self.grouped(met, moved + read))]
+            }
+            Op::MergeContext { slot, .. } => self.merged(slot, moved),
+            Op::AbsorbQueries { slot, .. } => {
+                let flops = 2 * self.heads() * self.size("QK_NOPE_HEAD_DIM") * self.latent();
+                vec![(group, self.absorbing(flops, slot, moved))]
+            }
+            Op::AbsorbValues { slot, .. } => {
+                let flops = 2 * self.heads() * self.size("V_HEAD_DIM") * self.latent();
+                vec![(group, self.absorbing(flops, slot, moved))]
+            }
+            Op::Select { .. } | Op::SelectCached { .. } => {
+                vec![(group, self.scores(op, moved))]
+            }
+            Op::WriteLatent { .. } | Op::WriteNaive { .. } | Op::WriteGroups { .. } => {
+                let written = u128::from(self.lengths.new) * self.cached_bytes();
+                let bytes = moved + written;
+                vec![(group, Work { flops: 0, bytes })]
+            }
+            Op::WriteIndex { .. } => {
+                let bytes = moved + u128::from(self.lengths.new) * self.index_bytes();
+                vec![(group, Work { flops: 0, bytes })]
+            }
+            _ => vec![(
+                group,
+                Work {
+                    flops: 0,
+                    bytes: moved,
+                },
+            )],
+        }
+    }
+
+    fn group(&self, op: &Op) -> Group {
+        let result = op
+            .defines()
+            .map_or("", |out| self.plan.values[out.0].name);
+        match op {
+            Op::Select { .. }
+            | Op::SelectCached { .. }
+            | Op::WriteIndex { .. }
+            | Op::TakeSelection { .. }
+            | Op::GiveSelection { .. } => Group::Indexer,
+            Op::Linear { slot, .. } if *slot == "linear_kv_up_proj" => Group::Up,
+            Op::Linear { slot, .. } if matches!(*slot, "linear_proj" | "linear_gate_proj") => {
+                Group::Output
+            }
+            Op::AbsorbQueries { .. } | Op::AbsorbValues { .. } => Group::Up,
+            Op::AttendExpanded { .. }
+            | Op::AttendAbsorbed { .. }
+            | Op::AttendGroups { .. }
+            | Op::MergeContext { .. }
+            | Op::AttendLatentCache { .. }
+            | Op::AttendNaiveCache { .. }
+            | Op::AttendGroupCache { .. }
+            | Op::FlashDecode { .. }
+            | Op::Sink { .. } => Group::Attention,
+            Op::WriteLatent { .. } | Op::WriteNaive { .. } | Op::WriteGroups { .. } => Group::Cache,
+            Op::Gate { .. } | Op::AttendedOut { .. } => Group::Output,
+            _ if result.starts_with("index_") => Group::Indexer,
+            _ => Group::Projections,
+        }
+    }
+
+    /// Bytes of an op's inputs and its result; 0 for one that only looks at a value in another way.
+    fn moved(&self, op: &Op) -> u128 {
+        let is_view = matches!(
+            op,
+            Op::Hidden { .. }
+                | Op::Context { .. }
+                | Op::Columns { .. }
+                | Op::HeadPart { .. }
+                | Op::IntoHeads { .. }
+                | Op::IntoRows { .. }
+                | Op::UnrotatedKey { .. }
+                | Op::TakeKv { .. }
+                | Op::TakenLatent { .. }
+                | Op::TakenKey { .. }
+                | Op::GiveKv { .. }
+                | Op::TakeSelection { .. }
+                | Op::GiveSelection { .. }
+                | Op::Probe { .. }
+        );
+        if is_view {
+            return 0;
+        }
+        let values = op.reads().into_iter().chain(op.defines());
+        values.map(|value| self.bytes(value)).sum()
+    }
+
+    fn bytes(&self, value: ValueId) -> u128 {
+        let ty = &self.plan.values[value.0].ty;
+        bytes::value(ty, self.rows(value), self.program.build.dtype)
+    }
+
+    fn rows(&self, value: ValueId) -> u128 {
+        let own = u128::from(self.lengths.new);
+        self.others.get(&value).copied().unwrap_or(own)
+    }
+
+    fn linear(&self, slot: &str, op: &Op) -> Work {
+        let rows = op.reads().first().map_or(0, |x| self.rows(*x));
+        let multiplications = self.module(slot).and_then(Module::linear).map_or(0, area);
+        Work {
+            flops: 2 * multiplications * rows,
+            bytes: self.moved(op) + self.weight_bytes(slot),
+        }
+    }
+
+    fn expanded(&self, met: Met, bytes: u128) -> Work {
+        let pair = self.size("QK_HEAD_DIM") + self.size("V_HEAD_DIM");
+        Work {
+            flops: 2 * pair * self.heads() * met.pairs,
+            bytes,
+        }
+    }
+
+    fn absorbed(&self, met: Met, bytes: u128) -> Work {
+        let pair = 2 * self.latent() + self.size("QK_ROPE_HEAD_DIM");
+        Work {
+            flops: 2 * pair * self.heads() * met.pairs,
+            bytes,
+        }
+    }
+
+    fn grouped(&self, met: Met, bytes: u128) -> Work {
+        let pair = 2 * self.size("KV_CHANNELS");
+        Work {
+            flops: 2 * pair * self.heads() * met.pairs,
+            bytes,
+        }
+    }
+
+    /// Cached latents, expanded and met.
+    fn merged(&self, slot: &str, moved: u128) -> Vec<(Group, Work)> {
+        let cached = self.lengths.met - self.lengths.new;
+        let met = self.met(0..cached, false);
+        let up = self.module(slot).and_then(Module::linear).map_or(0, area);
+        let expansion = Work {
+            flops: 2 * up * u128::from(cached),
+            bytes: u128::from(cached) * self.cached_bytes() + self.weight_bytes(slot),
+        };
+        vec![
+            (Group::Up, expansion),
+            (Group::Attention, self.expanded(met, moved)),
+        ]
+    }
+
+    fn absorbing(&self, flops_per_token: u128, slot: &str, moved: u128) -> Work {
+        // Queries and values each read their own part of the up projection
+        let width = self.size("QK_NOPE_HEAD_DIM") + self.size("V_HEAD_DIM");
+        let part = flops_per_token / (2 * self.heads() * self.latent()).max(1);
+        Work {
+            flops: flops_per_token * u128::from(self.lengths.new),
+            bytes: moved + self.weight_bytes(slot) * part / width.max(1),
+        }
+    }
+
+    /// `h_i` dot products of length `d_i` per query and key (or pool), and their weighted sum.
+    fn scores(&self, op: &Op, moved: u128) -> Work {
+        let Some(indexer) = &self.program.indexer else {
+            return Work::default();
+        };
+        let is_cached = matches!(op, Op::SelectCached { .. });
+        let keys = if is_cached { 0..self.lengths.met } else { self.own() };
+        let met = self.met(keys, false);
+        let pool = indexer.pool.map_or(1, |pool| u128::from(pool.size.size));
+        let pair = u128::from(indexer.heads.size) * (u128::from(indexer.head_dim.size) + 1);
+        let read = if is_cached { met.keys * self.index_bytes() } else { 0 };
+        Work {
+            flops: 2 * pair * (met.pairs / pool),
+            bytes: moved + read,
+        }
+    }
+
+    fn met(&self, keys: std::ops::Range<u64>, selected: bool) -> Met {
+        let most = self
+            .program
+            .selected
+            .filter(|_| selected)
+            .map(|most| u64::from(most.size));
+        let mut lengths = self.lengths;
+        if self.is_cross() {
+            lengths.met = lengths.met.max(lengths.new);
+        }
+        met(self.program.mask, lengths, keys, most)
+    }
+
+    /// The call's own tokens, or all of a context.
+    fn own(&self) -> std::ops::Range<u64> {
+        if self.is_cross() {
+            return 0..self.lengths.met;
+        }
+        self.lengths.met - self.lengths.new..self.lengths.met
+    }
+
+    fn is_cross(&self) -> bool {
+        !self.others.is_empty()
+    }
+
+    /// Bytes per token of the keys and values that attention reads.
+    fn cached_bytes(&self) -> u128 {
+        let plan = self.program.source.as_ref().or(self.program.cache.as_ref());
+        let Some(plan) = plan.filter(|plan| plan.content != CacheContent::Index) else {
+            return 0;
+        };
+        let plan = crate::plan::CachePlan {
+            index: None,
+            ..plan.clone()
+        };
+        self.stored(&plan)
+    }
+
+    /// Bytes per token of an indexer's keys.
+    fn index_bytes(&self) -> u128 {
+        let plan = self.program.cache.as_ref().map(|plan| crate::plan::CachePlan {
+            content: CacheContent::Index,
+            ..plan.clone()
+        });
+        plan.map_or(0, |plan| self.stored(&plan))
+    }
+
+    fn stored(&self, plan: &crate::plan::CachePlan) -> u128 {
+        let size = |name: &str| u64::try_from(self.size(name)).unwrap_or(u64::MAX);
+        bytes::stored(plan, size("KV_LORA_RANK"), size("QK_ROPE_HEAD_DIM"))
+            .iter()
+            .map(|part| u128::from(part.bytes))
+            .sum()
+    }
+
+    fn module(&self, slot: &str) -> Option<&Module> {
+        self.program.modules.iter().find(|module| module.slot == slot)
+    }
+
+    fn weight_bytes(&self, slot: &str) -> u128 {
+        let dtype = self.program.build.dtype;
+        self.module(slot).map_or(0, |module| {
+            let element = match module.kind {
+                crate::plan::ModuleKind::AccumLinear(_) => bytes::accumulated(dtype),
+                _ => bytes::element(dtype),
+            };
+            module.linear().map_or(0, area) * element
+        })
+    }
+
+    fn heads(&self) -> u128 {
+        self.size("NUM_ATTENTION_HEADS")
+    }
+
+    fn latent(&self) -> u128 {
+        self.size("KV_LORA_RANK")
+    }
+
+    fn size(&self, name: &str) -> u128 {
+        self.program.size(name).map_or(0, u128::from)
+    }
+}
+
+/// Elements of a linear's weight.
+fn area(params: &LinearParams) -> u128 {
+    u128::from(params.input.size) * u128::from(params.output.size)
+}
