@@ -5,7 +5,7 @@ mod sample;
 
 use std::collections::BTreeMap;
 
-use mla_codegen::plan::interpret::{Cache, Oracle, Piece, Run, Weights};
+use mla_codegen::plan::interpret::{Cache, Given, Oracle, Piece, Run, Weights};
 use mla_codegen::plan::{ProbeMode, Program, program, program_with};
 use mla_spec::{
     CacheKind, Checked, DownProjection, Form, FormChoice, Latent, Phase, Projections, Query,
@@ -95,6 +95,8 @@ impl Case {
         let mut joined = Run {
             output: outputs.concat(),
             probes: BTreeMap::new(),
+            scores: Vec::new(),
+            given: Given::default(),
         };
         for (name, values) in probes.iter().flatten() {
             joined.probes.entry(name).or_default().extend(values);

@@ -251,7 +251,7 @@ pub enum Op {
         out: ValueId,
     },
     /// One more term in softmax's denominator: `e^s_h` with the logits in `slot`, or 1 without one; consumes `x`. The log-sum-exp
-    /// stays that of the keys.
+    /// counts it too.
     Sink {
         x: ValueId,
         slot: Option<&'static str>,

@@ -7,7 +7,7 @@ use super::cache::{Cache, Piece};
 use super::call::{Keys, Queries, picked};
 use super::dropout::Dropout;
 use super::params::Linear;
-use super::rotate::rotate;
+use super::rotate::{angles, rotate};
 use super::run::Machine;
 use super::visible::Sight;
 use crate::plan::{CacheContent, Op, Turned, ValueId};
@@ -87,9 +87,7 @@ impl Machine<'_> {
                 }
             }
             Op::AttendGroupCache { q, .. } => self.group_cache(self.array(*q)?),
-            Op::FlashDecode {
-                q, k, v, angles, ..
-            } => self.flash_decode(*q, *k, *v, *angles),
+            Op::FlashDecode { q, k, v, .. } => self.flash_decode(*q, *k, *v),
             Op::MergeContext {
                 q,
                 slot,
@@ -274,7 +272,7 @@ impl Machine<'_> {
     fn group_cache(&self, q: &Array) -> Result<Attended, Error> {
         let cache = &self.call.cache;
         let (k, v, keys) = cache.gather(self.call.pieces, |_| 0..usize::MAX);
-        let groups = self.key_heads(&k, q)?;
+        let groups = self.program.groups().size as usize;
         let (k, v) = (k.cut(groups), v.cut(groups));
         let content = self.program.cache.as_ref().map(|plan| plan.content);
         if content == Some(CacheContent::Context) {
@@ -287,30 +285,15 @@ impl Machine<'_> {
         Ok(self.groups(q, &k, &v, &self.call.queries, &keys))
     }
 
-    /// Key heads of cached rows, whose heads are as long as a query's.
-    fn key_heads(&self, k: &Array, q: &Array) -> Result<usize, Error> {
-        let heads = k.row_width().checked_div(q.dim);
-        Ok(heads
-            .ok_or(Error::BadPlan("queries without elements"))?
-            .max(1))
-    }
-
     /// Rotates the first elements of queries and keys, appends keys and values to the cache, and attends to all of it.
-    fn flash_decode(
-        &mut self,
-        q: ValueId,
-        k: ValueId,
-        v: ValueId,
-        angles: Option<ValueId>,
-    ) -> Result<Attended, Error> {
-        let (mut q, mut k) = (self.array(q)?.clone(), self.array(k)?.clone());
-        if let Some(angles) = angles {
-            let table = self.rotary()?;
+    fn flash_decode(&mut self, q: ValueId, k: ValueId, v: ValueId) -> Result<Attended, Error> {
+        let table = self.rotary()?;
+        let (cos, sin) = angles(table, &self.call.positions);
+        let turned = |x| -> Result<Array, Error> {
             let layouts = (table.input, table.output);
-            q = rotate(&q, self.angles(angles)?, Turned::First, layouts);
-            k = rotate(&k, self.angles(angles)?, Turned::First, layouts);
-        }
-        let v = self.array(v)?.clone();
+            Ok(rotate(self.array(x)?, (&cos, &sin), Turned::First, layouts))
+        };
+        let (q, k, v) = (turned(q)?, turned(k)?, self.array(v)?.clone());
         self.call.cache.write(self.call.pieces, &k, &v);
         self.group_cache(&q)
     }

@@ -216,10 +216,8 @@ impl Machine<'_> {
     /// A part of rows that hold, group by group, query heads, (their gates,) a key head, a value head.
     fn group_part(&self, x: ValueId, part: GroupPart, out: ValueId) -> Result<Array, Error> {
         let x = self.array(x)?;
-        let (heads, groups) = (
-            self.size("NUM_ATTENTION_HEADS")?,
-            self.size("NUM_QUERY_GROUPS")?,
-        );
+        let heads = self.size("NUM_ATTENTION_HEADS")?;
+        let groups = self.program.groups().size as usize;
         let dim = self.size("KV_CHANNELS")?;
         let (queries, width) = (heads / groups * dim, x.row_width() / groups);
         let gates = width

@@ -7,7 +7,7 @@ use super::attend::Attended;
 use super::call::{Call, SharedKv};
 use super::params::Params;
 use super::{Error, Given, Run};
-use crate::plan::{Aspect, Op, Plan, Program, ValueId};
+use crate::plan::{Aspect, Numeral, Op, Plan, Program, ValueId};
 
 #[derive(Debug, Clone)]
 pub(super) enum Value {
@@ -193,7 +193,10 @@ impl Machine<'_> {
             .iter()
             .find(|number| number.name == name);
         number
-            .map(|number| number.value)
+            .map(|number| match number.value {
+                Numeral::Real(value) => value,
+                Numeral::Position(value) => f64::from(value),
+            })
             .ok_or(Error::BadPlan("a number without a constant"))
     }
 

@@ -316,8 +316,6 @@ impl Writer<'_> {
     pub(super) fn output(&mut self, attended: ValueId, gate: Option<ValueId>) -> ValueId {
         let Common { heads, v, out, .. } = self.common;
         self.step(formulas::output(self.layer));
-        self.probe("mid.lse", attended, Aspect::Lse);
-        self.probe("mid.max_logit", attended, Aspect::MaxLogit);
         let attended = match self.layer.logits.sink {
             Sink::None => attended,
             sink => {
@@ -329,6 +327,8 @@ impl Writer<'_> {
                 })
             }
         };
+        self.probe("mid.lse", attended, Aspect::Lse);
+        self.probe("mid.max_logit", attended, Aspect::MaxLogit);
         let mut result = self.define("out", Ty::Heads(heads, v), |out| Op::AttendedOut {
             x: attended,
             out,
