@@ -5,7 +5,7 @@ mod golden_case;
 use golden_case::{Case, cases};
 use mla_codegen::plan::interpret::{Cache, Oracle, Run};
 use mla_codegen::plan::{ProbeMode, Program, program_with};
-use mla_spec::{CacheKind, Form, FormChoice, Phase, RopeLayout};
+use mla_spec::{CacheKind, Form, FormChoice, Indexer, LightningIndexer, Phase, RopeLayout};
 
 /// What is stored in f32: half a unit in the last place, and what cancels before it.
 const SINGLE: (f64, f64) = (1e-6, 1e-6);
@@ -117,7 +117,10 @@ impl Case {
     /// The picked keys exactly, and the scores behind them.
     fn compare_indexer(&self, run: &Run) {
         let (batch, seq) = self.shape();
-        let wanted = self.io.get("indexer.selected").or(self.io.get("prev_selected"));
+        let wanted = self
+            .io
+            .get("indexer.selected")
+            .or(self.io.get("prev_selected"));
         let Some(wanted) = wanted else {
             return;
         };
@@ -126,7 +129,10 @@ impl Case {
         for (row, first) in self.first_columns().into_iter().enumerate() {
             let Some(first) = first else { continue };
             let mut found = vec![0.0; seq];
-            for index in lists[row * width..][..width].iter().filter(|index| **index >= 0.0) {
+            for index in lists[row * width..][..width]
+                .iter()
+                .filter(|index| **index >= 0.0)
+            {
                 found[first + *index as usize] += 1.0;
             }
             assert_eq!(
@@ -201,6 +207,39 @@ impl Case {
         self.compare("cache.kv_latent", &latent, Axes::Rows, SINGLE);
         let k_rope = spread(&|request| cache.latent_rows(request).1);
         self.compare("cache.k_pe", &k_rope, Axes::Rows, SINGLE);
+        if let Some(Indexer::Lightning(indexer)) = self.checked.layer.indexer() {
+            let dim = indexer.head_dim as usize;
+            let key = spread(&|request| self.index_keys(indexer, &cache.index_rows(request)));
+            self.compare("cache.indexer_k", &key, Axes::Rows, SINGLE);
+            let entry = if indexer.pool.is_some() { 2 * dim } else { dim };
+            let gates = |request| {
+                let rows = cache.index_rows(request);
+                let gate = |row: &[f64]| row[dim..].to_vec();
+                rows.chunks(entry).flat_map(gate).collect::<Vec<f64>>()
+            };
+            self.compare("cache.indexer_gate", &spread(&gates), Axes::Rows, SINGLE);
+        }
+    }
+
+    /// Cached indexer keys as the case stores them: halves, also where pairs are neighbours.
+    fn index_keys(&self, indexer: &LightningIndexer, rows: &[f64]) -> Vec<f64> {
+        let dim = indexer.head_dim as usize;
+        let entry = if indexer.pool.is_some() { 2 * dim } else { dim };
+        let rotated = self.checked.layer.rotated_dim() as usize;
+        let is_paired = indexer
+            .rope
+            .is_some_and(|rope| rope.layout == RopeLayout::Interleaved);
+        let stored = |row: &[f64]| {
+            let mut key = row[..dim].to_vec();
+            if is_paired {
+                for pair in 0..rotated / 2 {
+                    key[pair] = row[2 * pair];
+                    key[pair + rotated / 2] = row[2 * pair + 1];
+                }
+            }
+            key
+        };
+        rows.chunks(entry).flat_map(stored).collect()
     }
 }
 
@@ -221,8 +260,12 @@ fn every_case_is_computed_as_others_compute_it() {
             let run = case.run(form);
             case.compare("output_f64", &run.output, Axes::Rows, DOUBLE);
             case.compare("output", &run.output, Axes::Rows, SINGLE);
-            for what in ["mid.kv_latent", "mid.k_pe", "mid.attn_raw", "mid.attn_out"] {
+            for what in ["mid.attn_raw", "mid.attn_out"] {
                 case.compare_probe(&run, what, Axes::Rows);
+            }
+            if !case.has("shared_kv.kv_latent") {
+                case.compare_probe(&run, "mid.kv_latent", Axes::Rows);
+                case.compare_probe(&run, "mid.k_pe", Axes::Rows);
             }
             for what in ["mid.q", "mid.lse"] {
                 case.compare_probe(&run, what, Axes::HeadsFirst { heads });

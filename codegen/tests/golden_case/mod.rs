@@ -232,7 +232,11 @@ impl Case {
                 indices.sort_unstable();
                 indices
             };
-            self.first_columns().iter().enumerate().map(of_row).collect()
+            self.first_columns()
+                .iter()
+                .enumerate()
+                .map(of_row)
+                .collect()
         });
         let values = |tensor: &str| {
             let numbers = self.io.get(tensor);

@@ -92,7 +92,8 @@ pub(super) fn attend<'a>(
                 });
                 let p = kept * (logit - largest).exp() / sum;
                 let out = all.out.at_mut(row, head).iter_mut();
-                out.zip(value(key, head)).for_each(|(out, value)| *out += p * value);
+                out.zip(value(key, head))
+                    .for_each(|(out, value)| *out += p * value);
             }
             all.lse.at_mut(row, head)[0] = largest + sum.ln();
             all.max_logit.at_mut(row, head)[0] = largest;

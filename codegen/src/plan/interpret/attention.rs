@@ -67,7 +67,13 @@ impl Machine<'_> {
             Op::AttendNaiveCache { q, selection, .. } => {
                 let heads = self.array(*q)?.heads;
                 let all = self.everything()?;
-                self.expanded(*q, &all.first.cut(heads), &all.second, &all.keys, *selection)
+                self.expanded(
+                    *q,
+                    &all.first.cut(heads),
+                    &all.second,
+                    &all.keys,
+                    *selection,
+                )
             }
             Op::AttendGroups { q, k, v, .. } => {
                 let (q, k, v) = (self.array(*q)?, self.array(*k)?, self.array(*v)?);
@@ -78,9 +84,13 @@ impl Machine<'_> {
                         Ok(self.groups(q, &k, &v, &self.call.queries, &keys))
                     }
                     Some(context) => {
-                        let lengths: Vec<usize> =
-                            context.sequences.iter().map(ExactSizeIterator::len).collect();
-                        let rows: Vec<usize> = context.sequences.iter().cloned().flatten().collect();
+                        let lengths: Vec<usize> = context
+                            .sequences
+                            .iter()
+                            .map(ExactSizeIterator::len)
+                            .collect();
+                        let rows: Vec<usize> =
+                            context.sequences.iter().cloned().flatten().collect();
                         let (queries, keys) = self.call.among_others(&lengths);
                         Ok(self.groups(q, &picked(k, &rows), &picked(v, &rows), &queries, &keys))
                     }
@@ -95,12 +105,7 @@ impl Machine<'_> {
                 chunk,
                 into,
                 ..
-            } => self.merge_context(
-                *q,
-                self.inner(slot, *part)?,
-                chunk.size as usize,
-                *into,
-            ),
+            } => self.merge_context(*q, self.inner(slot, *part)?, chunk.size as usize, *into),
             Op::Sink { x, slot, .. } => {
                 let logits = slot.map(|slot| self.params.sinks(slot)).transpose()?;
                 let logit = |head: usize| logits.map_or(0.0, |logits| logits[head]);
@@ -195,14 +200,7 @@ impl Machine<'_> {
         ))
     }
 
-    fn groups(
-        &self,
-        q: &Array,
-        k: &Array,
-        v: &Array,
-        queries: &Queries,
-        keys: &Keys,
-    ) -> Attended {
+    fn groups(&self, q: &Array, k: &Array, v: &Array, queries: &Queries, keys: &Keys) -> Attended {
         let pairs = Pairs {
             sight: self.sight(),
             queries,
@@ -216,11 +214,7 @@ impl Machine<'_> {
     fn read_cache(&self) -> Result<&Cache, Error> {
         match self.program.source {
             None => Ok(self.call.cache),
-            Some(_) => self
-                .call
-                .extras
-                .source
-                .ok_or(Error::MissingExtra("source")),
+            Some(_) => self.call.extras.source.ok_or(Error::MissingExtra("source")),
         }
     }
 

@@ -44,9 +44,9 @@ impl Cache {
 
     /// Tokens that a request has cached; 0 for one that there is none of.
     pub fn tokens(&self, request: usize) -> usize {
-        self.requests.get(request).map_or(0, |request| {
-            request.entries.len().max(request.index.len())
-        })
+        self.requests
+            .get(request)
+            .map_or(0, |request| request.entries.len().max(request.index.len()))
     }
 
     /// A request's cached latents and rope keys, token by token.
@@ -96,7 +96,9 @@ impl Cache {
         let mut rows = 0..keys.rows;
         for piece in pieces {
             for row in rows.by_ref().take(piece.tokens) {
-                self.requests[piece.request].index.push(keys.row(row).to_vec());
+                self.requests[piece.request]
+                    .index
+                    .push(keys.row(row).to_vec());
             }
         }
     }

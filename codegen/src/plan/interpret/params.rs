@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use mla_spec::NormKind;
 
 use super::array::{Array, dot};
-use super::{Error, Weights};
 use super::pointwise::sigmoid;
+use super::{Error, Weights};
 use crate::plan::{LinearParams, Module, ModuleKind, NormParams, Program, Rows};
 
 /// Every module's weights, by slot.

@@ -6,8 +6,7 @@ use super::params::Linear;
 use super::rotate::{angles, rotate};
 use super::run::{Machine, Value};
 use crate::plan::{
-    Dim, GroupPart, Handed, LinearPart, NormPart, Op, PositionScale, RotaryTable, Turn, Ty,
-    ValueId,
+    Dim, GroupPart, Handed, LinearPart, NormPart, Op, PositionScale, RotaryTable, Turn, Ty, ValueId,
 };
 use mla_spec::GateGranularity;
 
@@ -53,9 +52,10 @@ impl Machine<'_> {
             Op::Hadamard { x, .. } => self.array(*x)?.map(hadamard),
             Op::Concat { left, right, .. } => {
                 let (left, right) = (self.array(*left)?, self.array(*right)?);
-                Array::build((left.rows, 1, left.row(0).len() + right.row(0).len()), |row, _| {
-                    [left.row(row), right.row(row)].concat()
-                })
+                Array::build(
+                    (left.rows, 1, left.row(0).len() + right.row(0).len()),
+                    |row, _| [left.row(row), right.row(row)].concat(),
+                )
             }
             Op::Columns {
                 x, offset, width, ..
@@ -202,9 +202,7 @@ impl Machine<'_> {
             }
             PositionScale::Learned { slot } => {
                 let (a, b) = self.params.log_position_scale(slot)?;
-                Box::new(move |position, head| {
-                    a[head] * (f64::from(position) + 1.0).ln() + b[head]
-                })
+                Box::new(move |position, head| a[head] * (f64::from(position) + 1.0).ln() + b[head])
             }
         };
         Ok(Array::build((x.rows, x.heads, x.dim), |row, head| {
@@ -288,7 +286,11 @@ fn hadamard(vector: &[f64]) -> Vec<f64> {
     let root = (vector.len() as f64).sqrt();
     let element = |i: usize| {
         let signed = vector.iter().enumerate().map(|(j, x)| {
-            if (i & j).count_ones() % 2 == 0 { *x } else { -x }
+            if (i & j).count_ones().is_multiple_of(2) {
+                *x
+            } else {
+                -x
+            }
         });
         signed.sum::<f64>() / root
     };

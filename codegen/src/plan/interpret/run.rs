@@ -73,7 +73,10 @@ impl Machine<'_> {
         let value = match op {
             Op::CheckBatch => return Ok(None),
             Op::MaskSegments { .. } | Op::BatchSegments { .. } => Value::Segments,
-            Op::WriteLatent { latent: a, k_rope: b }
+            Op::WriteLatent {
+                latent: a,
+                k_rope: b,
+            }
             | Op::WriteNaive { kv: a, k_rope: b }
             | Op::WriteGroups { k: a, v: b } => {
                 self.write(*a, *b)?;

@@ -42,7 +42,11 @@ impl Candidates<'_> {
     fn score(&self, row: usize, q: &Array, weights: &Array, key: &[f64]) -> f64 {
         let of_head = |head: usize| {
             let product = self.plan.scale * dot(q.at(row, head), key);
-            let met = if self.plan.relu { product.max(0.0) } else { product };
+            let met = if self.plan.relu {
+                product.max(0.0)
+            } else {
+                product
+            };
             weights.row(row)[head] * met
         };
         (0..q.heads).map(of_head).sum()
@@ -72,7 +76,9 @@ impl Candidates<'_> {
             }
         };
         let scores: Vec<f64> = keys.iter().map(score).collect();
-        let visible: Vec<usize> = (0..keys.len()).filter(|&i| self.sees(row, keys[i])).collect();
+        let visible: Vec<usize> = (0..keys.len())
+            .filter(|&i| self.sees(row, keys[i]))
+            .collect();
         let forced = |rank: usize| {
             let (initial, local) = (self.plan.forced.initial, self.plan.forced.local);
             rank < initial as usize || rank + local as usize >= visible.len()
@@ -146,7 +152,11 @@ impl Candidates<'_> {
 fn best(mut candidates: Vec<(bool, f64, usize)>, count: usize) -> Vec<usize> {
     candidates.sort_by(|a, b| {
         let forced = b.0.cmp(&a.0);
-        let score = if a.0 && b.0 { std::cmp::Ordering::Equal } else { b.1.total_cmp(&a.1) };
+        let score = if a.0 && b.0 {
+            std::cmp::Ordering::Equal
+        } else {
+            b.1.total_cmp(&a.1)
+        };
         forced.then(score).then(a.2.cmp(&b.2))
     });
     candidates.truncate(count);
