@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use mla_spec::write::Comments;
-use mla_spec::{Document, Sources, check, read, render, write};
+use mla_spec::{Document, Sources, check, check_model, read, render, write};
 
 fuzz_target!(|text: &str| {
     let mut sources = Sources::default();
@@ -11,6 +11,9 @@ fuzz_target!(|text: &str| {
         Err(diagnostics) => shown(&diagnostics, &sources),
         Ok(document) => {
             let (checked, diagnostics) = check(&document);
+            assert_eq!(checked.is_none(), diagnostics.has_errors());
+            shown(&diagnostics, &sources);
+            let (checked, diagnostics) = check_model(&document);
             assert_eq!(checked.is_none(), diagnostics.has_errors());
             shown(&diagnostics, &sources);
             written(&document);

@@ -7,7 +7,7 @@ use mla_spec::{
 use proptest::prelude::*;
 
 /// Valid specs of every kind of layer, as differences from the base of the examples.
-const VALID: [&str; 12] = [
+const VALID: [&str; 16] = [
     "",
     "# no q_lora_rank\n# no linear_q_down_proj\n# no q_layernorm\n# no linear_q_up_proj\n\
      submodules:\n  linear_q_proj: ColumnParallelLinear\n",
@@ -55,6 +55,12 @@ const VALID: [&str; 12] = [
      k_norm: { module: RMSNorm, params: { eps: 1.0e-6 } } }\n",
     "submodules:\n  core_attention: { module: SparseAttention, submodules: { indexer: { module: SharedIndexer, \
      params: { topk: 512, pool: { size: 16, always_select_tail: false } } } } }\nbuild:\n  form: mqa\n",
+    "module: SelfAttention\nparams:\n  rotary_dim: 64\n  attention_output_gate: per_element\n  qk_l2_norm: true\n  qk_l2_norm_eps: 1e-6\n",
+    "# no linear_qkv\nmodule: SelfAttention\nparams:\n  attention_output_gate: per_head\nsubmodules:\n  linear_q: ColumnParallelLinear\n\
+     \x20 linear_kv: ColumnParallelLinear\n  linear_gate_proj: ColumnParallelLinear\n\
+     \x20 q_layernorm: { module: RMSNorm, params: { eps: 1.0e-6 } }\n",
+    "module: SelfAttention\nbuild:\n  flash_decode: true\n  cache: { format: naive_bf16, page_size: 16 }\n  dtype: bf16\n",
+    "module: CrossAttention\nparams:\n  attn_mask_type: padding\n",
 ];
 
 fn document(excerpt: &str) -> Document {
@@ -78,7 +84,8 @@ fn key() -> impl Strategy<Value = String> {
             "v_head_dim", "attn_mask_type", "rope", "type", "theta", "layout", "factor", "mscale", "mscale_all_dim",
             "attention_factor", "beta_fast", "truncate", "module", "params", "submodules", "eps", "bias", "normalization",
             "linear_q_proj", "linear_q_down_proj", "linear_q_up_proj", "linear_qkv_down_proj", "q_layernorm", "core_attention",
-            "linear_proj", "indexer", "softmax_scale", "rope_theta", "window_size", "attention_chunk_size", "bidirectional_blocks",
+            "linear_proj", "indexer", "num_query_groups", "kv_channels", "rotary_dim", "qk_l2_norm", "linear_qkv", "linear_q",
+            "k_layernorm", "softmax_scale", "rope_theta", "window_size", "attention_chunk_size", "bidirectional_blocks",
             "softmax_type", "attn_logits_soft_cap", "core_attention_bias", "attention_dropout", "query_scaling", "q_lora_scale",
             "kv_lora_scale", "attention_output_gate", "kv_source", "share_kv", "at", "rank", "dtype", "linear_gate_proj",
             "linear_q_gate_proj", "k_rope_layernorm", "input_layernorm", "num_heads", "head_dim", "topk", "rope_layout", "split_order",
