@@ -3,7 +3,10 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use mla_spec::{Checked, Diagnostics, Document, Severity, Sources, check, import, read, render};
+use mla_spec::{
+    Body, Checked, CheckedModel, Diagnostics, Document, Severity, Sources, check, check_model,
+    import, read, render,
+};
 
 use crate::args::FromConfig;
 use crate::failure::Failure;
@@ -42,6 +45,36 @@ pub(crate) struct Model {
     pub(crate) warnings: String,
 }
 
+/// What a spec describes.
+#[derive(Debug)]
+pub(crate) enum Described {
+    /// One layer.
+    Layer(Box<Spec>),
+    /// A model: how messages name the spec, and the layers.
+    Model(String, Box<CheckedModel>),
+}
+
+/// Reads and checks a spec of a layer or of a model; its warnings go to stderr.
+pub(crate) fn described(path: &Path, config: &FromConfig) -> Result<Described, Failure> {
+    let (shown, text) = text(path)?;
+    let mut sources = Sources::default();
+    if !is_config(path, &text)
+        && let Ok(document) = read::yaml(&mut sources, &shown, &text)
+        && matches!(document.body, Body::Model(_))
+    {
+        refuse_config_options(&shown, config)?;
+        let (checked, found) = check_model(&document);
+        let Some(checked) = checked else {
+            return Err(refused(&shown, &found, &sources));
+        };
+        talk::plain(&rendered(&found, &sources));
+        return Ok(Described::Model(shown, Box::new(checked)));
+    }
+    let spec = layer(path, shown, &text, config)?;
+    talk::plain(&spec.warnings);
+    Ok(Described::Layer(Box::new(spec)))
+}
+
 /// Reads and checks a spec; its warnings go to stderr.
 pub(crate) fn spec(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
     let spec = quiet(path, config)?;
@@ -52,25 +85,32 @@ pub(crate) fn spec(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
 /// Reads and checks a spec.
 pub(crate) fn quiet(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
     let (shown, text) = text(path)?;
-    if !is_config(path, &text) {
-        if config.layer.is_some() || config.strict {
-            let option = if config.layer.is_some() {
-                "--layer"
-            } else {
-                "--strict"
-            };
-            return Err(Failure::Usage(format!(
-                "`{option}` goes with a config.json, and `{shown}` is a spec"
-            )));
-        }
-        return from_yaml(shown, &text);
+    layer(path, shown, &text, config)
+}
+
+fn layer(path: &Path, shown: String, text: &str, config: &FromConfig) -> Result<Spec, Failure> {
+    if !is_config(path, text) {
+        refuse_config_options(&shown, config)?;
+        return from_yaml(shown, text);
     }
     let options = import::Options {
         layer: config.layer,
         strict: config.strict,
         name: None,
     };
-    from_config(shown, &text, &options)
+    from_config(shown, text, &options)
+}
+
+/// Options that say what of a config is meant mean nothing beside a spec.
+fn refuse_config_options(shown: &str, config: &FromConfig) -> Result<(), Failure> {
+    let option = match (config.layer, config.strict) {
+        (Some(_), _) => "--layer",
+        (None, true) => "--strict",
+        (None, false) => return Ok(()),
+    };
+    Err(Failure::Usage(format!(
+        "`{option}` goes with a config.json, and `{shown}` is a spec"
+    )))
 }
 
 /// Reads a `config.json`, and refuses anything else.
@@ -205,7 +245,7 @@ fn is_config(path: &Path, text: &str) -> bool {
         return false;
     }
     match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(serde_json::Value::Object(keys)) => !["mla", "module", "submodules"]
+        Ok(serde_json::Value::Object(keys)) => !["mla", "module", "submodules", "model"]
             .iter()
             .any(|key| keys.contains_key(*key)),
         Ok(_) => is_json(path),

@@ -61,6 +61,26 @@ fn one_bad_spec_does_not_hide_the_others() {
 }
 
 #[test]
+fn a_model_is_checked_as_a_whole() {
+    let room = Room::new();
+    let told = room.run(&["check", &checkout("spec/models/small-shared.yaml")]);
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(
+        told.stderr
+            .contains("SmallShared, 6 attentions, 4 of them different"),
+        "{told:?}"
+    );
+    let told = room.run(&[
+        "check",
+        &checkout("tests/specs/err/model_first_layer_shared.yaml"),
+    ]);
+    assert!(
+        told.code == 3 && told.stderr.contains("MLA0680"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn an_imported_config_is_a_spec_that_is_accepted() {
     let room = Room::new();
     let config = checkout("tests/golden/v3_yarn_b1_s33/config.json");

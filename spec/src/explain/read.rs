@@ -234,7 +234,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         code: Code(811),
         title: "a model where a layer is wanted",
-        rule: "A macro describes one layer; `mla-gen build` and `Builder` take models.",
+        rule: "A macro describes one layer, so its file has `module`, `params` and `submodules`.",
         why: "A struct becomes one layer, and a model has several.",
         wrong: "// small.yaml has `model:`\n#[mla_layer(spec = \"small.yaml\")]\nstruct SmallModel;\n",
         right: "// small.yaml has `module: MLASelfAttention`\n#[mla_layer(spec = \"small.yaml\")]\nstruct SmallAttention;\n",

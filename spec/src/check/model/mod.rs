@@ -51,7 +51,7 @@ pub(super) fn refuse(name: Span, out: &mut Diagnostics) {
     let message = "this spec describes a model, and a layer is wanted";
     let other = Diagnostic::error(OTHER_BODY, message, name, "has several layers");
     out.push(other.help(
-        "build the model with `mla-gen build` or `Builder`, or describe one of its layers in a spec of its own",
+        "describe one of its layers in a spec of its own, with `module`, `params` and `submodules`",
     ));
 }
 
