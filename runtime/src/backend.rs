@@ -213,6 +213,21 @@ pub struct Indexing<'a, B: Backend, E: Scalar> {
     pub local: usize,
 }
 
+/// Keys of pools of neighbouring tokens: for each channel the softmax of `gates + positions` over a pool's tokens weighs their keys.
+#[derive(Debug)]
+pub struct Pooling<'a, B: Backend> {
+    /// `[tokens, 1, D]`.
+    pub k: Strided<'a, B, B::Elem>,
+    /// `[tokens, 1, D]`.
+    pub gates: Strided<'a, B, B::Elem>,
+    /// `[size, D]`.
+    pub positions: &'a B::Buffer<B::Elem>,
+    /// Tokens of a pool.
+    pub size: usize,
+    /// The row of each pool's first token.
+    pub first_rows: &'a [usize],
+}
+
 /// A device and the number type it computes in.
 ///
 /// Callers guarantee that every window lies inside its buffer and that counts agree; an implementation reports what the device itself
@@ -366,6 +381,12 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         indexing: &Indexing<'_, Self, E>,
         most: usize,
     ) -> Result<Self::Indices>;
+
+    /// The keys of pools, `[pools, D]`, computed in the accumulation type.
+    fn pool_keys(
+        device: &Self::Device,
+        pooling: &Pooling<'_, Self>,
+    ) -> Result<Self::Buffer<Self::Elem>>;
 
     /// All scores, `[queries, width]`, -∞ where a query does not see a key; `width` is at least the number of keys of every sight.
     fn index_scores(

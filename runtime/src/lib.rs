@@ -57,7 +57,7 @@ pub use cache::{
     AnyScale, ByteFormat, ByteLayout, CacheElement, CacheFormat, CacheLayout, ContextChunk,
     Contiguous, EntryKind, EntryShape, Fp8DsMla, Fp8DsMlaUe8m0, Fp8E4m3, Fp8E5m2, Fp8Model1,
     IndexCache, IndexFp8, IndexMxfp4, IndexStore, IndexedCache, LatentCache, Mxfp8, NaiveCache,
-    NoCache, Paged, PowerOfTwo, ScaleKind,
+    NoCache, Paged, PooledIndexCache, PowerOfTwo, ScaleKind,
 };
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 pub use describes::Describes;
@@ -67,7 +67,7 @@ pub use extras::{Extras, Handover};
 pub use gated_norm::GatedRmsNorm;
 pub use half::{bf16, f16};
 pub use heads::{Heads, HeadsView};
-pub use indexer::Selecting;
+pub use indexer::{KeyPools, Selecting, SelectingPools};
 pub use layer::{Caches, Decode, Forward, KvCache, Load, Prefill};
 pub use linear::{AccumLinear, GroupPart, Linear};
 pub use mask::{Mask, Padding};

@@ -10,6 +10,7 @@ mod indexed;
 mod latent;
 mod layout;
 mod naive;
+mod pooled;
 
 pub use bytes::{ByteFormat, ByteLayout};
 pub use format::{CacheFormat, EntryKind, EntryShape};
@@ -22,3 +23,4 @@ pub use indexed::{IndexStore, IndexedCache, NoCache};
 pub use latent::{ContextChunk, LatentCache};
 pub use layout::{CacheElement, CacheLayout, Contiguous, Paged};
 pub use naive::NaiveCache;
+pub use pooled::PooledIndexCache;

@@ -8,9 +8,11 @@ use std::any::Any;
 
 use half::{bf16, f16};
 
-use super::{Cpu, attention, elementwise, hadamard, indexer, linear, merge, norm, rotate, rounded};
+use super::{
+    Cpu, attention, elementwise, hadamard, indexer, linear, merge, norm, pool, rotate, rounded,
+};
 use crate::backend::{
-    Attention, AttentionParts, HeadMatrices, Indexing, Parts, PartsMut, Rotation, Strided,
+    Attention, AttentionParts, HeadMatrices, Indexing, Parts, PartsMut, Pooling, Rotation, Strided,
 };
 use crate::element::{Element, Scalar};
 use crate::error::{Error, Result};
@@ -97,6 +99,9 @@ pub trait CpuElement: Element {
 
     #[doc(hidden)]
     fn select_f16(indexing: &Indexing<'_, Cpu<Self>, f16>, most: usize) -> Result<Vec<i32>>;
+
+    #[doc(hidden)]
+    fn pool_keys(pooling: &Pooling<'_, Cpu<Self>>) -> Vec<Self>;
 
     #[doc(hidden)]
     fn index_scores(
@@ -219,6 +224,10 @@ macro_rules! compiled {
 
             fn select_f16(i: &Indexing<'_, Cpu<Self>, f16>, most: usize) -> Result<Vec<i32>> {
                 indexer::select(i, most)
+            }
+
+            fn pool_keys(pooling: &Pooling<'_, Cpu<Self>>) -> Vec<Self> {
+                pool::pool(pooling)
             }
 
             fn index_scores(

@@ -12,6 +12,7 @@ mod linear;
 mod merge;
 mod norm;
 mod pages;
+mod pool;
 mod rotate;
 mod simd;
 mod skinny;
@@ -22,8 +23,8 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 use crate::backend::{
-    Attention, AttentionParts, Backend, HeadMatrices, Indexing, Parts, PartsMut, Place, Rotation,
-    Strided,
+    Attention, AttentionParts, Backend, HeadMatrices, Indexing, Parts, PartsMut, Place, Pooling,
+    Rotation, Strided,
 };
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Real, Scalar};
@@ -233,6 +234,10 @@ impl<T: CpuElement> Backend for Cpu<T> {
         most: usize,
     ) -> Result<Vec<i32>> {
         compiled::index_select(indexing, most)
+    }
+
+    fn pool_keys(_: &CpuDevice, pooling: &Pooling<'_, Self>) -> Result<Vec<T>> {
+        Ok(T::pool_keys(pooling))
     }
 
     fn index_scores(

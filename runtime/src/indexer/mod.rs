@@ -7,8 +7,11 @@
 //! (L-10), a score of -∞ is never selected (L-11), one that is a NaN only where no number is left, so that it shows, and a query that
 //! sees no more keys than it may select takes all of them, unscored (L-09).
 
+mod pools;
 mod sight;
 
+pub(crate) use pools::Lines;
+pub use pools::{KeyPools, SelectingPools, select_pools};
 pub(crate) use sight::{of_cached, of_gathered};
 
 use crate::attended::PerHead;
@@ -75,15 +78,49 @@ impl<'a, B: Backend> Asking<'a, B> {
         pages: Option<&Pages>,
         selecting: &Selecting,
     ) -> Result<Selection<B, K>> {
-        selecting.checked(K)?;
-        product("a selection", &[self.q.rows, K, size_of::<i32>()])?;
-        sight::within_positions(sights)?;
-        let indexing = self.indexing(k, sights, pages, selecting);
         Ok(Selection {
             device: self.device.clone(),
-            indices: B::index_select(self.device, &indexing, K)?,
+            indices: self.indices(k, sights, pages, selecting, K)?,
             rows: self.q.rows,
         })
+    }
+
+    /// The `most` best keys of the sights, on the host.
+    pub(crate) fn best<E: Scalar>(
+        &self,
+        k: Strided<'_, B, E>,
+        sights: &[Sight<'_>],
+        pages: Option<&Pages>,
+        selecting: &Selecting,
+        most: usize,
+    ) -> Result<Vec<i32>> {
+        B::download_indices(
+            self.device,
+            &self.indices(k, sights, pages, selecting, most)?,
+        )
+    }
+
+    fn indices<E: Scalar>(
+        &self,
+        k: Strided<'_, B, E>,
+        sights: &[Sight<'_>],
+        pages: Option<&Pages>,
+        selecting: &Selecting,
+        most: usize,
+    ) -> Result<B::Indices> {
+        selecting.checked(most)?;
+        product("a selection", &[self.q.rows, most, size_of::<i32>()])?;
+        sight::within_positions(sights)?;
+        let indexing = self.indexing(k, sights, pages, selecting);
+        B::index_select(self.device, &indexing, most)
+    }
+
+    pub(crate) fn device(&self) -> &B::Device {
+        self.device
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.q.rows
     }
 
     /// The scores of all keys.
