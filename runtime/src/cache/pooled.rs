@@ -10,16 +10,15 @@ use crate::attended::PerHead;
 use crate::backend::{Backend, Pages, Strided};
 use crate::batch::Batch;
 use crate::element::Scalar;
-use crate::error::{Result, expect_count};
+use crate::error::{Error, Result, expect_count};
 use crate::heads::Heads;
 use crate::indexer::{Asking, KeyPools, Lines, SelectingPools};
 use crate::layer::KvCache;
 use crate::rows::{Rows, RowsView};
-use crate::segments::Segments;
 use crate::selection::Selection;
 use crate::visibility::Visibility;
 
-/// `[slots, DI + DI]` keys and gates in the format `F`, one of each per token, in the same blocks and slots as the layer's other cache, and
+/// `[slots, DI + DI]` keys and gates of the number type `F`, one of each per token, in the same blocks and slots as the layer's other cache, and
 /// the finished key of each complete pool.
 #[derive(Debug)]
 pub struct PooledIndexCache<
@@ -79,8 +78,8 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize, const POOL: us
                 "a page has to hold whole pools"
             );
             assert!(
-                DI.is_multiple_of(F::LATENT_GRAIN) && DI.is_multiple_of(F::ROPE_GRAIN),
-                "the cache's format shares scales among more neighbours than divide the key"
+                F::PLAIN,
+                "pooled keys and their gates are stored as the numbers that they are"
             );
         };
         let geometry = Geometry::new::<P>(blocks, tokens)?;
@@ -154,20 +153,10 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize, const POOL: us
         let (segments, pages) = self.geometry.reading(batch, visibility)?;
         let lines = Lines::new(&segments, POOL)?;
         let pages = Pages::new(pages.page() / POOL, pages.tables().to_vec());
-        if let Some(k) = self.pools.window() {
-            return lines.select(&asking, k, Some(&pages), selecting);
-        }
-        let [buffer, _] = self.pools.read(&pool_slots::<POOL>(&segments, &pages))?;
-        let k: Strided<'_, B, B::Elem> = Strided {
-            buffer: &buffer,
-            offset: 0,
-            rows: 0,
-            heads: 1,
-            width: DI,
-            row_stride: DI,
-            head_stride: 0,
-        };
-        lines.select(&asking, k, None, selecting)
+        let k = self.pools.window().ok_or_else(|| {
+            Error::BadCache(format!("keys of pools in {} have to be decoded", F::NAME))
+        })?;
+        lines.select(&asking, k, Some(&pages), selecting)
     }
 
     /// The keys and gates of a request's first `tokens` tokens, which lie in `blocks`.
@@ -204,15 +193,6 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize, const POOL: us
         }
         Ok((tokens, pools))
     }
-}
-
-/// The slots of all pools of the segments, one segment's behind the other's.
-fn pool_slots<const POOL: usize>(segments: &Segments, pages: &Pages) -> Vec<usize> {
-    let list = segments.list().iter().enumerate();
-    list.flat_map(|(i, segment)| {
-        (0..segment.keys.len() / POOL).map(move |pool| pages.slot(i, pool))
-    })
-    .collect()
 }
 
 impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize, const POOL: usize> IndexStore<B>
