@@ -281,8 +281,8 @@ impl<A: Real> Vectorised for Finite<'_, A> {
 /// Whether all values are numbers.
 #[inline(always)]
 fn is_finite<A: Real>(values: &[A]) -> bool {
-    // Infinity less infinity is a NaN, too; no early end, so that the loop vectorises
+    // 0 times an infinity is a NaN, too; no early end, so that the loop vectorises
     !values
         .iter()
-        .fold(false, |any, &value| any | (value - value).is_nan())
+        .fold(false, |any, &value| any | (value * A::ZERO).is_nan())
 }
