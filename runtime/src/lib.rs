@@ -55,9 +55,9 @@ pub use backend::Backend;
 pub use batch::{Batch, Sequence};
 pub use cache::{
     AnyScale, ByteFormat, ByteLayout, CacheElement, CacheFormat, CacheLayout, ContextChunk,
-    Contiguous, EntryKind, EntryShape, Fp8DsMla, Fp8DsMlaUe8m0, Fp8E4m3, Fp8E5m2, Fp8Model1,
-    IndexCache, IndexFp8, IndexMxfp4, IndexStore, IndexedCache, LatentCache, Mxfp8, NaiveCache,
-    NoCache, Paged, PooledIndexCache, PowerOfTwo, ScaleKind,
+    Contiguous, EntryKind, EntryShape, Fp8DsMla, Fp8E4m3, Fp8E5m2, Fp8Model1, IndexCache, IndexFp8,
+    IndexMxfp4, IndexStore, IndexedCache, LatentCache, Mxfp8, NaiveCache, NoCache, Paged,
+    PooledIndexCache, PowerOfTwo, ScaleKind,
 };
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 pub use describes::Describes;

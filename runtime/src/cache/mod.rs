@@ -15,8 +15,8 @@ mod pooled;
 pub use bytes::{ByteFormat, ByteLayout};
 pub use format::{CacheFormat, EntryKind, EntryShape};
 pub use formats::{
-    AnyScale, Fp8DsMla, Fp8DsMlaUe8m0, Fp8E4m3, Fp8E5m2, Fp8Model1, IndexFp8, IndexMxfp4, Mxfp8,
-    PowerOfTwo, ScaleKind,
+    AnyScale, Fp8DsMla, Fp8E4m3, Fp8E5m2, Fp8Model1, IndexFp8, IndexMxfp4, Mxfp8, PowerOfTwo,
+    ScaleKind,
 };
 pub use index::IndexCache;
 pub use indexed::{IndexStore, IndexedCache, NoCache};

@@ -1,8 +1,8 @@
 //! Attention over caches of bytes: exactly that over what they decode to, and close to that over the values that were written.
 
 use mla_runtime::{
-    Attended, Batch, CacheFormat, Fp8DsMla, Fp8DsMlaUe8m0, Fp8E4m3, Fp8E5m2, Fp8Model1, Heads,
-    KvCache, LatentCache, Mxfp8, Paged, Selection, Softmax, Tensor, Unrotated, Visibility,
+    Attended, Batch, CacheFormat, Fp8DsMla, Fp8E4m3, Fp8E5m2, Fp8Model1, Heads, KvCache,
+    LatentCache, Mxfp8, Paged, PowerOfTwo, Selection, Softmax, Tensor, Unrotated, Visibility,
 };
 
 use super::{B, DEVICE, batch, key, rows};
@@ -140,7 +140,7 @@ fn attention_is_that_over_decoded_entries() {
     as_decoded::<Fp8E4m3>();
     as_decoded::<Fp8E5m2>();
     as_decoded::<Fp8DsMla>();
-    as_decoded::<Fp8DsMlaUe8m0>();
+    as_decoded::<Fp8DsMla<PowerOfTwo>>();
     as_decoded::<Fp8Model1>();
     as_decoded::<Mxfp8>();
 }
@@ -166,7 +166,7 @@ fn decode_stays_close_to_a_cache_of_f32() {
     close::<Fp8E4m3>(0.04);
     close::<Fp8E5m2>(0.08);
     close::<Fp8DsMla>(0.04);
-    close::<Fp8DsMlaUe8m0>(0.04);
+    close::<Fp8DsMla<PowerOfTwo>>(0.04);
     close::<Fp8Model1>(0.04);
     close::<Mxfp8>(0.04);
 }

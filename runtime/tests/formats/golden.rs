@@ -4,8 +4,8 @@ use std::path::Path;
 
 use mla_runtime::narrow::{E4m3, E5m2};
 use mla_runtime::{
-    CacheFormat, Fp8DsMla, Fp8DsMlaUe8m0, Fp8E4m3, Fp8E5m2, Fp8Model1, IndexCache, IndexFp8,
-    IndexMxfp4, LatentCache, Mxfp8, Paged, PowerOfTwo, Unrotated, bf16,
+    CacheFormat, Fp8DsMla, Fp8E4m3, Fp8E5m2, Fp8Model1, IndexCache, IndexFp8, IndexMxfp4,
+    LatentCache, Mxfp8, Paged, PowerOfTwo, Unrotated, bf16,
 };
 
 use super::{B, DEVICE, batch, key, rows};
@@ -102,7 +102,7 @@ fn latents_are_stored_bit_for_bit() {
     let scaled = paged::<Fp8E5m2, 512, 64>().with_k_scale(0.25);
     latents("fp8_e5m2", scaled.expect("a scale"));
     latents("fp8_ds_mla", paged::<Fp8DsMla, 512, 64>());
-    latents("fp8_ds_mla_ue8m0", paged::<Fp8DsMlaUe8m0, 512, 64>());
+    latents("fp8_ds_mla_ue8m0", paged::<Fp8DsMla<PowerOfTwo>, 512, 64>());
     latents("fp8_ds_mla_nope", paged::<Fp8DsMla, 512, 0>());
     latents("fp8_model1", paged::<Fp8Model1, 448, 64>());
     latents("mxfp8", paged::<Mxfp8, 448, 64>());

@@ -1,11 +1,11 @@
 //! Bytes per token and per block, and where they stand.
 
 use mla_runtime::{
-    ByteFormat, CacheFormat, Fp8DsMla, Fp8DsMlaUe8m0, Fp8E4m3, Fp8E5m2, Fp8Model1, IndexFp8,
+    ByteFormat, CacheFormat, Fp8DsMla, Fp8E4m3, Fp8E5m2, Fp8Model1, IndexCache, IndexFp8,
     IndexMxfp4, KvCache, LatentCache, Mxfp8, Paged, PowerOfTwo, Unrotated, bf16,
 };
 
-use super::{B, DEVICE};
+use super::{B, DEVICE, batch, rows};
 
 #[test]
 fn entries_take_the_documented_bytes() {
@@ -13,7 +13,7 @@ fn entries_take_the_documented_bytes() {
     assert_eq!(Fp8E4m3::bytes_per_token(512, 64), 576);
     assert_eq!(Fp8E5m2::bytes_per_token(512, 64), 576);
     assert_eq!(<Fp8DsMla>::bytes_per_token(512, 64), 656);
-    assert_eq!(Fp8DsMlaUe8m0::bytes_per_token(512, 64), 656);
+    assert_eq!(Fp8DsMla::<PowerOfTwo>::bytes_per_token(512, 64), 656);
     assert_eq!(<Fp8DsMla>::bytes_per_token(512, 0), 656);
     assert_eq!(Fp8Model1::bytes_per_token(448, 64), 584);
     assert_eq!(Mxfp8::bytes_per_token(448, 64), 528);
@@ -70,4 +70,40 @@ fn a_scale_has_to_be_a_positive_number() {
         let message = refused.expect_err("a refusal").to_string();
         assert!(message.contains("k_scale"), "{message}");
     }
+}
+
+/// What a proof fills a cache with comes out again: NaN is no number in any format.
+#[test]
+fn a_nan_stays_a_nan() {
+    fn check<F: CacheFormat>() {
+        let mut cache = LatentCache::<B, F, Unrotated, Paged<2>, 128, 32>::paged(&DEVICE, 2);
+        let cache = cache.as_mut().expect("cache");
+        KvCache::<B>::fill(cache, f64::NAN).expect("filled");
+        let (latent, k_rope) = cache.entries(&[1, 0], 4).expect("entries");
+        let all = [
+            latent.to_vec().expect("values"),
+            k_rope.to_vec().expect("values"),
+        ]
+        .concat();
+        assert_eq!(all.len(), 4 * 160);
+        assert!(all.iter().all(|value| value.is_nan()), "{}", F::NAME);
+    }
+    check::<Fp8E4m3>();
+    check::<Fp8E5m2>();
+    check::<Fp8DsMla>();
+    check::<Fp8DsMla<PowerOfTwo>>();
+    check::<Fp8Model1>();
+    check::<Mxfp8>();
+    let mut keys = IndexCache::<B, IndexMxfp4, Paged<2>, 64>::paged(&DEVICE, 1).expect("cache");
+    let mut values = vec![1.0; 64];
+    values[40] = f32::NAN;
+    keys.write(&batch(&[(0, 1, &[0])]), &rows::<64>(values))
+        .expect("written");
+    let found = keys
+        .entries(&[0], 1)
+        .expect("entries")
+        .to_vec()
+        .expect("values");
+    assert!(found[..32].iter().all(|&value| value == 1.0));
+    assert!(found[32..].iter().all(|value| value.is_nan()));
 }

@@ -17,7 +17,7 @@ const RESERVED: &[&str] = &[
     "Clone", "ContextChunk", "Contiguous", "Copy", "Cpu", "CpuDevice", "CpuElement", "Debug", "Decode", "Default",
     "Describes", "DoubleEndedIterator", "Drop", "Dropout", "E", "Element", "EntryKind", "EntryShape", "Eq", "Err",
     "Error", "ExactSizeIterator", "Extend", "Extras", "F", "F16", "Fn", "FnMut", "FnOnce", "Forward", "Fp8DsMla",
-    "Fp8DsMlaUe8m0", "Fp8E4m3", "Fp8E5m2", "Fp8Model1", "From", "FromIterator", "GatedRmsNorm", "GroupPart", "Half",
+    "Fp8E4m3", "Fp8E5m2", "Fp8Model1", "From", "FromIterator", "GatedRmsNorm", "GroupPart", "Half",
     "Handover", "Hash", "Heads", "HeadsView", "I", "IndexCache", "IndexFp8", "IndexMxfp4", "IndexStore",
     "IndexedCache", "Interleaved", "Into", "IntoIterator", "Iterator", "KeyPools", "KvCache", "LatentCache",
     "LayerNorm", "LayerNormLinear", "Linear", "Load", "LogPositionScale", "Mask", "Mistake", "MlaLayer", "MlaRuntime",

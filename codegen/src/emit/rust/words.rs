@@ -152,9 +152,10 @@ fn kv_bytes(cache: &CachePlan) -> u64 {
     match cache.store {
         Store::Plain(dtype) => elements * bytes(dtype),
         Store::Fp8(Fp8::E4m3 | Fp8::E5m2) => elements,
-        Store::Fp8DsMla(_) => latent + latent / 128 * 4 + 2 * rope,
-        // One byte more per token than there are scales keeps the rows of scales apart
-        Store::Model1 => latent + latent / 64 + 1 + 2 * rope,
+        // A layer without a rotated part keeps the room of 64 values for it
+        Store::Fp8DsMla(_) => latent + latent / 128 * 4 + 2 * if rope == 0 { 64 } else { rope },
+        // A token's scales are padded to a multiple of 8 bytes
+        Store::Model1 => latent + (latent / 64).next_multiple_of(8) + 2 * rope,
         Store::Mxfp8 => elements + elements / 32,
     }
 }

@@ -20,7 +20,7 @@ use std::fmt::Debug;
 
 pub use flat::{Fp8E4m3, Fp8E5m2};
 pub use index::{IndexFp8, IndexMxfp4};
-pub use scaled::{Fp8DsMla, Fp8DsMlaUe8m0, Fp8Model1, Mxfp8};
+pub use scaled::{Fp8DsMla, Fp8Model1, Mxfp8};
 
 use crate::narrow::{E4m3, E8m0};
 

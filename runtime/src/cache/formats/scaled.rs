@@ -3,8 +3,7 @@
 use std::marker::PhantomData;
 
 use super::{
-    AnyScale, PowerOfTwo, ScaleKind, decode_bf16, decode_e4m3, encode_bf16, encode_e4m3, largest,
-    power_scale,
+    AnyScale, ScaleKind, decode_bf16, decode_e4m3, encode_bf16, encode_e4m3, largest, power_scale,
 };
 use crate::cache::bytes::{ByteFormat, ByteLayout, byte_format};
 use crate::narrow::{E4m3, E8m0};
@@ -12,8 +11,8 @@ use crate::narrow::{E4m3, E8m0};
 /// `fp8_ds_mla` of FlashMLA and vLLM (J-03). Per token: `C` bytes e4m3, `C / 128` f32 scales, `R` bf16 of rotated part, not
 /// quantised. A layer without a rotated part keeps 64 zeros in its place: 656 bytes for `C` = 512 either way.
 ///
-/// A scale is `max(amax / 448, 2⁻¹²⁶)`, or with [`PowerOfTwo`] `2^ceil(log2(max(amax / 448, 10⁻⁴)))`. Readers multiply by whatever
-/// stands there.
+/// A scale is `max(amax / 448, 2⁻¹²⁶)`, or with [`PowerOfTwo`](super::PowerOfTwo), as DeepSeek's own writer has it,
+/// `2^ceil(log2(max(amax / 448, 10⁻⁴)))`. Readers multiply by whatever stands there.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fp8DsMla<S = AnyScale>(PhantomData<S>);
 
@@ -158,6 +157,3 @@ fn decode_powers(codes: &[u8], scales: &[u8], group: usize, values: &mut [f32]) 
         decode_e4m3(codes, E8m0(scale).decode(), values);
     }
 }
-
-/// [`Fp8DsMla`] with power-of-two scales, as DeepSeek's own writer has them.
-pub type Fp8DsMlaUe8m0 = Fp8DsMla<PowerOfTwo>;
