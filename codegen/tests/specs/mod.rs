@@ -1,5 +1,8 @@
 //! Layers for the tests of emission: the models, and variants of the odd ones.
 
+#[allow(dead_code)] // as above: not every test file that includes this module uses it
+pub(crate) mod language;
+
 use std::path::Path;
 
 use mla_spec::{

@@ -6,11 +6,11 @@
 mod siblings;
 mod twin;
 
-use mla_spec::{CacheKind, Checked, Phase};
+use mla_spec::{Checked, MaskKind, Phase};
 use serde::Serialize;
 
 use super::rust::{self, Lines, Look, Style};
-use crate::plan::{self, CacheContent, Program};
+use crate::plan::{self, Argument, CacheContent, Program};
 use siblings::Siblings;
 
 /// Most weights that a test at real size draws and holds: 2 GiB in f32.
@@ -67,15 +67,20 @@ pub(super) fn tests(checked: &Checked, runtime: &str, header: Vec<String>) -> St
     let tensors = rust::tensors(&siblings.planned, INSIDE);
     let texts = modules.iter().map(|module| module.text.as_str());
     let needed: String = texts.chain([tensors.as_str()]).collect();
+    let constants = rust::constants(&all_constants(&siblings), &needed, INSIDE);
     let file = TestsFile {
         header,
         name: &checked.layer.name,
         runtime,
         real: real_size_proof(checked),
         proofs: proofs(checked, &siblings),
-        pairs: pairs(checked, &siblings),
-        imports: rust::imports(&tensors, runtime, INSIDE.level),
-        constants: rust::constants(&all_constants(&siblings), &needed, INSIDE),
+        pairs: pairs(&siblings),
+        imports: rust::imports(
+            &[tensors.as_str(), &constants].concat(),
+            runtime,
+            INSIDE.level,
+        ),
+        constants,
         tensors,
         modules,
     };
@@ -84,6 +89,9 @@ pub(super) fn tests(checked: &Checked, runtime: &str, header: Vec<String>) -> St
 
 /// What holds of every layer with the twin's phases and mask.
 fn proofs(checked: &Checked, siblings: &Siblings) -> Vec<&'static str> {
+    if asks_for_more(&siblings.planned) {
+        return Vec::new();
+    }
     let padding = if checked.layer.mask.allows_padding() {
         "padded_equals_unpadded"
     } else {
@@ -94,7 +102,7 @@ fn proofs(checked: &Checked, siblings: &Siblings) -> Vec<&'static str> {
         "packed_equals_separate",
         padding,
     ];
-    if siblings.other_cache.is_some() {
+    if is_cached(siblings) {
         proofs.extend([
             "stepwise_equals_forward",
             "prefill_equals_forward",
@@ -109,27 +117,51 @@ fn proofs(checked: &Checked, siblings: &Siblings) -> Vec<&'static str> {
     proofs
 }
 
-fn pairs(checked: &Checked, siblings: &Siblings) -> Vec<Pair> {
-    let cache = &checked.build.cache;
-    let cached = siblings.other_cache.is_some();
+/// Whether the twin has cached phases.
+fn is_cached(siblings: &Siblings) -> bool {
+    siblings.planned.plans.len() > 1
+}
+
+/// Whether a layer's functions can't be called with hidden states alone: it attends to what other layers or sequences made.
+fn asks_for_more(program: &Program) -> bool {
+    let mut arguments = program.plans.iter().flat_map(|plan| &plan.arguments);
+    arguments.any(|argument| {
+        matches!(
+            argument,
+            Argument::Context
+                | Argument::ContextMask
+                | Argument::TakesKv
+                | Argument::Source
+                | Argument::TakesSelection
+                | Argument::Bias
+        )
+    })
+}
+
+fn pairs(siblings: &Siblings) -> Vec<Pair> {
+    if asks_for_more(&siblings.planned) {
+        return Vec::new();
+    }
     let cached_phases = || vec!["prefill", "decode"];
     let all_phases = || {
-        if cached {
+        if is_cached(siblings) {
             vec!["forward", "prefill", "decode"]
         } else {
             vec!["forward"]
         }
     };
     let mut pairs = Vec::new();
-    if siblings.other_form.is_some() {
+    if let Some(other) = &siblings.other_form {
+        let phases = other.plans.iter().map(|plan| match plan.phase {
+            Phase::Forward => "forward",
+            Phase::Prefill => "prefill",
+            Phase::Decode => "decode",
+        });
         pairs.push(Pair {
             test: "absorbed_equals_expanded",
             module: "other_form",
             what: "absorbed = expanded",
-            phases: match cache.kind {
-                CacheKind::Latent => all_phases(),
-                CacheKind::Naive => vec!["forward"],
-            },
+            phases: phases.collect(),
         });
     }
     if siblings
@@ -145,7 +177,7 @@ fn pairs(checked: &Checked, siblings: &Siblings) -> Vec<Pair> {
             phases: all_phases(),
         });
     }
-    if cached {
+    if is_cached(siblings) {
         let (test, what) = ("paged_equals_contiguous", "paged = contiguous");
         pairs.push(Pair {
             test,
@@ -153,6 +185,8 @@ fn pairs(checked: &Checked, siblings: &Siblings) -> Vec<Pair> {
             module: "other_parts",
             phases: cached_phases(),
         });
+    }
+    if siblings.other_cache.is_some() {
         let (test, what) = ("latent_cache_equals_naive_cache", "latent = naive");
         pairs.push(Pair {
             test,
@@ -180,7 +214,7 @@ fn modules(siblings: &Siblings, runtime: &str) -> Vec<Module> {
         print("other_form", doc, program)
     }));
     modules.extend(siblings.other_parts.as_ref().map(|other| {
-        let doc = match (other.fusion, siblings.other_cache.is_some()) {
+        let doc = match (other.fusion, is_cached(siblings)) {
             (true, true) => "The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.",
             (true, false) => "The twin with what is fused separate, and what is separate fused.",
             (false, _) => "The twin with the cache laid out otherwise.",
@@ -251,7 +285,12 @@ fn all_constants(siblings: &Siblings) -> Program {
 /// What the layer proves at its real size, with 8 tokens: as many of its phases as one proof takes in.
 fn real_size_proof(checked: &Checked) -> Option<&'static str> {
     let has = |phase| checked.build.phases.contains(&phase);
-    if weights(&plan::program(checked)) > MOST_WEIGHTS {
+    let program = plan::program(checked);
+    let mask = checked.layer.mask;
+    let asks =
+        asks_for_more(&program) || mask.kind == MaskKind::Arbitrary || mask.bidirectional_blocks;
+    let by_length = matches!(&program.rotary, Some(table) if table.by_length.is_some());
+    if weights(&program) > MOST_WEIGHTS || asks || by_length {
         return None;
     }
     let phases = (has(Phase::Forward), has(Phase::Prefill), has(Phase::Decode));

@@ -1,8 +1,9 @@
 //! Other ways of computing a twin: each a program of its own, over the same tensors.
 
 use mla_spec::{
-    Build, CacheKind, CacheSpec, Checked, DownProjection, Form, FormChoice, Latent, Layer, Norm,
-    Phase, Projections, Query, Rope, RopeLayout,
+    Build, CacheKind, CacheSpec, Checked, Core, DownProjection, Form, FormChoice, GateSource,
+    Grouped, Indexer, KvSource, Latent, Layer, LightningIndexer, Norm, Phase, Projections,
+    QkvProjection, Query, QueryUp, Rope, RopeLayout,
 };
 
 use crate::plan::{self, Program};
@@ -34,7 +35,7 @@ pub(super) struct OtherParts {
 
 /// The siblings of `twin`, in the forms that `real` is planned in.
 pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
-    let phases = if real.layer.mask.is_causal() {
+    let phases = if twin.layer.mask.is_causal() {
         &PHASES[..]
     } else {
         &PHASES[..1]
@@ -56,8 +57,9 @@ pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
         .map(|plan| (plan.phase, plan.form))
         .collect();
     let naive = twin.build.cache.kind == CacheKind::Naive;
-    // A naive cache holds what only the expanded form reads
-    let swappable = |phase| !naive || phase == Phase::Forward;
+    // A naive cache holds what only the expanded form reads, and selected latents are never expanded
+    let absorbed_alone = twin.layer.core != Core::Dense;
+    let swappable = |phase| !(naive || absorbed_alone) || phase == Phase::Forward;
     let swapped = forms
         .iter()
         .filter(|(phase, _)| swappable(*phase))
@@ -72,9 +74,14 @@ pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
             .latent()
             .map(|_| program(&twin, &swapped.collect())),
         other_parts: other_parts(&twin, &forms),
-        other_cache: (phases.len() > 1 && twin.layer.latent().is_some())
-            .then(|| other_cache(&twin)),
+        other_cache: (phases.len() > 1 && has_other_cache(&twin.layer)).then(|| other_cache(&twin)),
     }
+}
+
+/// Whether a layer can keep latents and keys and values alike.
+fn has_other_cache(layer: &Layer) -> bool {
+    let is_own = |latent: &Latent| matches!(latent.kv_source, KvSource::Own { .. });
+    layer.core == Core::Dense && layer.latent().is_some_and(is_own)
 }
 
 /// The program of a layer with the form of each phase given, rather than chosen by cost: a twin's sizes would choose another.
@@ -118,7 +125,11 @@ fn other_parts(twin: &Checked, forms: &Forms) -> Option<OtherParts> {
                 down: other_down(latent),
                 ..latent.clone()
             }),
-            other => other.clone(),
+            Projections::Grouped(grouped) => Projections::Grouped(Grouped {
+                qkv: other_qkv(&twin.layer, grouped),
+                ..grouped.clone()
+            }),
+            Projections::Cross(cross) => Projections::Cross(cross.clone()),
         },
         ..twin.layer.clone()
     };
@@ -128,7 +139,7 @@ fn other_parts(twin: &Checked, forms: &Forms) -> Option<OtherParts> {
         page_size: if twin.build.cache.page_size.is_some() {
             None
         } else {
-            Some(5)
+            Some(page_of(&twin.layer))
         },
         rope_layout: other_layout(twin),
         ..twin.build.cache
@@ -153,10 +164,31 @@ fn other_query(query: &Query) -> Query {
             up,
         } => Query::Lora {
             rank: *rank,
-            norm: other_norm(norm),
+            norm: match up {
+                QueryUp::Query => other_norm(norm),
+                // Its matrix reads the raw latent too
+                QueryUp::QueryAndGate => norm.clone(),
+            },
             scale: *scale,
             up: *up,
         },
+    }
+}
+
+/// One matrix for two and the other way round; as it is where the two differ in having a bias, or one makes gates too.
+fn other_qkv(layer: &Layer, grouped: &Grouped) -> QkvProjection {
+    let fused_gate = layer
+        .gate
+        .is_some_and(|gate| gate.source == GateSource::Qkv);
+    match grouped.qkv {
+        QkvProjection::Fused { bias } if !fused_gate => QkvProjection::Separate {
+            q_bias: bias,
+            kv_bias: bias,
+        },
+        QkvProjection::Separate { q_bias, kv_bias } if q_bias == kv_bias => {
+            QkvProjection::Fused { bias: q_bias }
+        }
+        same => same,
     }
 }
 
@@ -175,10 +207,22 @@ fn other_down(latent: &Latent) -> DownProjection {
             q_bias: *bias,
             kv_bias: *bias,
         },
-        (DownProjection::Separate { q_bias, kv_bias }, Query::Lora { .. }) if q_bias == kv_bias => {
+        (DownProjection::Separate { q_bias, kv_bias }, Query::Lora { .. })
+            if q_bias == kv_bias && latent.kv_source != KvSource::Other =>
+        {
             DownProjection::Fused { bias: *q_bias }
         }
         (separate, _) => separate.clone(),
+    }
+}
+
+/// A page that short requests cross, and that holds whole pools.
+fn page_of(layer: &Layer) -> u32 {
+    match layer.indexer() {
+        Some(Indexer::Lightning(LightningIndexer {
+            pool: Some(pool), ..
+        })) => 2 * pool.size,
+        _ => 5,
     }
 }
 

@@ -2,11 +2,15 @@
 
 use mla_spec::{
     Build, Checked, Core, Cross, Dims, Forced, Grouped, Indexer, Latent, LatentScale, Layer,
-    LightningIndexer, LongRope, Pool, Projections, Query, Rope, RopeScaling, Rotary,
+    LightningIndexer, LongRope, LongRopeSelect, MaskKind, Pool, Projections, Query, Rope,
+    RopeScaling, Rotary, Window,
 };
 
 /// The twin of a layer. Sizes shrink and stay even or odd, to numbers that no vector width divides; what is small already
 /// stays. So do pages, the chunks in which context is expanded, windows and selections, that short requests cross several.
+///
+/// What a caller has to bring, a bias or a mask of its own, the twin does without, and its frequencies don't depend on a call's
+/// length: no proof compares calls of one length only.
 pub(super) fn of(checked: &Checked) -> Checked {
     let Checked { layer, build } = checked;
     let projections = match &layer.projections {
@@ -19,7 +23,12 @@ pub(super) fn of(checked: &Checked) -> Checked {
         ..layer.clone()
     };
     twin.rope = rope(&layer.rope, twin.rotated_dim());
-    twin.mask.window = layer.mask.window.map(|window| mla_spec::Window {
+    twin.logits.bias = false;
+    if layer.mask.kind == MaskKind::Arbitrary {
+        twin.mask.kind = MaskKind::Causal;
+    }
+    twin.mask.bidirectional_blocks = false;
+    twin.mask.window = layer.mask.window.map(|window| Window {
         left: window.left.map(|left| left.min(4)),
         right: window.right.map(|right| right.min(3)),
     });
@@ -114,7 +123,7 @@ fn across(cross: &Cross) -> Cross {
     }
 }
 
-/// As many factors per list as the twin has pairs, and lengths that short requests reach.
+/// As many factors per list as the twin has pairs, whatever the length of a call.
 fn rope(rope: &Rope, rotated: u32) -> Rope {
     let Rope::Rotary(rotary) = rope else {
         return rope.clone();
@@ -125,9 +134,14 @@ fn rope(rope: &Rope, rotated: u32) -> Rope {
             RopeScaling::LongRope(LongRope {
                 short_factor: shorter(&long.short_factor),
                 long_factor: shorter(&long.long_factor),
+                select: match long.select {
+                    LongRopeSelect::ByLength => LongRopeSelect::Short,
+                    fixed => fixed,
+                },
                 ..long.clone()
             })
         }
+        RopeScaling::Dynamic { .. } => RopeScaling::None,
         scaling => scaling.clone(),
     };
     Rope::Rotary(Rotary {
