@@ -40,13 +40,15 @@ pub enum ModuleKind {
         /// HF module it is loaded from: its `scale` and `bias`.
         source: &'static str,
     },
-    /// Position embeddings of a pool's tokens, `[pool, width]`, added to the gates that pool keys.
-    PoolEmbedding {
+    /// What pools an indexer's keys: a gate `[width, input]` of the layer's input, and a summand `[pool, width]` by place in the pool.
+    KeyPools {
+        /// The layer's input.
+        input: Dim,
         /// Tokens per pool.
         pool: Dim,
         /// The keys' width.
         width: Dim,
-        /// The tensor's whole name.
+        /// What the tensors' names start with: `_gate` and `_ape` follow.
         source: &'static str,
     },
 }
@@ -69,8 +71,6 @@ pub struct LinearParams {
 pub enum Rows {
     /// HF modules one below the other, with their row counts: one, or two where down projections are fused.
     Stacked(Vec<(&'static str, Dim)>),
-    /// A tensor by its whole name: a parameter that is no module's `weight`.
-    Tensor(&'static str),
     /// HF modules group by group: for every group some rows of the first, then of the second, and so on.
     Grouped {
         /// How many groups.
@@ -92,11 +92,10 @@ pub struct GroupPiece {
 }
 
 impl LinearParams {
-    /// The HF modules, or the tensor, that the weight is made of, with their row counts.
+    /// The HF modules that the weight is made of, with their row counts.
     pub fn sources(&self) -> Vec<(&'static str, Dim)> {
         match &self.rows {
             Rows::Stacked(sources) => sources.clone(),
-            Rows::Tensor(source) => vec![(source, self.output)],
             Rows::Grouped { pieces, .. } => pieces
                 .iter()
                 .map(|piece| (piece.source, piece.rows))

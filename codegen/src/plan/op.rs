@@ -153,16 +153,23 @@ pub enum Op {
     },
 
     // Selection
-    /// The keys of the call's own tokens that an indexer picks: `k` holds keys, and what pools them where they are pooled.
+    /// The gates that pool an indexer's keys.
+    PoolGates {
+        x: ValueId,
+        slot: &'static str,
+        out: ValueId,
+    },
+    /// The keys of the call's own tokens that an indexer picks; with `gates` where keys are pooled.
     Select {
         q: ValueId,
         k: ValueId,
+        gates: Option<ValueId>,
         weights: ValueId,
         segments: ValueId,
         out: ValueId,
     },
-    /// Appends the call's indexer keys to the cache.
-    WriteIndex { k: ValueId },
+    /// Appends the call's indexer keys, and their gates where they are pooled, to the cache.
+    WriteIndex { k: ValueId, gates: Option<ValueId> },
     /// The cached keys that an indexer picks, the call's own included.
     SelectCached {
         q: ValueId,

@@ -86,13 +86,13 @@ pub struct IndexerPlan {
 }
 
 /// How an indexer's keys are pooled (S-17): a pool's key is the average of its tokens' keys, element by element, with the weights
-/// `softmax(gate + embedding)` over the pool.
+/// `softmax(gate + summand)` over the pool.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PoolPlan {
     /// Tokens per pool.
     pub size: Dim,
-    /// Slot of the position embeddings, `[pool, d_i]`.
-    pub embedding: &'static str,
+    /// The module that pools.
+    pub slot: &'static str,
     /// Whether the tokens behind the last complete pool are always picked.
     pub tail: bool,
 }
@@ -136,6 +136,18 @@ pub struct CachePlan {
 pub struct IndexCachePlan {
     /// How they are stored.
     pub store: IndexStore,
-    /// Elements per token: the key, and what pools it.
+    /// Elements of a key.
     pub width: Dim,
+    /// Tokens per pool, where keys are pooled: then a token's gate is kept as well, and each pool's key.
+    pub pool: Option<Dim>,
+}
+
+impl IndexCachePlan {
+    /// Elements kept per token: the key, and the gate that pools it. A pool's key is not counted.
+    pub fn elements_per_token(&self) -> u32 {
+        match self.pool {
+            None => self.width.size,
+            Some(_) => 2 * self.width.size,
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use mla_spec::NormKind;
 
-use super::{Dim, LinearParams, ModuleKind, NormParams, Program, Rows};
+use super::{Dim, LinearParams, ModuleKind, NormParams, Program};
 
 /// A tensor of the checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,11 +32,15 @@ fn of(kind: &ModuleKind) -> Vec<CheckpointTensor> {
         ModuleKind::LogPositionScale { heads, source } => ["scale", "bias"]
             .map(|part| tensor(source, part, vec![*heads]))
             .into(),
-        ModuleKind::PoolEmbedding {
+        ModuleKind::KeyPools {
+            input,
             pool,
             width,
             source,
-        } => vec![whole(source, vec![*pool, *width])],
+        } => vec![
+            whole(&format!("{source}_gate"), vec![*width, *input]),
+            whole(&format!("{source}_ape"), vec![*pool, *width]),
+        ],
     }
 }
 
@@ -46,14 +50,7 @@ fn linear(params: &LinearParams) -> Vec<CheckpointTensor> {
         let bias = params.bias.then(|| tensor(source, "bias", vec![rows]));
         [weight].into_iter().chain(bias)
     };
-    let weights = |source: (&'static str, Dim)| -> Vec<CheckpointTensor> {
-        if params.rows == Rows::Tensor(source.0) {
-            vec![whole(source.0, vec![source.1, params.input])]
-        } else {
-            of(source).collect()
-        }
-    };
-    params.sources().into_iter().flat_map(weights).collect()
+    params.sources().into_iter().flat_map(of).collect()
 }
 
 fn norm(params: &NormParams) -> Vec<CheckpointTensor> {

@@ -50,6 +50,7 @@ impl Op {
             | Op::CutHeads { x, out }
             | Op::GroupPart { x, out, .. }
             | Op::IntoPerHead { x, out }
+            | Op::PoolGates { x, out, .. }
             | Op::UnrotatedKey { x, out, .. }
             | Op::AbsorbQueries { q_nope: x, out, .. }
             | Op::AbsorbValues { z: x, out, .. }
@@ -86,14 +87,18 @@ impl Op {
             }
             | Op::WriteNaive { kv: a, k_rope: b }
             | Op::WriteGroups { k: a, v: b } => (vec![a, b], None),
-            Op::WriteIndex { k } => (vec![k], None),
+            Op::WriteIndex { k, gates } => ([k].into_iter().chain(gates).collect(), None),
             Op::Select {
                 q,
                 k,
+                gates,
                 weights,
                 segments,
                 out,
-            } => (vec![q, k, weights, segments], Some(out)),
+            } => {
+                let reads = [q, k, weights, segments];
+                (reads.into_iter().chain(gates).collect(), Some(out))
+            }
             Op::Probe { value, .. } => (vec![value], None),
             _ => self.attention_values(),
         }

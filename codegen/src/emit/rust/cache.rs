@@ -45,8 +45,15 @@ fn ty(plan: &CachePlan) -> (String, Vec<String>) {
         .page_size
         .map_or_else(|| "Contiguous".to_owned(), |page| format!("Paged<{page}>"));
     let index = plan.index.map(|index| {
-        let of = ["B", "I", &pages, index.width.name].map(str::to_owned);
-        ("IndexCache".to_owned(), of.to_vec())
+        let of = ["B", "I", &pages, index.width.name];
+        let (name, of) = match index.pool {
+            None => ("IndexCache", of.to_vec()),
+            Some(pool) => ("PooledIndexCache", [of.as_slice(), &[pool.name]].concat()),
+        };
+        (
+            name.to_owned(),
+            of.into_iter().map(str::to_owned).collect::<Vec<String>>(),
+        )
     });
     let kv = kv_type(plan, &pages);
     match (index, kv) {
@@ -103,9 +110,12 @@ fn doc(name: &str, plan: &CachePlan) -> String {
     } else {
         layout.to_lowercase()
     };
-    let index = plan
-        .index
-        .map(|index| (index.width.size, plan.content == CacheContent::Index));
+    let index = plan.index.map(|index| {
+        (
+            index.elements_per_token(),
+            plan.content == CacheContent::Index,
+        )
+    });
     let elements = plan.elements_per_token;
     match index {
         None => format!(

@@ -179,12 +179,21 @@ fn selecting(plan: &IndexerPlan, look: Look) -> Declared<'static> {
         &mut lines,
     );
     let visibility = visibility(false, look);
-    let open = format!("{visibility}const SELECTING: Selecting = Selecting {{");
+    let ty = match plan.pool {
+        None => "Selecting",
+        Some(_) => "SelectingPools",
+    };
+    let open = format!("{visibility}const SELECTING: {ty} = {ty} {{");
     lines.block(&open, "};", |lines| {
         lines.line("scale: INDEX_SCALE,");
         lines.line(&format!("relu: {},", plan.relu));
-        lines.line(&format!("initial: {},", plan.forced.initial));
-        lines.line(&format!("local: {},", plan.forced.local));
+        match plan.pool {
+            None => {
+                lines.line(&format!("initial: {},", plan.forced.initial));
+                lines.line(&format!("local: {},", plan.forced.local));
+            }
+            Some(pool) => lines.line(&format!("always_select_tail: {},", pool.tail)),
+        }
     });
     Declared {
         name: "SELECTING",

@@ -3,7 +3,7 @@
 use super::layout::Lines;
 
 /// Types and traits of the runtime that generated code may name. Sorted.
-const TYPES: [&str; 52] = [
+const TYPES: [&str; 54] = [
     "AccumLinear",
     "Attended",
     "AttentionBias",
@@ -26,6 +26,7 @@ const TYPES: [&str; 52] = [
     "IndexMxfp4",
     "IndexedCache",
     "Interleaved",
+    "KeyPools",
     "LatentCache",
     "LayerNorm",
     "LayerNormLinear",
@@ -36,7 +37,7 @@ const TYPES: [&str; 52] = [
     "NaiveCache",
     "Padding",
     "Paged",
-    "PoolEmbedding",
+    "PooledIndexCache",
     "PowerOfTwo",
     "Probe",
     "Result",
@@ -45,6 +46,7 @@ const TYPES: [&str; 52] = [
     "Rotary",
     "Rows",
     "Selecting",
+    "SelectingPools",
     "Selection",
     "SharedKv",
     "Sinks",

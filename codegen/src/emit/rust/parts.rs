@@ -162,9 +162,9 @@ fn module_type(module: &Module) -> String {
         ModuleKind::LogPositionScale { heads, .. } => {
             format!("LogPositionScale<B, {}>", heads.name)
         }
-        ModuleKind::PoolEmbedding { pool, width, .. } => {
-            format!("PoolEmbedding<B, {}, {}>", pool.name, width.name)
-        }
+        ModuleKind::KeyPools {
+            input, pool, width, ..
+        } => format!("KeyPools<B, {}, {}, {}>", input.name, width.name, pool.name),
     }
 }
 
@@ -252,8 +252,8 @@ fn load_module(module: &Module, lines: &mut Lines) {
         ModuleKind::LogPositionScale { source, .. } => {
             lines.call(&field, &load_named("LogPositionScale", source), ",");
         }
-        ModuleKind::PoolEmbedding { source, .. } => {
-            lines.call(&field, &load_named("PoolEmbedding", source), ",");
+        ModuleKind::KeyPools { source, .. } => {
+            lines.call(&field, &load_named("KeyPools", source), ",");
         }
         ModuleKind::Norm(norm) => lines.call(&field, &load_norm(norm), ","),
         ModuleKind::NormLinear(norm, linear) => {
@@ -278,10 +278,6 @@ fn load_linear(linear: &LinearParams) -> Call {
                 format!("Linear::load{biased}"),
                 &["&weights", &names, "device"],
             )
-        }
-        Rows::Tensor(source) => {
-            let name = format!("\"{source}\"");
-            Call::fallible("Linear::load_tensor", &["&weights", &name, "device"])
         }
         Rows::Grouped { groups, pieces } => {
             let parts: Vec<String> = pieces

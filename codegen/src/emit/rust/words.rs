@@ -137,7 +137,7 @@ fn size_per_token(cache: &CachePlan) -> String {
         (Some(more), Some(index)) => format!(
             "A cached token takes {} bytes: {values}; and {} in the format `{}`, the indexer's key.",
             bytes + more,
-            index.width.size,
+            index.elements_per_token(),
             index_store(index.store)
         ),
         _ => format!("A cached token takes {bytes} bytes: {values}."),
@@ -162,7 +162,7 @@ fn kv_bytes(cache: &CachePlan) -> u64 {
 
 /// Bytes that an indexer's key takes.
 fn index_bytes(index: IndexCachePlan) -> u64 {
-    let elements = u64::from(index.width.size);
+    let elements = u64::from(index.elements_per_token());
     match index.store {
         IndexStore::Plain(dtype) => elements * bytes(dtype),
         IndexStore::Fp8(_) => elements + 4,

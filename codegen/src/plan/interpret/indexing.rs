@@ -21,9 +21,15 @@ impl Machine<'_> {
                 let selection = selection.ok_or(Error::MissingExtra("selection"))?;
                 return Ok(Value::Selection(selection.to_vec(), width));
             }
-            Op::Select { q, k, weights, .. } => {
+            Op::Select {
+                q,
+                k,
+                gates,
+                weights,
+                ..
+            } => {
                 let (rows, keys) = self.call.own_keys();
-                let k = picked(self.array(*k)?, &rows);
+                let k = picked(&self.index_entries(*k, *gates)?, &rows);
                 self.pick(*q, *weights, &k, &keys)?
             }
             Op::SelectCached { q, weights, .. } => {
@@ -37,10 +43,25 @@ impl Machine<'_> {
         Ok(Value::Selection(found.selection, width))
     }
 
+    /// Keys, and their gates behind them where they are pooled.
+    pub(super) fn index_entries(&self, k: ValueId, gates: Option<ValueId>) -> Result<Array, Error> {
+        let keys = self.array(k)?;
+        match gates {
+            None => Ok(keys.clone()),
+            Some(gates) => {
+                let gates = self.array(gates)?;
+                let shape = (keys.rows, 1, keys.dim + gates.dim);
+                Ok(Array::build(shape, |row, _| {
+                    [keys.row(row), gates.row(row)].concat()
+                }))
+            }
+        }
+    }
+
     fn pick(&self, q: ValueId, weights: ValueId, k: &Array, keys: &Keys) -> Result<Picked, Error> {
         let plan = self.program.indexer.as_ref();
         let plan = plan.ok_or(Error::BadPlan("a selection without an indexer"))?;
-        let embedding = plan.pool.map(|pool| self.params.table(pool.embedding));
+        let embedding = plan.pool.map(|pool| self.params.table(pool.slot));
         let candidates = Candidates {
             plan,
             sight: self.sight(),

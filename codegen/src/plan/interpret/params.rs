@@ -140,13 +140,22 @@ fn parts(module: &Module, weights: &Weights) -> Parts {
         ModuleKind::LogPositionScale { source, .. } => {
             parts.scale = Some((of(source, "scale"), of(source, "bias")));
         }
-        ModuleKind::PoolEmbedding {
+        ModuleKind::KeyPools {
+            input,
             pool,
             width,
             source,
         } => {
-            let (rows, dim) = (pool.size as usize, width.size as usize);
-            parts.table = Some(matrix(rows, dim, tensor(weights, source)));
+            let [input, pool, width] = [input, pool, width].map(|dim| dim.size as usize);
+            parts.linear = Some(Linear {
+                weight: matrix(width, input, tensor(weights, &format!("{source}_gate"))),
+                bias: None,
+            });
+            parts.table = Some(matrix(
+                pool,
+                width,
+                tensor(weights, &format!("{source}_ape")),
+            ));
         }
     }
     parts
@@ -165,7 +174,6 @@ fn matrix(rows: usize, dim: usize, data: Vec<f64>) -> Array {
 fn stacked(params: &LinearParams, weights: &Weights, part: &str) -> Vec<f64> {
     let of = |source: &str| tensor(weights, &format!("{source}.{part}"));
     match &params.rows {
-        Rows::Tensor(name) => tensor(weights, name),
         Rows::Stacked(sources) => sources.iter().flat_map(|(source, _)| of(source)).collect(),
         Rows::Grouped { groups, pieces } => {
             let pieces: Vec<Vec<f64>> = pieces.iter().map(|piece| of(piece.source)).collect();

@@ -82,8 +82,8 @@ impl Machine<'_> {
                 self.write(*a, *b)?;
                 return Ok(None);
             }
-            Op::WriteIndex { k } => {
-                let keys = self.array(*k)?.clone();
+            Op::WriteIndex { k, gates } => {
+                let keys = self.index_entries(*k, *gates)?;
                 self.call.cache.write_index(self.call.pieces, &keys);
                 return Ok(None);
             }

@@ -18,8 +18,6 @@ struct Sizes {
     topk: Dim,
     /// All heads' queries.
     q_width: Dim,
-    /// A key, and the gate that pools it.
-    entry: Dim,
     pool: Option<Dim>,
 }
 
@@ -31,10 +29,6 @@ fn sizes(indexer: &LightningIndexer) -> Sizes {
         dim: head_dim,
         topk: dim("INDEX_TOPK", indexer.topk),
         q_width: dim("INDEX_Q_WIDTH", indexer.num_heads * indexer.head_dim),
-        entry: match indexer.pool {
-            None => head_dim,
-            Some(_) => dim("INDEX_ENTRY_WIDTH", 2 * indexer.head_dim),
-        },
         pool: indexer.pool.map(|pool| dim("INDEX_POOL_SIZE", pool.size)),
     }
 }
@@ -100,12 +94,6 @@ fn own_constants(indexer: &LightningIndexer) -> Vec<Constant> {
             pool,
             "Tokens whose indexer keys are pooled into one.",
         ));
-        all.push(derived(
-            sizes.entry,
-            "INDEX_HEAD_DIM + INDEX_HEAD_DIM",
-            false,
-            "An indexer key, then the gate that pools it.",
-        ));
     }
     if let IndexerQuery::Hidden { norm: Some(params) } = indexer.query {
         all.extend(
@@ -152,7 +140,7 @@ pub(super) fn plan(indexer: &LightningIndexer) -> IndexerPlan {
         forced: indexer.forced,
         pool: sizes.pool.zip(indexer.pool).map(|(size, pool)| PoolPlan {
             size,
-            embedding: "indexer_pool_embedding",
+            slot: KEY_POOLS,
             tail: pool.always_select_tail,
         }),
     }
@@ -165,7 +153,8 @@ pub(super) fn cache(checked: &Checked) -> Option<IndexCachePlan> {
     };
     Some(IndexCachePlan {
         store: checked.build.cache.index,
-        width: sizes(indexer).entry,
+        width: sizes(indexer).dim,
+        pool: sizes(indexer).pool,
     })
 }
 
@@ -207,7 +196,7 @@ pub(super) fn modules(layer: &Layer, hidden: Dim, latent: Option<Dim>) -> Vec<Mo
         ),
     ));
     all.push(weights(indexer, hidden, &sizes));
-    all.extend(pool_modules(hidden, &sizes));
+    all.extend(key_pools(hidden, &sizes));
     if indexer.log_position_scaling {
         all.push(Module {
             slot: "indexer_query_scale",
@@ -244,32 +233,23 @@ fn weights(indexer: &LightningIndexer, hidden: Dim, sizes: &Sizes) -> Module {
     }
 }
 
-fn pool_modules(hidden: Dim, sizes: &Sizes) -> Vec<Module> {
-    let Some(pool) = sizes.pool else {
-        return Vec::new();
-    };
-    let gate = Module {
-        slot: "indexer_pool_gate",
-        kind: ModuleKind::Linear(LinearParams {
+/// What pools keys.
+const KEY_POOLS: &str = "indexer_key_pools";
+
+fn key_pools(hidden: Dim, sizes: &Sizes) -> Option<Module> {
+    let source = "indexer.index_kpool_compress";
+    Some(Module {
+        slot: KEY_POOLS,
+        kind: ModuleKind::KeyPools {
             input: hidden,
-            output: sizes.dim,
-            rows: Rows::Tensor("indexer.index_kpool_compress_gate"),
-            bias: false,
-        }),
-        doc: "W_IG, HF `indexer.index_kpool_compress_gate`.".to_owned(),
-    };
-    let embedding = Module {
-        slot: "indexer_pool_embedding",
-        kind: ModuleKind::PoolEmbedding {
-            pool,
+            pool: sizes.pool?,
             width: sizes.dim,
-            source: "indexer.index_kpool_compress_ape",
+            source,
         },
-        doc:
-            "What is added to the gates by place in the pool, HF `indexer.index_kpool_compress_ape`."
-                .to_owned(),
-    };
-    vec![gate, embedding]
+        doc: format!(
+            "W_IG and what is added to the gates by place in the pool, HF `{source}_gate` and `{source}_ape`."
+        ),
+    })
 }
 
 impl Writer<'_> {
@@ -287,7 +267,7 @@ impl Writer<'_> {
                 self.define("selection", ty, |out| Op::TakeSelection { out })
             }
             Indexer::Lightning(own) => {
-                let k = self.index_keys(own, inputs);
+                let (k, gates) = self.index_keys(own, inputs);
                 let q = self.index_queries(own, inputs, latent);
                 let weights = self.index_weights(own, inputs.hidden);
                 self.step(formulas::selection(own));
@@ -295,6 +275,7 @@ impl Writer<'_> {
                 let picked = self.define("selection", ty.clone(), |out| Op::Select {
                     q,
                     k,
+                    gates,
                     weights,
                     segments,
                     out,
@@ -349,8 +330,12 @@ impl Writer<'_> {
         self.transformed(own, q)
     }
 
-    /// Keys, and what pools them where they are pooled.
-    fn index_keys(&mut self, own: &LightningIndexer, inputs: &Inputs) -> ValueId {
+    /// Keys, and their gates where they are pooled.
+    fn index_keys(
+        &mut self,
+        own: &LightningIndexer,
+        inputs: &Inputs,
+    ) -> (ValueId, Option<ValueId>) {
         let sizes = sizes(own);
         self.step(formulas::index_keys(own));
         let rows = self.linear("index_k", inputs.hidden, "indexer_wk", sizes.dim);
@@ -365,15 +350,15 @@ impl Writer<'_> {
             });
         }
         let k = self.transformed(own, k);
-        if own.pool.is_none() {
-            return k;
-        }
-        let gate = self.linear("index_gate", inputs.hidden, "indexer_pool_gate", sizes.dim);
-        self.define("index_k", Ty::Rows(sizes.entry), |out| Op::Concat {
-            left: k,
-            right: gate,
-            out,
-        })
+        let gates = own.pool.map(|_| {
+            let (x, slot) = (inputs.hidden, KEY_POOLS);
+            self.define("index_gates", Ty::Rows(sizes.dim), |out| Op::PoolGates {
+                x,
+                slot,
+                out,
+            })
+        });
+        (k, gates)
     }
 
     fn index_weights(&mut self, own: &LightningIndexer, hidden: ValueId) -> ValueId {

@@ -110,9 +110,12 @@ pub(super) fn cache(plan: &CachePlan) -> String {
     let index = match plan.index {
         None => String::new(),
         Some(index) => format!(
-            ", indexer keys {} x {}",
+            ", indexer keys {} x {}{}",
             index_store(index.store),
-            index.width.size
+            index.width.size,
+            index
+                .pool
+                .map_or(String::new(), |pool| format!(" in pools of {}", pool.size))
         ),
     };
     if plan.content == CacheContent::Index {

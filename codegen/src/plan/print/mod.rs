@@ -130,13 +130,14 @@ impl fmt::Display for DisplayModule<'_> {
             ModuleKind::LogPositionScale { heads, source } => {
                 format!("log-position scale {} from {source}", heads.size)
             }
-            ModuleKind::PoolEmbedding {
+            ModuleKind::KeyPools {
+                input,
                 pool,
                 width,
                 source,
             } => format!(
-                "pool embedding {} x {} from {source}",
-                pool.size, width.size
+                "key pools of {}, gates {} -> {}, from {source}",
+                pool.size, input.size, width.size
             ),
         };
         write!(f, "{slot}: {kind}  # {doc}")
@@ -151,7 +152,7 @@ fn linear(params: &LinearParams) -> String {
         .collect();
     let by_groups = match &params.rows {
         Rows::Grouped { groups, .. } => format!(", in {} groups", groups.size),
-        Rows::Stacked(_) | Rows::Tensor(_) => String::new(),
+        Rows::Stacked(_) => String::new(),
     };
     let bias = if params.bias { " + bias" } else { "" };
     format!(

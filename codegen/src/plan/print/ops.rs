@@ -71,6 +71,7 @@ fn words(op: &Op) -> String {
             ..
         } => "gate_per_head",
         Op::Gate { .. } => "gate_per_element",
+        Op::PoolGates { .. } => "pool_gates",
         Op::Select { .. } => "select",
         Op::WriteIndex { .. } => "write_index",
         Op::SelectCached { .. } => "select_cached",
@@ -103,6 +104,7 @@ fn detail(op: &Op) -> Option<String> {
         | Op::AbsorbValues { slot, part, .. } => format!(", {}", linear_of(slot, *part)),
         Op::Norm { slot, part, .. } => format!(", {}", norm_of(slot, *part)),
         Op::HeadNorm { slot, .. }
+        | Op::PoolGates { slot, .. }
         | Op::Sink {
             slot: Some(slot), ..
         } => format!(", {slot}"),

@@ -187,7 +187,10 @@ impl Body<'_> {
             | Op::CutHeads { .. }
             | Op::AttendedOut { .. }
             | Op::IntoRows { .. } => self.reshape(op),
-            Op::Select { .. } | Op::WriteIndex { .. } | Op::SelectCached { .. } => {
+            Op::PoolGates { .. }
+            | Op::Select { .. }
+            | Op::WriteIndex { .. }
+            | Op::SelectCached { .. } => {
                 self.selection(op);
             }
             Op::AttendExpanded { .. }

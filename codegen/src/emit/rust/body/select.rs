@@ -2,49 +2,62 @@
 
 use super::{Body, words};
 use crate::emit::rust::layout::Call;
-use crate::plan::Op;
+use crate::plan::{Op, ValueId};
 
 impl Body<'_> {
     pub(super) fn selection(&mut self, op: &Op) {
-        let pool = self.program.indexer.as_ref().and_then(|plan| plan.pool);
-        let pools = pool.map(|pool| format!("&self.{}", pool.embedding));
         match op {
+            Op::PoolGates { x, slot, out } => {
+                let call = Call::fallible(format!("self.{slot}.gates"), &[&self.read(*x)]);
+                self.bind(*out, &call);
+            }
             Op::Select {
                 q,
                 k,
+                gates,
                 weights,
                 segments,
                 out,
-            } => {
-                let read = [*q, *k, *weights, *segments].map(|id| self.read(id));
-                let arguments = [read.to_vec(), pools.into_iter().collect()].concat();
-                let arguments = [words(&arguments), vec!["&SELECTING"]].concat();
-                let function = match pool {
-                    None => "indexer::select",
-                    Some(_) => "indexer::select_pooled",
-                };
-                self.bind_typed(*out, &Call::fallible(function, &arguments));
-            }
-            Op::WriteIndex { k } => {
-                let k = self.read(*k);
+            } => self.select([*q, *k, *weights, *segments], *gates, *out),
+            Op::WriteIndex { k, gates } => {
+                let mut arguments = vec!["batch".to_owned(), self.read(*k)];
+                arguments.extend(gates.map(|gates| self.read(gates)));
+                arguments.extend(self.pools());
                 let callee = format!("{}.write", self.index_cache());
                 self.lines
-                    .call("", &Call::fallible(callee, &["batch", &k]), ";");
+                    .call("", &Call::fallible(callee, &words(&arguments)), ";");
             }
             Op::SelectCached { q, weights, out } => {
                 let read = [self.read(*q), self.read(*weights)];
-                let mut arguments = vec!["batch".to_owned()];
-                arguments.extend(read);
-                arguments.extend(pools);
-                arguments.extend([self.visibility().to_owned(), "&SELECTING".to_owned()]);
-                let method = match pool {
-                    None => "select",
-                    Some(_) => "select_pooled",
-                };
-                let callee = format!("{}.{method}", self.index_cache());
-                self.bind_typed(*out, &Call::fallible(callee, &words(&arguments)));
+                let callee = format!("{}.select", self.index_cache());
+                let arguments = ["batch", &read[0], &read[1], self.visibility(), "&SELECTING"];
+                self.bind_typed(*out, &Call::fallible(callee, &arguments));
             }
             _ => {}
         }
+    }
+
+    fn select(
+        &mut self,
+        [q, k, weights, segments]: [ValueId; 4],
+        gates: Option<ValueId>,
+        out: ValueId,
+    ) {
+        let mut arguments = vec![self.read(q), self.read(k)];
+        arguments.extend(gates.map(|gates| self.read(gates)));
+        arguments.push(self.read(weights));
+        arguments.extend(self.pools());
+        arguments.extend([self.read(segments), "&SELECTING".to_owned()]);
+        let function = match gates {
+            None => "indexer::select",
+            Some(_) => "indexer::select_pools",
+        };
+        self.bind_typed(out, &Call::fallible(function, &words(&arguments)));
+    }
+
+    /// What pools keys, as an argument; `None` where they are not pooled.
+    fn pools(&self) -> Option<String> {
+        let pool = self.program.indexer.as_ref()?.pool?;
+        Some(format!("&self.{}", pool.slot))
     }
 }

@@ -54,14 +54,19 @@ fn select(checked: &Checked, plan: &mut Plan) {
     let Some((
         site,
         Op::Select {
-            q, k, weights, out, ..
+            q,
+            k,
+            gates,
+            weights,
+            out,
+            ..
         },
     )) = find(plan, |op| matches!(op, Op::Select { .. }))
     else {
         return;
     };
     plan.steps[site.step].ops[site.op] = Op::SelectCached { q, weights, out };
-    let write = single(formulas::index_write(indexer), Op::WriteIndex { k });
+    let write = single(formulas::index_write(indexer), Op::WriteIndex { k, gates });
     plan.steps.insert(site.step, write);
 }
 
