@@ -68,3 +68,10 @@ fn probed_models_are_formatted() {
 fn every_form_fusion_mask_cache_and_choice_of_phases_is_formatted() {
     formatted("variants", &specs::variants(), &options(false));
 }
+
+#[test]
+fn every_option_of_the_language_is_formatted() {
+    let layers = specs::language::language();
+    formatted("language", &layers, &options(false));
+    formatted("language-probed", &layers, &options(true));
+}

@@ -38,11 +38,14 @@ pub(crate) fn models() -> Vec<(String, Checked)> {
             path.extension()
                 .is_some_and(|extension| extension == "yaml")
         })
-        .map(|path| {
+        .filter_map(|path| {
             let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
             let text = std::fs::read_to_string(&path).unwrap();
-            let checked = checked(&stem, &text);
-            (stem, checked)
+            let is_layer = !text.lines().any(|line| line.starts_with("model:"));
+            is_layer.then(|| {
+                let checked = checked(&stem, &text);
+                (stem, checked)
+            })
         })
         .collect();
     models.sort_by(|a, b| a.0.cmp(&b.0));

@@ -60,6 +60,13 @@ impl Call {
         )
     }
 
+    /// Whether rustfmt would break the call before each dot rather than between its arguments: they are short, the chain is long,
+    /// and it does not start at `self`.
+    fn breaks_between_links(&self) -> bool {
+        let is_chain = self.callee.matches('.').count() >= 2 && !self.callee.starts_with("self.");
+        is_chain && width(&self.arguments.join(", ")) <= SMALL_WIDTH
+    }
+
     /// Whether rustfmt would leave the call unbroken on a line that is wide enough.
     fn is_small(&self) -> bool {
         let links = self
@@ -76,6 +83,24 @@ impl Call {
 
 fn owned(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// The generic arguments in a list of them, those inside brackets left whole.
+fn top_level(list: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut all) = (0_usize, 0, Vec::new());
+    for (at, letter) in list.char_indices() {
+        match letter {
+            '<' => depth += 1,
+            '>' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                all.push(list[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    all.push(list[start..].trim());
+    all
 }
 
 fn width(text: &str) -> usize {
@@ -160,9 +185,13 @@ impl Lines {
     /// `before` `call` `after`, where `before` is `let x = `, `x: ` or nothing and `after` is `;`, `,` or nothing.
     pub(crate) fn call(&mut self, before: &str, call: &Call, after: &str) {
         let whole = call.on_one_line();
+        // rustfmt measures a chain with its `?` as if two columns more were needed
+        let tried = 2 * usize::from(call.callee.contains('.') && !call.tail.is_empty());
         let fits = |before: &str, indent: usize| {
-            call.is_small() && indent + width(before) + width(&whole) + width(after) <= MAX_WIDTH
+            let line = indent + width(before) + width(&whole) + width(after);
+            call.is_small() && line + tried <= MAX_WIDTH
         };
+        let open = format!("{before}{}(", call.callee);
         if fits(before, self.indent) {
             self.line(&format!("{before}{whole}{after}"));
         } else if let Some(assigned) = before.strip_suffix("= ")
@@ -172,8 +201,16 @@ impl Lines {
             self.indent += INDENT;
             self.line(&format!("{whole}{after}"));
             self.indent -= INDENT;
+        } else if before.is_empty() && call.breaks_between_links() {
+            self.links(call, after);
+        } else if let Some(assigned) = before.strip_suffix("= ")
+            && self.indent + width(&open) > MAX_WIDTH
+        {
+            self.line(&format!("{assigned}="));
+            self.indent += INDENT;
+            self.call("", call, after);
+            self.indent -= INDENT;
         } else {
-            let open = format!("{before}{}(", call.callee);
             self.block(&open, &format!("){}{after}", call.tail), |lines| {
                 for argument in &call.arguments {
                     lines.line(&format!("{argument},"));
@@ -182,15 +219,42 @@ impl Lines {
         }
     }
 
-    /// `name: ty,` of a struct, the type on its own line where it has to.
+    /// A call with each of its links on a line of its own.
+    fn links(&mut self, call: &Call, after: &str) {
+        let mut links = call.callee.split('.');
+        self.line(links.next().unwrap_or_default());
+        let links: Vec<&str> = links.collect();
+        self.indent += INDENT;
+        for (i, link) in links.iter().enumerate() {
+            let end = if i + 1 == links.len() {
+                format!("({}){}{after}", call.arguments.join(", "), call.tail)
+            } else {
+                String::new()
+            };
+            self.line(&format!(".{link}{end}"));
+        }
+        self.indent -= INDENT;
+    }
+
+    /// `name: ty,` of a struct, the type on its own line or broken between its arguments where it has to.
     pub(crate) fn field(&mut self, name: &str, ty: &str) {
         if self.indent + width(name) + 2 + width(ty) < MAX_WIDTH {
             return self.line(&format!("{name}: {ty},"));
         }
-        self.line(&format!("{name}:"));
-        self.indent += INDENT;
-        self.line(&format!("{ty},"));
-        self.indent -= INDENT;
+        if self.indent + INDENT + width(ty) < MAX_WIDTH {
+            self.line(&format!("{name}:"));
+            self.indent += INDENT;
+            self.line(&format!("{ty},"));
+            self.indent -= INDENT;
+            return;
+        }
+        let (outer, inside) = ty.split_once('<').unwrap_or((ty, ""));
+        let arguments = top_level(inside.strip_suffix('>').unwrap_or(inside));
+        self.block(&format!("{name}: {outer}<"), ">,", |lines| {
+            for argument in arguments {
+                lines.line(&format!("{argument},"));
+            }
+        });
     }
 
     /// `item = value;`, the value on its own line where it has to.
@@ -286,6 +350,9 @@ impl Lines {
         let small = width(&inside) <= SMALL_WIDTH;
         if small && self.indent + width(item) + width(&inside) + 6 <= MAX_WIDTH {
             return self.line(&format!("{item} = [{inside}];"));
+        }
+        if small && self.indent + INDENT + width(&inside) + 3 <= MAX_WIDTH {
+            return self.assignment(item, &format!("[{inside}]"));
         }
         self.block(&format!("{item} = ["), "];", |lines| {
             if elements

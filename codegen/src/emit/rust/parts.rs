@@ -244,7 +244,7 @@ fn load_rotary(table: &RotaryTable) -> Call {
 fn load_module(module: &Module, lines: &mut Lines) {
     let field = format!("{}: ", module.slot);
     match &module.kind {
-        ModuleKind::Linear(linear) => lines.call(&field, &load_linear(linear), ","),
+        ModuleKind::Linear(linear) => load_rows(&field, linear, lines),
         ModuleKind::AccumLinear(linear) => lines.call(&field, &load_accum_linear(linear), ","),
         ModuleKind::Sinks { source, .. } => {
             lines.call(&field, &load_named("Sinks", source), ",");
@@ -267,37 +267,46 @@ fn load_module(module: &Module, lines: &mut Lines) {
 
 fn load_linear(linear: &LinearParams) -> Call {
     let biased = if linear.bias { "_biased" } else { "" };
-    match &linear.rows {
-        Rows::Stacked(sources) => {
-            let names: Vec<String> = sources
-                .iter()
-                .map(|(source, _)| format!("\"{source}\""))
-                .collect();
-            let names = format!("&[{}]", names.join(", "));
-            Call::fallible(
-                format!("Linear::load{biased}"),
-                &["&weights", &names, "device"],
-            )
-        }
-        Rows::Grouped { groups, pieces } => {
-            let parts: Vec<String> = pieces
-                .iter()
-                .map(|piece| group_part(*piece, *groups))
-                .collect();
-            let parts = format!("&[{}]", parts.join(", "));
-            Call::fallible(
-                format!("Linear::load_grouped{biased}"),
-                &["&weights", groups.name, &parts, "device"],
-            )
-        }
-    }
+    let names: Vec<String> = linear
+        .sources()
+        .iter()
+        .map(|(source, _)| format!("\"{source}\""))
+        .collect();
+    let names = format!("&[{}]", names.join(", "));
+    Call::fallible(
+        format!("Linear::load{biased}"),
+        &["&weights", &names, "device"],
+    )
 }
 
-fn group_part(piece: GroupPiece, groups: Dim) -> String {
-    format!(
-        "GroupPart::heads(\"{}\", {} / {}, HEAD_DIM)",
-        piece.source, piece.heads.name, groups.name
-    )
+/// A linear of modules one below the other, or group by group.
+fn load_rows(field: &str, linear: &LinearParams, lines: &mut Lines) {
+    let Rows::Grouped { groups, pieces } = &linear.rows else {
+        return lines.call(field, &load_linear(linear), ",");
+    };
+    let biased = if linear.bias { "_biased" } else { "" };
+    let open = format!("{field}Linear::load_grouped{biased}(");
+    lines.block(&open, ")?,", |lines| {
+        lines.line("&weights,");
+        lines.line(&format!("{},", groups.name));
+        lines.block("&[", "],", |lines| {
+            for piece in pieces {
+                lines.call("", &group_part(*piece, *groups), ",");
+            }
+        });
+        lines.line("device,");
+    });
+}
+
+/// What one module adds to each group.
+fn group_part(piece: GroupPiece, groups: Dim) -> Call {
+    let name = format!("\"{}\"", piece.source);
+    let heads = if piece.heads == groups {
+        "1".to_owned()
+    } else {
+        format!("{} / {}", piece.heads.name, groups.name)
+    };
+    Call::infallible("GroupPart::heads", &[&name, &heads, "HEAD_DIM"])
 }
 
 /// The weights of one module, in the accumulation type.

@@ -156,17 +156,20 @@ impl Body<'_> {
             (GroupPart::Query, Ty::Heads(heads, dim)) => {
                 ("query", of(&[heads.name, groups.name, dim.name]))
             }
-            (GroupPart::Gate, Ty::Rows(gates)) => {
-                let (heads, dim) = ("NUM_ATTENTION_HEADS", "HEAD_DIM");
-                ("gate", of(&[heads, groups.name, dim, gates.name]))
-            }
+            (GroupPart::Gate, Ty::Rows(_)) => (
+                "gate",
+                of(&["NUM_ATTENTION_HEADS", groups.name, "HEAD_DIM", "_"]),
+            ),
             (GroupPart::Key, Ty::Heads(heads, dim)) => ("key", of(&[heads.name, dim.name])),
             (GroupPart::Value, Ty::Heads(heads, dim)) => ("value", of(&[heads.name, dim.name])),
             _ => return,
         };
         let callee = format!("groups::{function}::<{generics}>");
-        let read = self.read(x);
-        self.bind(out, &Call::fallible(callee, &[&read]));
+        let call = Call::fallible(callee, &[&self.read(x)]);
+        match part {
+            GroupPart::Gate => self.bind_typed(out, &call),
+            GroupPart::Query | GroupPart::Key | GroupPart::Value => self.bind(out, &call),
+        }
     }
 
     /// Views and moves that compute nothing.
