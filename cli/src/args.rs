@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Build(Build),
     /// Check specs and show everything that is wrong with them
     Check(Check),
+    /// Say what a spec costs and what became of it: sizes, parameters, caches, FLOPs and bytes per op, forms, passes
+    Show(Show),
     /// Print a Hugging Face config as a YAML spec
     Import(Import),
     /// Explain a diagnostic code, such as MLA0103
@@ -110,6 +112,23 @@ pub(crate) struct Check {
     /// YAML specs or config.json files
     #[arg(required = true)]
     pub(crate) specs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) config: FromConfig,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// YAML spec of a layer or a model, config.json, or `-`
+    pub(crate) spec: PathBuf,
+    /// Only this phase [default: all that the spec asks for]
+    #[arg(long)]
+    pub(crate) phase: Option<Phase>,
+    /// Force the form of every phase, whatever the spec's `build.form` says
+    #[arg(long)]
+    pub(crate) form: Option<Form>,
+    /// Of a config.json: every attention layer, as a table
+    #[arg(long, conflicts_with = "layer")]
+    pub(crate) model: bool,
     #[command(flatten)]
     pub(crate) config: FromConfig,
 }
@@ -253,6 +272,17 @@ pub(crate) enum Form {
     Mqa,
 }
 
+/// A function of the generated layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Phase {
+    /// Whole sequences, no cache
+    Forward,
+    /// Many new tokens per request
+    Prefill,
+    /// Few new tokens per request
+    Decode,
+}
+
 /// How a layer is fed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
@@ -300,6 +330,16 @@ impl From<DType> for mla_spec::DType {
             DType::F32 => mla_spec::DType::F32,
             DType::Bf16 => mla_spec::DType::Bf16,
             DType::F64 => mla_spec::DType::F64,
+        }
+    }
+}
+
+impl From<Phase> for mla_spec::Phase {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Forward => mla_spec::Phase::Forward,
+            Phase::Prefill => mla_spec::Phase::Prefill,
+            Phase::Decode => mla_spec::Phase::Decode,
         }
     }
 }

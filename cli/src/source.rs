@@ -214,9 +214,10 @@ fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String, Failure> {
 
 /// A file that can't be read; a misspelt subcommand looks like one.
 fn missing(path: &Path, error: std::io::Error) -> Failure {
-    const COMMANDS: [&str; 8] = [
+    const COMMANDS: [&str; 9] = [
         "build",
         "check",
+        "show",
         "import",
         "explain",
         "init",

@@ -10,6 +10,7 @@ mod digest;
 mod emit;
 mod files;
 pub mod plan;
+pub mod report;
 
 pub use builder::{BuildError, Builder};
 pub use digest::spec_digest;

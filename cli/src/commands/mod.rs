@@ -6,6 +6,7 @@ mod explain;
 mod import;
 mod init;
 mod run;
+mod show;
 mod verify;
 
 use clap::CommandFactory;
@@ -19,6 +20,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Build(args) => build::build(&args),
         Command::Check(args) => check::check(&args),
+        Command::Show(args) => show::show(&args),
         Command::Import(args) => import::import(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Init(args) => init::init(&args),

@@ -4,4 +4,5 @@ mod build;
 mod golden;
 mod room;
 mod run;
+mod show;
 mod specs;

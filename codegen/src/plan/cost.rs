@@ -117,14 +117,14 @@ fn expansion(dims: &Dims) -> u128 {
 }
 
 /// Multiplications where one query meets one expanded key and value.
-fn expanded_pair(dims: &Dims) -> u128 {
+pub fn expanded_pair(dims: &Dims) -> u128 {
     u128::from(dims.qk_nope_head_dim)
         + u128::from(dims.qk_rope_head_dim)
         + u128::from(dims.v_head_dim)
 }
 
 /// Multiplications where one absorbed query meets one latent.
-fn absorbed_pair(dims: &Dims) -> u128 {
+pub fn absorbed_pair(dims: &Dims) -> u128 {
     2 * u128::from(dims.kv_lora_rank) + u128::from(dims.qk_rope_head_dim)
 }
 

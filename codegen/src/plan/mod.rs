@@ -11,7 +11,7 @@ mod lower;
 mod module;
 mod op;
 pub mod passes;
-mod print;
+pub(crate) mod print;
 mod table;
 mod tensors;
 mod visit;
@@ -22,12 +22,12 @@ pub use module::{GroupPiece, LinearParams, Module, ModuleKind, NormParams, Rows}
 pub use op::{
     Aspect, GroupPart, Handed, LinearPart, NormPart, Offset, Op, PositionScale, Turn, Turned,
 };
-pub use passes::{ProbeMode, program, program_with, trace};
+pub use passes::{ProbeMode, program, program_with, stages, trace};
 pub use table::{
     ByLength, CacheContent, CachePlan, IndexCachePlan, IndexerPlan, PoolPlan, RotaryTable,
     SoftmaxPlan, SoftmaxScale,
 };
-pub use tensors::CheckpointTensor;
+pub use tensors::{CheckpointTensor, tensors_of};
 pub use visit::Role;
 
 /// A whole layer, planned.

@@ -18,12 +18,13 @@ impl Program {
     pub fn tensors(&self) -> Vec<CheckpointTensor> {
         self.modules
             .iter()
-            .flat_map(|module| of(&module.kind))
+            .flat_map(|module| tensors_of(&module.kind))
             .collect()
     }
 }
 
-fn of(kind: &ModuleKind) -> Vec<CheckpointTensor> {
+/// The tensors that a module is loaded from.
+pub fn tensors_of(kind: &ModuleKind) -> Vec<CheckpointTensor> {
     match kind {
         ModuleKind::Linear(params) | ModuleKind::AccumLinear(params) => linear(params),
         ModuleKind::Norm(params) => norm(params),

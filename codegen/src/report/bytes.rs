@@ -5,7 +5,7 @@ use mla_spec::{CacheDType, DType, IndexStore, Store};
 use crate::plan::{CacheContent, CachePlan, Ty};
 
 /// Bytes of an element of arithmetic.
-pub fn element(dtype: DType) -> u128 {
+pub(super) fn element(dtype: DType) -> u128 {
     match dtype {
         DType::Bf16 => 2,
         DType::F32 => 4,
@@ -14,7 +14,7 @@ pub fn element(dtype: DType) -> u128 {
 }
 
 /// Bytes of an element of the accumulation type.
-pub fn accumulated(dtype: DType) -> u128 {
+pub(super) fn accumulated(dtype: DType) -> u128 {
     match dtype {
         DType::Bf16 | DType::F32 => 4,
         DType::F64 => 8,
@@ -22,7 +22,7 @@ pub fn accumulated(dtype: DType) -> u128 {
 }
 
 /// Bytes of a value of so many rows.
-pub fn value(ty: &Ty, rows: u128, dtype: DType) -> u128 {
+pub(super) fn value(ty: &Ty, rows: u128, dtype: DType) -> u128 {
     let (plain, wide) = (element(dtype), accumulated(dtype));
     let per_row = match ty {
         Ty::Rows(width) | Ty::Columns(width) | Ty::RopeKey(width, _) => {
@@ -58,8 +58,10 @@ pub struct Stored {
     pub bytes: u64,
 }
 
-/// What a cache keeps per token, keys and values apart from the indexer's keys. `latent` and `rope` are `r_kv` and `d_r`.
-pub fn stored(plan: &CachePlan, latent: u64, rope: u64) -> Vec<Stored> {
+/// What a cache keeps per token, keys and values apart from the indexer's keys.
+pub(super) fn stored(plan: &CachePlan) -> Vec<Stored> {
+    let rope = plan.rope_elements;
+    let latent = plan.elements_per_token - rope;
     let mut all = match plan.content {
         CacheContent::Latent => latent_parts(plan.store, latent, rope),
         CacheContent::Naive | CacheContent::Groups | CacheContent::Context => {
@@ -75,7 +77,7 @@ pub fn stored(plan: &CachePlan, latent: u64, rope: u64) -> Vec<Stored> {
         let width = u64::from(index.width.size);
         let bytes = match index.store {
             IndexStore::Plain(dtype) => width * plain(dtype),
-            IndexStore::Fp8(_) => width + 4,
+            IndexStore::Fp8(_) => width + width.div_ceil(128) * 4,
             IndexStore::Mxfp4 => width / 2 + width / 32,
         };
         all.push(part("indexer key", bytes));
@@ -93,18 +95,19 @@ fn latent_parts(store: Store, latent: u64, rope: u64) -> Vec<Stored> {
         Store::Fp8(_) => vec![part("latent, fp8", latent), part("rope key, fp8", rope)],
         Store::Fp8DsMla(_) => vec![
             part("latent, e4m3", latent),
-            part("a scale per 128", latent.div_ceil(128) * 4),
-            part("rope key, bf16", rope * 2),
+            part("a scale per 128", latent / 128 * 4),
+            // A layer without a rope part keeps the place of one, as FlashMLA reads it
+            part("rope key, bf16", if rope == 0 { 64 } else { rope } * 2),
         ],
         Store::Model1 => vec![
             part("latent, e4m3", latent),
             part("rope key, bf16", rope * 2),
-            part("a scale per 64, padded", (latent / 64 + 1).next_multiple_of(8)),
+            part("a scale per 64, padded", (latent / 64).next_multiple_of(8)),
         ],
         Store::Mxfp8 => vec![
             part("latent, e4m3", latent),
             part("rope key, e4m3", rope),
-            part("a scale per 32", (latent + rope).div_ceil(32)),
+            part("a scale per 32", (latent + rope) / 32),
         ],
     }
 }

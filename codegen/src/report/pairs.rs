@@ -59,6 +59,7 @@ mod tests {
         let lengths = Lengths {
             new,
             met: met_tokens,
+            picked: None,
         };
         met(mask, lengths, 0..met_tokens, selected)
     }

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use super::bytes;
 use super::pairs::{Met, met};
 use crate::plan::cost::Lengths;
-use crate::plan::{CacheContent, LinearParams, Module, Op, Plan, Program, ValueId};
+use crate::plan::{
+    CacheContent, CachePlan, LinearParams, Module, ModuleKind, Op, Plan, Program, ValueId,
+};
 
 /// Floating-point operations and bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,7 +81,7 @@ impl Group {
 }
 
 /// A plan at given lengths.
-pub struct Counter<'a> {
+pub(super) struct Counter<'a> {
     program: &'a Program,
     plan: &'a Plan,
     lengths: Lengths,
@@ -89,7 +91,7 @@ pub struct Counter<'a> {
 
 impl<'a> Counter<'a> {
     /// Counts one request of a phase.
-    pub fn new(program: &'a Program, plan: &'a Plan, lengths: Lengths) -> Self {
+    pub(super) fn new(program: &'a Program, plan: &'a Plan, lengths: Lengths) -> Self {
         let mut others = BTreeMap::new();
         for op in plan.ops() {
             let of_context = matches!(op, Op::Context { .. })
@@ -111,7 +113,7 @@ impl<'a> Counter<'a> {
     }
 
     /// What an op does, by what it is for.
-    pub fn work(&self, op: &Op) -> Vec<(Group, Work)> {
+    pub(super) fn work(&self, op: &Op) -> Vec<(Group, Work)> {
         let group = self.group(op);
         let moved = self.moved(op);
         match op {
@@ -175,9 +177,7 @@ impl<'a> Counter<'a> {
     }
 
     fn group(&self, op: &Op) -> Group {
-        let result = op
-            .defines()
-            .map_or("", |out| self.plan.values[out.0].name);
+        let result = op.defines().map_or("", |out| self.plan.values[out.0].name);
         match op {
             Op::Select { .. }
             | Op::SelectCached { .. }
@@ -305,11 +305,19 @@ impl<'a> Counter<'a> {
             return Work::default();
         };
         let is_cached = matches!(op, Op::SelectCached { .. });
-        let keys = if is_cached { 0..self.lengths.met } else { self.own() };
+        let keys = if is_cached {
+            0..self.lengths.met
+        } else {
+            self.own()
+        };
         let met = self.met(keys, false);
         let pool = indexer.pool.map_or(1, |pool| u128::from(pool.size.size));
         let pair = u128::from(indexer.heads.size) * (u128::from(indexer.head_dim.size) + 1);
-        let read = if is_cached { met.keys * self.index_bytes() } else { 0 };
+        let read = if is_cached {
+            met.keys * self.index_bytes()
+        } else {
+            0
+        };
         Work {
             flops: 2 * pair * (met.pairs / pool),
             bytes: moved + read,
@@ -347,7 +355,7 @@ impl<'a> Counter<'a> {
         let Some(plan) = plan.filter(|plan| plan.content != CacheContent::Index) else {
             return 0;
         };
-        let plan = crate::plan::CachePlan {
+        let plan = CachePlan {
             index: None,
             ..plan.clone()
         };
@@ -356,30 +364,32 @@ impl<'a> Counter<'a> {
 
     /// Bytes per token of an indexer's keys.
     fn index_bytes(&self) -> u128 {
-        let plan = self.program.cache.as_ref().map(|plan| crate::plan::CachePlan {
+        let plan = self.program.cache.as_ref().map(|plan| CachePlan {
             content: CacheContent::Index,
             ..plan.clone()
         });
         plan.map_or(0, |plan| self.stored(&plan))
     }
 
-    fn stored(&self, plan: &crate::plan::CachePlan) -> u128 {
-        let size = |name: &str| u64::try_from(self.size(name)).unwrap_or(u64::MAX);
-        bytes::stored(plan, size("KV_LORA_RANK"), size("QK_ROPE_HEAD_DIM"))
+    fn stored(&self, plan: &CachePlan) -> u128 {
+        bytes::stored(plan)
             .iter()
             .map(|part| u128::from(part.bytes))
             .sum()
     }
 
     fn module(&self, slot: &str) -> Option<&Module> {
-        self.program.modules.iter().find(|module| module.slot == slot)
+        self.program
+            .modules
+            .iter()
+            .find(|module| module.slot == slot)
     }
 
     fn weight_bytes(&self, slot: &str) -> u128 {
         let dtype = self.program.build.dtype;
         self.module(slot).map_or(0, |module| {
             let element = match module.kind {
-                crate::plan::ModuleKind::AccumLinear(_) => bytes::accumulated(dtype),
+                ModuleKind::AccumLinear(_) => bytes::accumulated(dtype),
                 _ => bytes::element(dtype),
             };
             module.linear().map_or(0, area) * element
@@ -395,7 +405,11 @@ impl<'a> Counter<'a> {
     }
 
     fn size(&self, name: &str) -> u128 {
-        self.program.size(name).map_or(0, u128::from)
+        let constants = self.program.constants.iter();
+        let mut values = constants.filter(|constant| constant.name == name);
+        values
+            .next()
+            .map_or(0, |constant| u128::from(constant.value))
     }
 }
 

@@ -76,13 +76,21 @@ pub fn program_with(checked: &Checked, probes: ProbeMode) -> Program {
 
 /// The program's text after lowering and after each pass, by the pass's name.
 pub fn trace(checked: &Checked) -> Vec<(&'static str, String)> {
-    let mut program = lower(checked);
-    let mut texts = vec![(LOWER, program.to_string())];
-    for pass in passes(ProbeMode::Drop) {
-        (pass.run)(checked, &mut program);
-        texts.push((pass.name, program.to_string()));
-    }
+    let texts = stages(checked).into_iter();
     texts
+        .map(|(name, program)| (name, program.to_string()))
+        .collect()
+}
+
+/// The program after lowering and after each pass, by the pass's name.
+pub fn stages(checked: &Checked) -> Vec<(&'static str, Program)> {
+    let mut stages = vec![(LOWER, lower(checked))];
+    for pass in passes(ProbeMode::Drop) {
+        let mut program = stages[stages.len() - 1].1.clone();
+        (pass.run)(checked, &mut program);
+        stages.push((pass.name, program));
+    }
+    stages
 }
 
 fn passes(probes: ProbeMode) -> impl Iterator<Item = &'static Pass> {

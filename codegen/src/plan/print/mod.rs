@@ -8,10 +8,10 @@ use std::fmt;
 use mla_spec::{Form, NormKind, Phase};
 
 use super::{
-    LinearParams, Module, ModuleKind, NormParams, Numeral, Plan, Program, Rows, Ty, ValueId,
+    LinearParams, Module, ModuleKind, NormParams, Numeral, Op, Plan, Program, Rows, Ty, ValueId,
 };
 use facts::{cache, indexer, mask, rotary, softmax};
-use ops::DisplayOp;
+use ops::{DisplayOp, linear_of, norm_of, words};
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -24,33 +24,8 @@ impl fmt::Display for Program {
                 .unwrap_or_default();
             writeln!(f, "const {}{formula} = {}", constant.name, constant.value)?;
         }
-        writeln!(
-            f,
-            "softmax scale {}: {}",
-            self.softmax_scale.value, self.softmax_scale.doc
-        )?;
-        for number in &self.numbers {
-            let value = match number.value {
-                Numeral::Real(value) => format!("{value:?}"),
-                Numeral::Position(value) => value.to_string(),
-            };
-            writeln!(f, "number {} = {value}", number.name)?;
-        }
-        if let Some(text) = softmax(&self.softmax) {
-            writeln!(f, "softmax {text}")?;
-        }
-        writeln!(f, "mask {}", mask(self.mask))?;
-        if let Some(table) = &self.rotary {
-            writeln!(f, "{}", rotary(table))?;
-        }
-        if let Some(plan) = &self.indexer {
-            writeln!(f, "{}", indexer(plan))?;
-        }
-        if let Some(plan) = &self.cache {
-            writeln!(f, "cache {}", cache(plan))?;
-        }
-        if let Some(plan) = &self.source {
-            writeln!(f, "source cache {}", cache(plan))?;
+        for fact in facts(self) {
+            writeln!(f, "{fact}")?;
         }
         writeln!(f)?;
         for module in &self.modules {
@@ -81,19 +56,65 @@ impl fmt::Display for Plan {
                 writeln!(f, "  # {}", step.formula)?;
             }
             for op in &step.ops {
-                write!(f, "  ")?;
-                if let Some(out) = op.defines() {
-                    let value = &self.values[out.0];
-                    write!(f, "{} {}: {} = ", id(out), value.name, DisplayTy(&value.ty))?;
-                }
-                writeln!(f, "{}", DisplayOp(op))?;
+                writeln!(f, "  {}", line(self, op))?;
             }
         }
         writeln!(f, "  return {}", id(self.output))
     }
 }
 
-fn phase(phase: Phase) -> &'static str {
+/// What a program knows besides its sizes, its modules and its ops, a line each.
+pub(crate) fn facts(program: &Program) -> Vec<String> {
+    let scale = &program.softmax_scale;
+    let mut facts = vec![format!("softmax scale {}: {}", scale.value, scale.doc)];
+    for number in &program.numbers {
+        let value = match number.value {
+            Numeral::Real(value) => format!("{value:?}"),
+            Numeral::Position(value) => value.to_string(),
+        };
+        facts.push(format!("number {} = {value}", number.name));
+    }
+    facts.extend(softmax(&program.softmax).map(|text| format!("softmax {text}")));
+    facts.push(format!("mask {}", mask(program.mask)));
+    facts.extend(program.rotary.as_ref().map(rotary));
+    facts.extend(program.indexer.as_ref().map(indexer));
+    let caches = [("cache", &program.cache), ("source cache", &program.source)];
+    for (what, plan) in caches {
+        facts.extend(plan.as_ref().map(|plan| format!("{what} {}", cache(plan))));
+    }
+    facts
+}
+
+/// An op with what it defines.
+pub(crate) fn line(plan: &Plan, op: &Op) -> String {
+    match op.defines() {
+        None => DisplayOp(op).to_string(),
+        Some(out) => {
+            let value = &plan.values[out.0];
+            let (name, ty) = (value.name, DisplayTy(&value.ty));
+            format!("{} {name}: {ty} = {}", id(out), DisplayOp(op))
+        }
+    }
+}
+
+/// What an op is called, and the module that it uses; values are left out.
+pub(crate) fn name(op: &Op) -> String {
+    let slot = match op {
+        Op::Linear { slot, part, .. }
+        | Op::AbsorbQueries { slot, part, .. }
+        | Op::AbsorbValues { slot, part, .. }
+        | Op::MergeContext { slot, part, .. } => Some(linear_of(slot, *part)),
+        Op::Norm { slot, part, .. } => Some(norm_of(slot, *part)),
+        Op::HeadNorm { slot, .. } => Some((*slot).to_owned()),
+        _ => None,
+    };
+    match slot {
+        Some(slot) => format!("{} {slot}", words(op)),
+        None => words(op),
+    }
+}
+
+pub(crate) fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Forward => "forward",
         Phase::Prefill => "prefill",
@@ -101,7 +122,7 @@ fn phase(phase: Phase) -> &'static str {
     }
 }
 
-fn form(form: Form) -> &'static str {
+pub(crate) fn form(form: Form) -> &'static str {
     match form {
         Form::Mha => "MHA",
         Form::Mqa => "MQA",

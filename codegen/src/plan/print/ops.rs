@@ -26,7 +26,7 @@ impl fmt::Display for DisplayOp<'_> {
 }
 
 /// What the op is called.
-fn words(op: &Op) -> String {
+pub(super) fn words(op: &Op) -> String {
     let words = match op {
         Op::Hidden { .. } => "input hidden",
         Op::Context { .. } => "input context",
@@ -165,14 +165,14 @@ fn turned(turn: Turn) -> &'static str {
     }
 }
 
-fn linear_of(slot: &str, part: LinearPart) -> String {
+pub(super) fn linear_of(slot: &str, part: LinearPart) -> String {
     match part {
         LinearPart::Whole => slot.to_owned(),
         LinearPart::Inner => format!("{slot}.linear"),
     }
 }
 
-fn norm_of(slot: &str, part: NormPart) -> String {
+pub(super) fn norm_of(slot: &str, part: NormPart) -> String {
     match part {
         NormPart::Whole => slot.to_owned(),
         NormPart::Inner => format!("{slot}.norm"),

@@ -1,0 +1,60 @@
+//! `mla-gen show SPEC`
+
+use mla_codegen::report;
+use mla_spec::{CheckedModel, FormChoice, Phase, check_model, import};
+
+use crate::args::Show;
+use crate::failure::Failure;
+use crate::source::{self, Described, Spec};
+use crate::talk;
+
+/// Prints what a layer costs, or a model's layers as a table.
+pub(crate) fn show(args: &Show) -> Result<(), Failure> {
+    if args.model {
+        return table(args, &imported(args)?);
+    }
+    match source::described(&args.spec, &args.config)? {
+        Described::Model(_, model) => table(args, &model),
+        Described::Layer(spec) => layer(args, *spec),
+    }
+}
+
+fn layer(args: &Show, spec: Spec) -> Result<(), Failure> {
+    let mut checked = spec.checked;
+    if let Some(form) = args.form {
+        checked.build.form = FormChoice::Forced(form.into());
+    }
+    let phase = args.phase.map(Phase::from);
+    if let Some(phase) = phase.filter(|phase| !checked.build.phases.contains(phase)) {
+        return Err(Failure::Usage(format!(
+            "`{}` has no phase {phase:?}: its `build.phases` leave it out",
+            spec.shown
+        )));
+    }
+    talk::data(&report::report(&checked).text(phase))
+}
+
+fn table(args: &Show, model: &CheckedModel) -> Result<(), Failure> {
+    if args.phase.is_some() || args.form.is_some() {
+        return Err(Failure::Usage(format!(
+            "`--phase` and `--form` go with a layer, and `{}` is a model",
+            args.spec.display()
+        )));
+    }
+    talk::data(&report::model(model).to_string())
+}
+
+/// Every attention layer of a config.
+fn imported(args: &Show) -> Result<CheckedModel, Failure> {
+    let options = import::Options {
+        layer: None,
+        strict: args.config.strict,
+        name: None,
+    };
+    let model = source::model_config(&args.spec, &options)?;
+    talk::plain(&model.warnings);
+    let (checked, _) = check_model(&model.imported.document);
+    checked.ok_or_else(|| {
+        Failure::Usage(format!("`{}` is no model that can be shown", model.shown))
+    })
+}

@@ -1,0 +1,171 @@
+//! What reports say of known layers, against the numbers that features.md's rows 0.1-7, H, I and J give.
+
+use std::path::Path;
+
+use mla_codegen::report::{Group, Report, report};
+use mla_spec::{
+    CacheDType, CacheKind, Checked, Form, Fp8, IndexStore, Phase, ScaleFormat, Sources, Store,
+    check, read,
+};
+
+fn model(stem: &str) -> Checked {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spec/models");
+    let text = std::fs::read_to_string(folder.join(format!("{stem}.yaml")));
+    let text = text.unwrap_or_else(|error| panic!("{stem}: {error}"));
+    let document = read::yaml(&mut Sources::default(), stem, &text).expect("a document");
+    check(&document).0.expect("a layer")
+}
+
+fn with_store(stem: &str, store: Store) -> Report {
+    let mut checked = model(stem);
+    checked.build.cache.store = store;
+    report(&checked)
+}
+
+fn cached(report: &Report) -> u64 {
+    report.cache.as_ref().unwrap().bytes_per_token()
+}
+
+#[test]
+fn crossovers_and_pairs_are_those_of_the_papers() {
+    for (stem, expanded, absorbed, crossover) in [
+        ("deepseek-v3", 640, 2176, 171.0),
+        ("glm-5", 1024, 2176, 398.0),
+        ("minicpm3", 320, 1088, 85.0),
+    ] {
+        let forms = report(&model(stem)).forms.unwrap();
+        assert_eq!(forms.expanded_pair, expanded, "{stem}");
+        assert_eq!(forms.absorbed_pair, absorbed, "{stem}");
+        assert_eq!(forms.crossover.unwrap().round(), crossover, "{stem}");
+    }
+}
+
+#[test]
+fn a_token_takes_what_each_format_says() {
+    let plain = Store::Plain(CacheDType::Bf16);
+    let stem = "deepseek-v3";
+    for (store, bytes) in [
+        (plain, 1152),
+        (Store::Plain(CacheDType::F32), 2304),
+        (Store::Fp8(Fp8::E4m3), 576),
+        (Store::Fp8DsMla(ScaleFormat::F32), 656),
+    ] {
+        assert_eq!(cached(&with_store(stem, store)), bytes, "{store:?}");
+    }
+    let kinds = with_store(stem, plain).cache.unwrap().kinds;
+    assert_eq!(kinds, Some((1152, 81_920)));
+    let mut naive = model(stem);
+    naive.build.cache.kind = CacheKind::Naive;
+    naive.build.cache.store = plain;
+    assert_eq!(cached(&report(&naive)), 81_920);
+    let mut v4 = model(stem);
+    if let mla_spec::Projections::Latent(latent) = &mut v4.layer.projections {
+        latent.dims.kv_lora_rank = 448;
+    }
+    for (store, bytes) in [(Store::Model1, 584), (Store::Mxfp8, 528)] {
+        v4.build.cache.store = store;
+        assert_eq!(cached(&report(&v4)), bytes, "{store:?}");
+    }
+}
+
+#[test]
+fn an_indexer_caches_its_keys_beside() {
+    let mut checked = model("deepseek-v3.2");
+    checked.build.cache.store = Store::Plain(CacheDType::Bf16);
+    for (index, bytes) in [
+        (IndexStore::Plain(CacheDType::Bf16), 256),
+        (IndexStore::Fp8(ScaleFormat::F32), 132),
+        (IndexStore::Mxfp4, 68),
+    ] {
+        checked.build.cache.index = index;
+        assert_eq!(cached(&report(&checked)), 1152 + bytes, "{index:?}");
+    }
+}
+
+#[test]
+fn products_are_counted() {
+    let mut checked = model("deepseek-v3");
+    checked.build.expect.prefill_tokens = 100;
+    checked.build.expect.decode_context = 999;
+    let report = report(&checked);
+    let phase = |phase| {
+        let mut phases = report.phases.iter();
+        phases.find(|one| one.phase == phase).unwrap()
+    };
+    let (forward, decode) = (phase(Phase::Forward), phase(Phase::Decode));
+    let weights = |slot: &str| {
+        let mut modules = report.parameters.iter();
+        modules.find(|module| module.slot == slot).unwrap().count
+    };
+    assert_eq!(weights("linear_proj"), 7168 * 128 * 128);
+    assert_eq!(
+        forward.of(Group::Output).flops,
+        2 * 100 * weights("linear_proj")
+    );
+    let down = weights("linear_q_down_proj") + weights("linear_kv_down_proj");
+    let queries = down + weights("linear_q_up_proj");
+    assert_eq!(decode.of(Group::Projections).flops, 2 * queries);
+    assert_eq!(decode.form, Form::Mqa);
+    assert_eq!(decode.of(Group::Attention).flops, 2176 * 128 * 1000);
+    assert_eq!(decode.of(Group::Up).flops, 2 * 128 * 512 * 256);
+    // Whichever form forward has, a causal triangle of 100 tokens is met
+    let pair = if forward.form == Form::Mha { 640 } else { 2176 };
+    assert_eq!(forward.of(Group::Attention).flops, pair * 128 * 5050);
+    assert!(decode.total().bytes > 2 * (queries + weights("linear_proj")));
+}
+
+#[test]
+fn a_sparse_layer_meets_only_what_its_indexer_picks() {
+    let mut checked = model("deepseek-v3.2");
+    checked.build.expect.decode_context = 99_999;
+    let report = report(&checked);
+    let decode = report
+        .phases
+        .iter()
+        .find(|one| one.phase == Phase::Decode)
+        .unwrap();
+    assert_eq!(decode.of(Group::Attention).flops, 2176 * 128 * 2048);
+    let scores = 2 * 64 * 129 * 100_000;
+    assert!(decode.of(Group::Indexer).flops > scores);
+    assert!(
+        report
+            .text(Some(Phase::Decode))
+            .contains("the indexer takes")
+    );
+}
+
+#[test]
+fn passes_say_what_they_absorbed() {
+    let report = report(&model("deepseek-v3"));
+    let absorbed = report
+        .changes
+        .iter()
+        .find(|change| change.pass == "absorb" && change.phase == Phase::Decode);
+    let absorbed = absorbed.expect("decode is absorbed");
+    assert!(
+        absorbed
+            .new
+            .iter()
+            .any(|op| op.starts_with("absorb_queries"))
+    );
+    assert!(
+        absorbed
+            .gone
+            .iter()
+            .any(|op| op.starts_with("attend_expanded"))
+    );
+}
+
+/// `mla-gen show spec/models/NAME.yaml > codegen/tests/report/NAME.txt` writes them anew.
+#[test]
+fn texts_are_as_recorded() {
+    for (stem, text) in [
+        (
+            "deepseek-v2-lite",
+            include_str!("report/deepseek-v2-lite.txt"),
+        ),
+        ("deepseek-v3.2", include_str!("report/deepseek-v3.2.txt")),
+    ] {
+        assert_eq!(report(&model(stem)).text(None), text, "{stem}");
+    }
+}
