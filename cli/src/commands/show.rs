@@ -54,7 +54,6 @@ fn imported(args: &Show) -> Result<CheckedModel, Failure> {
     let model = source::model_config(&args.spec, &options)?;
     talk::plain(&model.warnings);
     let (checked, _) = check_model(&model.imported.document);
-    checked.ok_or_else(|| {
-        Failure::Usage(format!("`{}` is no model that can be shown", model.shown))
-    })
+    checked
+        .ok_or_else(|| Failure::Usage(format!("`{}` is no model that can be shown", model.shown)))
 }

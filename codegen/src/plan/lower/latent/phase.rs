@@ -161,7 +161,7 @@ impl Lowering<'_> {
                     ),
                 };
                 let site = scale.map(|(_, site)| site);
-                self.from_latent((norm, *up), raw, rank, site)
+                self.queries_of_latent((norm, *up), raw, rank, site)
             }
             _ => {
                 let rows = self
@@ -189,7 +189,7 @@ impl Lowering<'_> {
     }
 
     /// Queries of a latent.
-    fn from_latent(
+    fn queries_of_latent(
         &mut self,
         (norm, up): (&Norm, QueryUp),
         raw: ValueId,
