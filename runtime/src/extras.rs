@@ -48,6 +48,18 @@ impl<B: Backend> Default for Extras<'_, B> {
 #[derive(Debug, Default)]
 pub struct Handover(Option<Box<dyn Any + Send + Sync>>);
 
+/// What can be made from values on the host, for code that does not know its widths.
+pub trait FromHost: Any + Send + Sync + Sized {
+    /// The values.
+    type Host: Any + Send + Sync;
+
+    /// The same on the device.
+    ///
+    /// # Errors
+    /// When the values don't fit the type.
+    fn from_host(host: &Self::Host) -> Result<Self>;
+}
+
 impl Handover {
     /// The `T` to be written; an empty one where there is none, or something of another type.
     ///
@@ -61,11 +73,20 @@ impl Handover {
         value.downcast_mut().ok_or_else(|| missing::<T>())
     }
 
-    /// The `T` that an earlier layer wrote.
+    /// Puts values of the host in place of an earlier layer; the first reader says what they become.
+    pub fn of_host<H: Any + Send + Sync>(host: H) -> Self {
+        Self(Some(Box::new(host)))
+    }
+
+    /// The `T` that an earlier layer wrote, or that values of the host make.
     ///
     /// # Errors
-    /// When there is none.
-    pub fn reader<T: Any>(&self) -> Result<&T> {
+    /// When there is none; when the values don't fit.
+    pub fn reader<T: FromHost>(&mut self) -> Result<&T> {
+        let host = self.0.as_ref().and_then(|value| value.downcast_ref());
+        if let Some(made) = host.map(T::from_host).transpose()? {
+            self.0 = Some(Box::new(made));
+        }
         let value = self.0.as_ref().and_then(|value| value.downcast_ref());
         value.ok_or_else(|| missing::<T>())
     }

@@ -63,7 +63,7 @@ pub use cpu::{Cpu, CpuDevice, CpuElement};
 pub use describes::Describes;
 pub use element::{Element, Real, Scalar};
 pub use error::{Error, Result};
-pub use extras::{Extras, Handover};
+pub use extras::{Extras, FromHost, Handover};
 pub use gated_norm::GatedRmsNorm;
 pub use half::{bf16, f16};
 pub use heads::{Heads, HeadsView};
@@ -78,11 +78,11 @@ pub use rotary::{Angles, Half, Interleaved, RopeKey, RopeLayout, Rotary, Unrotat
 pub use rows::{Rows, RowsView};
 pub use segments::{Segment, Segments};
 pub use selection::Selection;
-pub use shared_kv::SharedKv;
+pub use shared_kv::{HostKv, SharedKv};
 pub use sinks::Sinks;
 pub use softmax::{AttentionBias, Dropout, Softmax};
 pub use tensor::Tensor;
-pub use topk::TopK;
+pub use topk::{HostTopK, TopK};
 pub use visibility::Visibility;
 pub use weights::{Mistake, Naming, Selected, TensorShape, WeightSet, Weights};
 

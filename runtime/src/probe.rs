@@ -5,8 +5,10 @@ use crate::backend::Backend;
 use crate::element::Scalar;
 use crate::error::Result;
 use crate::heads::{Heads, HeadsView};
+use crate::indexer::Scores;
 use crate::rotary::{RopeKey, RopeLayout};
 use crate::rows::{Rows, RowsView};
+use crate::selection::Selection;
 use crate::tensor::Tensor;
 
 /// Receives intermediate values.
@@ -79,4 +81,16 @@ probed!([B: Backend, const H: usize, const D: usize] HeadsView<'_, B, H, D>, |x|
 probed!([B: Backend, const H: usize, const D: usize] Attended<B, H, D>, |x| vec![x.rows(), H, D]);
 probed!([B: Backend, const H: usize] PerHead<B, H>, |x| vec![x.rows(), H]);
 probed!([B: Backend, L: RopeLayout, const R: usize] RopeKey<B, L, R>, |x| vec![x.rows(), R]);
+probed!([B: Backend] Scores<B>, |x| vec![x.rows(), x.width()]);
 probed!([B: Backend] Tensor<B>, |x| vec![x.rows(), x.width()]);
+
+/// Positions, -1 where there is none.
+impl<B: Backend, const K: usize> Probed for Selection<B, K> {
+    fn shape(&self) -> Vec<usize> {
+        vec![self.rows(), K]
+    }
+
+    fn values(&self) -> Result<Vec<f64>> {
+        Ok(self.to_vec()?.into_iter().map(f64::from).collect())
+    }
+}

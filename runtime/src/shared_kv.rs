@@ -2,6 +2,7 @@
 
 use crate::backend::Backend;
 use crate::error::{Error, Result, expect_count};
+use crate::extras::FromHost;
 use crate::rotary::{RopeKey, RopeLayout};
 use crate::rows::{Rows, RowsView};
 
@@ -52,5 +53,35 @@ impl<B: Backend, L: RopeLayout, const C: usize, const R: usize> SharedKv<B, L, C
 impl<B: Backend, L: RopeLayout, const C: usize, const R: usize> Default for SharedKv<B, L, C, R> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Latents `[rows, r_kv]` and rotated keys `[rows, d_r]` on the host, the keys in the layout of the layer that reads them.
+#[derive(Debug, Clone)]
+pub struct HostKv<B: Backend> {
+    /// Where they go.
+    pub device: B::Device,
+    /// Latents, row by row.
+    pub latent: Vec<B::Elem>,
+    /// Rotated keys, row by row.
+    pub k_rope: Vec<B::Elem>,
+    /// How many rows.
+    pub rows: usize,
+}
+
+impl<B: Backend, L: RopeLayout, const C: usize, const R: usize> FromHost for SharedKv<B, L, C, R> {
+    type Host = HostKv<B>;
+
+    fn from_host(host: &HostKv<B>) -> Result<Self> {
+        let latent = Rows::<B, C>::from_vec(&host.device, host.latent.clone())?;
+        expect_count("rows of shared latents", latent.rows(), host.rows)?;
+        let k_rope = if R == 0 {
+            latent.columns::<0, R>().to_rows()?
+        } else {
+            Rows::from_vec(&host.device, host.k_rope.clone())?
+        };
+        let mut shared = Self::new();
+        shared.set(&latent, &RopeKey::tagged(k_rope))?;
+        Ok(shared)
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::backend::Backend;
 use crate::error::{Error, Result, expect_count};
+use crate::extras::FromHost;
 use crate::selection::Selection;
 
 /// Room for one selection. A layer with an indexer sets it in every call, layers after it get it in the same call.
@@ -36,6 +37,25 @@ impl<B: Backend, const K: usize> TopK<B, K> {
     /// Takes the selection out, so that no later call can use it by mistake.
     pub fn take(&mut self) -> Option<Selection<B, K>> {
         self.selection.take()
+    }
+}
+
+/// Positions for each query, in any order, on the host.
+#[derive(Debug, Clone)]
+pub struct HostTopK<B: Backend> {
+    /// Where they go.
+    pub device: B::Device,
+    /// One list for each row.
+    pub lists: Vec<Vec<u32>>,
+}
+
+impl<B: Backend, const K: usize> FromHost for TopK<B, K> {
+    type Host = HostTopK<B>;
+
+    fn from_host(host: &HostTopK<B>) -> Result<Self> {
+        let mut topk = Self::default();
+        topk.set(Selection::from_lists(&host.device, &host.lists)?);
+        Ok(topk)
     }
 }
 

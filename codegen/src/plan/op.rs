@@ -370,6 +370,8 @@ pub enum Aspect {
     Lse,
     /// An attention's largest logit.
     MaxLogit,
+    /// All scores that a selection was picked by.
+    Scores,
 }
 
 impl Offset {

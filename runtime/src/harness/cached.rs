@@ -10,7 +10,7 @@ use super::outputs::Outputs;
 use super::recorder::Recorder;
 use super::report::{Cache, Call, Phase, Run};
 use crate::proof::{Blocks, ProofBackend, Sample, Session};
-use crate::{CacheFormat, Decode, Extras, KvCache, Prefill};
+use crate::{CacheFormat, Decode, KvCache, Prefill};
 
 /// What feeding a case through a cache gives.
 pub(super) struct Fed {
@@ -49,10 +49,11 @@ pub(super) fn cached<L: Prefill<B> + Decode<B>, B: ProofBackend, E: CacheFormat,
         } else {
             Phase::Prefill
         };
+        let rows: Vec<Option<usize>> = rows.into_iter().flatten().map(Some).collect();
+        let mut extras = case.given.extras(&B::Device::default(), &rows, rope);
         let mut recorder = Recorder::new(recording);
         let mut seconds = 0.0;
         let out = session.step(&new, |layer, cache, batch, hidden| {
-            let mut extras = Extras::default();
             let start = Instant::now();
             let out = match phase {
                 Phase::Decode => {
@@ -68,7 +69,6 @@ pub(super) fn cached<L: Prefill<B> + Decode<B>, B: ProofBackend, E: CacheFormat,
             tokens,
             seconds,
         });
-        let rows: Vec<Option<usize>> = rows.into_iter().flatten().map(Some).collect();
         outputs.put("output", &[case.width], &rows, &out.concat());
         outputs.record(recorder.tensors, &rows)?;
     }

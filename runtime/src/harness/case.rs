@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::error::DriveError;
+use super::given::Given;
 use super::job::Input;
 use crate::proof::Request;
 use crate::weights::generator::Recipe;
@@ -26,6 +27,8 @@ pub(super) struct Case {
     pub(super) mask: Mask,
     /// Columns per call that the input asks for.
     pub(super) chunks: Option<Vec<usize>>,
+    /// What earlier layers hand over.
+    pub(super) given: Given,
 }
 
 impl Case {
@@ -74,6 +77,7 @@ impl Case {
                 .collect(),
             mask: Mask::dense(batch, seq),
             chunks: Some(chunks),
+            given: Given::default(),
         })
     }
 
@@ -110,6 +114,7 @@ impl Case {
             width,
             hidden: values,
             positions: io.positions(batch, seq, &ids, &requests)?,
+            given: Given::read(&io, batch, seq, &requests)?,
             requests,
             mask,
             chunks: io.chunks()?,
@@ -152,23 +157,23 @@ fn runs(ids: &[u32], seq: usize) -> Vec<Range<usize>> {
 }
 
 /// A shape and its whole numbers.
-type Integers = (Vec<usize>, Vec<i64>);
+pub(super) type Integers = (Vec<usize>, Vec<i64>);
 
 /// An open `io.safetensors`.
-struct IoFile<'a> {
+pub(super) struct IoFile<'a> {
     path: &'a Path,
-    shard: Shard,
+    pub(super) shard: Shard,
 }
 
 impl IoFile<'_> {
-    fn wrong(&self, tensor: &str, problem: String) -> DriveError {
+    pub(super) fn wrong(&self, tensor: &str, problem: String) -> DriveError {
         DriveError::Input {
             path: self.path.to_owned(),
             problem: format!("tensor `{tensor}` {problem}"),
         }
     }
 
-    fn get(&self, tensor: &str) -> Result<&Stored, DriveError> {
+    pub(super) fn get(&self, tensor: &str) -> Result<&Stored, DriveError> {
         self.shard
             .tensors
             .get(tensor)
@@ -176,7 +181,7 @@ impl IoFile<'_> {
     }
 
     /// A tensor of whole numbers, if it is there, with its shape.
-    fn integers(&self, tensor: &str) -> Result<Option<Integers>, DriveError> {
+    pub(super) fn integers(&self, tensor: &str) -> Result<Option<Integers>, DriveError> {
         let Some(stored) = self.shard.tensors.get(tensor) else {
             return Ok(None);
         };

@@ -9,7 +9,7 @@ use super::outputs::Outputs;
 use super::recorder::Recorder;
 use super::report::{Call, Phase, Run};
 use crate::proof::ProofBackend;
-use crate::{Extras, Forward, Scalar, Tensor};
+use crate::{Forward, Scalar, Tensor};
 
 /// Feeds all of `case` at once.
 pub(super) fn forward<L: Forward<B>, B: ProofBackend>(
@@ -24,20 +24,21 @@ pub(super) fn forward<L: Forward<B>, B: ProofBackend>(
         .map(|&value| B::Elem::from_f64(value))
         .collect();
     let hidden = Tensor::from_vec(&B::Device::default(), hidden, case.width)?;
+    let mut rows = vec![None; case.batch * case.seq];
+    for row in case.requests.iter().cloned().flatten() {
+        rows[row] = Some(row);
+    }
+    let mut extras = case.given.extras(&B::Device::default(), &rows, rope);
     let mut recorder = Recorder::new(recording);
     let start = Instant::now();
     let out = layer.forward_erased(
         &hidden,
         &case.positions,
         &case.mask,
-        &mut Extras::default(),
+        &mut extras,
         &mut recorder,
     )?;
     let seconds = start.elapsed().as_secs_f64();
-    let mut rows = vec![None; case.batch * case.seq];
-    for row in case.requests.iter().cloned().flatten() {
-        rows[row] = Some(row);
-    }
     let out: Vec<f64> = out.to_vec()?.into_iter().map(Scalar::to_f64).collect();
     let mut outputs = Outputs::new(case, rope);
     outputs.put("output", &[case.width], &rows, &out);

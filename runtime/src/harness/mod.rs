@@ -18,6 +18,7 @@ mod cached;
 mod case;
 mod error;
 mod forward;
+mod given;
 pub mod job;
 mod outputs;
 mod recorder;

@@ -16,6 +16,8 @@ pub(super) struct Outputs {
     batch: usize,
     seq: usize,
     rope: Rope,
+    /// First column of each row's sequence.
+    starts: Vec<usize>,
     /// By name: shape of one row, and all rows `[batch * seq, ..]`.
     rows: BTreeMap<String, (Vec<usize>, Vec<f64>)>,
     /// Tensors without rows.
@@ -34,6 +36,7 @@ impl Outputs {
             batch: case.batch,
             seq: case.seq,
             rope,
+            starts: starts(case),
             rows: BTreeMap::new(),
             whole: BTreeMap::new(),
         }
@@ -84,7 +87,11 @@ impl Outputs {
             debug_assert_eq!(first * row_shape.iter().product::<usize>(), values.len());
             match name {
                 "mid.max_logit" => self.largest(name, row_shape, rows, &values),
-                "mid.attn_out" => self.put(name, &[row_shape.iter().product()], rows, &values),
+                "mid.attn_out" | "mid.attn_raw" => {
+                    self.put(name, &[row_shape.iter().product()], rows, &values);
+                }
+                "indexer.selection" => self.selected(row_shape, rows, &values),
+                "indexer.scores" => self.scores(row_shape, rows, &values),
                 _ => self.put(name, row_shape, rows, &values),
             }
         }
@@ -109,6 +116,34 @@ impl Outputs {
                     *largest = *value;
                 }
             }
+        }
+    }
+
+    /// `indexer.selected` `[row, seq]`: 1 where a row attends to a column of the padded input.
+    fn selected(&mut self, row_shape: &[usize], rows: &[Option<usize>], positions: &[f64]) {
+        let width: usize = row_shape.iter().product();
+        for (row, positions) in rows.iter().zip(positions.chunks_exact(width.max(1))) {
+            let Some(row) = *row else { continue };
+            let mut columns = vec![0.0; self.seq];
+            for position in positions.iter().filter(|position| **position >= 0.0) {
+                if let Some(column) = columns.get_mut(self.starts[row] + *position as usize) {
+                    *column = 1.0;
+                }
+            }
+            self.put("indexer.selected", &[self.seq], &[Some(row)], &columns);
+        }
+    }
+
+    /// `indexer.scores` `[row, seq]`: scores of the row's own sequence in the columns of the padded input, -∞ elsewhere.
+    fn scores(&mut self, row_shape: &[usize], rows: &[Option<usize>], scores: &[f64]) {
+        let width: usize = row_shape.iter().product();
+        for (row, scores) in rows.iter().zip(scores.chunks_exact(width.max(1))) {
+            let Some(row) = *row else { continue };
+            let mut columns = vec![f64::NEG_INFINITY; self.seq];
+            for (column, score) in columns[self.starts[row]..].iter_mut().zip(scores) {
+                *column = *score;
+            }
+            self.put("indexer.scores", &[self.seq], &[Some(row)], &columns);
         }
     }
 
@@ -166,6 +201,15 @@ impl Outputs {
     }
 }
 
+/// First column of each row's sequence.
+fn starts(case: &Case) -> Vec<usize> {
+    let mut starts = vec![0; case.batch * case.seq];
+    for rows in &case.requests {
+        starts[rows.clone()].fill(rows.start % case.seq.max(1));
+    }
+    starts
+}
+
 /// `[batch, seq, heads, width]` -> `[batch, heads, seq, width]`, called `shape`.
 fn heads_first(
     batch: usize,
@@ -191,7 +235,7 @@ fn heads_first(
 }
 
 /// Reorders the last `rope_width` of every `width` values from `rope.found` to `rope.wanted`.
-fn reorder(values: &mut [f64], width: usize, rope_width: usize, rope: Rope) {
+pub(super) fn reorder(values: &mut [f64], width: usize, rope_width: usize, rope: Rope) {
     if width == 0 || rope_width > width {
         return;
     }

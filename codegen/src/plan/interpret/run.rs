@@ -105,8 +105,9 @@ impl Machine<'_> {
                 value,
                 aspect,
             } => {
-                let recorded = self.recorded(*value, *aspect)?;
-                self.probes.insert(name, recorded);
+                if let Some(recorded) = self.recorded(*value, *aspect)? {
+                    self.probes.insert(name, recorded);
+                }
                 return Ok(None);
             }
             Op::Select { .. } | Op::SelectCached { .. } | Op::TakeSelection { .. } => {
@@ -126,21 +127,23 @@ impl Machine<'_> {
         Ok(Some(value))
     }
 
-    /// What a probe reports. A selection is `[rows, width]`, -1 behind the last key.
-    fn recorded(&self, value: ValueId, aspect: Aspect) -> Result<Vec<f64>, Error> {
-        match (self.values.get(&value), aspect) {
+    /// What a probe reports; nothing where what picks has reported its scores itself. A selection is `[rows, width]`, -1 behind the last key.
+    fn recorded(&self, value: ValueId, aspect: Aspect) -> Result<Option<Vec<f64>>, Error> {
+        let values = match (self.values.get(&value), aspect) {
             (Some(Value::Selection(lists, width)), Aspect::Value) => {
                 let padded = |list: &Vec<usize>| {
                     let indices = list.iter().map(|&index| index as f64);
                     let rest = std::iter::repeat_n(-1.0, width.saturating_sub(list.len()));
                     indices.chain(rest).collect::<Vec<_>>()
                 };
-                Ok(lists.iter().flat_map(padded).collect())
+                lists.iter().flat_map(padded).collect()
             }
-            (_, Aspect::Value) => Ok(self.array(value)?.data.clone()),
-            (_, Aspect::Lse) => Ok(self.attended(value)?.lse.data.clone()),
-            (_, Aspect::MaxLogit) => Ok(self.attended(value)?.max_logit.data.clone()),
-        }
+            (_, Aspect::Value) => self.array(value)?.data.clone(),
+            (_, Aspect::Lse) => self.attended(value)?.lse.data.clone(),
+            (_, Aspect::MaxLogit) => self.attended(value)?.max_logit.data.clone(),
+            (_, Aspect::Scores) => return Ok(None),
+        };
+        Ok(Some(values))
     }
 
     pub(super) fn array(&self, id: ValueId) -> Result<&Array, Error> {

@@ -280,6 +280,9 @@ impl Writer<'_> {
                     segments,
                     out,
                 });
+                if own.pool.is_none() {
+                    self.probe("indexer.scores", picked, Aspect::Scores);
+                }
                 if own.shared {
                     self.define("selection", ty, |out| Op::GiveSelection { x: picked, out })
                 } else {

@@ -128,6 +128,7 @@ fn detail(op: &Op) -> Option<String> {
             Aspect::Value => return None,
             Aspect::Lse => " log-sum-exp".to_owned(),
             Aspect::MaxLogit => " largest logit".to_owned(),
+            Aspect::Scores => " scores".to_owned(),
         },
         _ => return None,
     };

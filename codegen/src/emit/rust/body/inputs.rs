@@ -134,6 +134,10 @@ impl Body<'_> {
             (Aspect::MaxLogit, _) => format!("{}.max_logit()", self.name(value)),
             (Aspect::Value, Ty::Columns(_) | Ty::HeadPart(..)) => format!("&{}", self.name(value)),
             (Aspect::Value, _) => self.read(value),
+            (Aspect::Scores, _) => {
+                self.scores_probe(name, value);
+                return;
+            }
         };
         let call = Call::fallible("probe::record", &["probe", &format!("\"{name}\""), &aspect]);
         self.lines.call("", &call, ";");

@@ -60,4 +60,36 @@ impl Body<'_> {
         let pool = self.program.indexer.as_ref()?.pool?;
         Some(format!("&self.{}", pool.slot))
     }
+
+    /// Scores are as large as a matrix of queries by keys: only a probe that wants them gets them.
+    pub(super) fn scores_probe(&mut self, name: &str, picked: ValueId) {
+        let Some(op) = self.ops().find(|op| op.defines() == Some(picked)).cloned() else {
+            return;
+        };
+        let scores = match op {
+            Op::Select {
+                q,
+                k,
+                weights,
+                segments,
+                ..
+            } => {
+                let read = [q, k, weights, segments].map(|id| self.read(id));
+                let arguments = [words(&read), vec!["&SELECTING"]].concat();
+                Call::fallible("indexer::scores", &arguments)
+            }
+            Op::SelectCached { q, weights, .. } => {
+                let read = [q, weights].map(|id| self.read(id));
+                let visibility = self.visibility().to_owned();
+                let arguments = ["batch", &read[0], &read[1], &visibility, "&SELECTING"];
+                Call::fallible(format!("{}.scores", self.index_cache()), &arguments)
+            }
+            _ => return,
+        };
+        self.lines.block("if probe.is_recording() {", "}", |lines| {
+            lines.call("let scores = ", &scores, ";");
+            let record = ["probe", &format!("\"{name}\""), "&scores"];
+            lines.call("", &Call::fallible("probe::record", &record), ";");
+        });
+    }
 }
