@@ -30,31 +30,35 @@ pub(crate) fn verify(args: &Verify) -> Result<(), Failure> {
     let (cases, mut faults) = load(args);
     let total = args.cases.len();
     if !cases.is_empty() {
-        let ways = runs(args);
         let mut program = Program::default();
         let room =
             tempfile::tempdir().map_err(|error| Failure::write(&std::env::temp_dir(), error))?;
         let jobs: Vec<Vec<Job>> = cases
             .iter()
-            .map(|case| jobs(case, &ways, args, &mut program, room.path()))
+            .map(|case| jobs(case, &ways(case, args), args, &mut program, room.path()))
             .collect();
         let shared = shared(&program, &cases)?;
         for (i, (case, case_jobs)) in cases.iter().zip(jobs).enumerate() {
             let Some(program) = shared
                 .clone()
-                .or_else(|| alone(case, &ways, args, room.path()))
+                .or_else(|| alone(case, &ways(case, args), args, room.path()))
             else {
                 faults.push(Fault::Program);
                 continue;
             };
             let message = format!("{} ({} of {})", case.name, i + 1, cases.len());
             let reports = do_jobs(&program, case_jobs, &message);
-            faults.extend(judge(case, &ways, &reports, args)?);
+            faults.extend(judge(case, &ways(case, args), &reports, args)?);
             // Gone with the room at the latest
             let _ = std::fs::remove_dir_all(room.path().join(&case.name));
         }
     }
     conclude(&faults, total)
+}
+
+/// In which ways a case is run.
+fn ways(case: &Case, args: &Verify) -> Vec<Run> {
+    runs(args, &case.spec.checked.layer)
 }
 
 /// One program for all cases; `None` where it does not compile and the cases are to be tried one by one.

@@ -1,5 +1,7 @@
 //! How close a run's tensors come to a case's.
 
+use mla_spec::{Indexer, RopeLayout};
+
 use super::case::{Case, Closeness};
 use super::runs::Run;
 use crate::args::DType;
@@ -50,11 +52,15 @@ pub(crate) fn compare(case: &Case, run: Run, found: &TensorFile, dtype: DType) -
     let mut table: Vec<Row> = compared
         .chain(cache_tensors(case, run, found))
         .filter_map(|(name, closeness)| {
-            let rule = rule(closeness, dtype)?;
-            let wanted = case.io.get(name)?;
-            let verdict = match found.get(name) {
-                Some(found) => measure(name, &found, &wanted, rule, rows.as_deref()),
-                None => Verdict::Broken("the run did not write it".to_owned()),
+            let rule = rule(name, closeness, dtype)?;
+            let verdict = match (found.get(name), case.io.get(name)) {
+                (Some(found), Some(wanted)) => {
+                    measure(name, &found, &wanted, rule, rows.as_deref())
+                }
+                (_, None) => Verdict::Broken("the case has no such tensor".to_owned()),
+                // Scores of pools have no probe: what they pick is compared
+                (None, Some(_)) if name == "indexer.pool_scores" => return None,
+                (None, Some(_)) => Verdict::Broken("the run did not write it".to_owned()),
             };
             Some(Row {
                 run,
@@ -85,15 +91,36 @@ fn cache_tensors<'a>(case: &'a Case, run: Run, found: &TensorFile) -> Vec<(&'a s
     [
         ("cache.kv_latent", "mid.kv_latent"),
         ("cache.k_pe", "mid.k_pe"),
+        ("cache.indexer_k", "mid.k_pe"),
     ]
     .into_iter()
-    .filter(|(name, _)| found.get(name).is_some() && !case.manifest.compare.contains_key(*name))
+    .filter(|(name, _)| {
+        let compared = case.manifest.compare.contains_key(*name);
+        let like_ours = *name != "cache.indexer_k" || caches_index_as_cases_do(case);
+        found.get(name).is_some() && case.io.get(name).is_some() && !compared && like_ours
+    })
     .filter_map(|(name, written)| Some((name, *case.manifest.compare.get(written)?)))
     .collect()
 }
 
-fn rule(closeness: Closeness, dtype: DType) -> Option<Rule> {
+/// Whether an indexer's keys lie in a cache as in a case: rotated as halves or not at all, and not beside what pools them.
+fn caches_index_as_cases_do(case: &Case) -> bool {
+    match case.spec.checked.layer.indexer() {
+        Some(Indexer::Lightning(indexer)) => {
+            let turned = indexer.rope.map(|rope| rope.layout);
+            indexer.pool.is_none() && turned != Some(RopeLayout::Interleaved)
+        }
+        _ => false,
+    }
+}
+
+fn rule(name: &str, closeness: Closeness, dtype: DType) -> Option<Rule> {
     match dtype {
+        // A set is met or missed
+        DType::F32 | DType::F64 if name == "indexer.selected" => Some(Rule::Elements {
+            rtol: 0.0,
+            atol: 0.0,
+        }),
         DType::Bf16 => closeness.bf16_rel_rms.map(Rule::RelativeRms),
         DType::F32 | DType::F64 => Some(Rule::Elements {
             rtol: closeness.rtol,

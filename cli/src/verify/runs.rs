@@ -1,6 +1,6 @@
 //! In which ways a case is run.
 
-use mla_spec::{CacheKind, DType, Form};
+use mla_spec::{CacheKind, DType, Form, KvSource, Layer};
 
 use crate::args::{self, Verify};
 use crate::driver::job::Mode;
@@ -42,8 +42,29 @@ impl Run {
     }
 }
 
-/// Every way that was asked for. The last one, whose tensors are kept, is cached and paged, and absorbed where both forms are run.
-pub(crate) fn runs(args: &Verify) -> Vec<Run> {
+/// Every way that was asked for and that the layer has. The last one, whose tensors are kept, is cached and paged, and absorbed where both forms are run.
+pub(crate) fn runs(args: &Verify, layer: &Layer) -> Vec<Run> {
+    let mut ways = all(args);
+    ways.retain(|run| has(layer, *run));
+    ways
+}
+
+/// Whether a layer can be built that way.
+fn has(layer: &Layer, run: Run) -> bool {
+    let cached = run.mode == Mode::Cached;
+    let naive = run.cache.kind == Some(CacheKind::Naive);
+    match layer.latent() {
+        // Groups have one form, and cache keys and values
+        None => run.form == Form::Mha && (!cached || naive),
+        // Another layer's cache would have to be written first
+        Some(latent) if latent.kv_source == KvSource::Other => !cached,
+        // What is picked in a cache are latents
+        Some(_) if layer.indexer().is_some() => !cached || (run.form == Form::Mqa && !naive),
+        Some(_) => true,
+    }
+}
+
+fn all(args: &Verify) -> Vec<Run> {
     let forms: Vec<Form> = match args.form {
         Some(form) => vec![form.into()],
         None => vec![Form::Mha, Form::Mqa],

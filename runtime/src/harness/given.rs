@@ -9,7 +9,7 @@ use super::outputs::reorder;
 use crate::{Backend, Extras, Handover, HostKv, HostTopK, Scalar};
 
 /// What earlier layers hand over.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Given {
     /// For each row the picked positions in its own sequence.
     picked: Option<Vec<Vec<u32>>>,
@@ -17,7 +17,7 @@ pub(super) struct Given {
     latents: Option<Latents>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Latents {
     latent: Vec<f64>,
     latent_width: usize,

@@ -158,6 +158,7 @@ impl Outputs {
             batch,
             seq,
             rope,
+            starts: _,
             rows,
             whole,
         } = self;
