@@ -453,11 +453,25 @@ mod other_form {
 mod other_parts {
     use mla_runtime::{
         Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, LatentCache, LayerNorm,
-        Linear, Mask, Padding, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb,
-        attention,
+        Linear, Mask, Padding, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights,
+        absorb, attention,
     };
 
     use super::twin::*;
+
+    pub(super) const TENSORS: [TensorShape; 11] = [
+        TensorShape::new("q_a_proj.weight", &[Q_LORA_RANK, HIDDEN_SIZE]),
+        TensorShape::new("q_a_proj.bias", &[Q_LORA_RANK]),
+        TensorShape::new("q_a_layernorm.weight", &[Q_LORA_RANK]),
+        TensorShape::new("q_b_proj.weight", &[Q_WIDTH, Q_LORA_RANK]),
+        TensorShape::new("kv_a_proj_with_mqa.weight", &[KV_DOWN_WIDTH, HIDDEN_SIZE]),
+        TensorShape::new("kv_a_proj_with_mqa.bias", &[KV_DOWN_WIDTH]),
+        TensorShape::new("kv_a_layernorm.weight", &[KV_LORA_RANK]),
+        TensorShape::new("kv_a_layernorm.bias", &[KV_LORA_RANK]),
+        TensorShape::new("kv_b_proj.weight", &[KV_UP_WIDTH, KV_LORA_RANK]),
+        TensorShape::new("o_proj.weight", &[HIDDEN_SIZE, OUT_WIDTH]),
+        TensorShape::new("o_proj.bias", &[HIDDEN_SIZE]),
+    ];
 
     type Cache<B, F = f32> = LatentCache<B, F, Half, Contiguous, KV_LORA_RANK, QK_ROPE_HEAD_DIM>;
 

@@ -21,6 +21,8 @@
 //! | [`ragged_prefill_equals_alone`], [`ragged_decode_equals_alone`] | prefill or decode | requests of a batch do not see each other |
 //! | [`prefill_reads_only_what_was_written`], [`decode_reads_only_what_was_written`] | prefill or decode | what lies in free slots changes no bit |
 //! | [`same_forward`], [`same_prefill`], [`same_decode`] | two layers | absorbed = expanded, fused = unfused, paged = contiguous |
+//! | [`handed_forward`], [`handed_prefill`], [`handed_decode`] | a layer and its sources | latents or a selection of another layer = the same ones of its own |
+//! | [`contexts_packed_equal_separate`] | forward | a sequence sees its own context only |
 //!
 //! In every proof over a cache the cache is full of NaN at first and its blocks are handed out in a shuffled order, with
 //! spare ones between; positions start far from 0.
@@ -28,6 +30,7 @@
 mod alone;
 mod cached;
 mod difference;
+mod handed;
 mod pairs;
 mod sample;
 mod session;
@@ -41,6 +44,7 @@ pub use cached::{
     chunked_equals_one_shot, decode_equals_prefill, prefill_equals_forward, stepwise_equals_forward,
 };
 pub use difference::{Failure, Mismatch, Verdict, tolerance};
+pub use handed::{contexts_packed_equal_separate, handed_decode, handed_forward, handed_prefill};
 pub use pairs::{load, load_pair, same_decode, same_forward, same_prefill};
 pub use sample::Sample;
 pub use whole::{

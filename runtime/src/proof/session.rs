@@ -13,6 +13,8 @@ pub(crate) struct Session<'a, L: Caches<B>, B: Backend, E: CacheFormat, I: Cache
     cache: L::Cache<E, I>,
     blocks: Vec<Vec<u32>>,
     cached: Vec<usize>,
+    /// Blocks of the cache, and tokens of a contiguous one's.
+    room: (usize, usize),
     device: B::Device,
 }
 
@@ -61,6 +63,7 @@ impl<'a, L: Caches<B>, B: Backend, E: CacheFormat, I: CacheFormat> Session<'a, L
             cache,
             blocks,
             cached: vec![0; requests.len()],
+            room: (total as usize, longest),
             device: device.clone(),
         })
     }
@@ -117,6 +120,11 @@ impl<'a, L: Caches<B>, B: Backend, E: CacheFormat, I: CacheFormat> Session<'a, L
             }
         }
         Ok(all)
+    }
+
+    /// What [`KvCache::with_blocks`] gives another layer a cache of the same blocks for.
+    pub(crate) fn room(&self) -> (usize, usize) {
+        self.room
     }
 
     /// How many tokens of each request have been fed.

@@ -3,6 +3,7 @@
 //! The layer itself runs a few tokens at its real size. The heavy equivalences are proved in f64 on a [`twin`], printed by the
 //! same printer with the same modules and forms, against the twin's [`siblings`].
 
+mod handed;
 mod siblings;
 mod twin;
 
@@ -10,7 +11,7 @@ use mla_spec::{Checked, MaskKind, Phase};
 use serde::Serialize;
 
 use super::rust::{self, Lines, Look, Style};
-use crate::plan::{self, Argument, CacheContent, Program};
+use crate::plan::{self, Argument, CacheContent, Family, Program};
 use siblings::Siblings;
 
 /// Most weights that a test at real size draws and holds: 2 GiB in f32.
@@ -34,10 +35,22 @@ struct TestsFile<'a> {
     /// Proofs about the twin alone, by their names in the runtime.
     proofs: Vec<&'static str>,
     pairs: Vec<Pair>,
+    /// Phases in which the twin is handed what other layers made, and where that comes from; `None` where it is handed nothing.
+    handed: Option<Handed>,
+    /// Whether the twin attends to a context.
+    across: bool,
     imports: String,
     constants: String,
     tensors: String,
     modules: Vec<Module>,
+}
+
+/// Proofs of a twin that is handed what other layers made.
+#[derive(Serialize)]
+struct Handed {
+    phases: Vec<&'static str>,
+    /// Module of the layer whose cache holds its latents.
+    source: &'static str,
 }
 
 /// The twin against a sibling.
@@ -75,6 +88,8 @@ pub(super) fn tests(checked: &Checked, runtime: &str, header: Vec<String>) -> St
         real: real_size_proof(checked),
         proofs: proofs(checked, &siblings),
         pairs: pairs(&siblings),
+        handed: siblings.own.as_ref().map(|_| handed(&siblings)),
+        across: siblings.planned.family == Family::Cross,
         imports: rust::imports(
             &[tensors.as_str(), &constants].concat(),
             runtime,
@@ -198,17 +213,42 @@ fn pairs(siblings: &Siblings) -> Vec<Pair> {
     pairs
 }
 
+fn handed(siblings: &Siblings) -> Handed {
+    Handed {
+        phases: if is_cached(siblings) {
+            vec!["prefill", "decode"]
+        } else {
+            Vec::new()
+        },
+        source: match siblings.source {
+            Some(_) => "source",
+            None => "own",
+        },
+    }
+}
+
 fn modules(siblings: &Siblings, runtime: &str) -> Vec<Module> {
     let print = |name, doc, program| Module {
         name,
         doc,
-        text: module(program, runtime),
+        text: module(program, &siblings.planned, runtime),
     };
     let mut modules = vec![print(
         "planned",
         "The twin in the forms of the layer.",
         &siblings.planned,
     )];
+    if asks_for_more(&siblings.planned) {
+        modules.extend(siblings.own.as_ref().map(|program| {
+            let doc = "The twin, making itself what it is handed, and handing it out.";
+            print("own", doc, program)
+        }));
+        modules.extend(siblings.source.as_ref().map(|program| {
+            let doc = "The layer in whose cache the twin finds its latents.";
+            print("source", doc, program)
+        }));
+        return modules;
+    }
     modules.extend(siblings.other_form.as_ref().map(|program| {
         let doc = "The twin with the absorbed form for the expanded one, and the other way round.";
         print("other_form", doc, program)
@@ -232,21 +272,25 @@ fn modules(siblings: &Siblings, runtime: &str) -> Vec<Module> {
     modules
 }
 
-/// The items of a module beside the twin's constants.
-fn module(program: &Program, runtime: &str) -> String {
+/// The items of a module beside the twin's constants; its tensors where they are not the twin's.
+fn module(program: &Program, twin: &Program, runtime: &str) -> String {
     let style = Style {
         formulas: false,
         probes: false,
     };
+    let differs = program.tensors() != twin.tensors();
+    let tensors = differs.then(|| rust::tensors(program, INSIDE));
     let cache = rust::caches(program, INSIDE);
     let layer = rust::layer(program, "Layer", style, INSIDE);
     let traits = rust::traits(program, "Layer", runtime, false);
-    let items = [cache.as_deref().unwrap_or(""), &layer].join("\n");
+    let optional = [&tensors, &cache].map(|item| item.as_deref().unwrap_or(""));
+    let items = [optional[0], optional[1], &layer].join("\n");
     let imports = rust::imports(&items, runtime, INSIDE.level);
     let mut lines = Lines::indented(INSIDE.level);
     lines.line(&traits);
     let parts = [
         Some(format!("{imports}\n\n    use super::twin::*;")),
+        tensors,
         cache,
         Some(layer),
         Some(lines.into_text()),
@@ -260,11 +304,14 @@ fn module(program: &Program, runtime: &str) -> String {
 
 /// The constants of all siblings, declared once.
 fn all_constants(siblings: &Siblings) -> Program {
-    let mut all = siblings.planned.clone();
+    // What makes itself what others are handed has all that they have, and more
+    let mut all = siblings.own.as_ref().unwrap_or(&siblings.planned).clone();
     let others = [
+        Some(&siblings.planned),
         siblings.other_form.as_ref(),
         siblings.other_parts.as_ref().map(|other| &other.program),
         siblings.other_cache.as_ref(),
+        siblings.source.as_ref(),
     ];
     for constant in others
         .into_iter()

@@ -6,6 +6,7 @@ use mla_spec::{
     QkvProjection, Query, QueryUp, Rope, RopeLayout,
 };
 
+use super::handed;
 use crate::plan::{self, Program};
 
 /// All phases, whichever the spec emits: a twin has those that its mask allows.
@@ -24,6 +25,10 @@ pub(super) struct Siblings {
     pub(super) other_parts: Option<OtherParts>,
     /// A naive cache for a latent one and the other way round; `None` without a cache.
     pub(super) other_cache: Option<Program>,
+    /// Making itself what the twin is handed; `None` where that is nothing.
+    pub(super) own: Option<Program>,
+    /// Whose cache the twin reads; `None` where it reads its own.
+    pub(super) source: Option<Program>,
 }
 
 /// [`Siblings::other_parts`].
@@ -75,6 +80,8 @@ pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
             .map(|_| program(&twin, &swapped.collect())),
         other_parts: other_parts(&twin, &forms),
         other_cache: (phases.len() > 1 && has_other_cache(&twin.layer)).then(|| other_cache(&twin)),
+        own: handed::own(&twin).map(|own| program(&own, &forms)),
+        source: handed::source(&twin).map(|source| program(&source, &forms)),
     }
 }
 
@@ -222,6 +229,7 @@ fn page_of(layer: &Layer) -> u32 {
         Some(Indexer::Lightning(LightningIndexer {
             pool: Some(pool), ..
         })) => 2 * pool.size,
+        Some(Indexer::Shared { tail, .. }) if *tail > 0 => 2 * (tail + 1),
         _ => 5,
     }
 }
