@@ -169,3 +169,12 @@ fn texts_are_as_recorded() {
         assert_eq!(report(&model(stem)).text(None), text, "{stem}");
     }
 }
+
+#[test]
+fn grouped_attention_is_counted_for_every_query_head() {
+    let report = report(&model("llama3-8b"));
+    let mut phases = report.phases.iter();
+    let decode = phases.find(|one| one.phase == Phase::Decode).unwrap();
+    assert_eq!(decode.of(Group::Attention).flops, 2 * 256 * 32 * 4097);
+    assert_eq!(cached(&report), 2 * 2 * 8 * 128);
+}

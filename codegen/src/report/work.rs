@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 use super::bytes;
 use super::pairs::{Met, met};
 use crate::plan::cost::Lengths;
-use crate::plan::{
-    CacheContent, CachePlan, LinearParams, Module, ModuleKind, Op, Plan, Program, ValueId,
-};
+use crate::plan::{CacheContent, CachePlan, Dim, Module, ModuleKind, Op, Plan, Program, ValueId};
 
 /// Floating-point operations and bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -117,7 +115,9 @@ impl<'a> Counter<'a> {
         let group = self.group(op);
         let moved = self.moved(op);
         match op {
-            Op::Linear { slot, .. } => vec![(group, self.linear(slot, op))],
+            Op::Linear { slot, .. } | Op::PoolGates { slot, .. } => {
+                vec![(group, self.linear(slot, op))]
+            }
             Op::AttendExpanded { selection, .. } => {
                 let met = self.met(self.own(), selection.is_some());
                 vec![(group, self.expanded(met, moved))]
@@ -243,7 +243,7 @@ impl<'a> Counter<'a> {
 
     fn linear(&self, slot: &str, op: &Op) -> Work {
         let rows = op.reads().first().map_or(0, |x| self.rows(*x));
-        let multiplications = self.module(slot).and_then(Module::linear).map_or(0, area);
+        let multiplications = self.module(slot).map_or(0, area);
         Work {
             flops: 2 * multiplications * rows,
             bytes: self.moved(op) + self.weight_bytes(slot),
@@ -267,7 +267,7 @@ impl<'a> Counter<'a> {
     }
 
     fn grouped(&self, met: Met, bytes: u128) -> Work {
-        let pair = 2 * self.size("KV_CHANNELS");
+        let pair = 2 * self.size("HEAD_DIM");
         Work {
             flops: 2 * pair * self.heads() * met.pairs,
             bytes,
@@ -278,7 +278,7 @@ impl<'a> Counter<'a> {
     fn merged(&self, slot: &str, moved: u128) -> Vec<(Group, Work)> {
         let cached = self.lengths.met - self.lengths.new;
         let met = self.met(0..cached, false);
-        let up = self.module(slot).and_then(Module::linear).map_or(0, area);
+        let up = self.module(slot).map_or(0, area);
         let expansion = Work {
             flops: 2 * up * u128::from(cached),
             bytes: u128::from(cached) * self.cached_bytes() + self.weight_bytes(slot),
@@ -392,7 +392,7 @@ impl<'a> Counter<'a> {
                 ModuleKind::AccumLinear(_) => bytes::accumulated(dtype),
                 _ => bytes::element(dtype),
             };
-            module.linear().map_or(0, area) * element
+            area(module) * element
         })
     }
 
@@ -413,7 +413,12 @@ impl<'a> Counter<'a> {
     }
 }
 
-/// Elements of a linear's weight.
-fn area(params: &LinearParams) -> u128 {
-    u128::from(params.input.size) * u128::from(params.output.size)
+/// Elements of the matrix in a module.
+fn area(module: &Module) -> u128 {
+    let product = |input: Dim, output: Dim| u128::from(input.size) * u128::from(output.size);
+    match (&module.kind, module.linear()) {
+        (ModuleKind::KeyPools { input, width, .. }, _) => product(*input, *width),
+        (_, Some(linear)) => product(linear.input, linear.output),
+        _ => 0,
+    }
 }

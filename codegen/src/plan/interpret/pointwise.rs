@@ -30,6 +30,7 @@ impl Machine<'_> {
             Op::TakenKey { x, .. } => self.shared_kv(*x)?.1.clone(),
             Op::Linear { x, slot, part, .. } => self.linear(*x, slot, *part)?,
             Op::Norm { x, slot, part, .. } => self.norm(*x, slot, *part)?,
+            Op::PoolGates { x, slot, .. } => self.params.linear(slot)?.apply(self.array(*x)?),
             Op::HeadNorm { x, slot, .. } => {
                 let x = self.array(*x)?;
                 let vectors = x.clone().vectors();
@@ -211,16 +212,22 @@ impl Machine<'_> {
         }))
     }
 
-    /// A part of rows that hold, group by group, query heads, (their gates,) a key head, a value head.
+    /// A part of rows that hold, group by group, query heads, (their gates,) a key head, a value head; or the last two alone.
     fn group_part(&self, x: ValueId, part: GroupPart, out: ValueId) -> Result<Array, Error> {
         let x = self.array(x)?;
         let heads = self.size("NUM_ATTENTION_HEADS")?;
         let groups = self.program.groups().size as usize;
-        let dim = self.size("KV_CHANNELS")?;
-        let (queries, width) = (heads / groups * dim, x.row_width() / groups);
-        let gates = width
-            .checked_sub(queries + 2 * dim)
-            .ok_or(Error::BadPlan("groups that are too narrow"))?;
+        let (dim, width) = (self.size("HEAD_DIM")?, x.row_width() / groups);
+        let (queries, gates) = if width == 2 * dim {
+            (0, 0)
+        } else {
+            let queries = heads / groups * dim;
+            let gates = width.checked_sub(queries + 2 * dim);
+            (
+                queries,
+                gates.ok_or(Error::BadPlan("groups that are too narrow"))?,
+            )
+        };
         let (start, length) = match part {
             GroupPart::Query => (0, queries),
             GroupPart::Gate => (queries, gates),
