@@ -100,7 +100,12 @@ impl Op {
                 (reads.into_iter().chain(gates).collect(), Some(out))
             }
             Op::Probe { value, .. } => (vec![value], None),
-            _ => self.attention_values(),
+            Op::AttendExpanded { .. }
+            | Op::AttendAbsorbed { .. }
+            | Op::AttendGroups { .. }
+            | Op::AttendLatentCache { .. }
+            | Op::AttendNaiveCache { .. }
+            | Op::FlashDecode { .. } => self.attention_values(),
         }
     }
 

@@ -39,6 +39,8 @@ struct TestsFile<'a> {
     handed: Option<Handed>,
     /// Whether the twin attends to a context.
     across: bool,
+    /// Phases in which the twin, picking more keys than there are, is a dense layer; empty where it picks none.
+    covered: Vec<&'static str>,
     imports: String,
     constants: String,
     tensors: String,
@@ -90,6 +92,7 @@ pub(super) fn tests(checked: &Checked, runtime: &str, header: Vec<String>) -> St
         pairs: pairs(&siblings),
         handed: siblings.own.as_ref().map(|_| handed(&siblings)),
         across: siblings.planned.family == Family::Cross,
+        covered: covered(&siblings),
         imports: rust::imports(
             &[tensors.as_str(), &constants].concat(),
             runtime,
@@ -213,6 +216,16 @@ fn pairs(siblings: &Siblings) -> Vec<Pair> {
     pairs
 }
 
+fn covered(siblings: &Siblings) -> Vec<&'static str> {
+    match siblings.covering {
+        Some(_) if !asks_for_more(&siblings.planned) && is_cached(siblings) => {
+            vec!["forward", "prefill", "decode"]
+        }
+        Some(_) if !asks_for_more(&siblings.planned) => vec!["forward"],
+        _ => Vec::new(),
+    }
+}
+
 fn handed(siblings: &Siblings) -> Handed {
     Handed {
         phases: if is_cached(siblings) {
@@ -248,6 +261,11 @@ fn modules(siblings: &Siblings, runtime: &str) -> Vec<Module> {
             print("source", doc, program)
         }));
         return modules;
+    }
+    if let Some((covering, dense)) = &siblings.covering {
+        let doc = "The twin, picking more keys than there are.";
+        modules.push(print("covering", doc, covering));
+        modules.push(print("dense", "The twin without an indexer.", dense));
     }
     modules.extend(siblings.other_form.as_ref().map(|program| {
         let doc = "The twin with the absorbed form for the expanded one, and the other way round.";
@@ -285,11 +303,13 @@ fn module(program: &Program, twin: &Program, runtime: &str) -> String {
     let traits = rust::traits(program, "Layer", runtime, false);
     let optional = [&tensors, &cache].map(|item| item.as_deref().unwrap_or(""));
     let items = [optional[0], optional[1], &layer].join("\n");
+    let picks = own_topk(program, twin, &items);
     let imports = rust::imports(&items, runtime, INSIDE.level);
     let mut lines = Lines::indented(INSIDE.level);
     lines.line(&traits);
     let parts = [
         Some(format!("{imports}\n\n    use super::twin::*;")),
+        picks,
         tensors,
         cache,
         Some(layer),
@@ -300,6 +320,26 @@ fn module(program: &Program, twin: &Program, runtime: &str) -> String {
         .flatten()
         .collect::<Vec<String>>()
         .join("\n\n")
+}
+
+/// How many keys a sibling picks, where that is not what the twin does: the one size that siblings differ in.
+fn own_topk(program: &Program, twin: &Program, items: &str) -> Option<String> {
+    let (own, other) = (program.selected?, twin.selected?);
+    if own == other {
+        return None;
+    }
+    let changed = |constant: &&plan::Constant| {
+        items.contains(constant.name)
+            && twin
+                .constants
+                .iter()
+                .all(|same| same.name != constant.name || same.value != constant.value)
+    };
+    let constants = program.constants.iter().filter(changed);
+    let lines: Vec<String> = constants
+        .map(|constant| format!("    const {}: usize = {};", constant.name, constant.value))
+        .collect();
+    Some(lines.join("\n"))
 }
 
 /// The constants of all siblings, declared once.

@@ -29,6 +29,8 @@ pub(super) struct Siblings {
     pub(super) own: Option<Program>,
     /// Whose cache the twin reads; `None` where it reads its own.
     pub(super) source: Option<Program>,
+    /// Picking more keys than there are, and dense; `None` where the twin is dense or picks nothing itself.
+    pub(super) covering: Option<(Program, Program)>,
 }
 
 /// [`Siblings::other_parts`].
@@ -82,7 +84,29 @@ pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
         other_cache: (phases.len() > 1 && has_other_cache(&twin.layer)).then(|| other_cache(&twin)),
         own: handed::own(&twin).map(|own| program(&own, &forms)),
         source: handed::source(&twin).map(|source| program(&source, &forms)),
+        covering: covering(&twin)
+            .map(|(covering, dense)| (program(&covering, &forms), program(&dense, &forms))),
     }
+}
+
+/// The twin, picking more keys than a sample's requests have, and the same layer with dense attention.
+fn covering(twin: &Checked) -> Option<(Checked, Checked)> {
+    let Core::Sparse(Indexer::Lightning(indexer)) = &twin.layer.core else {
+        return None;
+    };
+    let with = |core| Checked {
+        layer: Layer {
+            core,
+            ..twin.layer.clone()
+        },
+        build: twin.build.clone(),
+    };
+    let all = LightningIndexer {
+        topk: 128,
+        ..indexer.clone()
+    };
+    let covering = with(Core::Sparse(Indexer::Lightning(all)));
+    Some((covering, with(Core::Dense)))
 }
 
 /// Whether a layer can keep latents and keys and values alike.

@@ -12,11 +12,22 @@ pub(super) fn run(checked: &Checked, plan: &mut Plan) {
     };
     if checked.build.flash_decode
         && plan.phase == Phase::Decode
-        && let Some((q, k)) = unrotated(plan, q, k)
+        && let Some((plain_q, plain_k)) = unrotated(plan, q, k)
     {
+        // Rotated queries and keys are never there to be looked at
+        let rotated = [q, k];
+        for step in &mut plan.steps {
+            step.ops
+                .retain(|op| !matches!(op, Op::Probe { value, .. } if rotated.contains(value)));
+        }
         let step = &mut plan.steps[site.step];
         step.formula = formulas::flash(&checked.layer);
-        step.ops[site.op] = Op::FlashDecode { q, k, v, out };
+        step.ops[site.op] = Op::FlashDecode {
+            q: plain_q,
+            k: plain_k,
+            v,
+            out,
+        };
         return;
     }
     plan.steps[site.step].ops[site.op] = Op::AttendGroupCache { q, out };
