@@ -58,7 +58,8 @@ pub(crate) fn verify(args: &Verify) -> Result<(), Failure> {
 
 /// In which ways a case is run.
 fn ways(case: &Case, args: &Verify) -> Vec<Run> {
-    runs(args, &case.spec.checked.layer)
+    let cut = args.chunks.is_some() || case.io.get("decode.chunks").is_some();
+    runs(args, &case.spec.checked.layer, cut)
 }
 
 /// One program for all cases; `None` where it does not compile and the cases are to be tried one by one.

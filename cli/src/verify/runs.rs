@@ -1,6 +1,8 @@
 //! In which ways a case is run.
 
-use mla_spec::{CacheKind, DType, Form, KvSource, Layer};
+use mla_spec::{
+    CacheKind, DType, Form, Indexer, KvSource, Layer, LongRopeSelect, Rope, RopeScaling,
+};
 
 use crate::args::{self, Verify};
 use crate::driver::job::Mode;
@@ -43,10 +45,37 @@ impl Run {
 }
 
 /// Every way that was asked for and that the layer has. The last one, whose tensors are kept, is cached and paged, and absorbed where both forms are run.
-pub(crate) fn runs(args: &Verify, layer: &Layer) -> Vec<Run> {
+///
+/// `cut` says whether the case itself cuts its tokens into calls: where frequencies follow a call's length, other calls give other numbers.
+pub(crate) fn runs(args: &Verify, layer: &Layer, cut: bool) -> Vec<Run> {
     let mut ways = all(args);
-    ways.retain(|run| has(layer, *run));
+    ways.retain(|run| has(layer, *run) && (cut || run.mode != Mode::Cached || !by_length(layer)));
+    let pool = pool(layer);
+    for run in &mut ways {
+        // A page holds whole pools
+        run.cache.page_size = run.cache.page_size.map(|page| page.next_multiple_of(pool));
+    }
     ways
+}
+
+/// Whether rope's frequencies depend on the length of a call.
+fn by_length(layer: &Layer) -> bool {
+    let Rope::Rotary(rotary) = &layer.rope else {
+        return false;
+    };
+    match &rotary.scaling {
+        RopeScaling::Dynamic { .. } => true,
+        RopeScaling::LongRope(long) => long.select == LongRopeSelect::ByLength,
+        _ => false,
+    }
+}
+
+/// Tokens per pool of an indexer; 1 without pools.
+fn pool(layer: &Layer) -> u32 {
+    match layer.indexer() {
+        Some(Indexer::Lightning(indexer)) => indexer.pool.map_or(1, |pool| pool.size),
+        _ => 1,
+    }
 }
 
 /// Whether a layer can be built that way.

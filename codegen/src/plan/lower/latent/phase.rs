@@ -344,6 +344,9 @@ impl Lowering<'_> {
         let k_rope = self
             .writer
             .define("k_rope", ty, |out| Op::TakenKey { x, out });
+        if sizes.rope.size > 0 {
+            self.writer.probe("mid.k_pe", k_rope, Aspect::Value);
+        }
         (latent, k_rope)
     }
 
