@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use mla_spec::Code;
 use mla_spec::explain::conditions::{Answer, SYSTEMS};
 use mla_spec::explain::{document, refusal};
 
@@ -38,6 +39,24 @@ fn what_is_said_to_be_refused_is_refused() {
         "accepted after all:\n{}",
         accepted.join("\n")
     );
+}
+
+/// Refused for what it is: not because its text can't be read, nor because nobody here has heard of its key.
+#[test]
+fn refusals_know_what_they_refuse() {
+    const UNKNOWN_KEY: Code = Code(101);
+    let mut unknown = Vec::new();
+    for system in SYSTEMS {
+        for condition in system.conditions {
+            if let Answer::Refused(spec) = condition.answer
+                && let Some(code) = refusal(spec)
+                && code <= UNKNOWN_KEY
+            {
+                unknown.push(format!("{} {}: {code}", system.name, condition.number));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{}", unknown.join("\n"));
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(super) const SELF_ATTENTION: Words<'static, AttnMask> = Words {
     others: Some(&Others {
         code: codes::MASK_SAID_OTHERWISE,
         verdict: "is said otherwise here",
-        label: "not a mask of this language",
+        label: "not among this module's masks",
         words: &[
             (
                 "causal_bottom_right",

@@ -137,7 +137,14 @@ fn word<T: Copy + PartialEq>(
         return None;
     }
     let message = format!("`{name}` must be {}, found `{found}`", one_of(&names));
-    let unknown = Diagnostic::error(codes::UNKNOWN_WORD, message, node.span, "not one of them");
+    let (label, remedy) = match names[..] {
+        [only] => ("another word".to_owned(), format!("write `{only}`")),
+        _ => (
+            "not one of them".to_owned(),
+            "write one of these words".to_owned(),
+        ),
+    };
+    let unknown = Diagnostic::error(codes::UNKNOWN_WORD, message, node.span, label);
     let alias = words
         .aliases
         .iter()
@@ -146,7 +153,7 @@ fn word<T: Copy + PartialEq>(
     out.push(
         match alias.or_else(|| suggest(text, names.iter().copied())) {
             Some(ours) => unknown.help(format!("did you mean `{ours}`?")),
-            None => unknown.help("write one of these words"),
+            None => unknown.help(remedy),
         },
     );
     None

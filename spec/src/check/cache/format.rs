@@ -37,7 +37,6 @@ const FORMATS: Words<'static, Format> = Words {
         ("latent", "latent_f32"),
         ("naive", "naive_f32"),
         ("expanded", "naive_f32"),
-        ("auto", "latent_f32"),
         ("fp8_e4m3", "latent_fp8_e4m3"),
         ("fp8_e5m2", "latent_fp8_e5m2"),
         ("latent_fp8", "latent_fp8_e4m3"),
@@ -50,6 +49,7 @@ const FORMATS: Words<'static, Format> = Words {
         label: "known elsewhere, not here",
         words: &[
             ("fp8", "write `latent_fp8_e4m3` for one scale per cache, or `fp8_ds_mla` for one per 128 latents; `fp8` means either"),
+            ("auto", "write the format itself, such as `latent_bf16` for a model in bf16: nothing chooses it"),
             ("nvfp4_ds_mla", "use `fp8_ds_mla`, or wait: 4-bit caches are not in this release"),
             ("int8", "use `latent_fp8_e4m3`, or wait: integer caches are not in this release"),
             ("int4", "use `latent_fp8_e4m3`, or wait: integer caches are not in this release"),
@@ -232,6 +232,10 @@ pub(super) fn refuse_proofs(
     let Some(dtype) = dtype.filter(|dtype| dtype.value == DType::F64) else {
         return;
     };
+    let exact = match key {
+        "format" => "latent_f64",
+        _ => "index_format: f64",
+    };
     let message = format!(
         "`{key}: {name}` rounds what `dtype: {}` computes for proofs",
         DTYPES.name_of(dtype.value)
@@ -240,11 +244,11 @@ pub(super) fn refuse_proofs(
         codes::QUANTISED_PROOF,
         message,
         format,
-        "keeps 3 bits of 53",
+        "keeps few of 53 bits",
     );
     out.push(
         proof
             .and(dtype.span, "for proofs")
-            .help("write `latent_f64`, or `dtype: f32` or `bf16`"),
+            .help(format!("write `{exact}`, or `dtype: f32` or `bf16`")),
     );
 }

@@ -37,7 +37,7 @@ pub(super) const BUILD: &[Foreign] = &[
     renamed("indexer_kv_dtype", "cache", "write `index_format` in `cache`"),
     renamed("scale_fmt", "scale_format", "write `scale_format` in `cache`"),
     renamed("use_flash_decode", "flash_decode", "write `flash_decode`"),
-    idle("kv_cache_dtype_skip_layers", "describe one layer per spec: `format` in `cache` is the layer's own"),
+    idle("kv_cache_dtype_skip_layers", "name a layer with a `build` of its own in a `model:`, and give it another `cache`"),
     moved("softmax_scale", "write it among the parameters of the attention module: it says what, not how"),
     moved("window_size", "write it among the parameters of the attention module: it says what, not how"),
 ];

@@ -124,11 +124,11 @@ fn factor_per_pair(
         .filter(|size| size.value > 0 && items.len() as u64 != u64::from(size.value / 2));
     if let Some(size) = wrong_length {
         let message = format!(
-            "`{}` has {} entries, and `{}` makes {} pairs",
+            "`{}` needs {} entries, one for each pair of `{}`, found {}",
             field.name(),
-            items.len(),
+            size.value / 2,
             part.key,
-            size.value / 2
+            items.len(),
         );
         let length = Diagnostic::error(
             codes::FACTOR_PER_PAIR,

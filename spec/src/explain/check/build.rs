@@ -61,7 +61,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         code: Code(605),
         title: "a cache format of another release, or of two meanings",
-        rule: "4-bit and integer caches are known, but this release can't generate them; `fp8` alone says too little.",
+        rule: "4-bit and integer caches are known, but this release can't generate them; `fp8` alone says too little, and `auto` nothing.",
         why: "formats of the same name differ between systems byte by byte.",
         wrong: r"build:
   dtype: bf16

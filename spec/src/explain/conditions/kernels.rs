@@ -22,6 +22,10 @@ pub(super) const CONDITIONS: &[Condition] = &[
         "model:\n  topk_source: [0, 1, 0, 1]\n"),
     refused("5c", "an indexer's head shorter than the rotated part",
         "submodules:\n  core_attention:\n    module: SparseAttention\n    submodules:\n      indexer:\n        module: LightningIndexer\n        params: { num_heads: 8, head_dim: 32, topk: 64, rope_layout: half, split_order: rope_first, query_input: q_latent, relu: true }\n        submodules: { linear_wq_b: Linear, linear_wk: Linear, linear_weights_proj: Linear, k_norm: { module: LayerNorm, params: { eps: 1.0e-6 } } }\n"),
+    refused("5f", "a length of heads beside the parts that make it",
+        "params:\n  head_dim: 192\n"),
+    refused("5g", "key-value heads that are fewer than the heads",
+        "params:\n  num_key_value_heads: 1\n"),
     never("6", "ranks that disagree on the picked keys", "ties go to the lowest position, so equal scores give equal keys everywhere"),
     never("7", "decode of one token only, or rope types that are not built", "`decode` takes any number of tokens; every rope type of the language is generated"),
 ];

@@ -22,7 +22,7 @@ pub(super) const CONDITIONS: &[Condition] = &[
     refused("9", "a latent norm without a stated epsilon",
         "submodules:\n  kv_layernorm: RMSNorm\n"),
     refused("10", "a number of picked keys that pools don't divide",
-        "# no k_norm\nsubmodules:\n  core_attention:\n    module: SparseAttention\n    submodules:\n      indexer:\n        module: LightningIndexer\n        params: { num_heads: 8, head_dim: 128, topk: 60, rope_layout: half, split_order: rope_first, query_input: q_latent, relu: true, pool: { size: 16, always_select_tail: true } }\n        submodules: { linear_wq_b: Linear, linear_wk: Linear, linear_weights_proj: Linear, k_norm: { module: LayerNorm, params: { eps: 1.0e-6 } } }\n"),
+        "params:\n  qk_rope_head_dim: 0\n  rope: { type: none }\nsubmodules:\n  core_attention:\n    module: SparseAttention\n    submodules:\n      indexer:\n        module: LightningIndexer\n        params: { num_heads: 8, head_dim: 128, topk: 60, query_input: q_latent, relu: true, pool: { size: 16, always_select_tail: true } }\n        submodules: { linear_wq_b: Linear, linear_wk: Linear, linear_weights_proj: Linear, k_norm: { module: LayerNorm, params: { eps: 1.0e-6 } } }\n"),
     refused("11", "a first layer that shares an indexer",
         "model:\n  pattern: [picked, full, picking, picked]\n"),
     refused("12", "a selection or latents shared across pipeline stages",
