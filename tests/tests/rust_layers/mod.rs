@@ -22,6 +22,8 @@ pub(crate) struct Found {
     pub(crate) message: String,
     /// Line and column, both counted from one, as rustc counts them.
     pub(crate) at: (usize, usize),
+    /// The token itself.
+    pub(crate) token: String,
 }
 
 /// Every layer that the file at `path` describes, those of inner modules included.
@@ -107,9 +109,7 @@ fn checked(
     spans: &TokenSpans,
 ) -> RustLayer {
     let at = |span: Span| match sources.place(span) {
-        Some(Place::Token(index)) => {
-            line_and_column(spans.get(*index).expect("every token place has a span"))
-        }
+        Some(Place::Token(index)) => spans.get(*index).expect("every token place has a span"),
         place => panic!("{place:?} is no token"),
     };
     let (document, diagnostics) = split(read);
@@ -121,35 +121,25 @@ fn checked(
 
 /// All that is wrong in a file is reported at the literal that names it.
 fn from_file(path: &syn::LitStr, item: &syn::Item, folder: &Path) -> RustLayer {
-    let literal = line_and_column(path.span());
     let candidates =
         [Path::new(env!("CARGO_MANIFEST_DIR")), folder].map(|folder| folder.join(path.value()));
     let Some(text) = candidates
         .iter()
         .find_map(|file| std::fs::read_to_string(file).ok())
     else {
-        let error = Found {
-            code: SPEC_FILE,
-            message: "no such file".to_owned(),
-            at: literal,
-        };
+        let error = found(SPEC_FILE, "no such file", path.span());
         return RustLayer {
             document: None,
             errors: vec![error],
         };
     };
     let (document, diagnostics) = split(read::yaml(&mut Sources::default(), &path.value(), &text));
-    let mut errors = errors(diagnostics, |_| literal);
+    let mut errors = errors(diagnostics, |_| path.span());
     if let (Some(document), syn::Item::Struct(structure), true) =
         (&document, item, errors.is_empty())
         && structure.ident != document.name.value
     {
-        let at = line_and_column(structure.ident.span());
-        errors.push(Found {
-            code: OTHER_NAME,
-            message: "another name".to_owned(),
-            at,
-        });
+        errors.push(found(OTHER_NAME, "another name", structure.ident.span()));
     }
     RustLayer { document, errors }
 }
@@ -164,22 +154,23 @@ fn split(read: Result<Document, Diagnostics>) -> (Option<Document>, Diagnostics)
     }
 }
 
-fn errors(diagnostics: Diagnostics, at: impl Fn(Span) -> (usize, usize)) -> Vec<Found> {
+fn errors(diagnostics: Diagnostics, at: impl Fn(Span) -> proc_macro2::Span) -> Vec<Found> {
     let errors = diagnostics
         .into_iter()
         .filter(|diagnostic| diagnostic.severity == Severity::Error);
     errors
-        .map(|error| Found {
-            at: at(error.primary.span),
-            code: error.code,
-            message: error.message,
-        })
+        .map(|error| found(error.code, error.message, at(error.primary.span)))
         .collect()
 }
 
-fn line_and_column(span: proc_macro2::Span) -> (usize, usize) {
-    let start = span.start();
-    (start.line, start.column + 1)
+fn found(code: Code, message: impl Into<String>, at: proc_macro2::Span) -> Found {
+    let start = at.start();
+    Found {
+        code,
+        message: message.into(),
+        at: (start.line, start.column + 1),
+        token: at.source_text().unwrap_or_default(),
+    }
 }
 
 /// The Rust files directly below a folder of this crate, sorted.

@@ -134,7 +134,7 @@ impl Foreign {
                 (foreign(), "would change nothing here".to_owned())
             }
             (Kind::Renamed | Kind::Idle, Some(ours)) => {
-                (foreign(), format!("here this is said by `{ours}`"))
+                (foreign(), format!("the same is said by `{ours}`"))
             }
         };
         Diagnostic::error(codes::FOREIGN_OPTION, message, span, label).help(self.remedy)

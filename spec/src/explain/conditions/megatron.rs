@@ -95,7 +95,7 @@ pub(super) const CONDITIONS: &[Condition] = &[
         "mla: 1\nname: Cross\nmodule: CrossAttention\nparams:\n  hidden_size: 512\n  context_hidden_size: 512\n  num_attention_heads: 8\n  num_query_groups: 4\n  kv_channels: 64\n  attn_mask_type: no_mask\nsubmodules:\n  linear_q: ColumnParallelLinear\n  linear_kv: ColumnParallelLinear\n  core_attention: DotProductAttention\n  linear_proj: RowParallelLinear\n"),
     refused("45b", "cross attention with an output gate",
         "mla: 1\nname: Cross\nmodule: CrossAttention\nparams:\n  hidden_size: 512\n  context_hidden_size: 512\n  num_attention_heads: 8\n  kv_channels: 64\n  attn_mask_type: no_mask\n  attention_output_gate: per_element\nsubmodules:\n  linear_q: ColumnParallelLinear\n  linear_kv: ColumnParallelLinear\n  core_attention: DotProductAttention\n  linear_proj: RowParallelLinear\n"),
-    met("45c", "cross attention without the other sequence", "`context` is a parameter of the generated `forward`"),
+    met("45c", "cross attention without the other sequence", "`context` is a parameter of the generated `forward`; the cached phases refuse a batch whose contexts the cache has no blocks for"),
     refused("45d", "cross attention whose queries, keys and values are one projection's",
         "mla: 1\nname: Cross\nmodule: CrossAttention\nparams:\n  hidden_size: 512\n  context_hidden_size: 512\n  num_attention_heads: 8\n  kv_channels: 64\n  attn_mask_type: no_mask\nsubmodules:\n  linear_qkv: ColumnParallelLinear\n  core_attention: DotProductAttention\n  linear_proj: RowParallelLinear\n"),
     refused("46", "sparse attention outside latent attention",

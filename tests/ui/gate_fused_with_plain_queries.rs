@@ -1,0 +1,18 @@
+use mla_runtime::mla_layer;
+
+#[mla_layer(
+    hidden_size = 2048, num_attention_heads = 16, kv_lora_rank = 512, qk_nope_head_dim = 128,
+    qk_rope_head_dim = 64, v_head_dim = 128, attn_mask_type = causal,
+    rope(type = plain, theta = 10000.0, layout = interleaved), attention_output_gate = fused_with_query,
+)]
+struct GateFusedWithPlainQueries {
+    linear_kv_down_proj: Linear,
+    #[mla(eps = 1.0e-6)]
+    kv_layernorm: RMSNorm,
+    linear_kv_up_proj: ColumnParallelLinear,
+    core_attention: DotProductAttention,
+    linear_proj: RowParallelLinear,
+    linear_q_proj: ColumnParallelLinear,
+}
+
+fn main() {}

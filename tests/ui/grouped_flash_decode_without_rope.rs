@@ -1,0 +1,13 @@
+use mla_runtime::mla_layer;
+
+#[mla_layer(
+    module = SelfAttention, hidden_size = 4096, num_attention_heads = 32, num_query_groups = 8,
+    kv_channels = 128, attn_mask_type = causal, rope(type = none), build(flash_decode = true),
+)]
+struct GroupedFlashDecodeWithoutRope {
+    linear_qkv: ColumnParallelLinear,
+    core_attention: DotProductAttention,
+    linear_proj: RowParallelLinear,
+}
+
+fn main() {}

@@ -1,0 +1,15 @@
+use mla_runtime::mla_layer;
+
+#[mla_layer(
+    module = SelfAttention, hidden_size = 4096, num_attention_heads = 32, num_query_groups = 8,
+    kv_channels = 128, attn_mask_type = causal, rope(type = plain, theta = 500000.0, layout = half),
+)]
+struct GroupedGateSlotAlone {
+    core_attention: DotProductAttention,
+    linear_proj: RowParallelLinear,
+    linear_q: ColumnParallelLinear,
+    linear_kv: ColumnParallelLinear,
+    linear_gate_proj: ColumnParallelLinear,
+}
+
+fn main() {}

@@ -1,0 +1,13 @@
+use mla_runtime::mla_layer;
+
+#[mla_layer(
+    module = SelfAttention, hidden_size = 4096, num_attention_heads = 4096, num_query_groups = 4096,
+    kv_channels = 4096, attn_mask_type = causal, rope(type = plain, theta = 500000.0, layout = half),
+)]
+struct GroupedTooLarge {
+    linear_qkv: ColumnParallelLinear,
+    core_attention: DotProductAttention,
+    linear_proj: RowParallelLinear,
+}
+
+fn main() {}
