@@ -23,7 +23,9 @@ struct Shown {
 #[test]
 fn each_error_stands_where_its_text_says() {
     let mut wrong = Vec::new();
-    for path in files("ui") {
+    let files = files("ui");
+    assert!(files.len() >= 200, "{} invalid layers", files.len());
+    for path in files {
         let text = std::fs::read_to_string(path.with_extension("stderr")).unwrap_or_default();
         let shown = shown(&text.replace("\r\n", "\n"), stem(&path));
         let layers = rust_layers::read(&path);

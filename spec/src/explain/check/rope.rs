@@ -37,7 +37,7 @@ params:
         code: Code(403),
         title: "a rope type of another release",
         rule: "`mrope` is known, but this release can't generate it.",
-        why: "some systems treat any scaled rope as YaRN, which silently gives other frequencies.",
+        why: "its tokens have several positions each, and rotating by one of them alone gives other numbers.",
         wrong: r"params:
   rope: { type: mrope, theta: 10000.0, layout: half }
 ",
