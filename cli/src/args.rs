@@ -82,7 +82,7 @@ pub(crate) struct FromConfig {
 pub(crate) struct Build {
     /// YAML spec, config.json, or `-`
     pub(crate) spec: PathBuf,
-    /// Folder to write [default: a folder named after the layer in snake case]
+    /// Folder to write [default: a folder named after the layer or model in snake case]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
     /// Write a crate: Cargo.toml and lib.rs beside the module

@@ -1,11 +1,12 @@
 //! What this command asks of the compiler.
 
 use mla_codegen::{Options, Origin};
+use mla_spec::Checked;
 use similar::TextDiff;
 
 use crate::args::Emit;
 use crate::folder::{Files, MARKER};
-use crate::source::Spec;
+use crate::source::Described;
 
 /// What is to be emitted.
 pub(crate) struct Request {
@@ -18,39 +19,61 @@ pub(crate) struct Request {
 /// Name of the file that holds the plans.
 const PLAN: &str = "layer.plan";
 
-/// The files that a spec becomes.
-pub(crate) fn files(spec: &Spec, request: &Request) -> Files {
+/// The files that a spec becomes; of a model those of each layer in a folder.
+pub(crate) fn files(described: &Described, request: &Request) -> Files {
     let mut files = Files::new();
     if !matches!(request.emit, Some(Emit::Plan)) {
-        let origin = Origin {
-            spec: spec.shown.clone(),
-            command: Some(request.command.clone()),
-        };
-        let options = Options {
-            tests: !matches!(request.emit, Some(Emit::Rust)),
-            ..Options::new(origin)
-        };
-        files.extend(mla_codegen::emit(&spec.checked, &options).0);
+        files.extend(texts(described, request));
     }
     match request.emit {
-        Some(Emit::Rust) => files.retain(|name, _| name == "mod.rs"),
-        Some(Emit::Tests) => files.retain(|name, _| name == "tests.rs"),
-        Some(Emit::Plan | Emit::All) => {
-            files.insert(PLAN.to_owned(), plan(spec));
-        }
+        Some(Emit::Rust) => files.retain(|name, _| is_file(name, "mod.rs")),
+        Some(Emit::Tests) => files.retain(|name, _| is_file(name, "tests.rs")),
+        Some(Emit::Plan | Emit::All) => files.extend(plans(described)),
         None => {}
     }
     files
 }
 
+fn texts(described: &Described, request: &Request) -> Files {
+    let origin = Origin {
+        spec: described.shown().to_owned(),
+        command: Some(request.command.clone()),
+    };
+    let options = Options {
+        tests: !matches!(request.emit, Some(Emit::Rust)),
+        ..Options::new(origin)
+    };
+    match described {
+        Described::Layer(spec) => mla_codegen::emit(&spec.checked, &options).0,
+        Described::Model(_, model) => mla_codegen::emit_model(model, &options).0,
+    }
+}
+
+/// Whether a path's last part is `file`.
+fn is_file(path: &str, file: &str) -> bool {
+    path.rsplit('/').next() == Some(file)
+}
+
+fn plans(described: &Described) -> Files {
+    match described {
+        Described::Layer(spec) => [(PLAN.to_owned(), plan(&spec.shown, &spec.checked))].into(),
+        Described::Model(shown, model) => {
+            let modules = mla_codegen::model_modules(model);
+            let layers = modules.iter().zip(&model.layers);
+            layers
+                .map(|(module, layer)| (format!("{module}/{PLAN}"), plan(shown, &layer.checked)))
+                .collect()
+        }
+    }
+}
+
 /// The finished plan, and below it what each pass changed.
-fn plan(spec: &Spec) -> String {
-    let passes = mla_codegen::plan::trace(&spec.checked);
+fn plan(shown: &str, checked: &Checked) -> String {
+    let passes = mla_codegen::plan::trace(checked);
     let finished = passes.last().map_or("", |(_, text)| text.trim_end());
     let mut text = format!(
-        "// {MARKER} {} from `{}`.\n\n{finished}\n",
+        "// {MARKER} {} from `{shown}`.\n\n{finished}\n",
         env!("CARGO_PKG_VERSION"),
-        spec.shown
     );
     for pair in passes.windows(2) {
         let [(_, before), (pass, after)] = pair else {

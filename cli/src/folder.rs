@@ -1,9 +1,11 @@
 //! Folders of generated files: whose they are, how they are written, how they differ from what would be written.
 //!
+//! A module may have modules in folders of its own, such as a model's layers: `full/mod.rs`. Other folders inside are nobody's.
+//!
 //! Nothing is ever half-written. A new folder is filled under another name and renamed; in an existing one each file is written
 //! beside its place and renamed over it, after all of them have been written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +51,7 @@ pub(crate) fn write(
     complete: bool,
     force: bool,
 ) -> Result<Written, Failure> {
-    let found = entries(folder)?;
+    let found = entries(folder, files)?;
     if !force {
         refuse_foreign(folder, &found, files)?;
     }
@@ -58,6 +60,7 @@ pub(crate) fn write(
     }
     let mut written = Written::default();
     let mut waiting = Vec::new();
+    let made = make_folders(folder, files)?;
     for (name, text) in files {
         let path = folder.join(name);
         if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
@@ -67,6 +70,7 @@ pub(crate) fn write(
         if let Err(error) = std::fs::write(&temporary, text) {
             waiting.push((temporary, path.clone()));
             discard(&waiting);
+            remove_empty(&made);
             return Err(Failure::write(&path, error));
         }
         waiting.push((temporary, path));
@@ -75,6 +79,7 @@ pub(crate) fn write(
     for (i, (temporary, path)) in waiting.iter().enumerate() {
         if let Err(error) = std::fs::rename(temporary, path) {
             discard(&waiting[i..]);
+            remove_empty(&made);
             return Err(Failure::write(path, error));
         }
     }
@@ -89,7 +94,39 @@ pub(crate) fn write(
             written.removed.push(name);
         }
     }
+    let left = written.removed.iter().filter_map(|name| inside(name));
+    remove_empty(&left.map(|own| folder.join(own)).collect::<Vec<_>>());
     Ok(written)
+}
+
+/// Makes the folders that the files stand in. The new ones are answered.
+fn make_folders(folder: &Path, files: &Files) -> Result<Vec<PathBuf>, Failure> {
+    let mut made = Vec::new();
+    let wanted: BTreeSet<&str> = files.keys().filter_map(|name| inside(name)).collect();
+    for path in wanted.into_iter().map(|own| folder.join(own)) {
+        if path.is_dir() {
+            continue;
+        }
+        if let Err(error) = std::fs::create_dir(&path) {
+            remove_empty(&made);
+            return Err(Failure::write(&path, error));
+        }
+        made.push(path);
+    }
+    Ok(made)
+}
+
+/// Removes those of the folders that hold nothing.
+fn remove_empty(folders: &[PathBuf]) {
+    for folder in folders {
+        // One that holds something is somebody's, and stays
+        let _ = std::fs::remove_dir(folder);
+    }
+}
+
+/// The folder that a file of a module stands in; `None` for one that stands beside `mod.rs`.
+fn inside(name: &str) -> Option<&str> {
+    name.split_once('/').map(|(own, _)| own)
 }
 
 /// How `folder` differs from `files`, in the order of the names. `complete` as in [`write()`].
@@ -98,7 +135,7 @@ pub(crate) fn compare(
     files: &Files,
     complete: bool,
 ) -> Result<Vec<Difference>, Failure> {
-    let found = entries(folder)?;
+    let found = entries(folder, files)?;
     let mut differences = Vec::new();
     for (name, wanted) in files {
         let path = folder.join(name);
@@ -145,8 +182,29 @@ pub(crate) fn write_file(path: &Path, text: &[u8]) -> Result<(), Failure> {
         })
 }
 
-/// Names in a folder; none where it does not exist.
-fn entries(folder: &Path) -> Result<Vec<String>, Failure> {
+/// Names in a folder, and in those inside that belong to the module: the ones that `files` and an earlier run have files in.
+fn entries(folder: &Path, files: &Files) -> Result<Vec<String>, Failure> {
+    let mut found = names(folder)?;
+    let mut own: BTreeSet<String> = declared(&folder.join("mod.rs"));
+    own.extend(
+        files
+            .keys()
+            .filter_map(|name| inside(name))
+            .map(str::to_owned),
+    );
+    for own in own
+        .into_iter()
+        .filter(|own| found.contains(own))
+        .collect::<Vec<_>>()
+    {
+        let names = names(&folder.join(&own))?;
+        found.extend(names.into_iter().map(|name| format!("{own}/{name}")));
+    }
+    Ok(found)
+}
+
+/// Names in one folder; none where it does not exist.
+fn names(folder: &Path) -> Result<Vec<String>, Failure> {
     let read = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read.map_err(|error| Failure::read(folder, error))?,
@@ -158,6 +216,18 @@ fn entries(folder: &Path) -> Result<Vec<String>, Failure> {
     }
     names.sort();
     Ok(names)
+}
+
+/// The modules that a file of ours declares: the layers of a model.
+fn declared(path: &Path) -> BTreeSet<String> {
+    if !is_marked(path) {
+        return BTreeSet::new();
+    }
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let modules = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    modules.map(str::to_owned).collect()
 }
 
 /// A folder is ours when it is empty or its `mod.rs`, or one of the files to be written, is; and we overwrite no file but ours.
@@ -210,6 +280,9 @@ fn fill_new(folder: &Path, files: &Files) -> Result<Written, Failure> {
     let temporary = beside(&clean(folder));
     let filled = std::fs::create_dir_all(&temporary).and_then(|()| {
         for (name, text) in files {
+            if let Some(own) = inside(name) {
+                std::fs::create_dir_all(temporary.join(own))?;
+            }
             std::fs::write(temporary.join(name), text)?;
         }
         std::fs::rename(&temporary, folder)
@@ -285,16 +358,61 @@ mod tests {
             (written.changed, written.removed),
             (vec!["mod.rs".to_owned()], vec!["tests.rs".to_owned()])
         );
-        assert_eq!(entries(&folder).unwrap(), ["mod.rs"]);
+        assert_eq!(names(&folder).unwrap(), ["mod.rs"]);
         assert_eq!(
             compare(&folder, &first, true).unwrap()[1],
             Difference::Missing("tests.rs".to_owned())
         );
         assert_eq!(
-            entries(folder.parent().unwrap()).unwrap(),
+            names(folder.parent().unwrap()).unwrap(),
             ["b"],
             "nothing temporary is left"
         );
+    }
+
+    #[test]
+    fn folders_inside_come_and_go_with_the_module_that_names_them() {
+        let room = tempfile::tempdir().unwrap();
+        let folder = room.path().join("model");
+        let first = files(&[
+            ("mod.rs", "pub mod full;\npub mod old;"),
+            ("full/mod.rs", "one"),
+            ("old/mod.rs", "two"),
+            ("old/tests.rs", "three"),
+        ]);
+        write(&folder, &first, true, false).unwrap();
+        assert_eq!(compare(&folder, &first, true).unwrap(), []);
+        let other = files(&[("mod.rs", "one")]);
+        write(&folder.join("other"), &other, true, false).unwrap();
+        std::fs::write(folder.join("old/notes.rs"), "mine").unwrap();
+
+        let second = files(&[
+            ("mod.rs", "pub mod full;\npub mod new;"),
+            ("full/mod.rs", "one"),
+            ("new/mod.rs", "four"),
+        ]);
+        let differences = compare(&folder, &second, true).unwrap();
+        assert_eq!(
+            differences[1..],
+            [
+                Difference::Missing("new/mod.rs".to_owned()),
+                Difference::Stale("old/mod.rs".to_owned()),
+                Difference::Stale("old/notes.rs".to_owned()),
+                Difference::Stale("old/tests.rs".to_owned()),
+            ],
+            "the folder that the module does not name is nobody's"
+        );
+        let written = write(&folder, &second, true, false).unwrap();
+        assert_eq!(written.changed, ["mod.rs", "new/mod.rs"]);
+        assert_eq!(written.removed, ["old/mod.rs", "old/tests.rs"]);
+        assert_eq!(
+            names(&folder).unwrap(),
+            ["full", "mod.rs", "new", "old", "other"]
+        );
+        assert_eq!(names(&folder.join("old")).unwrap(), ["notes.rs"]);
+
+        write(&folder, &other, true, false).unwrap();
+        assert_eq!(names(&folder).unwrap(), ["mod.rs", "old", "other"]);
     }
 
     #[test]
@@ -339,6 +457,6 @@ mod tests {
         let folder = room.path().join("empty");
         std::fs::create_dir(&folder).unwrap();
         write(&folder, &files(&[("mod.rs", "one")]), true, false).unwrap();
-        assert_eq!(entries(&folder).unwrap(), ["mod.rs"]);
+        assert_eq!(names(&folder).unwrap(), ["mod.rs"]);
     }
 }

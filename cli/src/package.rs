@@ -58,8 +58,8 @@ fn is_runtime(folder: &Path) -> bool {
         .is_ok_and(|text| text.contains("name = \"mla-runtime\""))
 }
 
-/// `Cargo.toml` and `lib.rs` of a crate named after the layer.
-pub(crate) fn files(folder: &Path, snake_name: &str, layer: &str, runtime: &Runtime) -> Files {
+/// `Cargo.toml` and `lib.rs` of a crate named after the layer or model.
+pub(crate) fn files(folder: &Path, snake_name: &str, name: &str, runtime: &Runtime) -> Files {
     let workspace = if lies_in_workspace(folder) {
         ""
     } else {
@@ -90,7 +90,7 @@ pub(crate) fn files(folder: &Path, snake_name: &str, layer: &str, runtime: &Runt
     );
     let lib = format!(
         "// {MARKER} {version}. Do not edit.\n\n\
-         //! [`{layer}`] as a crate.\n\n\
+         //! {name} as a crate.\n\n\
          #[path = \"mod.rs\"]\n\
          mod layer;\n\n\
          pub use layer::*;\n",

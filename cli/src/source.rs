@@ -54,6 +54,35 @@ pub(crate) enum Described {
     Model(String, Box<CheckedModel>),
 }
 
+impl Described {
+    /// How messages and headers name the spec.
+    pub(crate) fn shown(&self) -> &str {
+        match self {
+            Self::Layer(spec) => &spec.shown,
+            Self::Model(shown, _) => shown,
+        }
+    }
+
+    /// Name of the layer or model.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Layer(spec) => &spec.checked.layer.name,
+            Self::Model(_, model) => &model.name,
+        }
+    }
+
+    /// The layers that are generated.
+    pub(crate) fn layers_mut(&mut self) -> Vec<&mut Checked> {
+        match self {
+            Self::Layer(spec) => vec![&mut spec.checked],
+            Self::Model(_, model) => {
+                let layers = model.layers.iter_mut();
+                layers.map(|layer| &mut layer.checked).collect()
+            }
+        }
+    }
+}
+
 /// Reads and checks a spec of a layer or of a model; its warnings go to stderr.
 pub(crate) fn described(path: &Path, config: &FromConfig) -> Result<Described, Failure> {
     let (shown, text) = text(path)?;

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use mla_spec::{Checked, Diagnostics, Severity, Sources};
+use mla_spec::{Body, Checked, CheckedModel, Diagnostics, Severity, Sources};
 
-use crate::emit::{Options, Origin, emit_module_text, tests_text};
+use crate::emit::{Options, Origin, emit_module_text, model_text, tests_module};
 use crate::files::module_name;
 
 /// Compiles a spec from a build script.
@@ -22,6 +22,8 @@ use crate::files::module_name;
 ///     include!(concat!(env!("OUT_DIR"), "/my_attention.rs"));
 /// }
 /// ```
+///
+/// The layers of a model are modules inside its file.
 #[derive(Debug, Clone, Default)]
 pub struct Builder {
     spec: Option<PathBuf>,
@@ -141,17 +143,19 @@ impl Builder {
             path: path.clone(),
             source,
         })?;
-        let checked = checked(&spec.display().to_string(), &text)?;
-        let module = out_dir.join(format!("{}.rs", module_name(&checked.layer.name)));
-        write_if_changed(&module, &self.text(spec, &checked)).map_err(|source| BuildError::Io {
-            path: module.clone(),
-            source,
+        let described = described(&spec.display().to_string(), &text)?;
+        let module = out_dir.join(format!("{}.rs", module_name(described.name())));
+        write_if_changed(&module, &self.text(spec, &described)).map_err(|source| {
+            BuildError::Io {
+                path: module.clone(),
+                source,
+            }
         })?;
         Ok(module)
     }
 
     /// The module's text without inner documentation, which an included file can't have.
-    fn text(&self, spec: &Path, checked: &Checked) -> String {
+    fn text(&self, spec: &Path, described: &Described) -> String {
         let origin = Origin {
             spec: spec.display().to_string(),
             command: None,
@@ -160,11 +164,14 @@ impl Builder {
         if let Some(runtime) = &self.runtime {
             options.runtime.clone_from(runtime);
         }
-        let mut text = emit_module_text(checked, &options);
-        if self.tests {
-            let tests = tests_text(checked, &options);
-            text.push_str(&format!("\n#[cfg(test)]\nmod tests {{\n{tests}}}\n"));
-        }
+        options.tests = self.tests;
+        let text = match described {
+            Described::Model(model) => model_text(model, &options),
+            Described::Layer(checked) if self.tests => {
+                emit_module_text(checked, &options) + &tests_module(checked, &options)
+            }
+            Described::Layer(checked) => emit_module_text(checked, &options),
+        };
         let lines = text
             .lines()
             .map(|line| match line.trim_start().strip_prefix("//!") {
@@ -184,18 +191,39 @@ fn folder(given: Option<&Path>, variable: &'static str) -> Result<PathBuf, Build
     }
 }
 
-/// The layer of a spec. Warnings go to cargo.
-fn checked(name: &str, text: &str) -> Result<Checked, BuildError> {
+/// What a spec describes.
+enum Described {
+    Layer(Box<Checked>),
+    Model(Box<CheckedModel>),
+}
+
+impl Described {
+    fn name(&self) -> &str {
+        match self {
+            Self::Layer(checked) => &checked.layer.name,
+            Self::Model(model) => &model.name,
+        }
+    }
+}
+
+/// The layer or the model of a spec. Warnings go to cargo.
+fn described(name: &str, text: &str) -> Result<Described, BuildError> {
     let mut sources = Sources::default();
-    let document = mla_spec::read::yaml(&mut sources, name, text);
-    let (checked, found) = match document {
-        Ok(document) => mla_spec::check(&document),
+    let (described, found) = match mla_spec::read::yaml(&mut sources, name, text) {
+        Ok(document) if matches!(document.body, Body::Model(_)) => {
+            let (model, found) = mla_spec::check_model(&document);
+            (model.map(Box::new).map(Described::Model), found)
+        }
+        Ok(document) => {
+            let (checked, found) = mla_spec::check(&document);
+            (checked.map(Box::new).map(Described::Layer), found)
+        }
         Err(found) => (None, found),
     };
     for line in warnings(name, &found) {
         println!("cargo:warning={line}");
     }
-    checked.ok_or_else(|| BuildError::Refused {
+    described.ok_or_else(|| BuildError::Refused {
         rendered: mla_spec::render::text(&found, &sources, false),
     })
 }

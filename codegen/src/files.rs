@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Relative file names and their texts.
+/// Relative file names and their texts. A model's layers stand in folders: `full/mod.rs`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files(pub BTreeMap<String, String>);
 
@@ -33,6 +33,24 @@ pub fn module_name(layer: &str) -> String {
     name
 }
 
+/// The modules of a model's layers, whose names in the spec these are: the same, but no keyword, none of `taken`, and no two alike.
+pub(crate) fn layer_modules(layers: &[&str], taken: &[&str]) -> Vec<String> {
+    let is_free = |name: &str| !KEYWORDS.contains(&name) && !taken.contains(&name);
+    let mut modules: Vec<String> = Vec::new();
+    for &layer in layers {
+        let mut name = layer.to_owned();
+        // Another layer may be called as this one would be then
+        while !is_free(&name)
+            || modules.contains(&name)
+            || (name != layer && layers.contains(&name.as_str()))
+        {
+            name.push_str("_layer");
+        }
+        modules.push(name);
+    }
+    modules
+}
+
 /// Rust's keywords, strict and reserved, of all editions.
 const KEYWORDS: &[&str] = &[
     "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate",
@@ -53,6 +71,15 @@ mod tests {
         assert_eq!(module_name("Glm47Flash"), "glm47_flash");
         assert_eq!(module_name("MLA"), "mla");
         assert_eq!(module_name("MLALayer"), "mla_layer");
+    }
+
+    #[test]
+    fn the_modules_of_a_model_are_free_names() {
+        let layers = ["full", "use", "use_layer", "layer"];
+        assert_eq!(
+            layer_modules(&layers, &["layer"]),
+            ["full", "use_layer_layer", "use_layer", "layer_layer"]
+        );
     }
 
     #[test]

@@ -13,6 +13,6 @@ pub mod plan;
 pub mod report;
 
 pub use builder::{BuildError, Builder};
-pub use digest::spec_digest;
-pub use emit::{Options, Origin, emit, emit_module_text};
+pub use digest::{model_digest, spec_digest};
+pub use emit::{Options, Origin, emit, emit_model, emit_module_text, model_modules};
 pub use files::{Files, module_name};

@@ -28,6 +28,28 @@ fn a_module_is_written_that_can_be_included() {
 }
 
 #[test]
+fn a_model_is_one_file_with_its_layers_inside() {
+    let out = tempfile::tempdir().unwrap();
+    let builder = builder(out.path()).spec("small-shared.yaml");
+    let path = builder.clone().runtime("::renamed").try_compile().unwrap();
+    assert_eq!(path, out.path().join("small_shared.rs"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    for part in [
+        "pub enum SmallSharedLayer<B: Backend = Cpu<f32>> {",
+        "pub mod store {",
+        "pub struct SmallSharedPicked<B: Backend",
+        "use ::renamed::{Backend, Cpu, LayerAt, Load, Result, Weights};",
+    ] {
+        assert_eq!(text.matches(part).count(), 1, "{part}");
+    }
+    assert!(!text.contains("pub mod store;") && !text.contains("//!"));
+    assert!(!text.contains("mod tests") && !text.contains("mla_runtime"));
+    let with_tests = builder.tests(true).try_compile().unwrap();
+    let text = std::fs::read_to_string(with_tests).unwrap();
+    assert_eq!(text.matches("mod tests {").count(), 4);
+}
+
+#[test]
 fn the_runtime_goes_by_any_path() {
     let out = tempfile::tempdir().unwrap();
     let path = builder(out.path())

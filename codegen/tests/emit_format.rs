@@ -5,7 +5,7 @@ mod specs;
 use std::path::Path;
 use std::process::Command;
 
-use mla_codegen::{Options, Origin, emit};
+use mla_codegen::{Files, Options, Origin, emit, emit_model};
 use mla_spec::Checked;
 
 fn options(probes: bool) -> Options {
@@ -21,6 +21,12 @@ fn options(probes: bool) -> Options {
 
 /// Writes every layer's files into `folder` and lets rustfmt judge them all.
 fn formatted(folder: &str, layers: &[(String, Checked)], options: &Options) {
+    let layers = layers.iter();
+    let files = layers.map(|(name, checked)| (name.clone(), emit(checked, options)));
+    judged(folder, files.collect());
+}
+
+fn judged(folder: &str, modules: Vec<(String, Files)>) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let mut command = Command::new("rustfmt");
     command.args([
@@ -31,17 +37,17 @@ fn formatted(folder: &str, layers: &[(String, Checked)], options: &Options) {
         "skip_children=true",
     ]);
     std::fs::remove_dir_all(&folder).ok();
-    for (name, checked) in layers {
-        let inside = folder.join(name);
-        std::fs::create_dir_all(&inside).unwrap();
-        for (file, text) in emit(checked, options).0 {
+    for (name, files) in modules {
+        for (file, text) in files.0 {
             assert!(
                 text.ends_with("}\n") || text.ends_with(";\n"),
                 "{name}/{file} ends with {:?}",
                 text.lines().last()
             );
-            std::fs::write(inside.join(&file), text).unwrap();
-            command.arg(inside.join(file));
+            let path = folder.join(&name).join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+            command.arg(path);
         }
     }
     let output = command.output().unwrap();
@@ -57,6 +63,19 @@ fn formatted(folder: &str, layers: &[(String, Checked)], options: &Options) {
 #[test]
 fn models_are_formatted() {
     formatted("models", &specs::models(), &options(false));
+}
+
+#[test]
+fn whole_models_are_formatted() {
+    let mut models = specs::whole_models();
+    let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spec/models/small-shared.yaml");
+    let spec = std::fs::read_to_string(small).unwrap();
+    let long = spec.replace("store", "a_layer_that_keeps_latents");
+    models.push(("long-names".to_owned(), specs::checked_model("long", &long)));
+    let files = models
+        .into_iter()
+        .map(|(name, model)| (name, emit_model(&model, &options(false))));
+    judged("whole", files.collect());
 }
 
 #[test]

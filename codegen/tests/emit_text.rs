@@ -2,7 +2,7 @@
 
 mod specs;
 
-use mla_codegen::{Options, Origin, emit, emit_module_text};
+use mla_codegen::{Options, Origin, emit, emit_model, emit_module_text};
 
 fn options(spec: &str) -> Options {
     Options::new(Origin {
@@ -98,4 +98,72 @@ fn no_lint_is_allowed_but_for_known_constants() {
             assert!(!text.contains("  \n") && !text.contains("\n\n\n"), "{name}");
         }
     }
+}
+
+#[test]
+fn a_model_is_a_module_of_its_different_layers() {
+    for (name, model) in specs::whole_models() {
+        let options = options("x.yaml");
+        let files = emit_model(&model, &options).0;
+        for layer in &model.layers {
+            for (file, text) in emit(&layer.checked, &options).0 {
+                assert_eq!(files[&format!("{}/{file}", layer.name)], text, "{name}");
+            }
+        }
+        let root = &files["mod.rs"];
+        assert_eq!(files.len(), 1 + 2 * model.layers.len(), "{name}");
+        assert_eq!(
+            root.matches("\npub mod ").count(),
+            model.layers.len(),
+            "{name}"
+        );
+        let rows = root.matches("    LayerAt { module: ").count();
+        assert_eq!(rows, model.indices.len(), "{name}");
+        for (index, at) in model.indices.iter().enumerate() {
+            let row = format!(
+                "    LayerAt {{ module: \"{}\", prefix: \"{}\", topk_source: {:?}, kv_source: {:?}, stage: {} }},\n",
+                model.layers[at.layer].name,
+                model.prefix_of(index),
+                at.topk_source,
+                at.kv_source,
+                at.stage
+            );
+            assert!(root.contains(&row), "{name}: {row}");
+        }
+    }
+}
+
+#[test]
+fn layers_named_like_words_of_rust_have_other_modules() {
+    let spec = include_str!("../../spec/models/small-shared.yaml");
+    let renamed = spec
+        .replace("store", "mla_runtime")
+        .replace("reuse", "layer");
+    let model = specs::checked_model("renamed", &renamed);
+    let files = emit_model(&model, &options("x.yaml")).0;
+    for module in ["mla_runtime_layer", "layer_layer", "picking", "picked"] {
+        assert!(files.contains_key(&format!("{module}/mod.rs")), "{module}");
+        assert!(
+            files["mod.rs"].contains(&format!("\npub mod {module};\n")),
+            "{module}"
+        );
+    }
+    assert!(files["mod.rs"].contains("use mla_runtime::{Backend,"));
+}
+
+#[test]
+fn a_model_of_mixed_element_types_has_no_usual_backend() {
+    let models = specs::whole_models();
+    let (_, model) = models
+        .iter()
+        .find(|(name, _)| name == "small-shared")
+        .unwrap();
+    let mut mixed = model.clone();
+    mixed.layers[1].checked.build.dtype = mla_spec::DType::F64;
+    let text = &emit_model(&mixed, &options("x.yaml")).0["mod.rs"];
+    assert!(
+        text.contains("pub enum SmallSharedLayer<B: Backend> {"),
+        "{text}"
+    );
+    assert!(!text.contains("Cpu"));
 }

@@ -7,10 +7,10 @@ mod specs;
 
 use std::path::Path;
 
-use mla_codegen::{Options, Origin, emit};
+use mla_codegen::{Files, Options, Origin, emit, emit_model};
 
-/// The model zoo: stems of spec/models.
-const ZOO: [&str; 7] = [
+/// The layers of the zoo: stems of spec/models.
+const LAYERS: [&str; 7] = [
     "deepseek-v2-lite",
     "deepseek-v3",
     "kimi-k2",
@@ -20,35 +20,58 @@ const ZOO: [&str; 7] = [
     "youtu",
 ];
 
+/// The models of the zoo.
+const MODELS: [&str; 1] = ["small-shared"];
+
 #[test]
 fn committed_layers_are_what_is_emitted() {
-    let bless = std::env::var_os("BLESS").is_some();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../generated/src");
+    let layers = specs::models();
+    let models = specs::whole_models();
     let mut stale = Vec::new();
-    let models = specs::models();
-    for stem in ZOO {
-        let (_, checked) = models.iter().find(|(name, _)| name == stem).expect(stem);
-        let module = stem.replace('-', "_");
-        let spec = format!("spec/models/{stem}.yaml");
-        let command = format!("mla-gen build {spec} -o generated/src/{module}");
-        let options = Options::new(Origin {
-            spec,
-            command: Some(command),
-        });
-        for (file, text) in emit(checked, &options).0 {
-            let path = folder.join(&module).join(file);
-            if bless {
-                std::fs::create_dir_all(folder.join(&module)).unwrap();
-                std::fs::write(&path, text).unwrap();
-            } else if std::fs::read_to_string(&path).ok().as_deref() != Some(&text) {
-                stale.push(path);
-            }
-        }
+    for stem in LAYERS {
+        let (_, checked) = layers.iter().find(|(name, _)| name == stem).expect(stem);
+        stale.extend(written_or_stale(stem, &emit(checked, &options(stem))));
+    }
+    for stem in MODELS {
+        let (_, model) = models.iter().find(|(name, _)| name == stem).expect(stem);
+        stale.extend(written_or_stale(stem, &emit_model(model, &options(stem))));
     }
     assert!(
         stale.is_empty(),
         "stale, run this test with BLESS=1: {stale:#?}"
     );
+}
+
+fn module(stem: &str) -> String {
+    stem.replace('-', "_")
+}
+
+fn options(stem: &str) -> Options {
+    let spec = format!("spec/models/{stem}.yaml");
+    let command = format!("mla-gen build {spec} -o generated/src/{}", module(stem));
+    Options::new(Origin {
+        spec,
+        command: Some(command),
+    })
+}
+
+/// Writes the files where asked to; else the paths of those that are not what is committed.
+fn written_or_stale(stem: &str, files: &Files) -> Vec<String> {
+    let bless = std::env::var_os("BLESS").is_some();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../generated/src")
+        .join(module(stem));
+    let mut stale = Vec::new();
+    for (file, text) in &files.0 {
+        let path = folder.join(file);
+        if bless {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+        } else if std::fs::read_to_string(&path).ok().as_ref() != Some(text) {
+            stale.push(path.display().to_string());
+        }
+    }
+    stale
 }
 
 #[test]
@@ -59,5 +82,9 @@ fn the_same_spec_gives_the_same_bytes() {
     });
     for ((name, once), (_, again)) in specs::models().iter().zip(&specs::models()) {
         assert_eq!(emit(once, &options), emit(again, &options), "{name}");
+    }
+    for ((name, once), (_, again)) in specs::whole_models().iter().zip(&specs::whole_models()) {
+        let (once, again) = (emit_model(once, &options), emit_model(again, &options));
+        assert_eq!(once, again, "{name}");
     }
 }

@@ -82,6 +82,24 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A model has no attention of an index.
+    #[error("the model has {layers} attentions, counted from 0, and no attention {index}")]
+    NoLayer {
+        /// Which was asked for.
+        index: usize,
+        /// How many there are.
+        layers: usize,
+    },
+    /// One of a model's attentions was refused.
+    #[error("attention {index} (`{module}`): {source}")]
+    Layer {
+        /// Which, counted from 0 in the order in which they run.
+        index: usize,
+        /// The module that holds its layer.
+        module: &'static str,
+        /// Why.
+        source: Box<Error>,
+    },
     /// The device refused.
     #[error("device: {0}")]
     Device(String),

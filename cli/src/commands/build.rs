@@ -9,34 +9,30 @@ use crate::emit::{self, Request};
 use crate::failure::Failure;
 use crate::folder::{self, Difference, Files};
 use crate::package::{self, Runtime};
-use crate::source::{self, Spec};
+use crate::source::{self, Described};
 use crate::talk;
 
 /// Writes, prints or checks what a spec becomes.
 pub(crate) fn build(args: &Build) -> Result<(), Failure> {
-    let mut spec = source::spec(&args.spec, &args.config)?;
+    let mut described = source::described(&args.spec, &args.config)?;
     if let Some(form) = args.form {
-        if form == Form::Mqa && spec.checked.build.cache.kind == CacheKind::Naive {
-            let message = "`--form mqa` reads latents, and the spec's naive cache holds none; choose a `latent_*` format";
-            return Err(Failure::Usage(message.to_owned()));
-        }
-        spec.checked.build.form = FormChoice::Forced(form.into());
+        force(form, &mut described)?;
     }
     if args.package && !matches!(args.emit, None | Some(Emit::All)) {
         let message = "`--crate` needs the whole module: leave `--emit` out, or `--emit all`";
         return Err(Failure::Usage(message.to_owned()));
     }
-    let snake_name = mla_codegen::module_name(&spec.checked.layer.name);
+    let snake_name = mla_codegen::module_name(described.name());
     let folder = args
         .output
         .clone()
         .unwrap_or_else(|| PathBuf::from(&snake_name));
     let folder: PathBuf = folder.components().collect(); // `out/` is `out`, also in headers
     let request = Request {
-        command: regenerate(args, &spec, &folder),
+        command: regenerate(args, &described, &folder),
         emit: args.emit,
     };
-    let mut files = emit::files(&spec, &request);
+    let mut files = emit::files(&described, &request);
     if args.emit.is_some() && args.output.is_none() && !args.check {
         return print(&files);
     }
@@ -45,7 +41,7 @@ pub(crate) fn build(args: &Build) -> Result<(), Failure> {
         files.extend(package::files(
             &folder,
             &snake_name,
-            &spec.checked.layer.name,
+            described.name(),
             &runtime,
         ));
     }
@@ -56,6 +52,18 @@ pub(crate) fn build(args: &Build) -> Result<(), Failure> {
     } else {
         write(&folder, &files, complete, args)
     }
+}
+
+/// Chooses the form of every phase.
+fn force(form: Form, described: &mut Described) -> Result<(), Failure> {
+    for checked in described.layers_mut() {
+        if form == Form::Mqa && checked.build.cache.kind == CacheKind::Naive {
+            let message = "`--form mqa` reads latents, and the spec's naive cache holds none; choose a `latent_*` format";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        checked.build.form = FormChoice::Forced(form.into());
+    }
+    Ok(())
 }
 
 fn write(folder: &Path, files: &Files, complete: bool, args: &Build) -> Result<(), Failure> {
@@ -112,13 +120,15 @@ fn print(files: &Files) -> Result<(), Failure> {
 }
 
 /// The command that writes the same again, for the header.
-fn regenerate(args: &Build, spec: &Spec, folder: &Path) -> String {
+fn regenerate(args: &Build, described: &Described, folder: &Path) -> String {
     let source = match args.spec.to_str() {
         Some("-") => "-".to_owned(),
-        _ => word(&spec.shown),
+        _ => word(described.shown()),
     };
     let mut words = vec!["mla-gen build".to_owned(), source];
-    if let (Some(imported), Some(_)) = (&spec.imported, args.config.layer) {
+    if let Described::Layer(spec) = described
+        && let (Some(imported), Some(_)) = (&spec.imported, args.config.layer)
+    {
         words.push(format!("--layer {}", imported.layer));
     }
     if let Some(form) = args.form {

@@ -127,6 +127,114 @@ fn check_prints_what_differs() {
 }
 
 #[test]
+fn a_model_is_a_folder_of_its_different_layers() {
+    let room = Room::new();
+    let spec = checkout("spec/models/small-shared.yaml");
+    assert_eq!(room.run(&["build", &spec]).code, 0);
+    let layers = ["picked", "picking", "reuse", "store"];
+    let names = [&["mod.rs"], &layers[..]].concat();
+    assert_eq!(room.names("small_shared"), names);
+    for layer in layers {
+        let folder = format!("small_shared/{layer}");
+        assert_eq!(room.names(&folder), ["mod.rs", "tests.rs"]);
+        assert!(room.read(&format!("{folder}/mod.rs")).starts_with(MARKER));
+    }
+    let told = room.run(&["build", &spec, "--check"]);
+    assert_eq!((told.code, told.stdout.as_str()), (0, ""), "{told:?}");
+
+    let edited = room.read("small_shared/store/mod.rs").replace("96", "97");
+    room.write("small_shared/store/mod.rs", &edited);
+    std::fs::remove_file(room.path("small_shared/reuse/tests.rs")).unwrap();
+    let told = room.run(&["build", &spec, "--check"]);
+    assert_eq!(told.code, 1);
+    for line in [
+        "--- small_shared/store/mod.rs\n",
+        "-pub const HIDDEN_SIZE: usize = 97;\n",
+        "missing: small_shared/reuse/tests.rs\n",
+    ] {
+        assert!(told.stdout.contains(line), "{line:?}: {}", told.stdout);
+    }
+
+    let text = std::fs::read_to_string(&spec).unwrap();
+    room.write("b.yaml", &text.replace("reuse", "again"));
+    let told = room.run(&["build", "b.yaml", "-o", "small_shared"]);
+    assert_eq!(told.code, 0, "{told:?}");
+    assert_eq!(
+        room.names("small_shared"),
+        ["again", "mod.rs", "picked", "picking", "store"],
+        "a layer that is no longer there leaves nothing"
+    );
+}
+
+#[test]
+fn parts_of_a_model_are_printed_and_forms_forced() {
+    let room = Room::new();
+    let spec = checkout("spec/models/small-shared.yaml");
+    let plan = room.run(&["build", &spec, "--emit", "plan"]);
+    for layer in ["picked", "picking", "reuse", "store"] {
+        let head = format!("// ==== {layer}/layer.plan ====\n");
+        assert_eq!(plan.stdout.matches(&head).count(), 1, "{layer}");
+    }
+    let rust = room.run(&["build", &spec, "--emit", "rust"]).stdout;
+    assert!(rust.contains("// ==== mod.rs ====\n") && !rust.contains("mod tests"));
+    let forced = room.run(&["build", &spec, "--emit", "rust", "--form", "mqa"]);
+    assert_eq!(forced.code, 0);
+    assert_ne!(forced.stdout, rust);
+    assert_eq!(room.names("."), Vec::<String>::new(), "nothing was written");
+    let told = room.run(&["build", &spec, "--layer", "1"]);
+    assert!(
+        told.code == 2 && told.stderr.contains("config.json"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_model_is_a_crate_too() {
+    let room = Room::new();
+    let spec = checkout("spec/models/small-shared.yaml");
+    let words = ["build", &spec, "-o", "out", "--crate"];
+    assert_eq!(room.run(&words).code, 0);
+    assert!(
+        room.read("out/Cargo.toml")
+            .contains("name = \"small-shared\"")
+    );
+    assert!(room.read("out/lib.rs").contains("pub use layer::*;"));
+    assert_eq!(room.run(&[&words[..], &["--check"]].concat()).code, 0);
+}
+
+#[test]
+fn whole_models_have_a_module_for_each_different_layer() {
+    let room = Room::new();
+    for (model, attentions, modules) in [
+        ("deepseek-v3.2", 61, &["full"][..]),
+        ("dots3-note", 46, &["full", "sliding"]),
+        ("glm-5.2", 78, &["full", "shared"]),
+        ("hy-v4", 34, &["full", "shared"]),
+        ("longcat-flash", 56, &["full"]),
+        ("mistral-large-4", 72, &["full", "nope_full"]),
+    ] {
+        let spec = checkout(&format!("spec/models/whole/{model}.yaml"));
+        let told = room.run(&["check", &spec]);
+        let said = format!(
+            "{attentions} attentions, {} of them different",
+            modules.len()
+        );
+        assert!(told.code == 0 && told.stderr.contains(&said), "{told:?}");
+        let told = room.run(&["build", &spec, "-o", model]);
+        assert_eq!(told.code, 0, "{told:?}");
+        let mut names = room.names(model);
+        names.retain(|name| name != "mod.rs");
+        assert_eq!(names, modules, "{model}");
+        let root = room.read(&format!("{model}/mod.rs"));
+        assert_eq!(
+            root.matches("    LayerAt { ").count(),
+            attentions,
+            "{model}"
+        );
+    }
+}
+
+#[test]
 fn a_folder_of_somebody_else_is_left_alone() {
     let room = room();
     room.write("out/notes.txt", "mine");

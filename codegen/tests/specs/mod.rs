@@ -6,9 +6,9 @@ pub(crate) mod language;
 use std::path::Path;
 
 use mla_spec::{
-    AttnMask, CacheDType, CacheKind, Checked, DType, DownProjection, Form, FormChoice, Latent,
-    Norm, NormKind, NormParams, Phase, Projections, Query, QueryUp, Rope, RopeLayout, Sources,
-    Store, check, read,
+    AttnMask, CacheDType, CacheKind, Checked, CheckedModel, DType, DownProjection, Form,
+    FormChoice, Latent, Norm, NormKind, NormParams, Phase, Projections, Query, QueryUp, Rope,
+    RopeLayout, Sources, Store, check, check_model, read,
 };
 
 /// The layer of a YAML spec.
@@ -18,6 +18,35 @@ pub(crate) fn checked(name: &str, yaml: &str) -> Checked {
         read::yaml(&mut sources, name, yaml).unwrap_or_else(|_| panic!("{name} can't be read"));
     let (checked, found) = check(&document);
     checked.unwrap_or_else(|| panic!("{}", mla_spec::render::text(&found, &sources, false)))
+}
+
+/// The models of spec/models and spec/models/whole, by file stem.
+#[allow(dead_code)] // not every test file that includes this module uses it
+pub(crate) fn whole_models() -> Vec<(String, CheckedModel)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spec/models");
+    let whole = std::fs::read_dir(folder.join("whole")).unwrap();
+    let mut models: Vec<(String, CheckedModel)> = whole
+        .map(|entry| entry.unwrap().path())
+        .chain([folder.join("small-shared.yaml")])
+        .map(|path| {
+            let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let model = checked_model(&stem, &std::fs::read_to_string(&path).unwrap());
+            (stem, model)
+        })
+        .collect();
+    models.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(models.len() > 5, "found only {} models", models.len());
+    models
+}
+
+/// The model of a YAML spec.
+#[allow(dead_code)] // as above
+pub(crate) fn checked_model(name: &str, yaml: &str) -> CheckedModel {
+    let mut sources = Sources::default();
+    let document =
+        read::yaml(&mut sources, name, yaml).unwrap_or_else(|_| panic!("{name} can't be read"));
+    let (model, found) = check_model(&document);
+    model.unwrap_or_else(|| panic!("{}", mla_spec::render::text(&found, &sources, false)))
 }
 
 /// The latent projections, to be changed.

@@ -317,6 +317,15 @@ impl Lines {
         }
     }
 
+    /// `pattern => value,` of a match, the value in a block where it has to.
+    pub(crate) fn arm(&mut self, pattern: &str, value: &str) {
+        let whole = format!("{pattern} => {value},");
+        if self.indent + width(&whole) <= MAX_WIDTH {
+            return self.line(&whole);
+        }
+        self.block(&format!("{pattern} => {{"), "}", |lines| lines.line(value));
+    }
+
     /// A function: its signature, and what `body` writes.
     pub(crate) fn function(
         &mut self,

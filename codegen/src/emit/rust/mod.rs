@@ -8,6 +8,7 @@ mod cache;
 mod constants;
 mod imports;
 mod layout;
+mod model;
 mod parts;
 mod signature;
 mod visible;
@@ -21,6 +22,7 @@ pub(crate) use cache::caches;
 pub(crate) use constants::constants;
 pub(crate) use imports::of as imports;
 pub(crate) use layout::Lines;
+pub(crate) use model::model;
 pub(crate) use parts::{Look, tensors};
 pub(crate) use signature::traits;
 
@@ -127,6 +129,7 @@ fn templates() -> tera::TeraResult<tera::Tera> {
     tera.autoescape_on(Vec::<&'static str>::new());
     tera.add_raw_templates([
         ("module", include_str!("../../../templates/module.rs.tera")),
+        ("model", include_str!("../../../templates/model.rs.tera")),
         ("tests", include_str!("../../../templates/tests.rs.tera")),
     ])?;
     Ok(tera)
