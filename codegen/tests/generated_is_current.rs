@@ -10,13 +10,32 @@ use std::path::Path;
 use mla_codegen::{Files, Options, Origin, emit, emit_model};
 
 /// The layers of the zoo: stems of spec/models.
-const LAYERS: [&str; 7] = [
+const LAYERS: [&str; 26] = [
+    "axk2",
+    "bailing-ling-3",
+    "bart-large-cross",
     "deepseek-v2-lite",
     "deepseek-v3",
+    "deepseek-v3.2",
+    "dots3-note",
+    "dots3-note-sliding",
+    "glm-4.7-flash",
+    "glm-5",
+    "glm-5.2-shared",
+    "glm-5.3-flash",
+    "hy-v4",
     "kimi-k2",
+    "kimi-linear",
+    "llama3-8b",
+    "longcat-flash",
+    "minicpm3",
+    "mistral-4",
+    "mistral-large-4",
+    "mistral-large-4-nope",
     "moonlight",
     "nope-odd",
     "odd-small",
+    "qwen3-8b",
     "youtu",
 ];
 
@@ -43,7 +62,7 @@ fn committed_layers_are_what_is_emitted() {
 }
 
 fn module(stem: &str) -> String {
-    stem.replace('-', "_")
+    stem.replace(['-', '.'], "_")
 }
 
 fn options(stem: &str) -> Options {
