@@ -274,7 +274,7 @@ impl Shape {
                         slot.key.span,
                         "this slot has no `module`",
                     )
-                    .help("add `module:` and the name of the module that fills the slot"),
+                    .help("add `module: ..`, the name of the module that fills the slot"),
                 );
                 None
             }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use mla_spec::read::tokens::{self, Door, Outcome, TokenSpans};
-use mla_spec::read::{self, OTHER_NAME, SPEC_FILE};
-use mla_spec::{Code, Diagnostics, Document, Place, Severity, Sources, Span, check};
+use mla_spec::read::{self, OTHER_BODY, OTHER_NAME, SPEC_FILE};
+use mla_spec::{Body, Code, Diagnostics, Document, Place, Severity, Sources, Span, check};
 use proc_macro2::TokenStream;
 
 /// A layer of a Rust file.
@@ -134,6 +134,15 @@ fn from_file(path: &syn::LitStr, item: &syn::Item, folder: &Path) -> RustLayer {
         };
     };
     let (document, diagnostics) = split(read::yaml(&mut Sources::default(), &path.value(), &text));
+    if document
+        .as_ref()
+        .is_some_and(|document| !matches!(document.body, Body::Layer(_)))
+    {
+        return RustLayer {
+            document: None,
+            errors: vec![found(OTHER_BODY, "not a layer", path.span())],
+        };
+    }
     let mut errors = errors(diagnostics, |_| path.span());
     if let (Some(document), syn::Item::Struct(structure), true) =
         (&document, item, errors.is_empty())
