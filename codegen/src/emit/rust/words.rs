@@ -223,7 +223,7 @@ fn about_argument(argument: Argument) -> &'static str {
         Argument::TakesSelection => "`topk` holds the keys that an earlier layer selected.",
         Argument::Bias => "`bias` is added to the scaled logits.",
         Argument::Dropout => {
-            "`dropout` drops probabilities in training, at `ATTENTION_DROPOUT`; `None` drops none."
+            "`dropout` drops probabilities in training, the spec's being `ATTENTION_DROPOUT`; `None` drops none."
         }
     }
 }

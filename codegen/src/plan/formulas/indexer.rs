@@ -12,14 +12,14 @@ pub(in crate::plan) fn index_queries(indexer: &LightningIndexer) -> String {
         IndexerQuery::Hidden { norm: Some(norm) } => format!("{}(x)", norm_name(norm.kind)),
     };
     let scaled = if indexer.log_position_scaling {
-        ", times a_j ln(pos + 1) + b_j"
+        ";  Q_j times a_j ln(pos + 1) + b_j"
     } else {
         ""
     };
     format!(
         "Indexer queries and weights: Q = W_IQ · {x}{}{scaled}{};  w = W_IW · x",
         rope(indexer),
-        transform(indexer)
+        transform(indexer, "Q")
     )
 }
 
@@ -33,7 +33,7 @@ pub(in crate::plan) fn index_keys(indexer: &LightningIndexer) -> String {
         "Indexer key: K = {}(W_IK · x){}{}{gate}",
         norm_name(indexer.k_norm.kind),
         rope(indexer),
-        transform(indexer)
+        transform(indexer, "K")
     )
 }
 
@@ -96,10 +96,11 @@ fn rope(indexer: &LightningIndexer) -> &'static str {
     }
 }
 
-fn transform(indexer: &LightningIndexer) -> &'static str {
+/// The Hadamard transform of `x`.
+fn transform(indexer: &LightningIndexer, x: &str) -> String {
     if indexer.hadamard {
-        ", Hadamard-transformed"
+        format!(";  {x} Hadamard-transformed")
     } else {
-        ""
+        String::new()
     }
 }
