@@ -1,20 +1,8 @@
-//! Generated code against the oracle, which interprets the plan that the code was printed from: both in `f64`, call by call.
+//! Committed layers against the oracle.
 
 use std::path::Path;
 
-use mla_codegen::plan::interpret::{Cache, Oracle, Piece, Weights as Numbers};
-use mla_codegen::plan::program;
-use mla_runtime::{
-    Batch, Cpu, CpuDevice, Decode, Extras, Forward, KvCache, Load, Mask, NoProbe, Prefill,
-    Sequence, Tensor, Weights,
-};
-use mla_spec::{Checked, Phase, Sources, check, read};
-use mla_tests::random_spec::Dice;
-
-type F64 = Cpu<f64>;
-
-/// New tokens of two requests in each call.
-const CALLS: [[usize; 2]; 4] = [[3, 2], [1, 0], [2, 4], [1, 1]];
+use mla_spec::{Checked, Sources, check, read};
 
 fn model(name: &str) -> Checked {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -26,166 +14,28 @@ fn model(name: &str) -> Checked {
     check::check(&document).0.expect("the spec is valid")
 }
 
-/// A layer and the same weights as plain numbers.
-fn loaded<L: Load<F64>>(seed: u64) -> (L, Numbers) {
-    let weights = Weights::random("layer", L::TENSORS, seed).expect("random weights");
-    let layer = L::load(&weights, "layer", &CpuDevice::default()).expect("the layer loads");
-    let selected = weights
-        .exactly("layer", L::TENSORS)
-        .expect("exactly the layer's tensors");
-    let read = |name: &str| selected.read::<f64>(name).expect("a readable tensor").1;
-    let numbers = L::TENSORS
-        .iter()
-        .map(|tensor| (tensor.name.to_owned(), read(tensor.name)));
-    (layer, numbers.collect())
-}
-
-fn hidden(tokens: usize, width: usize, seed: u64) -> Vec<f64> {
-    let mut dice = Dice::new(seed);
-    (0..tokens * width).map(|_| 1.7 * dice.signed()).collect()
-}
-
-fn tensor(values: &[f64], width: usize) -> Tensor<F64> {
-    Tensor::from_vec(&CpuDevice::default(), values.to_vec(), width).expect("whole rows")
-}
-
-#[track_caller]
-fn assert_close(what: &str, found: &[f64], wanted: &[f64]) {
-    assert_eq!(found.len(), wanted.len(), "{what}");
-    let largest = wanted
-        .iter()
-        .fold(0.0, |largest: f64, value| largest.max(value.abs()));
-    for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
-        assert!(
-            (found - wanted).abs() <= 1e-11 * largest,
-            "{what}: element {i}: found {found}, wanted {wanted}"
-        );
-    }
-}
-
-fn forward_is_the_oracles<L: Forward<F64>>(name: &str) {
-    let (layer, weights) = loaded::<L>(1);
-    let program = program(&model(name));
-    let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
-    let hidden = hidden(7, L::HIDDEN_SIZE, 2);
-    let positions = [0, 1, 2, 3, 40, 41, 1000];
-    let wanted = oracle
-        .forward(&hidden, &positions, &[0..4, 4..7])
-        .expect("the oracle runs");
-    let mask = Mask::cu_seqlens(&[0, 4, 7]);
-    let found = layer.forward_erased(
-        &tensor(&hidden, L::HIDDEN_SIZE),
-        &positions,
-        &mask,
-        &mut Extras::default(),
-        &mut NoProbe,
-    );
-    let found = found
-        .and_then(|found| found.to_vec())
-        .expect("the layer runs");
-    assert_close(&format!("{name}, forward"), &found, &wanted.output);
-}
-
-/// Blocks of two requests, interleaved, so that neither's lie together where the cache has pages.
-fn blocks(page: Option<usize>) -> [Vec<u32>; 2] {
-    let each = page.map_or(1, |page| 8_usize.div_ceil(page));
-    [0, 1].map(|request| {
-        (0..each)
-            .map(|block| (2 * block + request) as u32)
-            .collect()
-    })
-}
-
-fn cached_is_the_oracles<L: Prefill<F64> + Decode<F64>>(name: &str, phase: Phase) {
-    let (layer, weights) = loaded::<L>(3);
-    let program = program(&model(name));
-    let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
-    let blocks = blocks(L::Cache::<f64, f64>::PAGE_SIZE);
-    let device = CpuDevice::default();
-    let mut cache =
-        L::Cache::<f64, f64>::with_blocks(&device, 2 * blocks[0].len(), 8).expect("a small cache");
-    let mut logical = Cache::new(2);
-    for (index, call) in CALLS.into_iter().enumerate() {
-        let hidden = hidden(call.iter().sum(), L::HIDDEN_SIZE, 4 + index as u64);
-        let sequences = [0, 1].map(|request| Sequence {
-            cached: logical.tokens(request),
-            new: call[request],
-            blocks: &blocks[request],
-        });
-        let batch = Batch::new(&sequences).expect("a valid batch");
-        let input = tensor(&hidden, L::HIDDEN_SIZE);
-        let found = match phase {
-            Phase::Decode => layer.decode_erased(
-                &mut cache,
-                &batch,
-                &input,
-                &mut Extras::default(),
-                &mut NoProbe,
-            ),
-            _ => layer.prefill_erased(
-                &mut cache,
-                &batch,
-                &input,
-                &mut Extras::default(),
-                &mut NoProbe,
-            ),
-        };
-        let found = found
-            .and_then(|found| found.to_vec())
-            .expect("the layer runs");
-        let pieces = [0, 1].map(|request| Piece {
-            request,
-            tokens: call[request],
-        });
-        let wanted = oracle
-            .cached(phase, &mut logical, &pieces, &hidden)
-            .expect("the oracle runs");
-        assert_close(
-            &format!("{name}, {phase:?}, call {index}"),
-            &found,
-            &wanted.output,
-        );
-    }
-    for request in [0, 1] {
-        let tokens = logical.tokens(request);
-        let held = cache
-            .latent_rows(&blocks[request], tokens)
-            .expect("the tokens lie in the blocks");
-        if let Some((latent, k_rope)) = held {
-            let (wanted_latent, wanted_key) = logical.latent_rows(request);
-            assert_close(
-                &format!("{name}, {phase:?}: cached latents"),
-                &latent,
-                &wanted_latent,
-            );
-            assert_close(
-                &format!("{name}, {phase:?}: cached keys"),
-                &k_rope,
-                &wanted_key,
-            );
-        }
-    }
-}
-
 macro_rules! layers {
     ($($module:ident::$layer:ident = $spec:literal;)+) => {
         $(mod $module {
-            use super::{F64, Phase, cached_is_the_oracles, forward_is_the_oracles};
             use mla_generated::$module::$layer;
+            use mla_spec::Phase;
+            use mla_tests::against_oracle::{F64, cached_is_the_oracles, forward_is_the_oracles};
+
+            use super::model;
 
             #[test]
             fn forward() {
-                forward_is_the_oracles::<$layer<F64>>($spec);
+                forward_is_the_oracles::<$layer<F64>>($spec, &model($spec));
             }
 
             #[test]
             fn prefill() {
-                cached_is_the_oracles::<$layer<F64>>($spec, Phase::Prefill);
+                cached_is_the_oracles::<$layer<F64>>($spec, &model($spec), Phase::Prefill);
             }
 
             #[test]
             fn decode() {
-                cached_is_the_oracles::<$layer<F64>>($spec, Phase::Decode);
+                cached_is_the_oracles::<$layer<F64>>($spec, &model($spec), Phase::Decode);
             }
         })+
     };

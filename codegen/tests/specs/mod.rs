@@ -1,6 +1,11 @@
 //! Layers for the tests of emission: the models, and variants of the odd ones.
 
-#[allow(dead_code)] // as above: not every test file that includes this module uses it
+#[path = "../../../tests/src/language.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a library's file, of which each test crate reads a copy"
+)]
 pub(crate) mod language;
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Layers that together use every option of the language.
 
-use mla_spec::Checked;
 use mla_spec::explain::whole;
+use mla_spec::{Checked, Sources, check, read};
 
 /// Small sizes of a latent layer.
 const LATENT: &str = "params:
@@ -66,7 +66,7 @@ fn shared_indexer(more: &str) -> String {
 }
 
 /// Every option at least once, by a name of its own.
-pub(crate) fn language() -> Vec<(String, Checked)> {
+pub fn language() -> Vec<(String, Checked)> {
     let latent = |excerpt: &str| format!("{LATENT}{excerpt}");
     let latent_layers = latent_excerpts()
         .into_iter()
@@ -87,8 +87,20 @@ pub(crate) fn language() -> Vec<(String, Checked)> {
     latent_layers
         .chain(grouped_layers)
         .chain(cross_layers)
-        .map(|(name, excerpt)| (name.to_owned(), super::checked(name, &whole(&excerpt))))
+        .map(|(name, excerpt)| (name.to_owned(), checked(name, &whole(&excerpt))))
         .collect()
+}
+
+/// The layer of a spec, under a name that all modules have in common.
+fn checked(name: &str, yaml: &str) -> Checked {
+    let mut sources = Sources::default();
+    let document = read::yaml(&mut sources, name, yaml)
+        .unwrap_or_else(|found| panic!("{}", mla_spec::render::text(&found, &sources, false)));
+    let (checked, found) = check(&document);
+    let mut checked =
+        checked.unwrap_or_else(|| panic!("{}", mla_spec::render::text(&found, &sources, false)));
+    checked.layer.name = "Layer".to_owned();
+    checked
 }
 
 fn latent_excerpts() -> Vec<(&'static str, String)> {

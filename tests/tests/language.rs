@@ -1,0 +1,68 @@
+//! Every option of the language: its layer is generated, compiled, proved by its own tests, and compared with the oracle.
+
+/// The layers of [`mla_tests::language`].
+#[allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated modules, of which tests use a part"
+)]
+mod layers {
+    include!(concat!(env!("OUT_DIR"), "/language.rs"));
+}
+
+use mla_spec::{Checked, Phase};
+use mla_tests::against_oracle::{F64, cached_is_the_oracles, forward_is_the_oracles};
+use mla_tests::language::language;
+
+fn layer(name: &str) -> Checked {
+    let found = language().into_iter().find(|(known, _)| known == name);
+    found.expect("a layer of the language").1
+}
+
+/// Layers that need nothing but hidden states, by their phases.
+macro_rules! alone {
+    (forward: $($forward:ident)+; all phases: $($all:ident)+;) => {
+        mod forward {
+            use super::*;
+            $(#[test]
+            fn $forward() {
+                let name = stringify!($forward);
+                forward_is_the_oracles::<layers::$forward::Layer<F64>>(name, &layer(name));
+            })+
+            $(#[test]
+            fn $all() {
+                let name = stringify!($all);
+                forward_is_the_oracles::<layers::$all::Layer<F64>>(name, &layer(name));
+            })+
+        }
+
+        mod prefill {
+            use super::*;
+            $(#[test]
+            fn $all() {
+                let name = stringify!($all);
+                cached_is_the_oracles::<layers::$all::Layer<F64>>(name, &layer(name), Phase::Prefill);
+            })+
+        }
+
+        mod decode {
+            use super::*;
+            $(#[test]
+            fn $all() {
+                let name = stringify!($all);
+                cached_is_the_oracles::<layers::$all::Layer<F64>>(name, &layer(name), Phase::Decode);
+            })+
+        }
+    };
+}
+
+alone! {
+    forward:
+        longrope dynamic two_sided sparse_expanded;
+    all phases:
+        plain llama4_scale log_position latent_scales latent_scale gate_per_head
+        gate_per_element gate_fused gated_norms llama3 soft_cap off_by_one window chunk gives_kv
+        sparse sparse_rich sparse_pooled fp8 fp8_ds_mla fp8_model1 mxfp8 grouped grouped_normed
+        grouped_l2 grouped_gate grouped_sink grouped_flash grouped_nope;
+}
