@@ -258,8 +258,8 @@ impl<B: Backend> MistralLarge4Attention<B> {
         let index_k = self.indexer_k_norm.forward(&index_k)?;
         let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
 
-        // Indexer queries and weights: Q = W_IQ · LayerNorm(x), roped, times a_j ln(pos + 1) + b_j;
-        //   w = W_IW · x
+        // Indexer queries and weights: Q = W_IQ · LayerNorm(x), roped;
+        //   Q_j times a_j ln(pos + 1) + b_j;  w = W_IW · x
         let index_hidden = self.indexer_q_input_norm.forward(hidden)?;
         let index_q = self.indexer_wq_b.forward(&index_hidden)?;
         let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
@@ -320,8 +320,8 @@ impl<B: Backend> MistralLarge4Attention<B> {
         let index_k = self.indexer_k_norm.forward(&index_k)?;
         let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
 
-        // Indexer queries and weights: Q = W_IQ · LayerNorm(x), roped, times a_j ln(pos + 1) + b_j;
-        //   w = W_IW · x
+        // Indexer queries and weights: Q = W_IQ · LayerNorm(x), roped;
+        //   Q_j times a_j ln(pos + 1) + b_j;  w = W_IW · x
         let index_hidden = self.indexer_q_input_norm.forward(hidden)?;
         let index_q = self.indexer_wq_b.forward(&index_hidden)?;
         let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
@@ -402,8 +402,8 @@ impl<B: Backend> MistralLarge4Attention<B> {
         let index_k = self.indexer_k_norm.forward(&index_k)?;
         let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
 
-        // Indexer queries and weights: Q = W_IQ · LayerNorm(x), roped, times a_j ln(pos + 1) + b_j;
-        //   w = W_IW · x
+        // Indexer queries and weights: Q = W_IQ · LayerNorm(x), roped;
+        //   Q_j times a_j ln(pos + 1) + b_j;  w = W_IW · x
         let index_hidden = self.indexer_q_input_norm.forward(hidden)?;
         let index_q = self.indexer_wq_b.forward(&index_hidden)?;
         let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();

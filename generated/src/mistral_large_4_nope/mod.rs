@@ -210,7 +210,7 @@ impl<B: Backend> MistralLarge4NopeAttention<B> {
         let index_k = self.indexer_wk.forward(hidden)?;
         let index_k = self.indexer_k_norm.forward(&index_k)?;
 
-        // Indexer queries and weights: Q = W_IQ · LayerNorm(x), times a_j ln(pos + 1) + b_j;
+        // Indexer queries and weights: Q = W_IQ · LayerNorm(x);  Q_j times a_j ln(pos + 1) + b_j;
         //   w = W_IW · x
         let index_hidden = self.indexer_q_input_norm.forward(hidden)?;
         let index_q = self.indexer_wq_b.forward(&index_hidden)?;
@@ -268,7 +268,7 @@ impl<B: Backend> MistralLarge4NopeAttention<B> {
         let index_k = self.indexer_wk.forward(hidden)?;
         let index_k = self.indexer_k_norm.forward(&index_k)?;
 
-        // Indexer queries and weights: Q = W_IQ · LayerNorm(x), times a_j ln(pos + 1) + b_j;
+        // Indexer queries and weights: Q = W_IQ · LayerNorm(x);  Q_j times a_j ln(pos + 1) + b_j;
         //   w = W_IW · x
         let index_hidden = self.indexer_q_input_norm.forward(hidden)?;
         let index_q = self.indexer_wq_b.forward(&index_hidden)?;
@@ -346,7 +346,7 @@ impl<B: Backend> MistralLarge4NopeAttention<B> {
         let index_k = self.indexer_wk.forward(hidden)?;
         let index_k = self.indexer_k_norm.forward(&index_k)?;
 
-        // Indexer queries and weights: Q = W_IQ · LayerNorm(x), times a_j ln(pos + 1) + b_j;
+        // Indexer queries and weights: Q = W_IQ · LayerNorm(x);  Q_j times a_j ln(pos + 1) + b_j;
         //   w = W_IW · x
         let index_hidden = self.indexer_q_input_norm.forward(hidden)?;
         let index_q = self.indexer_wq_b.forward(&index_hidden)?;
