@@ -67,10 +67,10 @@ pub(crate) enum Command {
     Completions(Completions),
 }
 
-/// Where a `config.json` may stand.
+/// Where a `config.json`, or a model, may stand.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct FromConfig {
-    /// Layer of a config.json, counted from 0 [default: the first MLA layer]
+    /// Layer of a config.json [default: the first MLA layer], or attention of a model, counted from 0
     #[arg(long, value_name = "N")]
     pub(crate) layer: Option<u32>,
     /// Refuse a config.json with any key that was not reviewed

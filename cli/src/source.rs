@@ -17,18 +17,19 @@ use crate::talk;
 pub(crate) struct Spec {
     /// How messages and headers name it.
     pub(crate) shown: String,
+    /// What was read; the whole model's where the layer is one of a model's.
     pub(crate) document: Document,
     pub(crate) checked: Checked,
-    /// Present where it was imported from a config.
+    /// Present where it was imported from a config, or is one of a model's.
     pub(crate) imported: Option<FromCheckpoint>,
     /// Warnings, rendered; empty where there are none.
     pub(crate) warnings: String,
 }
 
-/// What a config says beyond the spec.
+/// What a config, or the model around it, says beyond the layer.
 #[derive(Debug)]
 pub(crate) struct FromCheckpoint {
-    /// The layer that was imported, counted from 0.
+    /// Which layer it is, counted from 0.
     pub(crate) layer: u32,
     /// `model.layers.0.self_attn`.
     pub(crate) weight_prefix: String,
@@ -83,63 +84,58 @@ impl Described {
     }
 }
 
-/// Reads and checks a spec of a layer or of a model; its warnings go to stderr.
+/// Reads and checks a spec of a layer or of a model; its warnings go to stderr. `--layer` makes a layer of a model.
 pub(crate) fn described(path: &Path, config: &FromConfig) -> Result<Described, Failure> {
-    let (shown, text) = text(path)?;
-    let mut sources = Sources::default();
-    if !is_config(path, &text)
-        && let Ok(document) = read::yaml(&mut sources, &shown, &text)
-        && matches!(document.body, Body::Model(_))
-    {
-        refuse_config_options(&shown, config)?;
-        let (checked, found) = check_model(&document);
-        let Some(checked) = checked else {
-            return Err(refused(&shown, &found, &sources));
-        };
-        talk::plain(&rendered(&found, &sources));
-        return Ok(Described::Model(shown, Box::new(checked)));
-    }
-    let spec = layer(path, shown, &text, config)?;
-    talk::plain(&spec.warnings);
-    Ok(Described::Layer(Box::new(spec)))
+    let (described, warnings) = read_any(path, config)?;
+    talk::plain(&warnings);
+    Ok(described)
 }
 
-/// Reads and checks a spec; its warnings go to stderr.
+/// Reads and checks a spec of a layer; its warnings go to stderr.
 pub(crate) fn spec(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
     let spec = quiet(path, config)?;
     talk::plain(&spec.warnings);
     Ok(spec)
 }
 
-/// Reads and checks a spec.
+/// Reads and checks a spec of a layer.
 pub(crate) fn quiet(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
-    let (shown, text) = text(path)?;
-    layer(path, shown, &text, config)
-}
-
-fn layer(path: &Path, shown: String, text: &str, config: &FromConfig) -> Result<Spec, Failure> {
-    if !is_config(path, text) {
-        refuse_config_options(&shown, config)?;
-        return from_yaml(shown, text);
+    match read_any(path, config)? {
+        (Described::Layer(spec), _) => Ok(*spec),
+        (Described::Model(shown, model), _) => Err(Failure::Usage(format!(
+            "`{shown}` is a model, and one layer is wanted: choose an attention with `--layer`, 0 to {}",
+            model.indices.len().saturating_sub(1)
+        ))),
     }
-    let options = import::Options {
-        layer: config.layer,
-        strict: config.strict,
-        name: None,
-    };
-    from_config(shown, text, &options)
 }
 
-/// Options that say what of a config is meant mean nothing beside a spec.
-fn refuse_config_options(shown: &str, config: &FromConfig) -> Result<(), Failure> {
-    let option = match (config.layer, config.strict) {
-        (Some(_), _) => "--layer",
-        (None, true) => "--strict",
-        (None, false) => return Ok(()),
+/// A spec and its warnings.
+fn read_any(path: &Path, config: &FromConfig) -> Result<(Described, String), Failure> {
+    let (shown, text) = text(path)?;
+    let spec = if is_config(path, &text) {
+        let options = import::Options {
+            layer: config.layer,
+            strict: config.strict,
+            name: None,
+        };
+        from_config(shown, &text, &options)?
+    } else {
+        if config.strict {
+            let message = format!("`--strict` goes with a config.json, and `{shown}` is a spec");
+            return Err(Failure::Usage(message));
+        }
+        let mut sources = Sources::default();
+        let document = match read::yaml(&mut sources, &shown, &text) {
+            Ok(document) => document,
+            Err(found) => return Err(refused(&shown, &found, &sources)),
+        };
+        if matches!(document.body, Body::Model(_)) {
+            return from_model(shown, document, &sources, config.layer);
+        }
+        from_layer(shown, document, &sources, config.layer)?
     };
-    Err(Failure::Usage(format!(
-        "`{option}` goes with a config.json, and `{shown}` is a spec"
-    )))
+    let warnings = spec.warnings.clone();
+    Ok((Described::Layer(Box::new(spec)), warnings))
 }
 
 /// Reads a `config.json`, and refuses anything else.
@@ -164,17 +160,22 @@ pub(crate) fn model_config(path: &Path, options: &import::Options) -> Result<Mod
     })
 }
 
-fn from_yaml(shown: String, text: &str) -> Result<Spec, Failure> {
-    let mut sources = Sources::default();
-    let document = match read::yaml(&mut sources, &shown, text) {
-        Ok(document) => document,
-        Err(found) => return Err(refused(&shown, &found, &sources)),
-    };
+fn from_layer(
+    shown: String,
+    document: Document,
+    sources: &Sources,
+    layer: Option<u32>,
+) -> Result<Spec, Failure> {
+    if layer.is_some() {
+        return Err(Failure::Usage(format!(
+            "`--layer` goes with a config.json or a model, and `{shown}` is a layer"
+        )));
+    }
     let (checked, found) = check(&document);
     let Some(checked) = checked else {
-        return Err(refused(&shown, &found, &sources));
+        return Err(refused(&shown, &found, sources));
     };
-    let warnings = rendered(&found, &sources);
+    let warnings = rendered(&found, sources);
     Ok(Spec {
         shown,
         document,
@@ -182,6 +183,42 @@ fn from_yaml(shown: String, text: &str) -> Result<Spec, Failure> {
         imported: None,
         warnings,
     })
+}
+
+/// A model, or the attention of it that is asked for.
+fn from_model(
+    shown: String,
+    document: Document,
+    sources: &Sources,
+    layer: Option<u32>,
+) -> Result<(Described, String), Failure> {
+    let (model, found) = check_model(&document);
+    let Some(model) = model else {
+        return Err(refused(&shown, &found, sources));
+    };
+    let warnings = rendered(&found, sources);
+    let Some(index) = layer else {
+        return Ok((Described::Model(shown, Box::new(model)), warnings));
+    };
+    let Some(layer) = model.layer(index as usize) else {
+        return Err(Failure::Usage(format!(
+            "`{shown}` has {}, counted from 0, and no layer {index}",
+            counted(model.indices.len(), "attention")
+        )));
+    };
+    let from = FromCheckpoint {
+        layer: index,
+        weight_prefix: model.prefix_of(index as usize),
+        comments: mla_spec::write::Comments::default(),
+    };
+    let spec = Spec {
+        shown,
+        document,
+        checked: layer.checked.clone(),
+        imported: Some(from),
+        warnings: warnings.clone(),
+    };
+    Ok((Described::Layer(Box::new(spec)), warnings))
 }
 
 fn from_config(shown: String, text: &str, options: &import::Options) -> Result<Spec, Failure> {

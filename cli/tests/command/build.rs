@@ -181,9 +181,33 @@ fn parts_of_a_model_are_printed_and_forms_forced() {
     assert_eq!(forced.code, 0);
     assert_ne!(forced.stdout, rust);
     assert_eq!(room.names("."), Vec::<String>::new(), "nothing was written");
-    let told = room.run(&["build", &spec, "--layer", "1"]);
+}
+
+#[test]
+fn one_attention_of_a_model_is_a_layer() {
+    let room = Room::new();
+    let spec = checkout("spec/models/small-shared.yaml");
+    assert_eq!(
+        room.run(&["build", &spec, "--layer", "4", "-o", "out"])
+            .code,
+        0
+    );
+    assert_eq!(room.names("out"), ["mod.rs", "tests.rs"]);
+    let module = room.read("out/mod.rs");
     assert!(
-        told.code == 2 && told.stderr.contains("config.json"),
+        module.contains("pub struct SmallSharedPicked<") && module.contains("--layer 4 -o out\n")
+    );
+    let told = room.run(&["build", &spec, "--layer", "6", "-o", "six"]);
+    assert!(
+        told.code == 2
+            && told
+                .stderr
+                .contains("6 attentions, counted from 0, and no layer 6"),
+        "{told:?}"
+    );
+    let told = room.run(&["run", &spec]);
+    assert!(
+        told.code == 2 && told.stderr.contains("`--layer`, 0 to 5"),
         "{told:?}"
     );
 }
