@@ -19,7 +19,7 @@ const RESERVED: &[&str] = &[
     "Error", "ExactSizeIterator", "Extend", "Extras", "F", "F16", "Fn", "FnMut", "FnOnce", "Forward", "Fp8DsMla",
     "Fp8E4m3", "Fp8E5m2", "Fp8Model1", "From", "FromIterator", "GatedRmsNorm", "GroupPart", "Half",
     "Handover", "Hash", "Heads", "HeadsView", "I", "IndexCache", "IndexFp8", "IndexMxfp4", "IndexStore",
-    "IndexedCache", "Interleaved", "Into", "IntoIterator", "Iterator", "KeyPools", "KvCache", "LatentCache",
+    "IndexedCache", "Interleaved", "Into", "IntoIterator", "Iterator", "KeyPools", "KvCache", "LatentCache", "LayerAt",
     "LayerNorm", "LayerNormLinear", "Linear", "Load", "LogPositionScale", "Mask", "Mistake", "MlaLayer", "MlaRuntime",
     "Mxfp8", "NaiveCache", "Naming", "NoCache", "NoProbe", "None", "Norm", "Ok", "Option", "Ord", "Padding", "Paged",
     "PartialEq", "PartialOrd", "PerHead", "PooledIndexCache", "PowerOfTwo", "Prefill", "Probe", "Probed", "Real",
