@@ -1,6 +1,6 @@
 //! `mla-gen run SPEC`
 
-use mla_spec::{CacheKind, Checked, Form};
+use mla_spec::{CacheKind, Checked, Form, Indexer, KvSource};
 
 use crate::args::{self, Run};
 use crate::driver::job::{
@@ -17,6 +17,9 @@ pub(crate) fn run(args: &Run) -> Result<(), Failure> {
     let spec = source::spec(&args.spec, &args.config)?;
     let input = input(args)?;
     cached_only(args)?;
+    if args.io.is_none() {
+        refuse_consumer(&spec)?;
+    }
     let checked = variant(args, &spec)?.of(&spec.checked, is_padded(args)?);
     let modes = modes(args, &checked)?;
     let mut program = Program::default();
@@ -57,6 +60,23 @@ pub(crate) fn run(args: &Run) -> Result<(), Failure> {
         (Some(report), _) => tell(&checked, &report),
         (None, None) => Err(refused_by_layer("the program did no job".to_owned())),
     }
+}
+
+/// A layer that attends to what another one hands over has nothing to attend to when it runs alone on random input.
+fn refuse_consumer(spec: &Spec) -> Result<(), Failure> {
+    let layer = &spec.checked.layer;
+    let takes_kv = layer
+        .latent()
+        .is_some_and(|latent| latent.kv_source == KvSource::Other);
+    let what = match layer.indexer() {
+        _ if takes_kv => "the latents of another layer",
+        Some(Indexer::Shared { .. }) => "the keys that another layer picked",
+        _ => return Ok(()),
+    };
+    Err(Failure::Usage(format!(
+        "`{}` attends to {what}, and runs alone only on a file (`--io`) that holds them",
+        layer.name
+    )))
 }
 
 /// What the compiled layer, or its loader, said no to.

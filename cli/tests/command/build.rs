@@ -210,6 +210,13 @@ fn one_attention_of_a_model_is_a_layer() {
         told.code == 2 && told.stderr.contains("`--layer`, 0 to 5"),
         "{told:?}"
     );
+    for (index, what) in [
+        ("1", "the latents of another"),
+        ("5", "another layer picked"),
+    ] {
+        let told = room.run(&["run", &spec, "--layer", index]);
+        assert!(told.code == 2 && told.stderr.contains(what), "{told:?}");
+    }
 }
 
 #[test]
