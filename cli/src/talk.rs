@@ -55,6 +55,11 @@ pub(crate) fn failure(failure: &Failure) {
     error(&failure.to_string());
 }
 
+/// Something to know, which stops nothing.
+pub(crate) fn note(message: &str) {
+    eprintln!("note: {message}");
+}
+
 /// One line that says what failed.
 pub(crate) fn error(message: &str) {
     plain(&format!("{}: {message}\n", painted(BOLD_RED, "error")));

@@ -1,6 +1,6 @@
 //! `mla-gen run SPEC`
 
-use mla_spec::{CacheKind, Checked, Form, Indexer, KvSource};
+use mla_spec::{CacheKind, Checked, Form, IndexStore, Indexer, KvSource};
 
 use crate::args::{self, Run};
 use crate::driver::job::{
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Run) -> Result<(), Failure> {
             .chunks
             .as_ref()
             .map(|chunks| chunks.iter().map(|chunk| *chunk as usize).collect()),
-        cache: Stored::Spec,
+        cache: stored(&spec.checked),
         rope: Rope {
             found: layer.rope,
             wanted: written_layout(args, layer.rope),
@@ -102,6 +102,19 @@ fn variant(args: &Run, spec: &Spec) -> Result<Variant, Failure> {
         cache,
         dtype: args.dtype.map(Into::into),
     })
+}
+
+/// What the cache stores: what the spec says, unless that makes cached steps pick other keys than `forward` does.
+fn stored(checked: &Checked) -> Stored {
+    let picks = matches!(checked.layer.indexer(), Some(Indexer::Lightning(_)));
+    let rounded = !matches!(checked.build.cache.index, IndexStore::Plain(_));
+    if picks && rounded {
+        talk::note(
+            "an indexer that reads rounded keys picks others: the cache is run exact here, so that cached steps can be held against `forward`",
+        );
+        return Stored::Exact;
+    }
+    Stored::Spec
 }
 
 /// Whether the input marks padding.
