@@ -57,7 +57,7 @@ pub(crate) fn failure(failure: &Failure) {
 
 /// Something to know, which stops nothing.
 pub(crate) fn note(message: &str) {
-    eprintln!("note: {message}");
+    plain(&format!("note: {message}\n"));
 }
 
 /// One line that says what failed.
