@@ -105,6 +105,7 @@ pub(super) const INDEX_FORMAT_GROUPS: Code = Code(617);
 pub(super) const QUANTISED_PROOF: Code = Code(618);
 pub(super) const FLASH_DECODE_OF_LATENTS: Code = Code(619);
 pub(super) const SHARED_LATENTS_EXPANDED: Code = Code(620);
+pub(super) const PAGE_SPLITS_POOLS: Code = Code(621);
 
 pub(super) const GROUPS_DO_NOT_DIVIDE: Code = Code(650);
 pub(super) const ROTARY_DIM: Code = Code(651);

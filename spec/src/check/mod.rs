@@ -111,6 +111,14 @@ struct About {
     latent: Option<LatentSizes>,
 }
 
+impl About {
+    /// Whether the module is known, and makes no latents.
+    fn lacks_latents(&self) -> bool {
+        self.attention
+            .is_some_and(|(module, _)| module.has_no_latents())
+    }
+}
+
 /// Sizes of what a latent cache holds.
 struct LatentSizes {
     kv_lora_rank: Option<Spanned<u32>>,

@@ -73,8 +73,12 @@ pub(super) const SCALES: Words<'static, ScaleFormat> = Words {
     others: None,
 };
 
-/// Reads `format` and `scale_format`, which belong together.
-pub(super) fn read(table: &mut Table<'_>, out: &mut Diagnostics) -> Stated<Spanned<Format>> {
+/// Reads `format` and `scale_format`, which belong together. A layer without latents is asked for no scales of them.
+pub(super) fn read(
+    table: &mut Table<'_>,
+    about: &About,
+    out: &mut Diagnostics,
+) -> Stated<Spanned<Format>> {
     let format = table.stated("format", |field| field.word(&FORMATS, out));
     let scales = table.stated("scale_format", |field| field.word(&SCALES, out));
     match format.given() {
@@ -85,8 +89,10 @@ pub(super) fn read(table: &mut Table<'_>, out: &mut Diagnostics) -> Stated<Spann
             },
             _,
         )) if scales.is_absent() => {
-            refuse_no_scales(*span, out);
-            Stated::Refused
+            if !about.lacks_latents() {
+                refuse_no_scales(*span, out);
+            }
+            format
         }
         Some((
             Spanned {

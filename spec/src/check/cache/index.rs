@@ -76,7 +76,13 @@ pub(super) fn agree(
     about: &About,
     out: &mut Diagnostics,
 ) {
-    let (Some((format, _)), Some(indexer)) = (index.given(), own(about)) else {
+    let Some(indexer) = own(about) else {
+        return;
+    };
+    if let Some((pages, _)) = pages.given() {
+        refuse_split_pools(*pages, indexer, out);
+    }
+    let Some((format, _)) = index.given() else {
         return;
     };
     if matches!(format.value, IndexStore::Plain(_)) {
@@ -88,6 +94,29 @@ pub(super) fn agree(
         refuse_no_pages("index_format", name, format.span, out);
     }
     refuse_keys(format.value, name, format.span, indexer, out);
+}
+
+/// A page keeps the keys of its own pools, so that no pool may go on in the next page.
+fn refuse_split_pools(pages: Spanned<u32>, indexer: &LightningIndexer, out: &mut Diagnostics) {
+    let Some(pool) = &indexer.pool else {
+        return;
+    };
+    let (page, size) = (pages.value, pool.size);
+    if page.is_multiple_of(size) {
+        return;
+    }
+    let message = format!("pages of {page} tokens split pools of {size}");
+    let split = Diagnostic::error(
+        codes::PAGE_SPLITS_POOLS,
+        message,
+        pages.span,
+        "no whole number of pools",
+    );
+    let split = split.note("a pool's key is kept in the page that holds its tokens");
+    let fitting = (page / size).max(1) * size;
+    out.push(split.help(format!(
+        "give a `page_size` that {size} divides, such as {fitting}"
+    )));
 }
 
 /// A scale serves 128 elements, a whole key where it is shorter, or 32 elements.

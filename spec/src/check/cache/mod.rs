@@ -59,7 +59,7 @@ impl Cache {
             Place::Build,
             out,
         )?;
-        let format = format::read(&mut table, out);
+        let format = format::read(&mut table, about, out);
         let pages = table.stated("page_size", |field| field.integer(1, LARGEST_PAGE, out));
         let layout = table.stated("rope_layout", |field| field.word(&LAYOUTS, out));
         if let Some((_, key)) = layout.given() {

@@ -185,4 +185,46 @@ build:
   cache: { format: latent_f32 }
 ",
     },
+    Rule {
+        code: Code(621),
+        title: "pools that pages split",
+        rule: "`pool.size` divides `page_size`.",
+        why: "a pool's key is kept in the page that holds its tokens, and pages stand anywhere.",
+        wrong: r"params:
+  rope: { type: none }
+submodules:
+  core_attention:
+    module: SparseAttention
+    submodules:
+      indexer:
+        module: LightningIndexer
+        params: { num_heads: 32, head_dim: 128, topk: 2048, relu: true, query_input: q_latent,
+                  pool: { size: 16, always_select_tail: true } }
+        submodules:
+          linear_wq_b: Linear
+          linear_wk: Linear
+          linear_weights_proj: Linear
+          k_norm: { module: LayerNorm, params: { eps: 1.0e-6 } }
+build:
+  cache: { format: latent_f32, page_size: 40 }
+",
+        right: r"params:
+  rope: { type: none }
+submodules:
+  core_attention:
+    module: SparseAttention
+    submodules:
+      indexer:
+        module: LightningIndexer
+        params: { num_heads: 32, head_dim: 128, topk: 2048, relu: true, query_input: q_latent,
+                  pool: { size: 16, always_select_tail: true } }
+        submodules:
+          linear_wq_b: Linear
+          linear_wk: Linear
+          linear_weights_proj: Linear
+          k_norm: { module: LayerNorm, params: { eps: 1.0e-6 } }
+build:
+  cache: { format: latent_f32, page_size: 48 }
+",
+    },
 ];
