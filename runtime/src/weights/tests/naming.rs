@@ -165,6 +165,21 @@ fn a_gate_and_sinks_have_other_names_elsewhere() {
 }
 
 #[test]
+fn the_output_projection_of_bart_has_another_name() {
+    let wanted = [
+        shape("q_proj.weight", &[2, 3]),
+        shape("q_proj.bias", &[2]),
+        shape("o_proj.weight", &[3, 2]),
+        shape("o_proj.bias", &[3]),
+    ];
+    let bart = [
+        ("o_proj.weight", "out_proj.weight"),
+        ("o_proj.bias", "out_proj.bias"),
+    ];
+    loads(renamed(&wanted, &bart), &wanted, Naming::HuggingFace);
+}
+
+#[test]
 fn maxtexts_kernels_are_turned() {
     const NAMES: [(&str, &str, &[usize]); 12] = [
         ("q_a_proj.weight", "wq_a.kernel", &[HIDDEN, Q_RANK]),
