@@ -15,8 +15,8 @@ const SUBJECTS: [(u16, &str); 9] = [
     (2, "slots and modules"),
     (3, "norms"),
     (4, "rope and softmax scale"),
-    (5, "masks and attention"),
-    (6, "build"),
+    (5, "masks, gates, indexers and attention"),
+    (6, "build, grouped and cross attention, models"),
     (7, "import"),
     (8, "macros"),
 ];

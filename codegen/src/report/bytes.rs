@@ -69,7 +69,11 @@ pub(super) fn stored(plan: &CachePlan) -> Vec<Stored> {
                 Store::Plain(dtype) => plan.elements_per_token * plain(dtype),
                 _ => plan.elements_per_token, // check refuses other stores for keys and values
             };
-            vec![part("keys and values of every head", bytes)]
+            let what = match plan.content {
+                CacheContent::Groups => "keys and values of every group",
+                _ => "keys and values of every head",
+            };
+            vec![part(what, bytes)]
         }
         CacheContent::Index => Vec::new(),
     };
@@ -81,6 +85,10 @@ pub(super) fn stored(plan: &CachePlan) -> Vec<Stored> {
             IndexStore::Mxfp4 => width / 2 + width / 32,
         };
         all.push(part("indexer key", bytes));
+        if let Some(pool) = index.pool {
+            all.push(part("its gate", bytes));
+            all.push(part("pooled key", bytes.div_ceil(u64::from(pool.size))));
+        }
     }
     all
 }

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use super::bytes;
 use super::pairs::{Met, met};
 use crate::plan::cost::Lengths;
-use crate::plan::{CacheContent, CachePlan, Dim, Module, ModuleKind, Op, Plan, Program, ValueId};
+use crate::plan::{
+    CacheContent, CachePlan, Dim, IndexCachePlan, Module, ModuleKind, Op, Plan, Program, ValueId,
+};
 
 /// Floating-point operations and bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -314,7 +316,7 @@ impl<'a> Counter<'a> {
         let pool = indexer.pool.map_or(1, |pool| u128::from(pool.size.size));
         let pair = u128::from(indexer.heads.size) * (u128::from(indexer.head_dim.size) + 1);
         let read = if is_cached {
-            met.keys * self.index_bytes()
+            met.keys / pool * self.index_key_bytes()
         } else {
             0
         };
@@ -362,10 +364,23 @@ impl<'a> Counter<'a> {
         self.stored(&plan)
     }
 
-    /// Bytes per token of an indexer's keys.
+    /// Bytes per token of an indexer's keys, and of what pools them.
     fn index_bytes(&self) -> u128 {
+        self.stored_of_index(|index| index)
+    }
+
+    /// Bytes of one key that an indexer scores.
+    fn index_key_bytes(&self) -> u128 {
+        self.stored_of_index(|index| IndexCachePlan {
+            pool: None,
+            ..index
+        })
+    }
+
+    fn stored_of_index(&self, index: fn(IndexCachePlan) -> IndexCachePlan) -> u128 {
         let plan = self.program.cache.as_ref().map(|plan| CachePlan {
             content: CacheContent::Index,
+            index: plan.index.map(index),
             ..plan.clone()
         });
         plan.map_or(0, |plan| self.stored(&plan))

@@ -91,8 +91,8 @@ impl<B: Backend> BartLargeCrossAttention<B> {
         })
     }
 
-    /// Attention from whole sequences to others, without a cache: a token sees its whole sequence;
-    /// rows may be padding.
+    /// Attention from whole sequences to others, without a cache: a token sees its sequence's
+    /// whole context; rows may be padding.
     ///
     /// `hidden` is `[rows, HIDDEN_SIZE]`, the positions are not used, since nothing is rotated;
     /// `mask` says which rows make a sequence.

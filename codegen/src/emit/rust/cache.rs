@@ -89,12 +89,17 @@ fn kv_type(plan: &CachePlan, pages: &str) -> Option<(String, Vec<String>)> {
 }
 
 fn doc(name: &str, plan: &CachePlan) -> String {
+    let keys = match plan.index.and_then(|index| index.pool) {
+        None => "the indexer's keys",
+        Some(_) => "the indexer's keys and the gates that pool them",
+    };
     let what = match plan.content {
+        CacheContent::Latent if plan.rope_elements == 0 => "latents",
         CacheContent::Latent => "latents and shared keys",
         CacheContent::Naive => "every head's keys and values",
         CacheContent::Groups => "every group's keys and values",
         CacheContent::Context => "every head's keys and values of a context",
-        CacheContent::Index => "the indexer's keys",
+        CacheContent::Index => keys,
     };
     let layout = match plan.page_size {
         Some(page) => format!("Pages of {page} tokens"),
@@ -125,7 +130,7 @@ fn doc(name: &str, plan: &CachePlan) -> String {
             format!("{layout}, holding {what}: {width} values in the format `I` per token.")
         }
         Some((width, false)) => format!(
-            "{layout}, holding {what}, {elements} values in the format `F` per token, and the indexer's keys, {width} in the \
+            "{layout}, holding {what}, {elements} values in the format `F` per token, and {keys}, {width} in the \
              format `I`."
         ),
     }

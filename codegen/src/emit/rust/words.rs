@@ -1,13 +1,13 @@
 //! Documentation of the module and of its functions.
 
-use mla_spec::{
-    AttnMask, CacheDType, Form, Fp8, GateGranularity, IndexStore, MaskKind, Phase, Store,
-};
+use mla_spec::{CacheDType, Form, Fp8, GateGranularity, IndexStore, MaskKind, Phase, Store};
 
 use super::cache::{index_store, store};
 use super::layout::Lines;
 use super::signature;
-use crate::plan::{Argument, CacheContent, CachePlan, Family, IndexCachePlan, Op, Plan, Program};
+use crate::plan::{
+    Argument, CacheContent, CachePlan, Family, IndexCachePlan, ModuleKind, Op, Plan, Program,
+};
 
 /// The module's own documentation.
 pub(super) fn module(program: &Program) -> String {
@@ -57,13 +57,14 @@ fn about(program: &Program) -> String {
     let parts = [
         (program.family == Family::Latent).then(|| queries(program).to_owned()),
         program.selected.map(|keys| {
-            let picked = match &program.indexer {
-                Some(_) => "that an indexer picks",
-                None => "that another layer's indexer picks",
-            };
-            format!("at most {} keys per query {picked}", keys.size)
+            let most = keys.size;
+            match &program.indexer {
+                Some(_) => format!("an indexer that picks at most {most} keys per query"),
+                None => format!("at most {most} keys per query that another layer's indexer picks"),
+            }
         }),
         takes_kv(program).then(|| "another layer's latents".to_owned()),
+        has_sinks(program).then(|| "a learned sink per head".to_owned()),
         gate(program).map(str::to_owned),
         program.cache.as_ref().map(|_| "a cache".to_owned()),
     ];
@@ -79,6 +80,11 @@ fn about(program: &Program) -> String {
 fn takes_kv(program: &Program) -> bool {
     let mut arguments = program.plans.iter().flat_map(|plan| &plan.arguments);
     arguments.any(|argument| matches!(argument, Argument::TakesKv | Argument::Source))
+}
+
+fn has_sinks(program: &Program) -> bool {
+    let mut modules = program.modules.iter();
+    modules.any(|module| matches!(module.kind, ModuleKind::Sinks { .. }))
 }
 
 fn gate(program: &Program) -> Option<&'static str> {
@@ -114,6 +120,7 @@ fn form(form: Form) -> &'static str {
 /// What a cached token takes.
 fn size_per_token(cache: &CachePlan) -> String {
     let what = match cache.content {
+        CacheContent::Latent if cache.rope_elements == 0 => "the latent",
         CacheContent::Latent => "the latent and the shared key",
         CacheContent::Naive => "the keys and values of every head",
         CacheContent::Groups => "the keys and values of every group",
@@ -124,8 +131,9 @@ fn size_per_token(cache: &CachePlan) -> String {
     let of_index = cache.index.map(index_bytes);
     if cache.content == CacheContent::Index {
         return format!(
-            "A cached token takes {} bytes: {what}.",
-            of_index.unwrap_or(0)
+            "A cached token takes {} bytes: {}.",
+            of_index.unwrap_or(0),
+            cache.index.map_or_else(|| what.to_owned(), of_index_words)
         );
     }
     let bytes = kv_bytes(cache);
@@ -135,10 +143,11 @@ fn size_per_token(cache: &CachePlan) -> String {
     );
     match (of_index, cache.index) {
         (Some(more), Some(index)) => format!(
-            "A cached token takes {} bytes: {values}; and {} in the format `{}`, the indexer's key.",
+            "A cached token takes {} bytes: {values}; and {} in the format `{}`, {}.",
             bytes + more,
             index.elements_per_token(),
-            index_store(index.store)
+            index_store(index.store),
+            of_index_words(index)
         ),
         _ => format!("A cached token takes {bytes} bytes: {values}."),
     }
@@ -160,11 +169,26 @@ fn kv_bytes(cache: &CachePlan) -> u64 {
     }
 }
 
-/// Bytes that an indexer's key takes.
+/// What an indexer keeps.
+fn of_index_words(index: IndexCachePlan) -> String {
+    match index.pool {
+        None => "the indexer's key".to_owned(),
+        Some(pool) => format!(
+            "the indexer's key and the gate that pools it, besides a pooled key for every {} tokens",
+            pool.size
+        ),
+    }
+}
+
+/// Bytes that an indexer's key takes, with its gate and its share of a pooled key.
 fn index_bytes(index: IndexCachePlan) -> u64 {
     let elements = u64::from(index.elements_per_token());
     match index.store {
-        IndexStore::Plain(dtype) => elements * bytes(dtype),
+        IndexStore::Plain(dtype) => {
+            let key = u64::from(index.width.size) * bytes(dtype);
+            let pooled = index.pool.map(|pool| key.div_ceil(u64::from(pool.size)));
+            elements * bytes(dtype) + pooled.unwrap_or(0)
+        }
         IndexStore::Fp8(_) => elements + 4,
         IndexStore::Mxfp4 => elements / 2 + elements / 32,
     }
@@ -229,8 +253,14 @@ fn about_argument(argument: Argument) -> &'static str {
 }
 
 /// What a token sees.
-fn sees(mask: AttnMask) -> String {
+fn sees(program: &Program) -> String {
+    let mask = program.mask;
+    let across = program.family == Family::Cross;
     let mut text = match mask.kind {
+        MaskKind::CausalBottomRight if across => {
+            "a token sees its sequence's context up to its own place, counted from both ends"
+        }
+        MaskKind::Full if across => "a token sees its sequence's whole context",
         MaskKind::Causal | MaskKind::CausalBottomRight => {
             "a token sees itself and what came before it"
         }
@@ -260,7 +290,7 @@ fn sees(mask: AttnMask) -> String {
 }
 
 fn forward(program: &Program, plan: &Plan) -> (String, String, String) {
-    let sees = sees(program.mask);
+    let sees = sees(program);
     let (positions, about) = if signature::reads_positions(plan) {
         ("`positions` one per row", "`positions` or `mask` speaks")
     } else {
