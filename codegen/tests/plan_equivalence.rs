@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use mla_codegen::plan::interpret::{Cache, Given, Oracle, Piece, Run, Weights};
 use mla_codegen::plan::{ProbeMode, Program, program, program_with};
 use mla_spec::{
-    CacheKind, Checked, DownProjection, Form, FormChoice, Latent, Phase, Projections, Query,
-    RopeLayout,
+    CacheKind, Checked, DownProjection, Form, FormChoice, GateSource, Indexer, IndexerQuery,
+    Latent, Layer, Phase, Projections, QkvProjection, Query, QueryScaleSite, QueryUp, RopeLayout,
 };
 
 use sample::random_spec::{Dice, checked};
@@ -115,7 +115,27 @@ fn forced(checked: &Checked, kind: CacheKind, form: Form) -> Checked {
     with(checked, |changed| {
         changed.build.form = FormChoice::Forced(form);
         changed.build.cache.kind = kind;
+        changed.build.flash_decode = false; // one op has fewer places to probe
     })
+}
+
+/// The caches and forms that a layer can have.
+fn ways(checked: &Checked) -> &'static [(CacheKind, Form)] {
+    match checked.layer.projections {
+        Projections::Latent(_) => &[
+            (CacheKind::Latent, Form::Mha),
+            (CacheKind::Latent, Form::Mqa),
+            (CacheKind::Naive, Form::Mha),
+        ],
+        Projections::Grouped(_) | Projections::Cross(_) => &[(CacheKind::Naive, Form::Mha)],
+    }
+}
+
+/// The random layers that have latents.
+fn latent_layers(
+    layers: impl Iterator<Item = (u64, Checked)>,
+) -> impl Iterator<Item = (u64, Checked)> {
+    layers.filter(|(_, checked)| checked.layer.latent().is_some())
 }
 
 #[track_caller]
@@ -130,8 +150,8 @@ fn assert_same_run(what: &str, found: &Run, wanted: &Run) {
 
 #[test]
 fn both_forms_of_forward_agree() {
-    for seed in SEEDS {
-        let layer = with(&checked(seed), |changed| {
+    for (seed, layer) in latent_layers(SEEDS.map(|seed| (seed, checked(seed)))) {
+        let layer = with(&layer, |changed| {
             changed.build.phases = vec![Phase::Forward]
         });
         let case = Case::new(seed, layer);
@@ -151,15 +171,12 @@ fn both_forms_of_forward_agree() {
 fn every_form_and_cache_gives_what_forward_gives() {
     for (seed, layer) in cacheable(SEEDS) {
         let case = Case::new(seed, layer);
+        let (kind, form) = ways(&case.checked)[0];
         let wanted = case.forward(&program_with(
-            &forced(&case.checked, CacheKind::Latent, Form::Mha),
+            &forced(&case.checked, kind, form),
             ProbeMode::Keep,
         ));
-        for (kind, form) in [
-            (CacheKind::Latent, Form::Mha),
-            (CacheKind::Latent, Form::Mqa),
-            (CacheKind::Naive, Form::Mha),
-        ] {
+        for &(kind, form) in ways(&case.checked) {
             let program = program_with(&forced(&case.checked, kind, form), ProbeMode::Keep);
             for phase in [Phase::Prefill, Phase::Decode] {
                 let (found, _) = case.cached(&program, phase);
@@ -175,7 +192,7 @@ fn every_form_and_cache_gives_what_forward_gives() {
 
 #[test]
 fn every_chunk_of_context_gives_the_same() {
-    for (seed, layer) in cacheable(0..30) {
+    for (seed, layer) in latent_layers(cacheable(0..30)) {
         let case = Case::new(seed, forced(&layer, CacheKind::Latent, Form::Mha));
         let outputs = [1, 2, 5, 1000].map(|chunk| {
             let changed = with(&case.checked, |changed| changed.build.context_chunk = chunk);
@@ -194,14 +211,28 @@ fn latent(checked: &mut Checked) -> &mut Latent {
     }
 }
 
+/// Whether an indexer reads the normed query latent, which then is not normed inside a projection.
+fn reads_query_latent(layer: &Layer) -> bool {
+    matches!(layer.indexer(), Some(Indexer::Lightning(indexer)) if indexer.query == IndexerQuery::Latent)
+}
+
 #[test]
 fn fused_and_separate_modules_agree() {
-    for (seed, layer) in cacheable(SEEDS) {
+    for (seed, layer) in latent_layers(cacheable(SEEDS)) {
         let case = Case::new(seed, layer);
         let moved_norms = with(&case.checked, |changed| {
+            let has_other_readers = reads_query_latent(&changed.layer);
             let latent = latent(changed);
-            latent.kv_norm = moved(&latent.kv_norm);
-            if let Query::Lora { norm, .. } = &mut latent.query {
+            if latent.kv_scale.is_none() {
+                latent.kv_norm = moved(&latent.kv_norm);
+            }
+            if let Query::Lora {
+                norm, scale, up, ..
+            } = &mut latent.query
+                && !matches!(scale, Some((_, QueryScaleSite::Latent)))
+                && *up == QueryUp::Query
+                && !has_other_readers
+            {
                 *norm = moved(norm);
             }
         });
@@ -237,6 +268,44 @@ fn fused_and_separate_modules_agree() {
 }
 
 #[test]
+fn grouped_projections_and_fused_decodes_agree() {
+    for (seed, layer) in cacheable(0..400) {
+        let Projections::Grouped(grouped) = &layer.layer.projections else {
+            continue;
+        };
+        let case = Case::new(seed, layer.clone());
+        let wanted = program_with(&case.checked, ProbeMode::Drop);
+        let gate = layer.layer.gate.map(|gate| gate.source);
+        if gate != Some(GateSource::Qkv) {
+            let other = match grouped.qkv {
+                QkvProjection::Fused { bias } => Some(QkvProjection::Separate {
+                    q_bias: bias,
+                    kv_bias: bias,
+                }),
+                QkvProjection::Separate { q_bias, kv_bias } => (q_bias == kv_bias
+                    && gate.is_none())
+                .then_some(QkvProjection::Fused { bias: q_bias }),
+            };
+            let changed = with(&case.checked, |changed| {
+                if let (Projections::Grouped(grouped), Some(other)) =
+                    (&mut changed.layer.projections, other)
+                {
+                    grouped.qkv = other;
+                }
+            });
+            let found = program_with(&changed, ProbeMode::Drop);
+            let what = format!("seed {seed}, projections");
+            assert_same_run(&what, &case.forward(&found), &case.forward(&wanted));
+        }
+        let changed = with(&case.checked, |changed| changed.build.flash_decode = false);
+        let apart = program_with(&changed, ProbeMode::Drop);
+        let [found, wanted] =
+            [&wanted, &apart].map(|program| case.cached(program, Phase::Decode).0);
+        assert_same_run(&format!("seed {seed}, decode"), &found, &wanted);
+    }
+}
+
+#[test]
 fn the_layout_of_cached_keys_does_not_matter() {
     for (seed, layer) in cacheable(0..60) {
         let case = Case::new(seed, layer);
@@ -256,7 +325,7 @@ fn the_layout_of_cached_keys_does_not_matter() {
 
 #[test]
 fn latent_caches_hold_the_same_whatever_the_form() {
-    for (seed, layer) in cacheable(0..40) {
+    for (seed, layer) in latent_layers(cacheable(0..40)) {
         let case = Case::new(seed, layer);
         let [mha, mqa] = [Form::Mha, Form::Mqa].map(|form| {
             case.cached(

@@ -1,6 +1,6 @@
 //! What the passes leave behind: well-formed plans, the ops that each spec asks for, and nothing unused.
 
-#[path = "../../tests/src/random_spec.rs"]
+#[path = "../../tests/src/random_spec/mod.rs"]
 #[allow(
     dead_code,
     unreachable_pub,
@@ -117,7 +117,7 @@ fn nothing_is_computed_for_nobody() {
 fn every_constant_is_used_and_declared_after_what_it_derives_from() {
     for seed in 0..300 {
         let program = program(&checked(seed));
-        let mut used = format!("{:?}", program.modules);
+        let mut used = format!("{:?} {:?}", program.modules, program.rotary);
         for plan in &program.plans {
             used.push_str(&format!("{:?} {:?}", plan.steps, plan.values));
         }

@@ -1,6 +1,6 @@
 //! Random layers with random weights and inputs, for the tests of plans.
 
-#[path = "../../../tests/src/random_spec.rs"]
+#[path = "../../../tests/src/random_spec/mod.rs"]
 #[allow(
     unreachable_pub,
     reason = "a library's file, of which a test crate reads a copy"
@@ -9,7 +9,7 @@ pub(crate) mod random_spec;
 
 use mla_codegen::plan::Program;
 use mla_codegen::plan::interpret::Weights;
-use mla_spec::{Checked, Norm, Phase};
+use mla_spec::{Checked, Norm, NormKind, Phase};
 
 use random_spec::Dice;
 
@@ -47,10 +47,13 @@ pub(crate) fn cacheable(seeds: std::ops::Range<u64>) -> impl Iterator<Item = (u6
         })
 }
 
-/// The norm as its own module where it is inside a linear, and the reverse.
+/// The norm as its own module where it is inside a linear, and the reverse. A gated one is never inside.
 pub(crate) fn moved(norm: &Norm) -> Norm {
     match norm {
         Norm::Identity => Norm::Identity,
+        Norm::Separate(params) if matches!(params.kind, NormKind::GatedRmsNorm { .. }) => {
+            norm.clone()
+        }
         Norm::Separate(params) => Norm::FusedIntoLinear(*params),
         Norm::FusedIntoLinear(params) => Norm::Separate(*params),
     }

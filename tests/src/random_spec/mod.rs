@@ -1,0 +1,53 @@
+//! Random valid specs: small layers over everything that the language has. The same seed gives the same spec everywhere.
+//!
+//! What a layer needs besides hidden states at run time (arbitrary masks, blocks, biases, another layer's selection, latents or
+//! sequence) is left to tests that bring it, and so are quantised caches, which only some sizes have.
+
+mod build;
+mod dice;
+mod draft;
+mod frame;
+mod grouped;
+mod latent;
+mod rope;
+mod sparse;
+
+use mla_spec::{Checked, Document, Sources, check, read};
+
+pub use dice::Dice;
+use draft::Draft;
+
+/// A random spec as YAML.
+pub fn yaml(seed: u64) -> String {
+    let mut dice = Dice::new(seed);
+    let mut draft = Draft::default();
+    let module = if dice.once_in(4) {
+        grouped::draw(&mut draft, &mut dice);
+        "SelfAttention"
+    } else {
+        latent::draw(&mut draft, &mut dice);
+        "MLASelfAttention"
+    };
+    draft.yaml(&format!("Random{seed}Attention"), module)
+}
+
+/// The document of [`yaml`].
+///
+/// # Panics
+/// When the reader refuses it: then this generator and the language disagree.
+pub fn document(seed: u64) -> Document {
+    let text = yaml(seed);
+    match read::yaml(&mut Sources::default(), "random.yaml", &text) {
+        Ok(document) => document,
+        Err(diagnostics) => panic!("seed {seed}: {diagnostics:#?}\n{text}"),
+    }
+}
+
+/// The checked layer of [`yaml`].
+///
+/// # Panics
+/// When the reader or the checks refuse it: then this generator and the language disagree.
+pub fn checked(seed: u64) -> Checked {
+    let (checked, diagnostics) = check::check(&document(seed));
+    checked.unwrap_or_else(|| panic!("seed {seed}: {diagnostics:#?}\n{}", yaml(seed)))
+}

@@ -1,0 +1,95 @@
+//! `SparseAttention` with a `LightningIndexer`.
+
+use super::dice::Dice;
+use super::draft::plain_norm;
+
+/// An indexer's choices that others must agree with.
+#[derive(Debug)]
+pub(super) struct Sparse {
+    /// Whether its queries come from the query latent, which then can't be normed inside a projection.
+    from_latent: bool,
+    /// How much of its head is rotated; 0 for none.
+    rotated: u32,
+}
+
+impl Sparse {
+    /// An indexer of a layer with (or without) a query latent that rotates so many elements.
+    pub(super) fn roll(lora: bool, rotated: u32, dice: &mut Dice) -> Self {
+        Self {
+            from_latent: lora && !dice.once_in(3),
+            rotated,
+        }
+    }
+
+    /// Whether the normed query latent has another reader.
+    pub(super) fn reads_latent(&self) -> bool {
+        self.from_latent
+    }
+
+    /// `core_attention`, as a flow mapping.
+    pub(super) fn core(&self, dice: &mut Dice) -> String {
+        let mut params = vec![format!("num_heads: {}", dice.within(1, 3))];
+        let hadamard = dice.once_in(3);
+        let head_dim = if hadamard {
+            8 * dice.within(1, 2)
+        } else {
+            self.rotated.max(1) + dice.within(0, 5)
+        };
+        params.push(format!("head_dim: {head_dim}"));
+        let pool = (self.rotated == 0 && !hadamard && dice.once_in(2)).then(|| dice.within(2, 3));
+        let topk = pool.unwrap_or(1) * dice.within(1, 5);
+        params.push(format!("topk: {topk}"));
+        if self.rotated > 0 {
+            let (layout, split) = (
+                dice.pick(&["interleaved", "half"]),
+                dice.pick(&["rope_first", "nope_first"]),
+            );
+            params.push(format!("rope_layout: {layout}, split_order: {split}"));
+        }
+        let input = if self.from_latent {
+            "q_latent"
+        } else {
+            "hidden"
+        };
+        params.push(format!("query_input: {input}"));
+        params.push(format!("relu: {}", !dice.once_in(4)));
+        if hadamard {
+            params.push("hadamard: true".to_owned());
+        }
+        if dice.once_in(4) {
+            params.push("query_scaling: { type: log_position }".to_owned());
+        }
+        match pool {
+            Some(size) => params.push(format!(
+                "pool: {{ size: {size}, always_select_tail: {} }}",
+                dice.once_in(2)
+            )),
+            None if topk > 2 && dice.once_in(3) => {
+                let initial = dice.within(0, 1);
+                let local = dice.within(1 - initial, topk - 1 - initial);
+                params.push(format!("forced: {{ initial: {initial}, local: {local} }}"));
+            }
+            None => {}
+        }
+        if dice.once_in(5) {
+            params.push("share_topk: true".to_owned());
+        }
+        format!(
+            "{{ module: SparseAttention, submodules: {{ indexer: {{ module: LightningIndexer, params: {{ {} }}, submodules: {{ {} }} }} }} }}",
+            params.join(", "),
+            self.slots(dice)
+        )
+    }
+
+    fn slots(&self, dice: &mut Dice) -> String {
+        let weights = dice.pick(&["Linear", "{ module: Linear, params: { dtype: f32 } }"]);
+        let mut slots = format!(
+            "linear_wq_b: Linear, linear_wk: Linear, linear_weights_proj: {weights}, k_norm: {}",
+            plain_norm(dice)
+        );
+        if !self.from_latent && dice.once_in(2) {
+            slots.push_str(&format!(", q_input_norm: {}", plain_norm(dice)));
+        }
+        slots
+    }
+}
