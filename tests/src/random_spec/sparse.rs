@@ -33,7 +33,8 @@ impl Sparse {
         let head_dim = if hadamard {
             8 * dice.within(1, 2)
         } else {
-            self.rotated.max(1) + dice.within(0, 5)
+            // A LayerNorm of one element makes the same key of every token, and rounding alone would pick among them.
+            self.rotated.max(2) + dice.within(0, 5)
         };
         params.push(format!("head_dim: {head_dim}"));
         let pool = (self.rotated == 0 && !hadamard && dice.once_in(2)).then(|| dice.within(2, 3));
