@@ -1,4 +1,4 @@
-//! Random layers over the whole language: emitted, compiled, and their own tests run.
+//! Random layers over the whole language: emitted, compiled, their own tests run, and their numbers compared with the oracle's.
 //!
 //! Sixteen of them, or as many as `MLA_RANDOM_SPECS` says. They are compiled many to a crate, in a workspace of their own.
 
@@ -7,6 +7,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use mla_codegen::{Options, Origin, emit, module_name};
+use mla_spec::{Checked, Phase};
 use mla_tests::random_spec;
 
 /// Layers per crate: a crate is compiled on one core, and two crates side by side.
@@ -51,7 +52,7 @@ fn emitted_tests_of_random_layers_pass() {
     );
     let passed = passed_tests(&String::from_utf8_lossy(&output.stdout));
     assert!(
-        passed >= 4 * wanted,
+        passed >= 5 * wanted,
         "{passed} tests passed in {wanted} layers"
     );
 }
@@ -81,20 +82,24 @@ fn write_workspace(root: &Path, parts: u64) {
 }
 
 fn write_crate(folder: &Path, part: u64, seeds: std::ops::Range<u64>) {
-    let runtime = repository().join("runtime");
+    let room = |name: &str| repository().join(name);
+    let (runtime, spec, codegen) = (room("runtime"), room("spec"), room("codegen"));
     write(
         &folder.join("Cargo.toml"),
         &format!(
             "[package]\nname = \"part_{part}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[lib]\ndoctest = false\n\n\
              [lints.rust]\nwarnings = \"deny\"\n\n[dependencies]\n\
-             mla-runtime = {{ path = {runtime:?}, default-features = false, features = [\"proof\"] }}\n"
+             mla-runtime = {{ path = {runtime:?}, default-features = false, features = [\"proof\"] }}\n\n\
+             [dev-dependencies]\nmla-spec = {{ path = {spec:?} }}\nmla-codegen = {{ path = {codegen:?} }}\n"
         ),
     );
     let mut lib = String::from("//! Random layers.\n\n");
+    let mut oracle = comparison(part);
     for seed in seeds {
         let checked = random_spec::checked(seed);
         let name = module_name(&checked.layer.name);
         lib.push_str(&format!("pub mod {name};\n"));
+        oracle.push_str(&compared(seed, &name, &checked));
         let origin = Origin {
             spec: format!("random spec {seed}"),
             command: None,
@@ -104,6 +109,46 @@ fn write_crate(folder: &Path, part: u64, seeds: std::ops::Range<u64>) {
         }
     }
     write(&folder.join("src/lib.rs"), &lib);
+    write(&folder.join("tests/oracle.rs"), &oracle);
+}
+
+/// The head of a crate's comparison with the oracle: how layers are compared, as these tests do it.
+fn comparison(part: u64) -> String {
+    let source = |file: &str| repository().join("tests/src").join(file);
+    format!(
+        "//! Random layers against the oracle.\n\n\
+         #[path = {:?}]\n#[allow(dead_code, unreachable_pub)]\nmod against_oracle;\n\
+         #[path = {:?}]\n#[allow(dead_code, unreachable_pub)]\nmod random_spec;\n\n\
+         use part_{part} as layers;\n",
+        source("against_oracle.rs"),
+        source("random_spec/mod.rs"),
+    )
+}
+
+/// Tests of a layer in each of its phases; in the cached ones where it has both.
+fn compared(seed: u64, name: &str, checked: &Checked) -> String {
+    let phases = &checked.build.phases;
+    let layer = format!(
+        "layers::{name}::{}<against_oracle::F64>",
+        checked.layer.name
+    );
+    let mut calls = Vec::new();
+    if phases.contains(&Phase::Forward) {
+        calls.push(("forward", "forward_is_the_oracles", String::new()));
+    }
+    if phases.contains(&Phase::Prefill) && phases.contains(&Phase::Decode) {
+        for (word, phase) in [("prefill", "Prefill"), ("decode", "Decode")] {
+            let phase = format!(", mla_spec::Phase::{phase}");
+            calls.push((word, "cached_is_the_oracles", phase));
+        }
+    }
+    let tests = calls.into_iter().map(|(word, judge, phase)| {
+        format!(
+            "\n#[test]\nfn {word}_{seed}() {{\n    against_oracle::{judge}::<{layer}>(\"seed {seed}\", \
+             &random_spec::checked({seed}){phase});\n}}\n"
+        )
+    });
+    tests.collect()
 }
 
 /// Writes a file unless it holds this text, so that cargo compiles only what changed.
