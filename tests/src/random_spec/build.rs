@@ -7,8 +7,8 @@ use super::frame::Frame;
 /// What decides which keys the section has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attention {
-    /// Has two forms, unless it is sparse and cached.
-    Latent { sparse: bool },
+    /// Has two forms, unless it is sparse and cached; then pages hold whole pools of so many tokens.
+    Latent { pool: Option<u32> },
     /// Has one form, and one op for decode where nothing stands between rope and attention.
     Grouped { may_fuse_decode: bool },
 }
@@ -28,10 +28,14 @@ pub(super) fn build(
     let dtype = dice.pick(&["f32", "f32", "f64", "bf16"]);
     text.push_str(&format!("  dtype: {dtype}\n"));
     let grouped = matches!(attention, Attention::Grouped { .. });
-    let sparse = attention == Attention::Latent { sparse: true };
+    let pool = match attention {
+        Attention::Latent { pool } => pool,
+        Attention::Grouped { .. } => None,
+    };
+    let sparse = pool.is_some();
     let naive = frame.caches() && !sparse && (grouped || dice.once_in(3));
     if frame.caches() && ((naive && !grouped) || !dice.once_in(5)) {
-        text.push_str(&cache((naive, sparse, rotates), dtype, dice));
+        text.push_str(&cache((naive, rotates), pool, dtype, dice));
     }
     match attention {
         Attention::Latent { .. } => forms(&mut text, frame, (naive, sparse), dice),
@@ -45,7 +49,8 @@ pub(super) fn build(
 }
 
 fn cache(
-    (naive, sparse, rotates): (bool, bool, bool),
+    (naive, rotates): (bool, bool),
+    pool: Option<u32>,
     dtype: &'static str,
     dice: &mut Dice,
 ) -> String {
@@ -58,14 +63,18 @@ fn cache(
     };
     let (store, index) = (stored(), stored());
     let mut cache = format!("format: {kind}_{store}");
+    let pages = pool.unwrap_or(1);
     if dice.once_in(2) {
-        cache.push_str(&format!(", page_size: {}", dice.within(1, 9)));
+        cache.push_str(&format!(
+            ", page_size: {}",
+            pages * dice.within(1, 9 / pages)
+        ));
     }
     if rotates && dice.once_in(2) {
         let layout = dice.pick(&["interleaved", "half"]);
         cache.push_str(&format!(", rope_layout: {layout}"));
     }
-    if sparse && dice.once_in(3) {
+    if pool.is_some() && dice.once_in(3) {
         cache.push_str(&format!(", index_format: {index}"));
     }
     format!("  cache: {{ {cache} }}\n")

@@ -26,7 +26,7 @@ pub(super) fn draw(draft: &mut Draft, dice: &mut Dice) {
     layer.params(draft, dice);
     layer.submodules(draft, dice);
     let attention = Attention::Latent {
-        sparse: layer.sparse.is_some(),
+        pool: layer.sparse.as_ref().map(|sparse| sparse.pool),
     };
     build(draft, attention, &layer.frame, layer.rotation.rotates, dice);
 }

@@ -10,14 +10,21 @@ pub(super) struct Sparse {
     from_latent: bool,
     /// How much of its head is rotated; 0 for none.
     rotated: u32,
+    hadamard: bool,
+    /// Tokens per pool; 1 where keys are not pooled.
+    pub(super) pool: u32,
 }
 
 impl Sparse {
     /// An indexer of a layer with (or without) a query latent that rotates so many elements.
     pub(super) fn roll(lora: bool, rotated: u32, dice: &mut Dice) -> Self {
+        let hadamard = dice.once_in(3);
+        let pools = rotated == 0 && !hadamard && dice.once_in(2);
         Self {
             from_latent: lora && !dice.once_in(3),
             rotated,
+            hadamard,
+            pool: if pools { dice.within(2, 3) } else { 1 },
         }
     }
 
@@ -29,16 +36,14 @@ impl Sparse {
     /// `core_attention`, as a flow mapping.
     pub(super) fn core(&self, dice: &mut Dice) -> String {
         let mut params = vec![format!("num_heads: {}", dice.within(1, 3))];
-        let hadamard = dice.once_in(3);
-        let head_dim = if hadamard {
+        let head_dim = if self.hadamard {
             8 * dice.within(1, 2)
         } else {
             // A LayerNorm of one element makes the same key of every token, and rounding alone would pick among them.
             self.rotated.max(2) + dice.within(0, 5)
         };
         params.push(format!("head_dim: {head_dim}"));
-        let pool = (self.rotated == 0 && !hadamard && dice.once_in(2)).then(|| dice.within(2, 3));
-        let topk = pool.unwrap_or(1) * dice.within(1, 5);
+        let topk = self.pool * dice.within(1, 5);
         params.push(format!("topk: {topk}"));
         if self.rotated > 0 {
             let (layout, split) = (
@@ -54,23 +59,22 @@ impl Sparse {
         };
         params.push(format!("query_input: {input}"));
         params.push(format!("relu: {}", !dice.once_in(4)));
-        if hadamard {
+        if self.hadamard {
             params.push("hadamard: true".to_owned());
         }
         if dice.once_in(4) {
             params.push("query_scaling: { type: log_position }".to_owned());
         }
-        match pool {
-            Some(size) => params.push(format!(
-                "pool: {{ size: {size}, always_select_tail: {} }}",
+        if self.pool > 1 {
+            params.push(format!(
+                "pool: {{ size: {}, always_select_tail: {} }}",
+                self.pool,
                 dice.once_in(2)
-            )),
-            None if topk > 2 && dice.once_in(3) => {
-                let initial = dice.within(0, 1);
-                let local = dice.within(1 - initial, topk - 1 - initial);
-                params.push(format!("forced: {{ initial: {initial}, local: {local} }}"));
-            }
-            None => {}
+            ));
+        } else if topk > 2 && dice.once_in(3) {
+            let initial = dice.within(0, 1);
+            let local = dice.within(1 - initial, topk - 1 - initial);
+            params.push(format!("forced: {{ initial: {initial}, local: {local} }}"));
         }
         if dice.once_in(5) {
             params.push("share_topk: true".to_owned());
