@@ -123,6 +123,7 @@ pub(super) const CROSS_NOT_CACHED: Code = Code(662);
 pub(super) const LATENT_CACHE_WITHOUT_LATENT: Code = Code(663);
 pub(super) const BUILD_KEY_OF_LATENTS: Code = Code(664);
 pub(super) const FLASH_DECODE: Code = Code(665);
+pub(super) const CONTEXT_NEVER_CACHED: Code = Code(666);
 
 pub(super) const LAYER_NAME: Code = Code(670);
 pub(super) const UNKNOWN_LAYER: Code = Code(671);

@@ -42,6 +42,21 @@ pub(super) fn refuse_keys_of_latents(table: &mut Table<'_>, about: &About, out: 
     }
 }
 
+/// A decode of cross attention reads the context that a prefill has cached; nothing else writes it.
+pub(super) fn refuse_decode_without_prefill(phases: &Phases, out: &mut Diagnostics) {
+    let (None, Some(decode)) = (
+        phases.find(&[Phase::Prefill]),
+        phases.find(&[Phase::Decode]),
+    ) else {
+        return;
+    };
+    let message =
+        "`decode` reads a context from the cache, and without `prefill` nothing writes it";
+    let label = "finds the cache empty";
+    let missing = Diagnostic::error(codes::CONTEXT_NEVER_CACHED, message, decode.span, label);
+    out.push(missing.help("add `prefill` to `phases`"));
+}
+
 /// Where the diagonal of `causal_bottom_right` runs depends on how many queries there are, and new tokens come one by one.
 pub(super) fn refuse_cached_diagonal(phases: &Phases, about: &About, out: &mut Diagnostics) {
     let Some(mask) = about.mask else {

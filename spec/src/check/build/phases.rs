@@ -121,7 +121,10 @@ impl Phases {
 /// Refuses phases that lack what the layer needs, and a layer that needs what none of them has.
 pub(super) fn agree(phases: &Phases, about: &About, out: &mut Diagnostics) {
     match about.attention {
-        Some((Attention::Cross, _)) => by_module::refuse_cached_diagonal(phases, about, out),
+        Some((Attention::Cross, _)) => {
+            by_module::refuse_cached_diagonal(phases, about, out);
+            by_module::refuse_decode_without_prefill(phases, out);
+        }
         _ => refuse_cached_mask(phases, about, out),
     }
     if let Some(mask) = about.mask

@@ -187,13 +187,13 @@ params:
 params:
   attn_mask_type: causal_bottom_right
 build:
-  phases: [forward, decode]
+  phases: [forward, prefill, decode]
 ",
         right: r"module: CrossAttention
 params:
   attn_mask_type: no_mask
 build:
-  phases: [forward, decode]
+  phases: [forward, prefill, decode]
 ",
     },
     Rule {
@@ -238,6 +238,20 @@ build:
         right: r"module: SelfAttention
 build:
   flash_decode: true
+",
+    },
+    Rule {
+        code: Code(666),
+        title: "cross attention that decodes what nothing cached",
+        rule: "a `CrossAttention` with the phase `decode` has the phase `prefill` as well.",
+        why: "the prefill makes the context's keys and values and caches them; a decode only reads them.",
+        wrong: r"module: CrossAttention
+build:
+  phases: [forward, decode]
+",
+        right: r"module: CrossAttention
+build:
+  phases: [forward, prefill, decode]
 ",
     },
 ];
