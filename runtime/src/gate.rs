@@ -43,25 +43,63 @@ pub fn per_head<B: Backend, const H: usize, const D: usize>(
     Ok(x)
 }
 
+/// One gate per value: [`PerHead`] of `W` by reference, or rows of `W` columns.
+pub trait ElementGates<B: Backend, const W: usize> {
+    #[doc(hidden)]
+    fn gates(&self) -> usize;
+    #[doc(hidden)]
+    fn onto(self, device: &B::Device, x: &mut B::Buffer<B::Elem>) -> Result<()>;
+}
+
+impl<B: Backend, const W: usize> ElementGates<B, W> for &PerHead<B, W> {
+    fn gates(&self) -> usize {
+        PerHead::rows(self)
+    }
+
+    fn onto(self, device: &B::Device, x: &mut B::Buffer<B::Elem>) -> Result<()> {
+        B::gate_parts(device, x, &self.buffer, 1)
+    }
+}
+
+impl<B: Backend, const W: usize> ElementGates<B, W> for RowsView<'_, B, W> {
+    fn gates(&self) -> usize {
+        RowsView::rows(self)
+    }
+
+    fn onto(self, device: &B::Device, x: &mut B::Buffer<B::Elem>) -> Result<()> {
+        B::gate(device, x, self.strided())
+    }
+}
+
+impl<B: Backend, const W: usize> ElementGates<B, W> for &Rows<B, W> {
+    fn gates(&self) -> usize {
+        Rows::rows(self)
+    }
+
+    fn onto(self, device: &B::Device, x: &mut B::Buffer<B::Elem>) -> Result<()> {
+        self.view().onto(device, x)
+    }
+}
+
 /// Rows of `W` values: [`Rows`], or [`Heads`] whose heads times width are `W`.
 pub trait Gated<B: Backend, const W: usize>: Sized {
     #[doc(hidden)]
-    fn gated(self, gates: RowsView<'_, B, W>) -> Result<Self>;
+    fn gated(self, gates: impl ElementGates<B, W>) -> Result<Self>;
 }
 
 impl<B: Backend, const W: usize> Gated<B, W> for Rows<B, W> {
-    fn gated(mut self, gates: RowsView<'_, B, W>) -> Result<Self> {
-        expect_count("rows of gates", gates.rows(), self.rows())?;
-        B::gate(&self.device, &mut self.buffer, gates.strided())?;
+    fn gated(mut self, gates: impl ElementGates<B, W>) -> Result<Self> {
+        expect_count("rows of gates", gates.gates(), self.rows())?;
+        gates.onto(&self.device, &mut self.buffer)?;
         Ok(self)
     }
 }
 
 impl<B: Backend, const H: usize, const D: usize, const W: usize> Gated<B, W> for Heads<B, H, D> {
-    fn gated(mut self, gates: RowsView<'_, B, W>) -> Result<Self> {
+    fn gated(mut self, gates: impl ElementGates<B, W>) -> Result<Self> {
         const { assert!(H * D == W, "heads times head width is not the gates' width") };
-        expect_count("rows of gates", gates.rows(), self.rows())?;
-        B::gate(&self.device, &mut self.buffer, gates.strided())?;
+        expect_count("rows of gates", gates.gates(), self.rows())?;
+        gates.onto(&self.device, &mut self.buffer)?;
         Ok(self)
     }
 }
@@ -70,13 +108,10 @@ impl<B: Backend, const H: usize, const D: usize, const W: usize> Gated<B, W> for
 ///
 /// # Errors
 /// When there is not a row of gates per row of `x`, or the device refuses.
-pub fn per_element<'a, B, X, const W: usize>(
-    x: X,
-    gates: impl Into<RowsView<'a, B, W>>,
-) -> Result<X>
+pub fn per_element<B, X, const W: usize>(x: X, gates: impl ElementGates<B, W>) -> Result<X>
 where
-    B: Backend + 'a,
+    B: Backend,
     X: Gated<B, W>,
 {
-    x.gated(gates.into())
+    x.gated(gates)
 }
