@@ -94,6 +94,10 @@ fn covering(twin: &Checked) -> Option<(Checked, Checked)> {
     let Core::Sparse(Indexer::Lightning(indexer)) = &twin.layer.core else {
         return None;
     };
+    // Without its tail, an incomplete pool is never picked, however many keys may be
+    if indexer.pool.is_some_and(|pool| !pool.always_select_tail) {
+        return None;
+    }
     let with = |core| Checked {
         layer: Layer {
             core,
