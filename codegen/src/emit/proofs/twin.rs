@@ -38,7 +38,13 @@ pub(super) fn of(checked: &Checked) -> Checked {
         Core::Sparse(indexer) => Core::Sparse(self::indexer(indexer, twin.rotated_dim())),
     };
     let mut cache = build.cache;
-    cache.page_size = cache.page_size.map(|page| at_most(6, page));
+    // A page holds whole pools
+    let pool = match &twin.core {
+        Core::Sparse(Indexer::Lightning(own)) => own.pool.map_or(1, |pool| pool.size),
+        _ => 1,
+    };
+    let page = |page| at_most(6, page).next_multiple_of(pool);
+    cache.page_size = cache.page_size.map(page);
     Checked {
         layer: twin,
         build: Build {
