@@ -57,6 +57,7 @@ fn latent() -> Checked {
             core: Core::Dense,
             gate: None,
             output_bias: false,
+            qk_clip: None,
         },
         build: Build::default(),
     }

@@ -26,7 +26,7 @@ impl Lengths {
     /// The lengths that `expect` gives for `phase`. A forward is a prefill without context.
     pub fn of(expect: &Expect, phase: Phase) -> Self {
         let (new, cached) = match phase {
-            Phase::Forward => (expect.prefill_tokens, 0),
+            Phase::Forward | Phase::Train => (expect.prefill_tokens, 0),
             Phase::Prefill => (expect.prefill_tokens, expect.prefill_context),
             Phase::Decode => (expect.decode_tokens, expect.decode_context),
         };

@@ -141,6 +141,7 @@ pub(super) fn check(spec: &ModuleSpec, out: &mut Diagnostics) -> Found {
             core: core.map(|()| Core::Dense)?,
             gate: None,
             output_bias: output_bias?,
+            qk_clip: None,
         })
     };
     Found {

@@ -10,6 +10,7 @@ mod norm;
 mod rope;
 mod scores;
 mod sparse;
+mod training;
 
 pub use grouped::{Cross, Grouped, HeadNorms, QkvProjection};
 pub use latent::{
@@ -25,6 +26,7 @@ pub use scores::{Gate, GateGranularity, GateSource, Logits, QueryScaling, Sink};
 pub use sparse::{
     Core, Forced, Indexer, IndexerQuery, IndexerRope, LightningIndexer, Pool, SplitOrder,
 };
+pub use training::{IndexerLoss, LossEpsilon, LossReduction, LossStage, QkClip};
 
 use crate::build::Build;
 
@@ -60,6 +62,8 @@ pub struct Layer {
     pub gate: Option<Gate>,
     /// Whether `linear_proj` (HF `o_proj`) has a bias.
     pub output_bias: bool,
+    /// How weights are clipped where logits grow too large; `None` where they never are.
+    pub qk_clip: Option<QkClip>,
 }
 
 /// How queries, keys and values are made: the layer's module.

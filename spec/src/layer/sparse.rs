@@ -2,6 +2,7 @@
 
 use super::norm::NormParams;
 use super::rope::RopeLayout;
+use super::training::IndexerLoss;
 
 /// Attention itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +56,8 @@ pub struct LightningIndexer {
     pub pool: Option<Pool>,
     /// Whether later layers use what it picks (L-14).
     pub shared: bool,
+    /// How it is trained; `None` where it is not.
+    pub loss: Option<IndexerLoss>,
 }
 
 /// What an indexer's queries are made from.

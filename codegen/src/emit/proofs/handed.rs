@@ -91,5 +91,6 @@ fn indexer(layer: &Layer, topk: u32, tail: u32) -> LightningIndexer {
             always_select_tail: true,
         }),
         shared: true,
+        loss: None,
     }
 }

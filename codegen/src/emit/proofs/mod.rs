@@ -174,6 +174,7 @@ fn pairs(siblings: &Siblings) -> Vec<Pair> {
             Phase::Forward => "forward",
             Phase::Prefill => "prefill",
             Phase::Decode => "decode",
+            Phase::Train => "train",
         });
         pairs.push(Pair {
             test: "absorbed_equals_expanded",

@@ -12,6 +12,7 @@ pub(super) fn function_name(phase: Phase) -> &'static str {
         Phase::Forward => "forward",
         Phase::Prefill => "prefill",
         Phase::Decode => "decode",
+        Phase::Train => "forward_train",
     }
 }
 
@@ -25,7 +26,7 @@ pub(super) fn signature(
     let mut parameters = vec!["&self".to_owned()];
     let hidden = "hidden: &Rows<B, HIDDEN_SIZE>".to_owned();
     match plan.phase {
-        Phase::Forward => {
+        Phase::Forward | Phase::Train => {
             let positions = if reads_positions(plan) {
                 "positions: &[u32]"
             } else {
@@ -52,7 +53,7 @@ pub(super) fn signature(
     let visibility = if look.documented { look.visibility } else { "" };
     let name = function_name(plan.phase);
     let head = match plan.phase {
-        Phase::Forward => format!("{visibility}fn {name}"),
+        Phase::Forward | Phase::Train => format!("{visibility}fn {name}"),
         Phase::Prefill | Phase::Decode => {
             format!("{visibility}fn {name}<{}>", format_bounds(program))
         }

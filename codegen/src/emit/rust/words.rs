@@ -209,7 +209,7 @@ fn sentence(text: &str) -> String {
 /// The documentation of a phase's function.
 pub(super) fn function(program: &Program, plan: &Plan, probes: bool, lines: &mut Lines) {
     let (summary, shapes, errors) = match (program.family, plan.phase) {
-        (_, Phase::Forward) => forward(program, plan),
+        (_, Phase::Forward | Phase::Train) => forward(program, plan),
         (Family::Cross, _) => across(plan.phase),
         (_, Phase::Prefill) => cached(program, "many"),
         (_, Phase::Decode) => cached(program, "few"),
@@ -338,7 +338,7 @@ fn across(phase: Phase) -> (String, String, String) {
         Phase::Prefill => {
             "Attention of a ragged batch's tokens to their requests' contexts, whose keys and values are cached first."
         }
-        Phase::Forward | Phase::Decode => {
+        Phase::Forward | Phase::Decode | Phase::Train => {
             "Attention of a ragged batch's tokens to their requests' contexts, whose keys and values a prefill has cached."
         }
     };

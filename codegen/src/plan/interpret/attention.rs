@@ -11,7 +11,6 @@ use super::rotate::{angles, rotate};
 use super::run::Machine;
 use super::visible::Sight;
 use crate::plan::{CacheContent, Op, Turned, ValueId};
-use mla_spec::Phase;
 
 /// Keys with what belongs to them: latents or expanded heads, and shared rope keys.
 struct Cached {
@@ -126,7 +125,7 @@ impl Machine<'_> {
     fn softmax(&self) -> Softmax<'_> {
         let plan = self.program.softmax;
         let seed = self.call.extras.dropout_seed;
-        let seed = seed.filter(|_| self.plan.phase == Phase::Forward && plan.dropout > 0.0);
+        let seed = seed.filter(|_| !self.plan.phase.is_cached() && plan.dropout > 0.0);
         Softmax {
             scale: self.program.softmax_scale.value,
             plan,

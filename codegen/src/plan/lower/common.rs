@@ -209,8 +209,10 @@ fn gate_width(gate: Gate, common: &Common) -> Dim {
 pub(super) fn arguments(layer: &Layer, phase: Phase) -> Vec<Argument> {
     let mut all = Vec::new();
     match (layer.latent().map(|latent| latent.kv_source), phase) {
-        (Some(KvSource::Own { shared: true }), Phase::Forward) => all.push(Argument::GivesKv),
-        (Some(KvSource::Other), Phase::Forward) => all.push(Argument::TakesKv),
+        (Some(KvSource::Own { shared: true }), Phase::Forward | Phase::Train) => {
+            all.push(Argument::GivesKv)
+        }
+        (Some(KvSource::Other), Phase::Forward | Phase::Train) => all.push(Argument::TakesKv),
         (Some(KvSource::Other), _) => all.push(Argument::Source),
         _ => {}
     }
@@ -224,7 +226,7 @@ pub(super) fn arguments(layer: &Layer, phase: Phase) -> Vec<Argument> {
     if layer.logits.bias {
         all.push(Argument::Bias);
     }
-    if layer.logits.dropout > 0.0 && phase == Phase::Forward {
+    if layer.logits.dropout > 0.0 && !phase.is_cached() {
         all.push(Argument::Dropout);
     }
     all
@@ -232,11 +234,7 @@ pub(super) fn arguments(layer: &Layer, phase: Phase) -> Vec<Argument> {
 
 /// Whether phases with a cache are emitted.
 pub(super) fn is_cached(checked: &Checked) -> bool {
-    checked
-        .build
-        .phases
-        .iter()
-        .any(|phase| *phase != Phase::Forward)
+    checked.build.phases.iter().any(|phase| phase.is_cached())
 }
 
 impl Writer<'_> {

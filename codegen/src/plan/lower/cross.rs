@@ -105,7 +105,7 @@ pub(super) fn lower(checked: &Checked, cross: &Cross) -> Program {
 /// What a phase is given of the context: a decode finds it in the cache.
 fn context(phase: Phase) -> Vec<Argument> {
     match phase {
-        Phase::Forward => vec![Argument::Context, Argument::ContextMask],
+        Phase::Forward | Phase::Train => vec![Argument::Context, Argument::ContextMask],
         Phase::Prefill => vec![Argument::Context],
         Phase::Decode => Vec::new(),
     }
@@ -158,14 +158,11 @@ fn phase_plan(
         })
     });
     let segments = match (phase, context) {
-        (Phase::Forward, Some(_)) => {
-            Some(
-                writer.define("segments", Ty::Segments, |out| Op::MaskSegments {
-                    context,
-                    out,
-                }),
-            )
-        }
+        (Phase::Forward | Phase::Train, Some(_)) => Some(writer.define(
+            "segments",
+            Ty::Segments,
+            |out| Op::MaskSegments { context, out },
+        )),
         _ => {
             writer.push(Op::CheckBatch);
             None

@@ -50,7 +50,7 @@ impl<'a> Writer<'a> {
 
     /// Whether the function has a cache.
     pub(super) fn is_cached(&self) -> bool {
-        self.phase != Phase::Forward
+        self.phase.is_cached()
     }
 
     pub(super) fn step(&mut self, formula: impl Into<String>) {

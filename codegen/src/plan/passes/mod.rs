@@ -118,13 +118,13 @@ fn form_of(checked: &Checked, phase: Phase) -> (Form, String) {
 
 fn latent_form(checked: &Checked, latent: &Latent, phase: Phase) -> (Form, String) {
     let Checked { layer, build } = checked;
-    if phase != Phase::Forward && build.cache.kind == CacheKind::Naive {
+    if phase.is_cached() && build.cache.kind == CacheKind::Naive {
         return (
             Form::Mha,
             "a naive cache holds keys and values, not latents".to_owned(),
         );
     }
-    if phase != Phase::Forward && layer.core != Core::Dense {
+    if phase.is_cached() && layer.core != Core::Dense {
         return (
             Form::Mqa,
             "each query picks cached latents of its own: to expand them would serve that query alone"

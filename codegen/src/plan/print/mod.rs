@@ -119,6 +119,7 @@ pub(crate) fn phase(phase: Phase) -> &'static str {
         Phase::Forward => "forward",
         Phase::Prefill => "prefill",
         Phase::Decode => "decode",
+        Phase::Train => "train",
     }
 }
 

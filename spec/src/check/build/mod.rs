@@ -166,6 +166,8 @@ pub(super) fn check(node: Option<&Node>, about: &About, out: &mut Diagnostics) -
         expect: expect?,
         context_chunk: context_chunk?,
         flash_decode: flash_decode?,
+        recompute: Vec::new(),
+        offload: Vec::new(),
         targets: targets.map_or(defaults.targets, |list| {
             list.iter().map(|target| target.value).collect()
         }),

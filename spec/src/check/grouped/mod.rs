@@ -150,6 +150,7 @@ impl Params {
             core: parts.core.map(|()| Core::Dense)?,
             gate: parts.gate?,
             output_bias: parts.output_bias?,
+            qk_clip: None,
         })
     }
 }

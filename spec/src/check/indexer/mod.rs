@@ -165,6 +165,7 @@ fn lightning(
         forced: forced.or(Forced::default())?,
         pool: pool.optional()?,
         shared: share_topk.or(false)?,
+        loss: None,
     })
 }
 

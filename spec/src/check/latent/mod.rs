@@ -344,6 +344,7 @@ impl Params {
             core: parts.core?,
             gate: parts.gate?,
             output_bias: parts.output_bias?,
+            qk_clip: None,
         })
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn build(build: &Build, sparse: bool) -> Node {
         Phase::Forward => "forward",
         Phase::Prefill => "prefill",
         Phase::Decode => "decode",
+        Phase::Train => "train",
     });
     let dtype = match build.dtype {
         DType::F32 => "f32",

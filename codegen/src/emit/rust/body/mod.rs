@@ -235,7 +235,7 @@ impl Body<'_> {
     /// What the function's positions are.
     fn positions(&self) -> &'static str {
         match self.plan.phase {
-            mla_spec::Phase::Forward => "positions",
+            mla_spec::Phase::Forward | mla_spec::Phase::Train => "positions",
             mla_spec::Phase::Prefill | mla_spec::Phase::Decode => "batch.positions()",
         }
     }

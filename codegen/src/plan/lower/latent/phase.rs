@@ -37,7 +37,7 @@ pub(super) fn lower(
     let (kv_latent, k_rope) = match latent.kv_source {
         KvSource::Own { shared } => {
             let made = lowering.kv(&inputs, fused);
-            if shared && phase == Phase::Forward {
+            if shared && !phase.is_cached() {
                 lowering.writer.push(Op::GiveKv {
                     latent: made.0,
                     k_rope: made.1,

@@ -10,7 +10,7 @@
 mod groups;
 mod latent;
 
-use mla_spec::{Checked, Indexer, Phase, Projections};
+use mla_spec::{Checked, Indexer, Projections};
 
 use crate::plan::{Constant, Op, Plan, Program, Step, ValueId, formulas};
 
@@ -18,7 +18,7 @@ pub(super) fn run(checked: &Checked, program: &mut Program) {
     for plan in program
         .plans
         .iter_mut()
-        .filter(|plan| plan.phase != Phase::Forward)
+        .filter(|plan| plan.phase.is_cached())
     {
         select(checked, plan);
         match &checked.layer.projections {
