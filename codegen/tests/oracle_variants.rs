@@ -105,6 +105,7 @@ fn lightning() -> LightningIndexer {
         forced: Forced::default(),
         pool: None,
         shared: true,
+        loss: None,
     }
 }
 
