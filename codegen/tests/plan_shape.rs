@@ -68,7 +68,7 @@ fn values_are_defined_once_and_before_they_are_read() {
                             "seed {seed}: {read:?} is read too early in\n{plan}"
                         );
                     }
-                    if let Some(out) = op.defines() {
+                    for out in op.defines() {
                         assert!(
                             defined.insert(out),
                             "seed {seed}: {out:?} is defined twice in\n{plan}"
@@ -80,7 +80,10 @@ fn values_are_defined_once_and_before_they_are_read() {
                     defined, all,
                     "seed {seed}: values and definitions differ in\n{plan}"
                 );
-                assert!(defined.contains(&plan.output), "seed {seed}");
+                assert!(
+                    plan.outputs.iter().all(|output| defined.contains(output)),
+                    "seed {seed}"
+                );
                 assert!(
                     plan.steps.iter().all(|step| !step.ops.is_empty()),
                     "seed {seed}: an empty step in\n{plan}"
@@ -97,11 +100,11 @@ fn nothing_is_computed_for_nobody() {
             let read: BTreeSet<ValueId> = plan
                 .ops()
                 .flat_map(Op::reads)
-                .chain([plan.output])
+                .chain(plan.outputs.clone())
                 .collect();
             for op in plan.ops().filter(|op| !matches!(op, Op::Hidden { .. })) {
                 assert!(
-                    op.defines().is_none_or(|out| read.contains(&out)),
+                    op.defines().is_empty() || op.defines().iter().any(|out| read.contains(out)),
                     "seed {seed}: {op:?} is unused in\n{plan}"
                 );
                 assert!(

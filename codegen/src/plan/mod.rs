@@ -4,6 +4,7 @@
 //! op reads values that came before and defines new ones. [`program`] lowers a checked layer to the expanded form and
 //! then runs the passes of [`passes`]; emitters print the result and decide nothing.
 
+mod adjoint;
 pub mod cost;
 mod formulas;
 pub mod interpret;
@@ -14,10 +15,14 @@ pub mod passes;
 pub(crate) mod print;
 mod table;
 mod tensors;
+mod train;
 mod visit;
+
+use std::borrow::Cow;
 
 use mla_spec::{AttnMask, Build, Form, Phase, RopeLayout};
 
+pub use adjoint::{Adjoint, Over, Piece, Teacher};
 pub use module::{GroupPiece, LinearParams, Module, ModuleKind, NormParams, Rows};
 pub use op::{
     Aspect, GroupPart, Handed, LinearPart, NormPart, Offset, Op, PositionScale, Turn, Turned,
@@ -28,6 +33,7 @@ pub use table::{
     SoftmaxPlan, SoftmaxScale,
 };
 pub use tensors::{CheckpointTensor, tensors_of};
+pub use train::{Gradient, Kept, Training, WeightPart};
 pub use visit::Role;
 
 /// A whole layer, planned.
@@ -59,8 +65,10 @@ pub struct Program {
     pub cache: Option<CachePlan>,
     /// What prefill and decode read of another layer's; `None` where neither is emitted or they read nothing.
     pub source: Option<CachePlan>,
-    /// One per phase, in the order of `build.phases`.
+    /// One per phase, in the order of `build.phases`; training apart.
     pub plans: Vec<Plan>,
+    /// Forward and backward; `None` where the layer is not trained.
+    pub training: Option<Training>,
     /// The build section it was planned for.
     pub build: Build,
 }
@@ -153,8 +161,8 @@ pub struct Plan {
     pub values: Vec<Value>,
     /// The steps, each a group of ops under one comment.
     pub steps: Vec<Step>,
-    /// What the function returns.
-    pub output: ValueId,
+    /// What the function returns: of a forward function the layer's output first.
+    pub outputs: Vec<ValueId>,
 }
 
 /// An argument that only some layers' functions take.
@@ -197,7 +205,7 @@ pub struct ValueId(pub usize);
 #[derive(Debug, Clone, PartialEq)]
 pub struct Value {
     /// Name of the variable in generated code, in the field's terms (`q_compressed`, `kv_compressed`, `k_rope`).
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Its type.
     pub ty: Ty,
 }
@@ -227,4 +235,8 @@ pub enum Ty {
     Segments,
     /// Which keys each query attends to, at most so many.
     Selection(Dim),
+    /// A bias of the logits.
+    Bias,
+    /// One number on the host.
+    Number,
 }

@@ -2,6 +2,7 @@
 
 use mla_spec::GateGranularity;
 
+use super::adjoint::Adjoint;
 use super::{Dim, ValueId};
 
 /// One op. Fields named `out` define a value, all other [`ValueId`]s read one; `slot` and `part` say which module is used.
@@ -266,6 +267,36 @@ pub enum Op {
     },
     /// The output of an attention, without its log-sum-exp; consumes `x`.
     AttendedOut { x: ValueId, out: ValueId },
+    /// What training keeps of an attention: the output, its log-sum-exp and its largest logit; consumes `x`.
+    AttendedParts {
+        x: ValueId,
+        out: ValueId,
+        lse: ValueId,
+        max_logit: ValueId,
+    },
+    /// `o_h = W_UV,h z_h` of an attended latent that is read again.
+    AbsorbHeads {
+        z: ValueId,
+        slot: &'static str,
+        part: LinearPart,
+        out: ValueId,
+    },
+    /// Heads seen as rows, borrowed.
+    AsRows {
+        x: ValueId,
+        width: Dim,
+        out: ValueId,
+    },
+    /// A copy of what is read again after an op has changed it.
+    Copy { x: ValueId, out: ValueId },
+    /// Queries, keys and head weights of an indexer that learns from the layer's attention; computes nothing itself.
+    Learn {
+        q: ValueId,
+        k: ValueId,
+        weights: ValueId,
+    },
+    /// An op of a backward pass.
+    Adjoint(Adjoint),
     /// Heads seen as rows; consumes `x`.
     IntoRows {
         x: ValueId,

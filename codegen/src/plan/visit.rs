@@ -23,17 +23,25 @@ impl Op {
             .for_each(|value| visit(Role::Defines, value));
     }
 
-    /// The values that the op reads, and the one that it defines.
-    fn values(&mut self) -> (Vec<&mut ValueId>, Option<&mut ValueId>) {
+    /// The values that the op reads, and those that it defines.
+    fn values(&mut self) -> (Vec<&mut ValueId>, Vec<&mut ValueId>) {
         match self {
-            Op::CheckBatch => (vec![], None),
+            Op::Adjoint(adjoint) => adjoint.values(),
+            Op::Learn { q, k, weights } => (vec![q, k, weights], vec![]),
+            Op::AttendedParts {
+                x,
+                out,
+                lse,
+                max_logit,
+            } => (vec![x], vec![out, lse, max_logit]),
+            Op::CheckBatch => (vec![], vec![]),
             Op::Hidden { out }
             | Op::Context { out }
             | Op::BatchSegments { out }
             | Op::Angles { out }
             | Op::TakeKv { out, .. }
-            | Op::TakeSelection { out } => (vec![], Some(out)),
-            Op::MaskSegments { context, out } => (context.iter_mut().collect(), Some(out)),
+            | Op::TakeSelection { out } => (vec![], vec![out]),
+            Op::MaskSegments { context, out } => (context.iter_mut().collect(), vec![out]),
             Op::Linear { x, out, .. }
             | Op::TakenLatent { x, out }
             | Op::TakenKey { x, out }
@@ -57,10 +65,13 @@ impl Op {
             | Op::AttendGroupCache { q: x, out }
             | Op::Sink { x, out, .. }
             | Op::AttendedOut { x, out }
-            | Op::IntoRows { x, out, .. } => (vec![x], Some(out)),
+            | Op::AsRows { x, out, .. }
+            | Op::Copy { x, out }
+            | Op::AbsorbHeads { z: x, out, .. }
+            | Op::IntoRows { x, out, .. } => (vec![x], vec![out]),
             Op::RotateHeads { x, angles, out, .. }
             | Op::RotateKey { x, angles, out }
-            | Op::RotateRows { x, angles, out, .. } => (vec![x, angles], Some(out)),
+            | Op::RotateRows { x, angles, out, .. } => (vec![x, angles], vec![out]),
             Op::Concat {
                 left: a,
                 right: b,
@@ -76,7 +87,7 @@ impl Op {
             }
             | Op::MergeContext {
                 q: a, into: b, out, ..
-            } => (vec![a, b], Some(out)),
+            } => (vec![a, b], vec![out]),
             Op::GiveKv {
                 latent: a,
                 k_rope: b,
@@ -86,8 +97,8 @@ impl Op {
                 k_rope: b,
             }
             | Op::WriteNaive { kv: a, k_rope: b }
-            | Op::WriteGroups { k: a, v: b } => (vec![a, b], None),
-            Op::WriteIndex { k, gates } => ([k].into_iter().chain(gates).collect(), None),
+            | Op::WriteGroups { k: a, v: b } => (vec![a, b], vec![]),
+            Op::WriteIndex { k, gates } => ([k].into_iter().chain(gates).collect(), vec![]),
             Op::Select {
                 q,
                 k,
@@ -97,9 +108,9 @@ impl Op {
                 out,
             } => {
                 let reads = [q, k, weights, segments];
-                (reads.into_iter().chain(gates).collect(), Some(out))
+                (reads.into_iter().chain(gates).collect(), vec![out])
             }
-            Op::Probe { value, .. } => (vec![value], None),
+            Op::Probe { value, .. } => (vec![value], vec![]),
             Op::AttendExpanded { .. }
             | Op::AttendAbsorbed { .. }
             | Op::AttendGroups { .. }
@@ -110,7 +121,7 @@ impl Op {
     }
 
     /// [`values`](Self::values) of the ops that attend.
-    fn attention_values(&mut self) -> (Vec<&mut ValueId>, Option<&mut ValueId>) {
+    fn attention_values(&mut self) -> (Vec<&mut ValueId>, Vec<&mut ValueId>) {
         let (reads, maybe, out) = match self {
             Op::AttendExpanded {
                 q,
@@ -148,9 +159,9 @@ impl Op {
             } => (vec![q_latent, q_rope], selection.as_mut(), out),
             Op::AttendNaiveCache { q, selection, out } => (vec![q], selection.as_mut(), out),
             Op::FlashDecode { q, k, v, out } => (vec![q, k, v], None, out),
-            _ => return (vec![], None),
+            _ => return (vec![], vec![]),
         };
-        (reads.into_iter().chain(maybe).collect(), Some(out))
+        (reads.into_iter().chain(maybe).collect(), vec![out])
     }
 
     /// The values that the op reads.
@@ -158,9 +169,14 @@ impl Op {
         self.values_in(Role::Reads)
     }
 
-    /// The value that the op defines, if it does.
-    pub fn defines(&self) -> Option<ValueId> {
-        self.values_in(Role::Defines).pop()
+    /// The values that the op defines.
+    pub fn defines(&self) -> Vec<ValueId> {
+        self.values_in(Role::Defines)
+    }
+
+    /// Whether the op defines `value`.
+    pub fn makes(&self, value: ValueId) -> bool {
+        self.defines().contains(&value)
     }
 
     /// Whether the op matters even where nobody reads what it defines.
@@ -176,8 +192,9 @@ impl Op {
                 | Op::WriteNaive { .. }
                 | Op::WriteGroups { .. }
                 | Op::FlashDecode { .. }
+                | Op::Learn { .. }
                 | Op::Probe { .. }
-        )
+        ) || matches!(self, Op::Adjoint(adjoint) if adjoint.has_effect())
     }
 
     fn values_in(&self, wanted: Role) -> Vec<ValueId> {

@@ -37,6 +37,7 @@ pub(super) fn value(ty: &Ty, rows: u128, dtype: DType) -> u128 {
         Ty::Attended(heads, dim) => u128::from(heads.size) * (u128::from(dim.size) + 2) * wide,
         Ty::Segments => 0,
         Ty::Selection(width) => u128::from(width.size) * 4,
+        Ty::Bias | Ty::Number => 0,
     };
     per_row * rows
 }

@@ -100,8 +100,9 @@ impl<'a> Counter<'a> {
                     .first()
                     .is_some_and(|first| others.contains_key(first));
             let is_heir = !matches!(op, Op::AttendGroups { .. });
-            if let Some(out) = op.defines().filter(|_| of_context && is_heir) {
-                others.insert(out, u128::from(lengths.met));
+            if of_context && is_heir {
+                let rows = u128::from(lengths.met);
+                others.extend(op.defines().into_iter().map(|out| (out, rows)));
             }
         }
         Self {
@@ -179,7 +180,7 @@ impl<'a> Counter<'a> {
     }
 
     fn group(&self, op: &Op) -> Group {
-        let result = op.defines().map_or("", |out| self.plan.values[out.0].name);
+        let result = (op.defines().first()).map_or("", |out| &*self.plan.values[out.0].name);
         match op {
             Op::Select { .. }
             | Op::SelectCached { .. }

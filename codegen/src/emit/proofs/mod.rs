@@ -10,7 +10,7 @@ mod twin;
 use mla_spec::{Checked, MaskKind, Phase};
 use serde::Serialize;
 
-use super::rust::{self, Lines, Look, Style};
+use super::rust::{self, Look, Style};
 use crate::plan::{self, Argument, CacheContent, Family, Program};
 use siblings::Siblings;
 
@@ -301,20 +301,20 @@ fn module(program: &Program, twin: &Program, runtime: &str) -> String {
     let tensors = differs.then(|| rust::tensors(program, INSIDE));
     let cache = rust::caches(program, INSIDE);
     let layer = rust::layer(program, "Layer", style, INSIDE);
-    let traits = rust::traits(program, "Layer", runtime, false);
-    let optional = [&tensors, &cache].map(|item| item.as_deref().unwrap_or(""));
-    let items = [optional[0], optional[1], &layer].join("\n");
+    let traits = rust::all_traits(program, "Layer", runtime, false, INSIDE.level);
+    let training = rust::training_structs(program, "Layer", INSIDE);
+    let optional = [&tensors, &cache, &training].map(|item| item.as_deref().unwrap_or(""));
+    let items = [optional[0], optional[1], optional[2], &layer].join("\n");
     let picks = own_topk(program, twin, &items);
     let imports = rust::imports(&items, runtime, INSIDE.level);
-    let mut lines = Lines::indented(INSIDE.level);
-    lines.line(&traits);
     let parts = [
         Some(format!("{imports}\n\n    use super::twin::*;")),
         picks,
         tensors,
         cache,
+        training,
         Some(layer),
-        Some(lines.into_text()),
+        Some(traits),
     ];
     parts
         .into_iter()

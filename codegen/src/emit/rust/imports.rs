@@ -3,8 +3,9 @@
 use super::layout::Lines;
 
 /// Types and traits of the runtime that generated code may name. Sorted.
-const TYPES: [&str; 54] = [
+const TYPES: [&str; 71] = [
     "AccumLinear",
+    "Angles",
     "Attended",
     "AttentionBias",
     "Backend",
@@ -17,6 +18,7 @@ const TYPES: [&str; 54] = [
     "Fp8E4m3",
     "Fp8E5m2",
     "Fp8Model1",
+    "GatedNormParameters",
     "GatedRmsNorm",
     "GroupPart",
     "Half",
@@ -25,30 +27,45 @@ const TYPES: [&str; 54] = [
     "IndexFp8",
     "IndexMxfp4",
     "IndexedCache",
+    "IndexerGradients",
+    "IndexerLoss",
     "Interleaved",
+    "KeyPoolParameters",
     "KeyPools",
     "LatentCache",
     "LayerNorm",
     "LayerNormLinear",
     "Linear",
+    "LinearParameters",
+    "LogPositionParameters",
     "LogPositionScale",
+    "LossEpsilon",
+    "LossReduction",
     "Mask",
     "Mxfp8",
     "NaiveCache",
+    "NormLinearParameters",
+    "NormParameters",
+    "Offloaded",
     "Padding",
     "Paged",
+    "PerHead",
     "PooledIndexCache",
     "PowerOfTwo",
     "Probe",
+    "QkClip",
     "Result",
     "RmsNorm",
     "RopeKey",
     "Rotary",
     "Rows",
+    "Segments",
     "Selecting",
     "SelectingPools",
     "Selection",
     "SharedKv",
+    "SharedKvGradients",
+    "SinkParameters",
     "Sinks",
     "Softmax",
     "TensorShape",
@@ -61,7 +78,7 @@ const TYPES: [&str; 54] = [
 ];
 
 /// Modules of the runtime that generated code may name, always with `::` behind. Sorted, after the types.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 11] = [
     "absorb",
     "attention",
     "concat",
@@ -72,6 +89,7 @@ const MODULES: [&str; 10] = [
     "l2_norm",
     "position_scale",
     "probe",
+    "qk_clip",
 ];
 
 /// The `use` of everything that `code` takes from the runtime, `level` indentations in.

@@ -11,6 +11,7 @@ mod layout;
 mod model;
 mod parts;
 mod signature;
+mod training;
 mod visible;
 mod words;
 
@@ -24,7 +25,7 @@ pub(crate) use imports::of as imports;
 pub(crate) use layout::Lines;
 pub(crate) use model::model;
 pub(crate) use parts::{Look, tensors};
-pub(crate) use signature::traits;
+pub(crate) use training::structs as training_structs;
 
 /// What a module's text depends on besides the program.
 #[derive(Debug, Clone)]
@@ -48,6 +49,7 @@ struct ModuleFile {
     constants: String,
     tensors: String,
     cache: Option<String>,
+    training: Option<String>,
     layer: String,
     traits: String,
     tests: bool,
@@ -62,7 +64,9 @@ pub(crate) fn module(program: &Program, setting: &Setting<'_>) -> String {
     let layer = layer(program, &program.name, style, Look::PUBLIC);
     let tensors = parts::tensors(program, Look::PUBLIC);
     let cache = caches(program, Look::PUBLIC);
-    let needed = [layer.as_str(), &tensors, cache.as_deref().unwrap_or("")].concat();
+    let training = training_structs(program, &program.name, Look::PUBLIC);
+    let optional = [&cache, &training].map(|item| item.as_deref().unwrap_or(""));
+    let needed = [layer.as_str(), &tensors, optional[0], optional[1]].concat();
     let constants = constants(program, &needed, Look::PUBLIC);
     let code = [needed.as_str(), &constants].concat();
     render(
@@ -74,8 +78,9 @@ pub(crate) fn module(program: &Program, setting: &Setting<'_>) -> String {
             constants,
             tensors,
             cache,
+            training,
             layer,
-            traits: traits(program, &program.name, setting.runtime, setting.probes),
+            traits: all_traits(program, &program.name, setting.runtime, setting.probes, 0),
             tests: setting.tests,
         },
     )
@@ -92,6 +97,7 @@ pub(crate) fn layer(program: &Program, name: &str, style: Style, look: Look) -> 
             lines.line("");
             function(program, plan, style, look, lines);
         }
+        training::functions(program, style, look, lines);
     });
     lines.into_text()
 }
@@ -106,9 +112,27 @@ fn function(program: &Program, plan: &Plan, style: Style, look: Look, lines: &mu
         &parameters,
         "Result<Rows<B, HIDDEN_SIZE>>",
         |lines| {
-            body::write(program, plan, style, lines);
+            body::write(program, plan, body::Function::Phase, style, lines);
         },
     );
+}
+
+/// The lines that implement the runtime's traits.
+pub(crate) fn all_traits(
+    program: &Program,
+    name: &str,
+    runtime: &str,
+    probes: bool,
+    level: usize,
+) -> String {
+    let mut lines = Lines::indented(level);
+    lines.line(&signature::traits(program, name, runtime, probes));
+    let training = training::traits(program, name, runtime, level);
+    [Some(lines.into_text()), training]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<String>>()
+        .join("\n")
 }
 
 /// Fills one of the templates.

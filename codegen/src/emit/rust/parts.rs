@@ -40,7 +40,7 @@ impl Look {
     }
 
     /// Visibility of what users of a layer call, and what nobody calls by name elsewhere.
-    fn of_functions(self) -> &'static str {
+    pub(super) fn of_functions(self) -> &'static str {
         if self.documented { self.visibility } else { "" }
     }
 }
@@ -334,4 +334,139 @@ fn load_norm(norm: &NormParams) -> Call {
 fn load_named(ty: &str, source: &str) -> Call {
     let source = format!("\"{source}\"");
     Call::fallible(format!("{ty}::load"), &["&weights", &source, "device"])
+}
+
+/// The struct of parameters, and its zeros.
+pub(super) fn parameters(program: &Program, look: Look, lines: &mut Lines) {
+    look.doc(
+        "A number in the accumulation type for each parameter of the layer: gradients, master weights, an optimiser's moments.",
+        lines,
+    );
+    lines.line("#[derive(Debug)]");
+    let head = format!("{}struct Parameters<B: Backend>", look.visibility);
+    lines.item(&head, |lines| {
+        for module in &program.modules {
+            look.doc(&format!("Of `{}`.", module.slot), lines);
+            let field = format!("{}{}", look.visibility, module.slot);
+            lines.field(&field, &parameters_type(module));
+        }
+    });
+    lines.line("");
+    lines.block("impl<B: Backend> Parameters<B> {", "}", |lines| {
+        if look.documented {
+            lines.line("/// Zeros.");
+            lines.line("///");
+            lines.line("/// # Errors");
+            lines.line("/// The device has no room.");
+        }
+        let head = format!("{}fn zeros", look.of_functions());
+        let device = ["device: &B::Device".to_owned()];
+        lines.function(&head, &device, "Result<Self>", |lines| {
+            lines.block("Ok(Self {", "})", |lines| {
+                for module in &program.modules {
+                    zeros(module, lines);
+                }
+            });
+        });
+    });
+}
+
+fn parameters_type(module: &Module) -> String {
+    let linear = |linear: &LinearParams| {
+        let (input, output) = (linear.input.name, linear.output.name);
+        format!("LinearParameters<B, {input}, {output}>")
+    };
+    match &module.kind {
+        ModuleKind::Linear(params) | ModuleKind::AccumLinear(params) => linear(params),
+        ModuleKind::Norm(norm) => norm_parameters(norm),
+        ModuleKind::NormLinear(norm, params) => format!(
+            "NormLinearParameters<{}, {}>",
+            norm_parameters(norm),
+            linear(params)
+        ),
+        ModuleKind::Sinks { heads, .. } => format!("SinkParameters<B, {}>", heads.name),
+        ModuleKind::LogPositionScale { heads, .. } => {
+            format!("LogPositionParameters<B, {}>", heads.name)
+        }
+        ModuleKind::KeyPools {
+            input, pool, width, ..
+        } => format!(
+            "KeyPoolParameters<B, {}, {}, {}>",
+            input.name, width.name, pool.name
+        ),
+    }
+}
+
+fn norm_parameters(norm: &NormParams) -> String {
+    match norm.rank {
+        Some(rank) => format!("GatedNormParameters<B, {}, {}>", norm.width.name, rank.name),
+        None => format!("NormParameters<B, {}>", norm.width.name),
+    }
+}
+
+fn zeros(module: &Module, lines: &mut Lines) {
+    let field = format!("{}: ", module.slot);
+    let named = |ty: &str, source: &str| {
+        let source = format!("\"{source}\"");
+        Call::fallible(format!("{ty}::zeros"), &["device", &source])
+    };
+    match &module.kind {
+        ModuleKind::Linear(linear) | ModuleKind::AccumLinear(linear) => {
+            zero_rows(&field, linear, lines);
+        }
+        ModuleKind::Norm(norm) => lines.call(&field, &zero_norm(norm), ","),
+        ModuleKind::NormLinear(norm, linear) => {
+            let open = format!("{field}NormLinearParameters::new(");
+            lines.block(&open, "),", |lines| {
+                lines.call("", &zero_norm(norm), ",");
+                zero_rows("", linear, lines);
+            });
+        }
+        ModuleKind::Sinks { source, .. } => {
+            lines.call(&field, &named("SinkParameters", source), ",");
+        }
+        ModuleKind::LogPositionScale { source, .. } => {
+            lines.call(&field, &named("LogPositionParameters", source), ",");
+        }
+        ModuleKind::KeyPools { source, .. } => {
+            lines.call(&field, &named("KeyPoolParameters", source), ",");
+        }
+    }
+}
+
+fn zero_norm(norm: &NormParams) -> Call {
+    let source = format!("\"{}\"", norm.source);
+    let (ty, function) = match (norm.kind, norm.rank) {
+        (_, Some(_)) => ("GatedNormParameters", "zeros"),
+        (NormKind::LayerNorm, _) => ("NormParameters", "zeros_shifted"),
+        _ => ("NormParameters", "zeros"),
+    };
+    Call::fallible(format!("{ty}::{function}"), &["device", &source])
+}
+
+fn zero_rows(field: &str, linear: &LinearParams, lines: &mut Lines) {
+    let biased = if linear.bias { "_biased" } else { "" };
+    match &linear.rows {
+        Rows::Stacked(sources) => {
+            let pieces: Vec<String> = sources
+                .iter()
+                .map(|(source, rows)| format!("(\"{source}\", {})", rows.name))
+                .collect();
+            let pieces = format!("&[{}]", pieces.join(", "));
+            let callee = format!("LinearParameters::zeros{biased}");
+            lines.call(field, &Call::fallible(callee, &["device", &pieces]), ",");
+        }
+        Rows::Grouped { groups, pieces } => {
+            let open = format!("{field}LinearParameters::zeros_grouped{biased}(");
+            lines.block(&open, ")?,", |lines| {
+                lines.line("device,");
+                lines.line(&format!("{},", groups.name));
+                lines.block("&[", "],", |lines| {
+                    for piece in pieces {
+                        lines.call("", &group_part(*piece, *groups), ",");
+                    }
+                });
+            });
+        }
+    }
 }

@@ -81,7 +81,7 @@ fn names(formats: &[(&str, &str)]) -> String {
 }
 
 /// The parameter that an argument is.
-fn parameter(program: &Program, argument: Argument) -> String {
+pub(super) fn parameter(program: &Program, argument: Argument) -> String {
     let selected = program.selected.map_or("", |keys| keys.name);
     let shared = {
         let rope = program.rotary.as_ref().map(|table| table.output);
@@ -103,7 +103,10 @@ fn parameter(program: &Program, argument: Argument) -> String {
 
 /// The line that implements the runtime's traits: which phases there are, what they take, and what the cache is.
 pub(crate) fn traits(program: &Program, name: &str, runtime: &str, probes: bool) -> String {
-    let phases: Vec<String> = program.plans.iter().map(phase).collect();
+    let mut phases: Vec<String> = program.plans.iter().map(phase).collect();
+    if phases.is_empty() {
+        phases.push("load".to_owned());
+    }
     let probed = if probes { "probed " } else { "" };
     let cache = match (&program.cache, &program.source) {
         (None, Some(_)) => "no_cache ",
@@ -122,17 +125,7 @@ fn phase(plan: &Plan) -> String {
     let arguments: Vec<&str> = plan
         .arguments
         .iter()
-        .map(|argument| match argument {
-            Argument::Context => "context",
-            Argument::ContextMask => "context_mask",
-            Argument::GivesKv => "shared_kv: write",
-            Argument::TakesKv => "shared_kv: read",
-            Argument::Source => "source",
-            Argument::GivesSelection => "topk: write",
-            Argument::TakesSelection => "topk: read",
-            Argument::Bias => "bias",
-            Argument::Dropout => "dropout",
-        })
+        .map(|argument| listed(*argument))
         .collect();
     let name = function_name(plan.phase);
     match arguments.as_slice() {
@@ -145,4 +138,19 @@ fn phase(plan: &Plan) -> String {
 pub(super) fn reads_positions(plan: &Plan) -> bool {
     let mut ops = plan.steps.iter().flat_map(|step| &step.ops);
     ops.any(|op| matches!(op, Op::Angles { .. } | Op::ScaleByPosition { .. }))
+}
+
+/// An argument as the traits' macros list it.
+pub(super) fn listed(argument: Argument) -> &'static str {
+    match argument {
+        Argument::Context => "context",
+        Argument::ContextMask => "context_mask",
+        Argument::GivesKv => "shared_kv: write",
+        Argument::TakesKv => "shared_kv: read",
+        Argument::Source => "source",
+        Argument::GivesSelection => "topk: write",
+        Argument::TakesSelection => "topk: read",
+        Argument::Bias => "bias",
+        Argument::Dropout => "dropout",
+    }
 }

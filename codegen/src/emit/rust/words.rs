@@ -228,6 +228,80 @@ pub(super) fn function(program: &Program, plan: &Plan, probes: bool, lines: &mut
     lines.prose("///", &errors);
 }
 
+/// The documentation of `forward_train`.
+pub(super) fn forward_train(program: &Program, plan: &Plan, lines: &mut Lines) {
+    let (_, shapes, errors) = forward(program, plan);
+    let summary =
+        "What [`forward`](Self::forward) computes, and what its backward pass needs of it.";
+    let summary = match program
+        .plans
+        .iter()
+        .any(|plan| plan.phase == Phase::Forward)
+    {
+        true => summary.to_owned(),
+        false => format!(
+            "Attention within whole sequences, with what its backward pass needs: {}.",
+            sees(program)
+        ),
+    };
+    lines.prose("///", &summary);
+    lines.line("///");
+    lines.prose("///", &shapes);
+    for argument in &plan.arguments {
+        lines.prose("///", about_argument(*argument));
+    }
+    lines.line("///");
+    lines.line("/// # Errors");
+    lines.prose("///", &errors);
+}
+
+/// The documentation of a backward function.
+pub(super) fn backward(name: &str, plan: &Plan, lines: &mut Lines) {
+    let summary = match name {
+        "backward" => {
+            "The gradients of the layer's inputs; those of its parameters are added to `gradients`."
+        }
+        "backward_input" => {
+            "As [`backward`](Self::backward), without the gradients of the linears' weights, which [`backward_dw`](Self::backward_dw) adds later."
+        }
+        _ => "Adds some of the weights' gradients: a part of [`backward_dw`](Self::backward_dw).",
+    };
+    lines.prose("///", summary);
+    if name != "backward" && name != "backward_input" {
+        lines.line("///");
+        lines.line("/// # Errors");
+        lines.line("/// The device refuses.");
+        return;
+    }
+    lines.line("///");
+    for given in super::training::given(plan) {
+        lines.prose("///", about_given(given));
+    }
+    lines.line("///");
+    lines.line("/// # Errors");
+    lines.prose(
+        "///",
+        "An argument has another number of rows than the forward pass had. The device refuses.",
+    );
+}
+
+fn about_given(given: super::training::Given) -> &'static str {
+    use super::training::Given;
+    match given {
+        Given::Hidden => "`hidden` is what the forward pass was given.",
+        Given::Context => "`context` is what the forward pass was given.",
+        Given::SharedKv => "`shared_kv` is what the forward pass was given.",
+        Given::Bias => "`bias` is what the forward pass was given.",
+        Given::OutputGradient => "`d_output` is `[rows, HIDDEN_SIZE]`, the gradient of the output.",
+        Given::SharedKvGradients => {
+            "`d_shared_kv` sums the gradients of the layers that attended to this one's latents."
+        }
+        Given::LossScale => {
+            "`loss_scale` multiplies the gradients of the indexer's loss, as the caller has multiplied `d_output`."
+        }
+    }
+}
+
 fn about_argument(argument: Argument) -> &'static str {
     match argument {
         Argument::Context => {

@@ -42,11 +42,14 @@ pub(super) fn execute(
         given: Given::default(),
     };
     for op in plan.ops() {
-        if let (Some(value), Some(out)) = (machine.step(op)?, op.defines()) {
-            machine.values.insert(out, value);
+        if let (Some(value), [out]) = (machine.step(op)?, op.defines().as_slice()) {
+            machine.values.insert(*out, value);
         }
     }
-    let output = machine.array(plan.output)?.data.clone();
+    let output = match plan.outputs.first() {
+        Some(output) => machine.array(*output)?.data.clone(),
+        None => Vec::new(),
+    };
     Ok(Run {
         output,
         probes: machine.probes,

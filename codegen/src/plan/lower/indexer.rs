@@ -1,6 +1,6 @@
 //! The indexer in front of sparse attention (features 1.L).
 
-use mla_spec::{Checked, Indexer, IndexerQuery, Layer, LightningIndexer, SplitOrder};
+use mla_spec::{Checked, Indexer, IndexerQuery, Layer, LightningIndexer, LossStage, SplitOrder};
 
 use super::common::{Inputs, derived, private, stated};
 use super::module::{linear, norm};
@@ -270,6 +270,12 @@ impl Writer<'_> {
                 let (k, gates) = self.index_keys(own, inputs);
                 let q = self.index_queries(own, inputs, latent);
                 let weights = self.index_weights(own, inputs.hidden);
+                if let (Some(loss), mla_spec::Phase::Train) = (own.loss, self.phase) {
+                    self.push(Op::Learn { q, k, weights });
+                    if loss.stage == LossStage::Dense {
+                        return None;
+                    }
+                }
                 self.step(formulas::selection(own));
                 let segments = inputs.segments;
                 let picked = self.define("selection", ty.clone(), |out| Op::Select {

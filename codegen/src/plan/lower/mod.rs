@@ -77,6 +77,7 @@ fn frame(checked: &Checked, parts: Frame) -> Program {
         cache: parts.cache.filter(|_| cached),
         source: parts.source.filter(|_| cached),
         plans: parts.plans,
+        training: None,
         rotary: parts.rotary,
         build: build.clone(),
     }

@@ -44,7 +44,7 @@ impl<'a> Writer<'a> {
             arguments,
             values: self.values,
             steps: self.steps,
-            output,
+            outputs: vec![output],
         }
     }
 
@@ -77,7 +77,10 @@ impl<'a> Writer<'a> {
         op: impl FnOnce(ValueId) -> Op,
     ) -> ValueId {
         let out = ValueId(self.values.len());
-        self.values.push(Value { name, ty });
+        self.values.push(Value {
+            name: name.into(),
+            ty,
+        });
         self.push(op(out));
         out
     }
@@ -173,8 +176,10 @@ impl<'a> Writer<'a> {
 
     /// A value of the same type and name as `x`, which `op` consumes.
     pub(super) fn turned(&mut self, x: ValueId, op: impl FnOnce(ValueId) -> Op) -> ValueId {
-        let Value { name, ty } = self.values[x.0].clone();
-        self.define(name, ty, op)
+        let out = ValueId(self.values.len());
+        self.values.push(self.values[x.0].clone());
+        self.push(op(out));
+        out
     }
 }
 

@@ -92,7 +92,7 @@ fn absorb(checked: &Checked, latents: &Latent, plan: &mut Plan) {
     // What was attended, before and behind a sink
     let mut zs = vec![attended];
     for step in &mut plan.steps {
-        if step.ops.iter().any(|op| op.defines() == Some(attended)) {
+        if step.ops.iter().any(|op| op.makes(attended)) {
             step.formula = formulas::absorbed(&checked.layer, latents);
             step.ops = vec![
                 Op::HeadPart {

@@ -47,7 +47,7 @@ fn find(plan: &Plan) -> Option<Pair> {
 
 fn fuse(plan: &mut Plan, pair: &Pair) {
     for step in &mut plan.steps {
-        step.ops.retain(|op| op.defines() != Some(pair.normed));
+        step.ops.retain(|op| !op.makes(pair.normed));
         for op in &mut step.ops {
             if let Op::Linear { x, part, .. } = op
                 && *x == pair.normed

@@ -5,6 +5,10 @@ mod cache;
 mod fuse_norm;
 mod unused;
 
+pub(super) use unused::{compact, drop_unused};
+
+use std::borrow::Cow;
+
 use mla_spec::{CacheKind, Checked, Core, Form, FormChoice, Latent, Phase};
 
 use super::cost::{self, Lengths};
@@ -33,7 +37,7 @@ const LOWER: &str = "lower";
 const DROP_PROBES: &str = "drop-probes";
 
 /// All passes after lowering, in order.
-pub const PASSES: [Pass; 6] = [
+pub const PASSES: [Pass; 7] = [
     Pass {
         name: "choose-form",
         run: choose_form,
@@ -53,6 +57,10 @@ pub const PASSES: [Pass; 6] = [
     Pass {
         name: "drop-unused",
         run: unused::run,
+    },
+    Pass {
+        name: "differentiate",
+        run: super::train::run,
     },
     Pass {
         name: "fuse-norm",
@@ -152,18 +160,18 @@ fn drop_probes(_: &Checked, program: &mut Program) {
 
 impl Plan {
     /// The op that defines `value`.
-    fn definition(&self, value: super::ValueId) -> Option<&Op> {
-        self.ops().find(|op| op.defines() == Some(value))
+    pub(super) fn definition(&self, value: super::ValueId) -> Option<&Op> {
+        self.ops().find(|op| op.makes(value))
     }
 
-    /// How many ops read `value`, the output counting as one.
+    /// How many ops read `value`, the outputs counting as one.
     fn uses(&self, value: super::ValueId) -> usize {
         let reads = self
             .ops()
             .flat_map(Op::reads)
             .filter(|read| *read == value)
             .count();
-        reads + usize::from(self.output == value)
+        reads + usize::from(self.outputs.contains(&value))
     }
 
     /// The ops of all steps, in order.
@@ -172,8 +180,15 @@ impl Plan {
     }
 
     /// A new value.
-    fn define(&mut self, name: &'static str, ty: super::Ty) -> super::ValueId {
-        self.values.push(super::Value { name, ty });
+    pub(super) fn define(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        ty: super::Ty,
+    ) -> super::ValueId {
+        self.values.push(super::Value {
+            name: name.into(),
+            ty,
+        });
         super::ValueId(self.values.len() - 1)
     }
 }

@@ -9,26 +9,33 @@ use crate::plan::{Op, Plan, Program, ValueId};
 
 pub(super) fn run(_: &Checked, program: &mut Program) {
     for plan in &mut program.plans {
-        while let Some(unused) = unused(plan) {
-            for step in &mut plan.steps {
-                step.ops.retain(|op| op.defines() != Some(unused));
-            }
-        }
+        drop_unused(plan);
         compact(plan);
+    }
+}
+
+/// Removes ops whose result nobody reads.
+pub(in crate::plan) fn drop_unused(plan: &mut Plan) {
+    while let Some(unused) = unused(plan) {
+        for step in &mut plan.steps {
+            step.ops.retain(|op| !op.makes(unused));
+        }
     }
 }
 
 fn unused(plan: &Plan) -> Option<ValueId> {
     plan.ops()
         .filter(|op| !op.has_effect())
-        .filter_map(Op::defines)
-        .find(|&value| plan.uses(value) == 0)
+        .map(Op::defines)
+        .find(|defined| !defined.is_empty() && defined.iter().all(|&value| plan.uses(value) == 0))?
+        .first()
+        .copied()
 }
 
 /// Removes empty steps and values that no op defines.
-pub(super) fn compact(plan: &mut Plan) {
+pub(in crate::plan) fn compact(plan: &mut Plan) {
     plan.steps.retain(|step| !step.ops.is_empty());
-    let order: Vec<ValueId> = plan.ops().filter_map(Op::defines).collect();
+    let order: Vec<ValueId> = plan.ops().flat_map(Op::defines).collect();
     let renamed: BTreeMap<ValueId, ValueId> = order
         .iter()
         .enumerate()
@@ -43,5 +50,5 @@ pub(super) fn compact(plan: &mut Plan) {
     for op in plan.steps.iter_mut().flat_map(|step| &mut step.ops) {
         op.visit_values(|_: Role, value| rename(value));
     }
-    rename(&mut plan.output);
+    plan.outputs.iter_mut().for_each(rename);
 }

@@ -1,5 +1,6 @@
 //! Programs as text: what `--emit plan` prints. One line per op.
 
+mod adjoint;
 mod facts;
 mod ops;
 
@@ -35,6 +36,18 @@ impl fmt::Display for Program {
             writeln!(f)?;
             plan.fmt(f)?;
         }
+        if let Some(training) = &self.training {
+            writeln!(f)?;
+            training.forward.fmt(f)?;
+            writeln!(f, "\nbackward:")?;
+            body(&training.backward, f)?;
+            writeln!(f, "\nbackward_input:")?;
+            body(&training.backward_input, f)?;
+            for part in &training.weights {
+                writeln!(f, "\nbackward_{}:", part.name)?;
+                body(&part.plan, f)?;
+            }
+        }
         Ok(())
     }
 }
@@ -48,19 +61,25 @@ impl fmt::Display for Plan {
             form(self.form),
             self.form_reason
         )?;
-        for argument in &self.arguments {
-            writeln!(f, "  argument {argument:?}")?;
-        }
-        for step in &self.steps {
-            if !step.formula.is_empty() {
-                writeln!(f, "  # {}", step.formula)?;
-            }
-            for op in &step.ops {
-                writeln!(f, "  {}", line(self, op))?;
-            }
-        }
-        writeln!(f, "  return {}", id(self.output))
+        body(self, f)
     }
+}
+
+/// A function's arguments, steps and results.
+fn body(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for argument in &plan.arguments {
+        writeln!(f, "  argument {argument:?}")?;
+    }
+    for step in &plan.steps {
+        if !step.formula.is_empty() {
+            writeln!(f, "  # {}", step.formula)?;
+        }
+        for op in &step.ops {
+            writeln!(f, "  {}", line(plan, op))?;
+        }
+    }
+    let outputs: Vec<String> = plan.outputs.iter().map(|output| id(*output)).collect();
+    writeln!(f, "  return {}", outputs.join(", "))
 }
 
 /// What a program knows besides its sizes, its modules and its ops, a line each.
@@ -87,13 +106,17 @@ pub(crate) fn facts(program: &Program) -> Vec<String> {
 
 /// An op with what it defines.
 pub(crate) fn line(plan: &Plan, op: &Op) -> String {
-    match op.defines() {
-        None => DisplayOp(op).to_string(),
-        Some(out) => {
+    let defined: Vec<String> = op
+        .defines()
+        .into_iter()
+        .map(|out| {
             let value = &plan.values[out.0];
-            let (name, ty) = (value.name, DisplayTy(&value.ty));
-            format!("{} {name}: {ty} = {}", id(out), DisplayOp(op))
-        }
+            format!("{} {}: {}", id(out), value.name, DisplayTy(&value.ty))
+        })
+        .collect();
+    match defined.is_empty() {
+        true => DisplayOp(op).to_string(),
+        false => format!("{} = {}", defined.join(", "), DisplayOp(op)),
     }
 }
 
@@ -209,6 +232,8 @@ impl fmt::Display for DisplayTy<'_> {
             Ty::PerHead(heads) => write!(f, "per_head[{}]", heads.size),
             Ty::SharedKv(latent, rope) => write!(f, "shared_kv[{}, {}]", latent.size, rope.size),
             Ty::Selection(keys) => write!(f, "selection[{}]", keys.size),
+            Ty::Bias => write!(f, "bias"),
+            Ty::Number => write!(f, "number"),
             Ty::Angles(width) => write!(f, "angles[{}]", width.size / 2),
             Ty::RopeKey(width, order) => {
                 write!(f, "rope_key[{}, {}]", width.size, facts::layout(*order))

@@ -91,6 +91,12 @@ pub(super) fn words(op: &Op) -> String {
         Op::Sink { .. } => "sink",
         Op::AttendedOut { .. } => "attended_out",
         Op::IntoRows { .. } => "into_rows",
+        Op::AttendedParts { .. } => "attended_parts",
+        Op::AbsorbHeads { .. } => "absorb_heads",
+        Op::AsRows { .. } => "as_rows",
+        Op::Copy { .. } => "copy",
+        Op::Learn { .. } => "learn from attention:",
+        Op::Adjoint(adjoint) => return super::adjoint::words(adjoint),
         Op::Probe { name, .. } => return format!("probe {name} ="),
     };
     words.to_owned()
@@ -101,6 +107,7 @@ fn detail(op: &Op) -> Option<String> {
     let detail = match op {
         Op::Linear { slot, part, .. }
         | Op::AbsorbQueries { slot, part, .. }
+        | Op::AbsorbHeads { slot, part, .. }
         | Op::AbsorbValues { slot, part, .. } => format!(", {}", linear_of(slot, *part)),
         Op::Norm { slot, part, .. } => format!(", {}", norm_of(slot, *part)),
         Op::HeadNorm { slot, .. }

@@ -1,6 +1,6 @@
 //! What is read off the arguments, and what is handed out through them.
 
-use super::super::visible;
+use super::super::{training, visible};
 use super::{Body, words};
 use crate::emit::rust::layout::Call;
 use crate::plan::{Argument, Aspect, Family, Handed, Op, Ty, ValueId};
@@ -8,7 +8,8 @@ use crate::plan::{Argument, Aspect, Family, Handed, Op, Ty, ValueId};
 impl Body<'_> {
     /// What stands between logits and probabilities, where that is more than a scale.
     pub(super) fn softmax_binding(&mut self) {
-        if !self.has_softmax() {
+        let idle = !self.function.is_forward() && !training::has_softmax(self.plan);
+        if !self.has_softmax() || idle {
             return;
         }
         let softmax = self.program.softmax;

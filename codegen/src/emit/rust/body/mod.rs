@@ -2,11 +2,18 @@
 
 mod attend;
 mod inputs;
+mod returns;
 mod rows;
 mod select;
+mod train;
 
 use super::layout::{Call, Lines};
-use crate::plan::{CacheContent, LinearPart, Offset, Op, Plan, Program, Step, Ty, ValueId};
+use super::parts;
+pub(in crate::emit) use returns::gradient_field;
+
+use crate::plan::{
+    Adjoint, CacheContent, LinearPart, Offset, Op, Plan, Program, Step, Training, Ty, ValueId,
+};
 
 /// How functions are written.
 #[derive(Debug, Clone, Copy)]
@@ -17,11 +24,40 @@ pub(crate) struct Style {
     pub(crate) probes: bool,
 }
 
-/// Writes the body of a phase's function.
-pub(crate) fn write(program: &Program, plan: &Plan, style: Style, lines: &mut Lines) {
+/// Which function of a layer a plan is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Function<'a> {
+    /// That of its phase.
+    Phase,
+    /// `forward_train`.
+    ForwardTrain(&'a Training),
+    /// `backward`.
+    Backward(&'a Training),
+    /// `backward_input`.
+    BackwardInput(&'a Training),
+    /// The weights' gradients of a part.
+    Weights,
+}
+
+impl Function<'_> {
+    /// Whether it returns the layer's output.
+    pub(super) fn is_forward(self) -> bool {
+        matches!(self, Function::Phase | Function::ForwardTrain(_))
+    }
+}
+
+/// Writes the body of a function.
+pub(crate) fn write(
+    program: &Program,
+    plan: &Plan,
+    function: Function<'_>,
+    style: Style,
+    lines: &mut Lines,
+) {
     let mut body = Body {
         program,
         plan,
+        function,
         style,
         lines,
     };
@@ -43,24 +79,29 @@ pub(crate) fn write(program: &Program, plan: &Plan, style: Style, lines: &mut Li
         body.step(step, tail);
     }
     if tail.is_none() {
-        let output = body.name(plan.output);
-        body.lines.line(&format!("Ok({output})"));
+        body.returns();
     }
 }
 
 struct Body<'a> {
     program: &'a Program,
     plan: &'a Plan,
+    function: Function<'a>,
     style: Style,
     lines: &'a mut Lines,
 }
 
-impl Body<'_> {
+impl<'a> Body<'a> {
     /// The value that the function's last statement is: the output, where the last op printed makes it.
     fn tail(&self) -> Option<ValueId> {
+        if !matches!(self.function, Function::Phase) {
+            return None;
+        }
+        let [output] = *self.plan.outputs else {
+            return None;
+        };
         let last = self.ops().last()?;
-        matches!(last, Op::Linear { out, .. } if *out == self.plan.output)
-            .then_some(self.plan.output)
+        matches!(last, Op::Linear { out, .. } if *out == output).then_some(output)
     }
 
     fn formula(&mut self, step: &Step) {
@@ -91,8 +132,8 @@ impl Body<'_> {
         }
     }
 
-    fn name(&self, id: ValueId) -> &'static str {
-        self.plan.values[id.0].name
+    fn name(&self, id: ValueId) -> &'a str {
+        &self.plan.values[id.0].name
     }
 
     fn ty(&self, id: ValueId) -> &Ty {
@@ -119,6 +160,8 @@ impl Body<'_> {
             Op::TakenLatent { x, out } | Op::TakenKey { x, out } => {
                 *out == id && self.is_handed_over(*x)
             }
+            Op::Adjoint(Adjoint::OutputGradient { out }) => *out == id,
+            Op::Adjoint(Adjoint::Deferred { out }) => out.contains(&id),
             _ => false,
         })
     }
@@ -128,28 +171,24 @@ impl Body<'_> {
     }
 
     fn bind(&mut self, out: ValueId, call: &Call) {
-        self.lines
-            .call(&format!("let {} = ", self.name(out)), call, ";");
+        let before = format!("let {}{} = ", self.mutable(out), self.name(out));
+        self.lines.call(&before, call, ";");
+    }
+
+    /// `mut `, where the value grows in place.
+    fn mutable(&self, id: ValueId) -> &'static str {
+        if self.grows(id) { "mut " } else { "" }
     }
 
     fn bind_typed(&mut self, out: ValueId, call: &Call) {
-        let merged = self
-            .ops()
-            .any(|op| matches!(op, Op::MergeContext { into, .. } if *into == out));
-        let mutable = if merged { "mut " } else { "" };
+        let mutable = self.mutable(out);
         let before = format!("let {mutable}{}: {} = ", self.name(out), self.type_of(out));
         self.lines.call(&before, call, ";");
     }
 
     /// A value's Rust type.
     fn type_of(&self, id: ValueId) -> String {
-        match self.ty(id) {
-            Ty::Rows(width) => format!("Rows<B, {}>", width.name),
-            Ty::Heads(heads, dim) => format!("Heads<B, {}, {}>", heads.name, dim.name),
-            Ty::Attended(heads, dim) => format!("Attended<B, {}, {}>", heads.name, dim.name),
-            Ty::Selection(keys) => format!("Selection<B, {}>", keys.name),
-            _ => "_".to_owned(),
-        }
+        rust_type(self.ty(id))
     }
 
     fn op(&mut self, op: &Op, tail: Option<ValueId>) {
@@ -207,6 +246,12 @@ impl Body<'_> {
             | Op::AbsorbQueries { .. }
             | Op::AbsorbValues { .. }
             | Op::Sink { .. } => self.around_attention(op),
+            Op::AttendedParts { .. }
+            | Op::AbsorbHeads { .. }
+            | Op::AsRows { .. }
+            | Op::Copy { .. } => self.kept(op),
+            Op::Learn { .. } => {}
+            Op::Adjoint(adjoint) => self.adjoint(adjoint),
             Op::Probe {
                 name,
                 value,
@@ -235,9 +280,27 @@ impl Body<'_> {
     /// What the function's positions are.
     fn positions(&self) -> &'static str {
         match self.plan.phase {
+            _ if !self.function.is_forward() => "&positions",
             mla_spec::Phase::Forward | mla_spec::Phase::Train => "positions",
             mla_spec::Phase::Prefill | mla_spec::Phase::Decode => "batch.positions()",
         }
+    }
+}
+
+/// The Rust type of a value.
+pub(super) fn rust_type(ty: &Ty) -> String {
+    match ty {
+        Ty::Rows(width) => format!("Rows<B, {}>", width.name),
+        Ty::Heads(heads, dim) => format!("Heads<B, {}, {}>", heads.name, dim.name),
+        Ty::Attended(heads, dim) => format!("Attended<B, {}, {}>", heads.name, dim.name),
+        Ty::Selection(keys) => format!("Selection<B, {}>", keys.name),
+        Ty::PerHead(heads) => format!("PerHead<B, {}>", heads.name),
+        Ty::RopeKey(width, layout) => {
+            format!("RopeKey<B, {}, {}>", parts::layout(*layout), width.name)
+        }
+        Ty::Angles(width) => format!("Angles<B, {}>", width.name),
+        Ty::Segments => "Segments".to_owned(),
+        _ => "_".to_owned(),
     }
 }
 

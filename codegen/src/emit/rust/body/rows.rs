@@ -238,7 +238,7 @@ impl Body<'_> {
 }
 
 /// The field that rotates.
-fn rotary(turn: Turn) -> &'static str {
+pub(super) fn rotary(turn: Turn) -> &'static str {
     if turn.indexer {
         "indexer_rotary"
     } else {

@@ -63,7 +63,7 @@ impl Body<'_> {
 
     /// Scores are as large as a matrix of queries by keys: only a probe that wants them gets them.
     pub(super) fn scores_probe(&mut self, name: &str, picked: ValueId) {
-        let Some(op) = self.ops().find(|op| op.defines() == Some(picked)).cloned() else {
+        let Some(op) = self.ops().find(|op| op.makes(picked)).cloned() else {
             return;
         };
         let scores = match op {
