@@ -212,7 +212,7 @@ pub enum FormChoice {
 /// Lengths at which the cheaper form is chosen, in tokens per request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Expect {
-    /// New tokens of a prefill (and of a forward).
+    /// New tokens of a prefill (and of a forward or a training step).
     pub prefill_tokens: u32,
     /// Tokens already cached at a prefill.
     pub prefill_context: u32,

@@ -477,3 +477,22 @@ fn every_phase_of_a_sparse_layer() {
         indexer(ROTATED, WEIGHTS)
     ));
 }
+
+const TRAIN: &str = "build: { phases: [train] }\n";
+
+#[test]
+fn training_takes_whole_sequences() {
+    for params in [
+        "attn_mask_type: no_mask",
+        "attn_mask_type: arbitrary",
+        "core_attention_bias: post_scale_bias",
+        "attention_dropout: 0.1",
+    ] {
+        let trained = build(&format!("params:\n  {params}\n{TRAIN}"));
+        assert_eq!(trained.phases, [Phase::Train], "{params}");
+    }
+    let expecting = build("build: { phases: [decode, train], expect: { prefill_tokens: 512 } }\n");
+    assert_eq!(expecting.phases, [Phase::Decode, Phase::Train]);
+    assert_eq!(expecting.expect.prefill_tokens, 512);
+    assert!(!Build::default().phases.contains(&Phase::Train));
+}

@@ -69,7 +69,7 @@ pub(super) const WINDOW_AGAINST_MASK: Code = Code(503);
 pub(super) const WINDOW_AND_CHUNK: Code = Code(504);
 pub(super) const MASK_SAYS_ALL: Code = Code(505);
 pub(super) const INPUT_NOT_CACHEABLE: Code = Code(506);
-pub(super) const DROPOUT_WITHOUT_FORWARD: Code = Code(507);
+pub(super) const DROPOUT_WITHOUT_TRAINING: Code = Code(507);
 pub(super) const TWO_SOFTMAX_SCALES: Code = Code(510);
 
 pub(super) const INDEXER_MASK: Code = Code(520);
@@ -85,7 +85,7 @@ pub(super) const Q_INPUT_NORM_OF_LATENT: Code = Code(529);
 pub(super) const SHARED_INDEXER_HAS_NONE: Code = Code(530);
 pub(super) const SPARSE_WITH_BIAS: Code = Code(531);
 
-pub(super) const PHASE_LATER: Code = Code(601);
+// 601 was a phase of a later release.
 pub(super) const EMPTY_LIST: Code = Code(602);
 pub(super) const WRITTEN_TWICE: Code = Code(603);
 pub(super) const UNUSED_BUILD_KEY: Code = Code(604);

@@ -12,8 +12,8 @@ pub(super) fn build() -> Value {
                 (
                     "phases",
                     list(
-                        &["forward", "prefill", "decode"],
-                        "Functions to emit. Default: all three.",
+                        &["forward", "prefill", "decode", "train"],
+                        "Functions to emit. Default: `forward`, `prefill` and `decode`.",
                     ),
                 ),
                 (

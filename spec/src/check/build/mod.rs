@@ -225,6 +225,9 @@ fn refuse_expanded_selection(
     out.push(
         expanded
             .and(*core, "attends to picked tokens")
-            .help("write `form: auto` or `form: mqa`, or `phases: [forward]`"),
+            .help(format!(
+                "write `form: auto` or `form: mqa`, or `{}`",
+                phases.uncached()
+            )),
     );
 }

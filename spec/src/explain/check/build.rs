@@ -6,18 +6,6 @@ use crate::explain::Rule;
 /// In the order of the codes.
 pub(super) const RULES: &[Rule] = &[
     Rule {
-        code: Code(601),
-        title: "a phase of another release",
-        rule: "training is known, but this release can't generate it.",
-        why: "a forward function without its backward is no training phase.",
-        wrong: r"build:
-  phases: [forward, train]
-",
-        right: r"build:
-  phases: [forward]
-",
-    },
-    Rule {
         code: Code(602),
         title: "an empty list",
         rule: "`phases` and `targets` list at least one choice.",
