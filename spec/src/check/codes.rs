@@ -106,6 +106,9 @@ pub(super) const QUANTISED_PROOF: Code = Code(618);
 pub(super) const FLASH_DECODE_OF_LATENTS: Code = Code(619);
 pub(super) const SHARED_LATENTS_EXPANDED: Code = Code(620);
 pub(super) const PAGE_SPLITS_POOLS: Code = Code(621);
+pub(super) const RECOMPUTED_AND_OFFLOADED: Code = Code(622);
+pub(super) const ACTIVATION_OF_ANOTHER_LAYER: Code = Code(623);
+pub(super) const NEVER_KEPT: Code = Code(624);
 
 pub(super) const GROUPS_DO_NOT_DIVIDE: Code = Code(650);
 pub(super) const ROTARY_DIM: Code = Code(651);

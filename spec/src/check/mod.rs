@@ -63,7 +63,7 @@ fn layer(
         Attention::Cross => cross::check(spec, out),
         Attention::Other => Found::default(),
     };
-    let build = build::check(build, &found.about, out);
+    let build = build::check(build, &found.about, found.layer.as_ref(), out);
     Some(Checked {
         layer: Layer {
             name: name?,

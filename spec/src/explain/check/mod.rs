@@ -1,5 +1,6 @@
 //! Rules of the `check` stage.
 
+mod activations;
 mod build;
 mod formats;
 mod gates;
@@ -26,6 +27,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         sparse::RULES,
         build::RULES,
         formats::RULES,
+        activations::RULES,
         grouped::RULES,
         model::RULES,
     ];
