@@ -2,11 +2,11 @@
 
 use mla_spec::explain::whole;
 use mla_spec::{
-    Activation, AttnMask, Build, CacheDType, CacheKind, Checked, Core, DownProjection, Forced, Fp8,
-    Gate, GateGranularity, GateSource, IndexStore, Indexer, IndexerQuery, IndexerRope, KvSource,
-    Latent, LatentScale, Layer, Logits, LongRopeSelect, Norm, NormKind, NormParams, Phase, Pool,
-    Query, QueryScaleSite, QueryScaling, QueryUp, Rope, RopeLayout, RopeScaling, ScaleFormat,
-    Severity, Sink, Sources, SplitOrder, Store, Window,
+    AttnMask, Build, CacheDType, CacheKind, Checked, Core, DownProjection, Forced, Fp8, Gate,
+    GateGranularity, GateSource, IndexStore, Indexer, IndexerQuery, IndexerRope, KvSource, Latent,
+    LatentScale, Layer, Logits, LongRopeSelect, Norm, NormKind, NormParams, Phase, Pool, Query,
+    QueryScaleSite, QueryScaling, QueryUp, Rope, RopeLayout, RopeScaling, ScaleFormat, Severity,
+    Sink, Sources, SplitOrder, Store, Window,
 };
 
 /// The layer of an excerpt (see [`whole`]), which must be accepted without a word.
@@ -476,84 +476,4 @@ fn every_phase_of_a_sparse_layer() {
         "{}build: {{ form: mqa }}\n",
         indexer(ROTATED, WEIGHTS)
     ));
-}
-
-const TRAIN: &str = "build: { phases: [train] }\n";
-
-#[test]
-fn training_takes_whole_sequences() {
-    for params in [
-        "attn_mask_type: no_mask",
-        "attn_mask_type: arbitrary",
-        "core_attention_bias: post_scale_bias",
-        "attention_dropout: 0.1",
-    ] {
-        let trained = build(&format!("params:\n  {params}\n{TRAIN}"));
-        assert_eq!(trained.phases, [Phase::Train], "{params}");
-    }
-    let expecting = build("build: { phases: [decode, train], expect: { prefill_tokens: 512 } }\n");
-    assert_eq!(expecting.phases, [Phase::Decode, Phase::Train]);
-    assert_eq!(expecting.expect.prefill_tokens, 512);
-    assert!(!Build::default().phases.contains(&Phase::Train));
-}
-
-#[test]
-fn what_training_keeps() {
-    let kept = |excerpt: &str| {
-        let build = build(excerpt);
-        (build.recompute, build.offload)
-    };
-    let latent = kept(
-        "build: { phases: [train], recompute: [core_attn, mla_up_proj], offload: [q_down_proj, layernorm, kv_down_proj] }\n",
-    );
-    assert_eq!(
-        latent,
-        (
-            vec![Activation::QUp, Activation::KvUp, Activation::CoreAttn],
-            vec![Activation::QDown, Activation::KvDown, Activation::Layernorm],
-        )
-    );
-    let grouped = kept(
-        "module: SelfAttention
-submodules:
-  input_layernorm: { module: RMSNorm, params: { eps: 1.0e-6 } }
-build: { phases: [forward, train], recompute: [qkv_proj, input_layernorm] }
-",
-    );
-    assert_eq!(
-        grouped,
-        (
-            vec![Activation::InputLayernorm, Activation::Qkv],
-            Vec::new()
-        )
-    );
-    assert_eq!(kept(TRAIN), (Vec::new(), Vec::new()));
-}
-
-/// Each word stands for a part of some layer, and is its name.
-#[test]
-fn parts_of_a_layer() {
-    let layers = [
-        layer("submodules:\n  input_layernorm: { module: RMSNorm, params: { eps: 1.0e-6 } }\n"),
-        layer("module: SelfAttention\n"),
-        layer("module: CrossAttention\n"),
-    ];
-    for part in Activation::ALL {
-        let makers: Vec<usize> = (0..layers.len())
-            .filter(|index| part.is_made_by(&layers[*index]))
-            .collect();
-        let expected: &[usize] = match part {
-            Activation::CoreAttn => &[0, 1, 2],
-            Activation::Qkv => &[1, 2],
-            _ => &[0],
-        };
-        assert_eq!(makers, expected, "{}", part.word());
-        if makers.contains(&0) {
-            let word = part.word();
-            let built = build(&format!(
-                "submodules:\n  input_layernorm: {{ module: RMSNorm, params: {{ eps: 1.0e-6 }} }}\nbuild: {{ phases: [train], recompute: [{word}] }}\n"
-            ));
-            assert_eq!(built.recompute, [part]);
-        }
-    }
 }

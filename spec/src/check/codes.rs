@@ -85,6 +85,12 @@ pub(super) const Q_INPUT_NORM_OF_LATENT: Code = Code(529);
 pub(super) const SHARED_INDEXER_HAS_NONE: Code = Code(530);
 pub(super) const SPARSE_WITH_BIAS: Code = Code(531);
 
+pub(super) const UNTRAINED: Code = Code(540);
+pub(super) const CLIP_OF_BENT_LOGITS: Code = Code(541);
+pub(super) const CLIP_OF_NORMED_HEADS: Code = Code(542);
+pub(super) const LOSS_OF_POOLS: Code = Code(543);
+pub(super) const DENSE_LOSS_SHARED: Code = Code(544);
+
 // 601 was a phase of a later release.
 pub(super) const EMPTY_LIST: Code = Code(602);
 pub(super) const WRITTEN_TWICE: Code = Code(603);

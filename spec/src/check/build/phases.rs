@@ -123,6 +123,7 @@ pub(super) fn agree(phases: &Phases, about: &About, out: &mut Diagnostics) {
         refuse_cached_input(phases, "a bias of the logits", message, bias, out);
     }
     refuse_idle_dropout(phases, about, out);
+    refuse_untrained(phases, about, out);
     warn_of_lengths(phases, about, out);
 }
 
@@ -234,6 +235,26 @@ fn refuse_idle_dropout(phases: &Phases, about: &About, out: &mut Diagnostics) {
         idle.and(list, "no `train` among these")
             .help("remove `attention_dropout`, or add `train` or `forward` to `phases`"),
     );
+}
+
+/// Keys that only training reads want it.
+fn refuse_untrained(phases: &Phases, about: &About, out: &mut Diagnostics) {
+    if phases.unclear || phases.find(&[Phase::Train]).is_some() {
+        return;
+    }
+    for (key, span) in &about.of_training {
+        let message = format!("`{key}` is for training, and `train` is not among the phases");
+        let idle = Diagnostic::error(codes::UNTRAINED, message, *span, "nothing reads this");
+        let idle = match phases.span {
+            Some(list) => idle.and(list, "the phases"),
+            None => {
+                idle.note("without `build.phases` a layer has `forward`, `prefill` and `decode`")
+            }
+        };
+        out.push(idle.help(format!(
+            "remove `{key}`, or list `train` in `phases` of `build`"
+        )));
+    }
 }
 
 /// Warns of frequencies that change under cached keys, which keep the ones that they were rotated at.

@@ -12,6 +12,7 @@ mod params;
 mod rope;
 mod slots;
 mod sparse;
+mod training;
 
 use super::Rule;
 
@@ -25,6 +26,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         rope::RULES,
         masks::RULES,
         sparse::RULES,
+        training::RULES,
         build::RULES,
         formats::RULES,
         activations::RULES,

@@ -156,7 +156,8 @@ params:
     Rule {
         code: Code(112),
         title: "a number out of bounds",
-        rule: "scales, soft caps and factors are greater than 0, `attention_dropout` is at least 0 and less than 1.",
+        rule: "scales, soft caps, factors, thresholds and coefficients are greater than 0, `attention_dropout` is at least 0 and less \
+               than 1, `qk_clip.alpha` between 0 and 1.",
         why: "a cap of 0 divides by zero, a scale of 0 or below forgets or reverses what queries ask for, and with a dropout \
               of 1 nothing is left.",
         wrong: r"params:
