@@ -1,5 +1,9 @@
 //! The `build:` section: how a layer is computed. Nothing in here changes the mathematics.
 
+mod activation;
+
+pub use activation::Activation;
+
 use crate::layer::RopeLayout;
 
 /// How a layer is computed.
@@ -21,7 +25,8 @@ pub struct Build {
     pub flash_decode: bool,
     /// What `train` does not keep of its forward pass but computes again; ascending, each once.
     pub recompute: Vec<Activation>,
-    /// What `train` keeps in the host's memory until its backward pass; ascending, each once, none of them in `recompute`.
+    /// What `train` keeps in the host's memory until its backward pass; ascending, each once, none of them in `recompute`. On a
+    /// CPU the host's memory is the device's.
     pub offload: Vec<Activation>,
     /// What the layer is built for.
     pub targets: Vec<Target>,
@@ -63,28 +68,6 @@ impl Phase {
     pub fn is_cached(self) -> bool {
         matches!(self, Phase::Prefill | Phase::Decode)
     }
-}
-
-/// A group of values that the backward pass needs, by the part of the layer that makes them (features O-02). `mla_up_proj` is
-/// [`QUp`](Self::QUp) and [`KvUp`](Self::KvUp).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Activation {
-    /// `input_layernorm`: the normed input (O-04).
-    InputLayernorm,
-    /// `q_down_proj`: the raw query latent; what a fused down projection makes.
-    QDown,
-    /// `kv_down_proj`: the raw key-value latent and the shared rope key.
-    KvDown,
-    /// `layernorm`: normed latents, and normed heads.
-    Layernorm,
-    /// `q_up_proj`: a latent layer's queries, rotated and scaled (O-03).
-    QUp,
-    /// `kv_up_proj`: every head's key and value, or absorbed queries (O-03).
-    KvUp,
-    /// `qkv_proj`: queries, keys and values of `SelfAttention` and `CrossAttention`.
-    Qkv,
-    /// `core_attn`: attention's output and log-sum-exp (O-07).
-    CoreAttn,
 }
 
 /// Element type.
@@ -212,7 +195,7 @@ pub enum FormChoice {
 /// Lengths at which the cheaper form is chosen, in tokens per request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Expect {
-    /// New tokens of a prefill (and of a forward).
+    /// New tokens of a prefill (and of a forward or a training step).
     pub prefill_tokens: u32,
     /// Tokens already cached at a prefill.
     pub prefill_context: u32,

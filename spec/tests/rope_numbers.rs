@@ -66,6 +66,7 @@ fn layer(qk_nope_head_dim: u32, qk_rope_head_dim: u32, rope: Rope) -> Layer {
         core: Core::Dense,
         gate: None,
         output_bias: false,
+        qk_clip: None,
     }
 }
 

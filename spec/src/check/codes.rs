@@ -69,7 +69,7 @@ pub(super) const WINDOW_AGAINST_MASK: Code = Code(503);
 pub(super) const WINDOW_AND_CHUNK: Code = Code(504);
 pub(super) const MASK_SAYS_ALL: Code = Code(505);
 pub(super) const INPUT_NOT_CACHEABLE: Code = Code(506);
-pub(super) const DROPOUT_WITHOUT_FORWARD: Code = Code(507);
+pub(super) const DROPOUT_WITHOUT_TRAINING: Code = Code(507);
 pub(super) const TWO_SOFTMAX_SCALES: Code = Code(510);
 
 pub(super) const INDEXER_MASK: Code = Code(520);
@@ -85,7 +85,13 @@ pub(super) const Q_INPUT_NORM_OF_LATENT: Code = Code(529);
 pub(super) const SHARED_INDEXER_HAS_NONE: Code = Code(530);
 pub(super) const SPARSE_WITH_BIAS: Code = Code(531);
 
-pub(super) const PHASE_LATER: Code = Code(601);
+pub(super) const UNTRAINED: Code = Code(540);
+pub(super) const CLIP_OF_BENT_LOGITS: Code = Code(541);
+pub(super) const CLIP_OF_NORMED_HEADS: Code = Code(542);
+pub(super) const LOSS_OF_POOLS: Code = Code(543);
+pub(super) const DENSE_LOSS_SHARED: Code = Code(544);
+
+// 601 was a phase of a later release.
 pub(super) const EMPTY_LIST: Code = Code(602);
 pub(super) const WRITTEN_TWICE: Code = Code(603);
 pub(super) const UNUSED_BUILD_KEY: Code = Code(604);
@@ -106,6 +112,9 @@ pub(super) const QUANTISED_PROOF: Code = Code(618);
 pub(super) const FLASH_DECODE_OF_LATENTS: Code = Code(619);
 pub(super) const SHARED_LATENTS_EXPANDED: Code = Code(620);
 pub(super) const PAGE_SPLITS_POOLS: Code = Code(621);
+pub(super) const RECOMPUTED_AND_OFFLOADED: Code = Code(622);
+pub(super) const ACTIVATION_OF_ANOTHER_LAYER: Code = Code(623);
+pub(super) const NEVER_KEPT: Code = Code(624);
 
 pub(super) const GROUPS_DO_NOT_DIVIDE: Code = Code(650);
 pub(super) const ROTARY_DIM: Code = Code(651);

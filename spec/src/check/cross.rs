@@ -11,7 +11,7 @@ use super::slots::{Known, Slots};
 use super::text::quoted;
 use super::value::Table;
 use super::words::Words;
-use super::{About, Found, logits, mask};
+use super::{About, Found, logits, mask, qk_clip};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::ModuleSpec;
 use crate::layer::{AttnMask, Core, Cross, Layer, MaskKind, Projections, QueryScaling, Rope};
@@ -108,6 +108,7 @@ pub(super) fn check(spec: &ModuleSpec, out: &mut Diagnostics) -> Found {
     check_products(num_attention_heads, kv_channels, out);
     let mask = causal_refused(mask::read(&mut table, &MASKS, out), out);
     let logits = logits::read(&mut table, out);
+    let qk_clip = qk_clip::read(&mut table, &logits, None, out);
     table.finish(out);
 
     let mut slots = Slots::read(spec, &SLOTS, out);
@@ -141,7 +142,7 @@ pub(super) fn check(spec: &ModuleSpec, out: &mut Diagnostics) -> Found {
             core: core.map(|()| Core::Dense)?,
             gate: None,
             output_bias: output_bias?,
-            qk_clip: None,
+            qk_clip: qk_clip.optional()?,
         })
     };
     Found {
@@ -152,6 +153,7 @@ pub(super) fn check(spec: &ModuleSpec, out: &mut Diagnostics) -> Found {
             rope: Some((Rope::None, spec.module.span)),
             bias: logits.bias,
             dropout: logits.dropout,
+            of_training: qk_clip::of_training(&qk_clip),
             ..About::default()
         },
     }

@@ -39,6 +39,8 @@ const BIASES: Words<'static, bool> = Words {
 pub(super) struct Found {
     /// Everything; absent where a part was refused.
     pub(super) logits: Option<Logits>,
+    /// Where `attn_logits_soft_cap` stands, if there is one.
+    pub(super) soft_cap: Option<Span>,
     /// Where `core_attention_bias` stands, if there is a bias.
     pub(super) bias: Option<Span>,
     /// Where `attention_dropout` stands, if anything is dropped.
@@ -76,6 +78,7 @@ pub(super) fn read(table: &mut Table<'_>, out: &mut Diagnostics) -> Found {
         )
     });
     Found {
+        soft_cap: soft_cap.given().map(|(_, key)| key),
         scale: scale.given().map(|(_, key)| key),
         bias: where_it_holds(&bias, |bias| *bias),
         dropout: where_it_holds(&dropout, |dropout| *dropout > 0.0),

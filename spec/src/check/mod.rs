@@ -18,6 +18,7 @@ mod model;
 mod modules;
 mod name;
 mod norms;
+mod qk_clip;
 mod rope;
 mod scaling;
 mod slots;
@@ -63,7 +64,7 @@ fn layer(
         Attention::Cross => cross::check(spec, out),
         Attention::Other => Found::default(),
     };
-    let build = build::check(build, &found.about, out);
+    let build = build::check(build, &found.about, found.layer.as_ref(), out);
     Some(Checked {
         layer: Layer {
             name: name?,
@@ -103,6 +104,8 @@ struct About {
     bias: Option<Span>,
     /// Where probabilities are dropped.
     dropout: Option<Span>,
+    /// Keys that only training reads, and where they stand.
+    of_training: Vec<(&'static str, Span)>,
     /// Attention itself, and where its module stands.
     core: Option<(Core, Span)>,
     /// What is done to rotated heads before they meet: its key, and where that stands.

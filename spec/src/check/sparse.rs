@@ -59,6 +59,17 @@ pub(super) fn core(
     }
 }
 
+/// Where the loss of a core's indexer stands, if it has one.
+pub(super) fn loss(core: &Submodule) -> Option<Span> {
+    let indexer = core.spec.submodule("indexer")?;
+    let loss = indexer
+        .spec
+        .params
+        .iter()
+        .find(|param| param.key.value == "loss")?;
+    Some(loss.key.span)
+}
+
 fn sparse(slot: &Submodule, around: &Surroundings<'_>, out: &mut Diagnostics) -> Option<Core> {
     modules::no_params(&slot.spec, out);
     let mut slots = Slots::read(&slot.spec, &SLOTS, out);

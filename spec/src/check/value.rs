@@ -215,13 +215,12 @@ impl<'a> Table<'a> {
     pub(super) fn is_misspelt(&self, key: &'static str) -> bool {
         self.items
             .iter()
-            .filter(|(field, read)| !read && !vocabulary::has(&field.key.value))
-            .any(
-                |(field, _)| match foreign::option(self.place, &field.key.value) {
-                    Some(option) => option.ours == Some(key),
-                    None => suggest(&field.key.value, [key]).is_some(),
-                },
-            )
+            .filter(|(_, read)| !read)
+            .map(|(field, _)| field.key.value.as_str())
+            .any(|other| match foreign::option(self.place, other) {
+                Some(option) => option.ours == Some(key),
+                None => !vocabulary::has(other) && suggest(other, [key]).is_some(),
+            })
     }
 
     /// Where a missing key is reported.

@@ -18,9 +18,11 @@ const KEYS: &[&str] = &[
     "bias", "dtype", "eps", "rank", "normalization",
     // indexers
     "num_heads", "head_dim", "topk", "rope_layout", "split_order", "query_input", "relu", "hadamard", "forced", "pool",
-    "share_topk", "initial", "local", "size", "always_select_tail",
+    "share_topk", "initial", "local", "size", "always_select_tail", "loss",
+    // training
+    "qk_clip", "threshold", "alpha", "stage", "coeff", "reduction", "epsilon",
     // build
-    "phases", "cache", "form", "expect", "context_chunk", "flash_decode", "targets", "format", "scale_format",
+    "phases", "cache", "form", "expect", "context_chunk", "flash_decode", "recompute", "offload", "targets", "format", "scale_format",
     "index_format", "page_size", "prefill_tokens", "prefill_context", "decode_tokens", "decode_context",
 ];
 

@@ -62,7 +62,7 @@ impl Field<'_> {
                 codes::EMPTY_LIST,
                 message,
                 self.value.span,
-                "nothing would be built",
+                "nothing is listed",
             );
             out.push(empty.help(format!(
                 "list at least one of {}, or remove the key",

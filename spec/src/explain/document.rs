@@ -50,7 +50,7 @@ pub fn document() -> String {
 }
 
 /// The chapters, by the first code of each; a chapter ends where the next begins.
-const CHAPTERS: [(&str, u16); 11] = [
+const CHAPTERS: [(&str, u16); 12] = [
     ("Reading", 0),
     ("Keys, names and sizes", 100),
     ("Modules and slots", 200),
@@ -58,6 +58,7 @@ const CHAPTERS: [(&str, u16); 11] = [
     ("Rope and scales", 400),
     ("Masks, logits and gates", 500),
     ("Sparse attention", 520),
+    ("Training", 540),
     ("Build", 600),
     ("Grouped and cross attention", 650),
     ("Importing", 700),

@@ -4,6 +4,19 @@ use serde_json::Value;
 
 use super::{closed, described, list, size, switch, tokens, words};
 
+/// The parts whose values a backward pass needs; `mla_up_proj` is both up projections.
+const ACTIVATIONS: [&str; 9] = [
+    "input_layernorm",
+    "q_down_proj",
+    "kv_down_proj",
+    "layernorm",
+    "q_up_proj",
+    "kv_up_proj",
+    "mla_up_proj",
+    "qkv_proj",
+    "core_attn",
+];
+
 pub(super) fn build() -> Value {
     described(
         "How the layer is computed. Nothing here changes the mathematics.",
@@ -12,8 +25,8 @@ pub(super) fn build() -> Value {
                 (
                     "phases",
                     list(
-                        &["forward", "prefill", "decode"],
-                        "Functions to emit. Default: all three.",
+                        &["forward", "prefill", "decode", "train"],
+                        "Functions to emit. Default: `forward`, `prefill` and `decode`.",
                     ),
                 ),
                 (
@@ -60,6 +73,20 @@ pub(super) fn build() -> Value {
                     "flash_decode",
                     switch(
                         "SelfAttention: rotate, cache and attend in one op at decode. Default: false.",
+                    ),
+                ),
+                (
+                    "recompute",
+                    list(
+                        &ACTIVATIONS,
+                        "What `train` computes again in its backward pass instead of keeping it.",
+                    ),
+                ),
+                (
+                    "offload",
+                    list(
+                        &ACTIVATIONS,
+                        "What `train` keeps in the host's memory until its backward pass. On a CPU that is the device's.",
                     ),
                 ),
                 (

@@ -85,7 +85,8 @@ fn self_params() -> Value {
             ]
             .into_iter()
             .chain(scores::self_masks())
-            .chain(scores::logits()),
+            .chain(scores::logits())
+            .chain([scores::qk_clip()]),
             &[
                 "hidden_size",
                 "num_attention_heads",
@@ -163,7 +164,8 @@ fn cross_params() -> Value {
             ]
             .into_iter()
             .chain(scores::bounds())
-            .chain(scores::logits()),
+            .chain(scores::logits())
+            .chain([scores::qk_clip()]),
             &[
                 "hidden_size",
                 "context_hidden_size",

@@ -79,7 +79,8 @@ fn params() -> Value {
             ]
             .into_iter()
             .chain(scores::self_masks())
-            .chain(scores::logits()),
+            .chain(scores::logits())
+            .chain([scores::qk_clip()]),
             &[
                 "hidden_size",
                 "num_attention_heads",

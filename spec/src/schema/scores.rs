@@ -80,6 +80,27 @@ pub(super) fn logits() -> [(&'static str, Value); 5] {
     ]
 }
 
+/// How weights are clipped in training.
+pub(super) fn qk_clip() -> (&'static str, Value) {
+    let clip = closed(
+        [
+            (
+                "threshold",
+                number("The largest logit a head may have, above 0. Published: 100."),
+            ),
+            (
+                "alpha",
+                number(
+                    "How much of the factor queries take, between 0 and 1; keys take the rest. Published: 0.5.",
+                ),
+            ),
+        ],
+        &["threshold", "alpha"],
+    );
+    let description = "QK-clip (MuonClip): after a training step, scales what makes queries and keys of heads whose logits grew too large.";
+    ("qk_clip", described(description, clip))
+}
+
 /// What queries are multiplied by, by position.
 pub(super) fn query_scaling(types: &[&str]) -> (&'static str, Value) {
     let scaling = closed(

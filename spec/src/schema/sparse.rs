@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    closed, described, full_precision, nested, size, slot, slot_with, switch, tokens, words,
+    closed, described, full_precision, nested, number, size, slot, slot_with, switch, tokens, words,
 };
 use crate::schema::scores::index_query_scaling;
 
@@ -122,9 +122,42 @@ fn lightning_params() -> Value {
                 "share_topk",
                 switch("Whether later layers use what it picks. Default: false."),
             ),
+            loss(),
         ],
         &["num_heads", "head_dim", "topk", "query_input", "relu"],
     )
+}
+
+fn loss() -> (&'static str, Value) {
+    let loss = closed(
+        [
+            (
+                "stage",
+                words(
+                    &["dense", "sparse"],
+                    "Warm-up, over every key and with the indexer alone trained; or over the picked keys, beside the layer.",
+                ),
+            ),
+            ("coeff", number("What multiplies it, above 0.")),
+            (
+                "reduction",
+                words(
+                    &["mean_valid", "mean_all", "sum"],
+                    "Over rows: the mean of those that see a key (Megatron), the mean of all (MaxText), the sum.",
+                ),
+            ),
+            (
+                "epsilon",
+                words(
+                    &["clamp", "add"],
+                    "What keeps logarithms finite: a bound (Megatron), or an addend (MaxText).",
+                ),
+            ),
+        ],
+        &["stage", "coeff", "reduction", "epsilon"],
+    );
+    let description = "How `train` trains the indexer: towards the attention probabilities of all heads. Without it the indexer is not trained.";
+    ("loss", described(description, loss))
 }
 
 fn lightning_slots() -> Value {

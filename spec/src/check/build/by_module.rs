@@ -77,7 +77,10 @@ pub(super) fn refuse_cached_diagonal(phases: &Phases, about: &About, out: &mut D
     out.push(match phases.span {
         Some(_) => diagonal
             .and(cached.span, "a sequence that grows")
-            .help("write `phases: [forward]`, or `attn_mask_type: no_mask`"),
+            .help(format!(
+                "write `{}`, or `attn_mask_type: no_mask`",
+                phases.uncached()
+            )),
         None => diagonal
             .note("without `build.phases` a layer has `forward`, `prefill` and `decode`")
             .help("add `phases: [forward]` to `build`, or write `attn_mask_type: no_mask`"),

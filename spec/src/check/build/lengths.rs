@@ -48,7 +48,7 @@ pub(super) fn expect(
     let readers: [(&'static str, &[Phase], u32, &mut u32); 4] = [
         (
             "prefill_tokens",
-            &[Phase::Forward, Phase::Prefill],
+            &[Phase::Forward, Phase::Prefill, Phase::Train],
             1,
             &mut expect.prefill_tokens,
         ),

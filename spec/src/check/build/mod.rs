@@ -1,5 +1,6 @@
 //! The `build` section: how the layer is computed.
 
+mod activations;
 mod by_module;
 mod lengths;
 mod phases;
@@ -12,7 +13,7 @@ use super::value::Table;
 use super::words::{Others, Words};
 use crate::build::{Build, DType, Form, FormChoice, Phase, Target};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::layer::Core;
+use crate::layer::{Core, Layer};
 use crate::node::Node;
 use crate::span::Spanned;
 use phases::Phases;
@@ -118,8 +119,13 @@ const TARGETS: Words<'static, Target> = Words {
     }),
 };
 
-/// Checks the section; an absent one means [`Build::default`].
-pub(super) fn check(node: Option<&Node>, about: &About, out: &mut Diagnostics) -> Option<Build> {
+/// Checks the section; an absent one means [`Build::default`]. `layer` is what it builds, where nothing of that was refused.
+pub(super) fn check(
+    node: Option<&Node>,
+    about: &About,
+    layer: Option<&Layer>,
+    out: &mut Diagnostics,
+) -> Option<Build> {
     let Some(node) = node else {
         let phases = Phases::defaults();
         phases::agree(&phases, about, out);
@@ -151,6 +157,7 @@ pub(super) fn check(node: Option<&Node>, about: &About, out: &mut Diagnostics) -
     let context_chunk =
         lengths::context_chunk(&mut table, &phases, form, cache.as_ref(), about, out);
     let flash_decode = by_module::flash_decode(&mut table, &phases, about, out);
+    let kept = activations::read(&mut table, &phases, about, layer, out);
     let targets = table
         .take("targets")
         .map(|field| field.words(&TARGETS, out));
@@ -166,8 +173,8 @@ pub(super) fn check(node: Option<&Node>, about: &About, out: &mut Diagnostics) -
         expect: expect?,
         context_chunk: context_chunk?,
         flash_decode: flash_decode?,
-        recompute: Vec::new(),
-        offload: Vec::new(),
+        recompute: kept.recompute,
+        offload: kept.offload,
         targets: targets.map_or(defaults.targets, |list| {
             list.iter().map(|target| target.value).collect()
         }),
@@ -225,6 +232,9 @@ fn refuse_expanded_selection(
     out.push(
         expanded
             .and(*core, "attends to picked tokens")
-            .help("write `form: auto` or `form: mqa`, or `phases: [forward]`"),
+            .help(format!(
+                "write `form: auto` or `form: mqa`, or `{}`",
+                phases.uncached()
+            )),
     );
 }

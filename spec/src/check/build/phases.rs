@@ -7,7 +7,7 @@ use crate::check::codes;
 use crate::check::modules::Attention;
 use crate::check::text::{listed, one_of};
 use crate::check::value::{Field, Table};
-use crate::check::words::{Others, Words};
+use crate::check::words::Words;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::layer::{LongRopeSelect, MaskKind, Rope, RopeScaling};
 use crate::span::{Span, Spanned};
@@ -17,32 +17,17 @@ pub(super) const PHASES: Words<'static, Phase> = Words {
         ("forward", Phase::Forward),
         ("prefill", Phase::Prefill),
         ("decode", Phase::Decode),
+        ("train", Phase::Train),
     ],
     aliases: &[
         ("autoregressive", "decode"),
         ("generate", "decode"),
         ("inference", "forward"),
         ("extend", "prefill"),
+        ("training", "train"),
+        ("backward", "train"),
     ],
-    others: Some(&Others {
-        code: codes::PHASE_LATER,
-        verdict: "is not in this release",
-        label: "known, but not yet a phase",
-        words: &[
-            (
-                "train",
-                "use `forward`, or wait: training is not in this release",
-            ),
-            (
-                "training",
-                "use `forward`, or wait: training is not in this release",
-            ),
-            (
-                "backward",
-                "use `forward`, or wait: training is not in this release",
-            ),
-        ],
-    }),
+    others: None,
 };
 
 /// The phases, and where they were written.
@@ -138,13 +123,28 @@ pub(super) fn agree(phases: &Phases, about: &About, out: &mut Diagnostics) {
         refuse_cached_input(phases, "a bias of the logits", message, bias, out);
     }
     refuse_idle_dropout(phases, about, out);
+    refuse_untrained(phases, about, out);
     warn_of_lengths(phases, about, out);
 }
 
 impl Phases {
     /// A phase with a cache, if there is one.
     fn cached(&self) -> Option<&Spanned<Phase>> {
-        self.find(&[Phase::Prefill, Phase::Decode])
+        self.list.iter().find(|phase| phase.value.is_cached())
+    }
+
+    /// The key with the phases that have no cache, as remedies write it: `phases: [forward]` where none of them is listed.
+    pub(super) fn uncached(&self) -> String {
+        let names: Vec<&str> = self
+            .list
+            .iter()
+            .filter(|phase| !phase.value.is_cached())
+            .map(|phase| PHASES.name_of(phase.value))
+            .collect();
+        match names[..] {
+            [] => "phases: [forward]".to_owned(),
+            _ => format!("phases: [{}]", names.join(", ")),
+        }
     }
 }
 
@@ -173,7 +173,8 @@ fn refuse_cached_mask(phases: &Phases, about: &About, out: &mut Diagnostics) {
         Some(_) => bidirectional
             .and(cached.span, "keeps past tokens as they were")
             .help(format!(
-                "write `phases: [forward]`, or `attn_mask_type: {causal}`"
+                "write `{}`, or `attn_mask_type: {causal}`",
+                phases.uncached()
             )),
         None => bidirectional
             .note("without `build.phases` a layer has `forward`, `prefill` and `decode`")
@@ -207,33 +208,53 @@ fn refuse_cached_input(
     out.push(match phases.span {
         Some(_) => input
             .and(cached.span, "a batch over caches")
-            .help("write `phases: [forward]`"),
+            .help(format!("write `{}`", phases.uncached())),
         None => input
             .note("without `build.phases` a layer has `forward`, `prefill` and `decode`")
             .help("add `phases: [forward]` to `build`"),
     });
 }
 
-/// Probabilities are dropped in training, whose phase is `forward`.
+/// Probabilities are dropped in training, whose phases are `train` and, beside a backward pass of the caller's, `forward`.
 fn refuse_idle_dropout(phases: &Phases, about: &About, out: &mut Diagnostics) {
     let (Some(dropout), Some(list), false) = (
         about.dropout,
         phases.span,
-        phases.unclear || phases.find(&[Phase::Forward]).is_some(),
+        phases.unclear || phases.list.iter().any(|phase| !phase.value.is_cached()),
     ) else {
         return;
     };
-    let message = "`attention_dropout` is for training, and only `forward` can train";
+    let message = "`attention_dropout` is for training, and neither `prefill` nor `decode` trains";
     let idle = Diagnostic::error(
-        codes::DROPOUT_WITHOUT_FORWARD,
+        codes::DROPOUT_WITHOUT_TRAINING,
         message,
         dropout,
         "nothing is dropped",
     );
     out.push(
-        idle.and(list, "no `forward` among these")
-            .help("remove `attention_dropout`, or add `forward` to `phases`"),
+        idle.and(list, "no `train` among these")
+            .help("remove `attention_dropout`, or add `train` or `forward` to `phases`"),
     );
+}
+
+/// Keys that only training reads want it.
+fn refuse_untrained(phases: &Phases, about: &About, out: &mut Diagnostics) {
+    if phases.unclear || phases.find(&[Phase::Train]).is_some() {
+        return;
+    }
+    for (key, span) in &about.of_training {
+        let message = format!("`{key}` is for training, and `train` is not among the phases");
+        let idle = Diagnostic::error(codes::UNTRAINED, message, *span, "nothing reads this");
+        let idle = match phases.span {
+            Some(list) => idle.and(list, "the phases"),
+            None => {
+                idle.note("without `build.phases` a layer has `forward`, `prefill` and `decode`")
+            }
+        };
+        out.push(idle.help(format!(
+            "remove `{key}`, or list `train` in `phases` of `build`"
+        )));
+    }
 }
 
 /// Warns of frequencies that change under cached keys, which keep the ones that they were rotated at.

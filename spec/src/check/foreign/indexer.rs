@@ -1,6 +1,6 @@
 //! Keys that people write at indexers, and in scales.
 
-use super::{Foreign, idle, later, moved, renamed};
+use super::{Foreign, idle, moved, renamed};
 
 #[rustfmt::skip] // a table: one option a line
 pub(super) const INDEXER: &[Foreign] = &[
@@ -45,7 +45,13 @@ pub(super) const INDEXER: &[Foreign] = &[
     moved("index_format", "write it in `build.cache`: it says how, not what"),
     moved("dtype", "write it at `linear_weights_proj`, or in `build`"),
     moved("eps", "write it at `k_norm`"),
-    later("dsa_indexer_loss_coeff", "remove it, or wait: training an indexer is not in this release"),
+    renamed("dsa_indexer_loss_coeff", "loss", "write `loss: { stage: .., coeff: .., reduction: mean_valid, epsilon: clamp }`"),
+    renamed("indexer_loss_coeff", "loss", "write `loss: { stage: .., coeff: .., reduction: .., epsilon: .. }`"),
+    renamed("indexer_loss_scaling_factor", "loss", "write `loss: { stage: .., coeff: .., reduction: mean_all, epsilon: add }`"),
+    renamed("dsa_indexer_use_sparse_loss", "loss", "write `stage: dense` or `stage: sparse` in `loss`"),
+    renamed("indexer_sparse_training", "loss", "write `stage: dense` or `stage: sparse` in `loss`"),
+    renamed("calculate_per_token_loss", "loss", "write `reduction: sum` in `loss`"),
+    idle("indexer_cutoff_threshold", "remove it: which keys were picked is always kept, and is small"),
 ];
 
 #[rustfmt::skip] // a table: one option a line

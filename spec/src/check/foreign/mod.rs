@@ -10,6 +10,7 @@ mod indexer;
 mod leaf;
 mod models;
 mod rope;
+mod training;
 
 use super::codes;
 use crate::diagnostic::Diagnostic;
@@ -34,6 +35,8 @@ pub(super) enum Place {
     Rope,
     /// `query_scaling` and the scales of latents.
     Scaling,
+    /// `qk_clip`, or the `loss` of an indexer.
+    Training,
     /// The `build` section or a mapping in it.
     Build,
 }
@@ -106,6 +109,7 @@ pub(super) fn option(place: Place, key: &str) -> Option<&'static Foreign> {
         Place::NamedLayer => models::NAMED_LAYER,
         Place::Rope => rope::ROPE,
         Place::Scaling => indexer::SCALING,
+        Place::Training => training::TRAINING,
         Place::Build => build::BUILD,
     };
     list.iter().find(|option| option.key == key)
@@ -147,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    fn all() -> [&'static [Foreign]; 9] {
+    fn all() -> [&'static [Foreign]; 10] {
         [
             attention::ATTENTION,
             grouped::GROUPED,
@@ -157,6 +161,7 @@ mod tests {
             indexer::INDEXER,
             indexer::SCALING,
             rope::ROPE,
+            training::TRAINING,
             build::BUILD,
         ]
     }

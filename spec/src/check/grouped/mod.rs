@@ -12,7 +12,7 @@ use super::rope;
 use super::text::quoted;
 use super::value::{Field, Stated, Table};
 use super::words::Words;
-use super::{About, Found, latent, logits, mask, scaling};
+use super::{About, Found, latent, logits, mask, qk_clip, scaling};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::ModuleSpec;
 use crate::layer::{Core, Grouped, HeadNorms, Layer, Projections, QueryScaling, Rope};
@@ -61,6 +61,7 @@ struct Params {
     /// `qk_l2_norm`; `None` without it.
     l2: Option<L2>,
     gate: Stated<Wanted>,
+    qk_clip: qk_clip::Found,
 }
 
 /// `qk_l2_norm: true`, where it stands, and its eps unless that was refused.
@@ -96,6 +97,11 @@ impl Params {
         let query_scaling = scaling::of_queries(&mut table, out);
         let l2 = l2_norm(&mut table, out);
         let gate = gate::read(&mut table, &GATES, out);
+        let normed = l2
+            .as_ref()
+            .map(|l2| l2.key)
+            .or_else(|| slots::head_norm_in(spec));
+        let qk_clip = qk_clip::read(&mut table, &logits, normed, out);
         table.finish(out);
         sizes.check_products(!gate.is_absent(), out);
         Self {
@@ -108,6 +114,7 @@ impl Params {
             scaled,
             l2,
             gate,
+            qk_clip,
         }
     }
 
@@ -119,6 +126,7 @@ impl Params {
             rope: self.rope.clone().map(|rope| (rope, self.rope_span)),
             bias: self.logits.bias,
             dropout: self.logits.dropout,
+            of_training: qk_clip::of_training(&self.qk_clip),
             after_rope: l2.or(self.scaled.map(|key| ("query_scaling", key))),
             ..About::default()
         }
@@ -150,7 +158,7 @@ impl Params {
             core: parts.core.map(|()| Core::Dense)?,
             gate: parts.gate?,
             output_bias: parts.output_bias?,
-            qk_clip: None,
+            qk_clip: self.qk_clip.optional()?,
         })
     }
 }

@@ -192,6 +192,16 @@ fn head_norms(slots: &Slots<'_>, l2: Option<Span>, out: &mut Diagnostics) -> Opt
     Some(HeadNorms::Learned { q: q?, k: k? })
 }
 
+/// Where a head's norm stands, if there is one.
+pub(super) fn head_norm_in(spec: &ModuleSpec) -> Option<Span> {
+    let norms = ["q_layernorm", "k_layernorm"].map(|slot| spec.submodule(slot));
+    let modules = norms.into_iter().flatten().map(|slot| &slot.spec.module);
+    modules
+        .into_iter()
+        .find(|module| module.value != Module::IdentityOp.name())
+        .map(|module| module.span)
+}
+
 /// What norms a head: `Some(None)` for nothing, `None` where it was refused.
 fn head_norm(slot: &Submodule, out: &mut Diagnostics) -> Option<Option<NormParams>> {
     let module = &slot.spec.module;

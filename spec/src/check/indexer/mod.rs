@@ -1,6 +1,7 @@
 //! Indexers: `LightningIndexer`, which picks keys, and `SharedIndexer`, which takes what an earlier layer picked.
 
 mod choice;
+mod loss;
 mod rotation;
 mod slots;
 
@@ -45,7 +46,7 @@ pub(super) fn check(
 }
 
 /// Keys of an indexer that picks, which one that takes over has no use for.
-const OF_A_PICKER: [&str; 10] = [
+const OF_A_PICKER: [&str; 11] = [
     "num_heads",
     "head_dim",
     "rope_layout",
@@ -56,6 +57,7 @@ const OF_A_PICKER: [&str; 10] = [
     "query_scaling",
     "forced",
     "share_topk",
+    "loss",
 ];
 
 fn shared(submodule: &Submodule, out: &mut Diagnostics) -> Option<Indexer> {
@@ -144,6 +146,8 @@ fn lightning(
     }
     refuse_undefined_pool(&pool, &forced, &hadamard, around, out);
     let share_topk = table.stated("share_topk", |field| field.boolean(out));
+    let loss = table.stated("loss", |field| loss::loss(&field, out));
+    loss::refuse_beside(&loss, &pool, &share_topk, out);
     table.finish(out);
     let slots = Parts::read(submodule, from_latent, out);
     Some(LightningIndexer {
@@ -165,7 +169,7 @@ fn lightning(
         forced: forced.or(Forced::default())?,
         pool: pool.optional()?,
         shared: share_topk.or(false)?,
-        loss: None,
+        loss: loss.optional()?,
     })
 }
 

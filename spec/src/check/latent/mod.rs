@@ -13,7 +13,7 @@ use super::rope::{self, RotatedPart};
 use super::slots::{Known, Slots};
 use super::sparse::{self, Surroundings};
 use super::value::{Stated, Table};
-use super::{About, Found, LatentSizes, logits, mask, scaling};
+use super::{About, Found, LatentSizes, logits, mask, qk_clip, scaling};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{ModuleSpec, Submodule};
 use crate::layer::{
@@ -72,6 +72,7 @@ struct Params {
     kv_scale: Stated<LatentScale>,
     gate: Stated<Wanted>,
     gate_lacks_rank: bool,
+    qk_clip: qk_clip::Found,
     source: Source,
     rope: Option<Rope>,
     /// Where the rope, or the head dim that forbids one, was written.
@@ -93,14 +94,15 @@ struct Parts {
 /// Checks the module.
 pub(super) fn check(spec: &ModuleSpec, out: &mut Diagnostics) -> Found {
     let params = Params::read(spec, out);
-    let core_span = spec
-        .submodule("core_attention")
-        .map_or(Span::NONE, |slot| slot.spec.module.span);
+    let core = spec.submodule("core_attention");
+    let core_span = core.map_or(Span::NONE, |slot| slot.spec.module.span);
     let parts = params.parts(spec, out);
-    let about = params.about(
+    let mut about = params.about(
         spec.module.span,
         parts.core.clone().map(|core| (core, core_span)),
     );
+    let loss = core.and_then(sparse::loss);
+    about.of_training.extend(loss.map(|key| ("loss", key)));
     Found {
         layer: params.layer(parts),
         about,
@@ -131,6 +133,7 @@ impl Params {
         let kv_scale = scaling::of_the_kv_latent(&mut table, hidden.zip(kv_rank), out);
         source.refuse_stated("kv_lora_scale", &kv_scale, out);
         let gate = gate::read(&mut table, &gate::OF_LATENT_ATTENTION, out);
+        let qk_clip = qk_clip::read(&mut table, &logits, None, out);
         table.finish(out);
         let mut params = Self {
             sizes,
@@ -142,6 +145,7 @@ impl Params {
             kv_scale,
             gate,
             gate_lacks_rank: false,
+            qk_clip,
             source,
             rope,
             rope_span,
@@ -313,6 +317,7 @@ impl Params {
             rope: self.rope.clone().map(|rope| (rope, self.rope_span)),
             bias: self.logits.bias,
             dropout: self.logits.dropout,
+            of_training: qk_clip::of_training(&self.qk_clip),
             core,
             after_rope: None,
             latent: Some(LatentSizes {
@@ -344,7 +349,7 @@ impl Params {
             core: parts.core?,
             gate: parts.gate?,
             output_bias: parts.output_bias?,
-            qk_clip: None,
+            qk_clip: self.qk_clip.optional()?,
         })
     }
 }

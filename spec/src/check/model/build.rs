@@ -13,17 +13,19 @@ use crate::node::{Node, NodeKind};
 use crate::span::Span;
 
 /// What a layer may say for itself; the rest holds for the whole model.
-const OWN_KEYS: [&str; 5] = ["cache", "form", "expect", "context_chunk", "flash_decode"];
+#[rustfmt::skip] // a list of words
+const OWN_KEYS: [&str; 7] = ["cache", "form", "expect", "context_chunk", "flash_decode", "recompute", "offload"];
 
 /// Codes that say that a layer has no use for a key of `build`. In the model's own section that is a mistake only where no layer
 /// has one.
-const UNREAD: [Code; 6] = [
+const UNREAD: [Code; 7] = [
     codes::UNUSED_BUILD_KEY,
     codes::CACHE_LAYOUT_WITHOUT_ROPE,
     codes::INDEX_FORMAT_UNREAD,
     codes::FLASH_DECODE_OF_LATENTS,
     codes::FLASH_DECODE,
     codes::BUILD_KEY_OF_LATENTS,
+    codes::ACTIVATION_OF_ANOTHER_LAYER,
 ];
 
 /// Checks every layer that the pattern has. The others, and refused ones, are `None`.
@@ -116,22 +118,32 @@ fn joined(model: Option<&Node>, own: Option<&Node>) -> Option<Node> {
     }
 }
 
-/// Removes the entry whose key or value stands at `span`, at any depth; answers where its key stands.
+/// Removes the entry whose key or value stands at `span`, or the item of a list, at any depth; answers where the key or the item
+/// stands. A list that is left without items goes too.
 fn take(node: &mut Node, span: Span) -> Option<Span> {
-    let NodeKind::Map(entries) = &mut node.kind else {
-        return None;
-    };
     if span.is_none() {
         return None;
     }
+    let entries = match &mut node.kind {
+        NodeKind::Map(entries) => entries,
+        NodeKind::Seq(items) => {
+            let at = items.iter().position(|item| item.span == span)?;
+            return Some(items.remove(at).span);
+        }
+        NodeKind::Scalar(_) => return None,
+    };
     let at = entries
         .iter()
         .position(|entry| entry.key.span == span || is_scalar_at(&entry.value, span));
     match at {
         Some(at) => Some(entries.remove(at).key.span),
-        None => entries
-            .iter_mut()
-            .find_map(|entry| take(&mut entry.value, span)),
+        None => {
+            let taken = entries
+                .iter_mut()
+                .find_map(|entry| take(&mut entry.value, span));
+            entries.retain(|entry| entry.value.kind != NodeKind::Seq(Vec::new()));
+            taken
+        }
     }
 }
 

@@ -6,22 +6,10 @@ use crate::explain::Rule;
 /// In the order of the codes.
 pub(super) const RULES: &[Rule] = &[
     Rule {
-        code: Code(601),
-        title: "a phase of another release",
-        rule: "training is known, but this release can't generate it.",
-        why: "a forward function without its backward is no training phase.",
-        wrong: r"build:
-  phases: [forward, train]
-",
-        right: r"build:
-  phases: [forward]
-",
-    },
-    Rule {
         code: Code(602),
         title: "an empty list",
-        rule: "`phases` and `targets` list at least one choice.",
-        why: "nothing would be generated. An absent key means its default.",
+        rule: "`phases`, `recompute`, `offload` and `targets` list at least one choice.",
+        why: "a list of nothing is mostly one that was meant to be filled. An absent key means its default.",
         wrong: r"build:
   phases: []
 ",
@@ -32,7 +20,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         code: Code(603),
         title: "a choice listed twice",
-        rule: "each phase and each target is listed once.",
+        rule: "each phase, each target and each part to recompute or offload is listed once.",
         why: "the second would be ignored, or generated twice under one name.",
         wrong: r"build:
   phases: [forward, forward]
@@ -44,7 +32,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         code: Code(604),
         title: "a build key that nothing reads",
-        rule: "`cache` and `context_chunk` need `prefill` or `decode`, the lengths in `expect` the \
+        rule: "`recompute` and `offload` need `train`, `cache` and `context_chunk` need `prefill` or `decode`, the lengths in `expect` the \
               phases that they describe and a form that is not forced, `context_chunk` a latent cache \
               that some phase may expand.",
         why: "a key that has no effect is mostly a sign that another one is wrong.",

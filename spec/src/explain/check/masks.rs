@@ -22,7 +22,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         code: Code(502),
         title: "a mask that can't be cached",
-        rule: "`no_mask` and `padding` go with `phases: [forward]` alone.",
+        rule: "`no_mask` and `padding` go with the phases `forward` and `train` alone.",
         why: "where a token sees later ones, its output changes with every token that arrives; what \
               was cached would be out of date, and chunked would differ from one shot.",
         wrong: r"params:
@@ -84,7 +84,7 @@ build:
     Rule {
         code: Code(506),
         title: "an input that caches have no place for",
-        rule: "`arbitrary` and `core_attention_bias` go with `phases: [forward]` alone.",
+        rule: "`arbitrary` and `core_attention_bias` go with the phases `forward` and `train` alone.",
         why: "they are inputs with a row per query and a column per key. Over caches every request of a batch has a width of \
               its own, its past included.",
         wrong: r"params:
@@ -98,8 +98,8 @@ build:
     },
     Rule {
         code: Code(507),
-        title: "dropout without `forward`",
-        rule: "`attention_dropout` above 0 needs the phase `forward`.",
+        title: "dropout without `train` or `forward`",
+        rule: "`attention_dropout` above 0 needs the phase `train` or `forward`.",
         why: "probabilities are dropped in training, and prefill and decode don't train.",
         wrong: r"params:
   attention_dropout: 0.1

@@ -1,5 +1,6 @@
 //! Rules of the `check` stage.
 
+mod activations;
 mod build;
 mod formats;
 mod gates;
@@ -11,6 +12,7 @@ mod params;
 mod rope;
 mod slots;
 mod sparse;
+mod training;
 
 use super::Rule;
 
@@ -24,8 +26,10 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         rope::RULES,
         masks::RULES,
         sparse::RULES,
+        training::RULES,
         build::RULES,
         formats::RULES,
+        activations::RULES,
         grouped::RULES,
         model::RULES,
     ];

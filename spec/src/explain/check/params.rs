@@ -38,8 +38,8 @@ params:
     Rule {
         code: Code(103),
         title: "a value of the wrong kind",
-        rule: "a size is an integer, a switch is `true` or `false`, a choice is a word, `phases` and \
-              `targets` are lists.",
+        rule: "a size is an integer, a switch is `true` or `false`, a choice is a word, `phases`, \
+              `targets`, `recompute` and `offload` are lists.",
         why: "a value that is converted silently, such as `128.0` or `\"128\"`, hides what a \
               checkpoint's config really said.",
         wrong: r#"params:
@@ -143,7 +143,7 @@ params:
     Rule {
         code: Code(111),
         title: "a word that is no choice",
-        rule: "masks, gates, softmax and rope types, layouts, norms, phases, dtypes, cache formats, forms and targets are \
+        rule: "masks, gates, softmax and rope types, layouts, norms, phases, dtypes, cache formats, forms, targets and parts to recompute are \
               words of fixed lists.",
         why: "guessing the nearest word would describe a layer that nobody wrote.",
         wrong: r"params:
@@ -156,7 +156,8 @@ params:
     Rule {
         code: Code(112),
         title: "a number out of bounds",
-        rule: "scales, soft caps and factors are greater than 0, `attention_dropout` is at least 0 and less than 1.",
+        rule: "scales, soft caps, factors, thresholds and coefficients are greater than 0, `attention_dropout` is at least 0 and less \
+               than 1, `qk_clip.alpha` between 0 and 1.",
         why: "a cap of 0 divides by zero, a scale of 0 or below forgets or reverses what queries ask for, and with a dropout \
               of 1 nothing is left.",
         wrong: r"params:

@@ -3,7 +3,6 @@
 use super::{Condition, met, never, refused};
 
 const NO_PARALLEL: &str = "a spec has no parallel sizes; `build` refuses them by name";
-const NO_RECOMPUTE: &str = "a spec has no recomputation; `build` refuses it by name";
 const NO_ENGINE: &str =
     "a generated layer has no engine modes: `prefill` and `decode` take any ragged batch";
 
@@ -35,12 +34,17 @@ pub(super) const CONDITIONS: &[Condition] = &[
     met("13", "fused down projections whose rows don't divide over ranks, or whose stored matrix has other rows",
         "a checkpoint with other rows is refused while it is loaded, with both shapes; there are no ranks"),
     refused("14", "recomputing the up projections outside latent attention",
-        "build:\n  recompute_modules: [mla_up_proj]\n"),
-    refused("15", "an unknown recompute module or granularity",
-        "build:\n  recompute_granularity: selective\n"),
-    never("16", "recomputing norms under a delayed fp8 recipe", NO_RECOMPUTE),
+        "module: SelfAttention\nbuild:\n  phases: [train]\n  recompute: [mla_up_proj]\n"),
+    refused("15", "an unknown recompute module",
+        "build:\n  phases: [train]\n  recompute: [everything]\n"),
+    refused("15b", "an unknown recompute granularity, or one that doesn't go with the method or the number of layers",
+        "build:\n  recompute_granularity: selective\n  recompute_num_layers: 1\n"),
+    never("16", "recomputing norms under a delayed fp8 recipe", "fp8 weights are dequantised while they are loaded; there is no recipe"),
     refused("17", "QK-clip with a threshold or exponent out of bounds",
-        "params:\n  qk_clip_alpha: 1.5\n"),
+        "params:\n  qk_clip: { threshold: 100.0, alpha: 1.5 }\nbuild:\n  phases: [train]\n"),
+    refused("17b", "QK-clip whose largest logits nothing records",
+        "params:\n  qk_clip: { threshold: 100.0, alpha: 0.5 }\n"),
+    never("17c", "clipping while QK-clip is off, or after absorption deleted a weight", "the function exists only beside `qk_clip`, and no form deletes a weight"),
     refused("18", "a list of context parallel kinds whose length isn't the number of layers",
         "submodules:\n  core_attention: { module: DotProductAttention, params: { cp_comm_type: [p2p, a2a] } }\n"),
     refused("19", "a NoPE pattern whose length or period doesn't fit the layers",
@@ -55,7 +59,8 @@ pub(super) const CONDITIONS: &[Condition] = &[
         "params:\n  layernorm_zero_centered_gamma: true\n"),
     refused("24", "graph capture together with offload, static batching or recomputed dropout",
         "build:\n  cuda_graph: true\n"),
-    never("25", "offloading the output projection without core attention", "a spec has no offload; `build` refuses unknown keys"),
+    refused("25", "offloading the output projection without core attention, or an unknown module",
+        "build:\n  phases: [train]\n  offload: [attn_proj]\n"),
     refused("26", "one fused rope over q, k and v together with an output gate",
         "params:\n  fused_single_qkv_rope: true\n"),
     never("27", "latent attention in a heterogeneous block list, which would silently become another attention",
@@ -122,8 +127,8 @@ pub(super) const CONDITIONS: &[Condition] = &[
     refused("51b", "an index-sharing consumer whose producer is in another pipeline stage",
         "model:\n  pipeline_stages: [3]\n"),
     never("52", "context parallel ranks of unequal length", NO_PARALLEL),
-    refused("53", "an indexer loss over query rows split among ranks",
-        "params:\n  dsa_indexer_loss_coeff: 0.1\n"),
+    never("53", "an indexer loss over query rows split among ranks", NO_PARALLEL),
+    never("53b", "a dense indexer loss with padded rows", "a padded row sees no key, and adds nothing to the sum"),
     never("54", "a kernel backend outside its envelope of heads, ranks or architectures", "kernels are generated for the layer's own sizes"),
     refused("54b", "an indexer without a decision on relu",
         "submodules:\n  core_attention:\n    module: SparseAttention\n    submodules:\n      indexer:\n        module: LightningIndexer\n        params: { num_heads: 8, head_dim: 128, topk: 64, rope_layout: half, split_order: rope_first, query_input: q_latent }\n        submodules: { linear_wq_b: Linear, linear_wk: Linear, linear_weights_proj: Linear, k_norm: { module: LayerNorm, params: { eps: 1.0e-6 } } }\n"),

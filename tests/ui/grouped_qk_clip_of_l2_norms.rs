@@ -1,0 +1,15 @@
+use mla_runtime::mla_layer;
+
+#[mla_layer(
+    module = SelfAttention, hidden_size = 4096, num_attention_heads = 32, num_query_groups = 8,
+    kv_channels = 128, attn_mask_type = causal, rope(type = plain, theta = 500000.0, layout = half),
+    qk_clip(threshold = 100.0, alpha = 0.5), qk_l2_norm = true, qk_l2_norm_eps = 1.0e-6,
+    build(phases = [train]),
+)]
+struct GroupedQkClipOfL2Norms {
+    linear_qkv: ColumnParallelLinear,
+    core_attention: DotProductAttention,
+    linear_proj: RowParallelLinear,
+}
+
+fn main() {}
