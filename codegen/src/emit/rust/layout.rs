@@ -392,7 +392,7 @@ impl Lines {
     }
 
     /// As many words to a line as fit, each followed by a comma. rustfmt keeps a column free.
-    fn packed(&mut self, words: &[String]) {
+    pub(crate) fn packed(&mut self, words: &[String]) {
         let mut line = String::new();
         for word in words {
             if !line.is_empty() && self.indent + width(&line) + width(word) + 2 >= MAX_WIDTH {

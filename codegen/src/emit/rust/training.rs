@@ -403,12 +403,13 @@ pub(crate) fn traits(program: &Program, name: &str, runtime: &str, level: usize)
 
 /// A macro's call with lists of names, as many to a line as fit.
 fn listing(lines: &mut Lines, open: &str, lists: &[(&str, Vec<&str>)]) {
-    lines.line(open);
-    for (what, names) in lists.iter().filter(|(_, names)| !names.is_empty()) {
-        if !what.is_empty() {
-            lines.line(&format!("    ; {what}:"));
+    lines.block(open, ");", |lines| {
+        for (what, names) in lists.iter().filter(|(_, names)| !names.is_empty()) {
+            if !what.is_empty() {
+                lines.line(&format!("; {what}:"));
+            }
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            lines.packed(&names);
         }
-        lines.line(&format!("    {}", names.join(", ")));
-    }
-    lines.line(");");
+    });
 }

@@ -1,6 +1,6 @@
 //! The mathematics of a backward pass's steps, in the names of its values and the symbols of its modules.
 
-use crate::plan::{Adjoint, LinearPart, Op, Plan, Program, ValueId};
+use crate::plan::{Adjoint, Op, Plan, Program, ValueId};
 
 /// Writes each step's formula: the title of the forward step that it reverses, then what its ops do.
 pub(super) fn write(program: &Program, plan: &mut Plan) {
@@ -34,7 +34,7 @@ impl Words<'_> {
     }
 
     /// A module's symbol: what its documentation begins with.
-    fn symbol(&self, slot: &str, part: LinearPart) -> String {
+    fn symbol(&self, slot: &str) -> String {
         let module = self
             .program
             .modules
@@ -45,7 +45,6 @@ impl Words<'_> {
             .split([',', ' '])
             .find(|word| word.starts_with("W_"))
             .unwrap_or("W");
-        let _ = part;
         symbol.to_owned()
     }
 
@@ -55,11 +54,11 @@ impl Words<'_> {
         };
         let name = |value: &ValueId| self.name(*value);
         let clause = match adjoint {
-            Adjoint::LinearInput { dy, slot, part, out } => {
-                format!("{} = {} · {}", name(out), name(dy), self.symbol(slot, *part))
+            Adjoint::LinearInput { dy, slot, out, .. } => {
+                format!("{} = {} · {}", name(out), name(dy), self.symbol(slot))
             }
-            Adjoint::LinearWeight { x, dy, slot, part } => {
-                format!("d{} += {}ᵀ · {}", self.symbol(slot, *part), name(dy), name(x))
+            Adjoint::LinearWeight { x, dy, slot, .. } => {
+                format!("d{} += {}ᵀ · {}", self.symbol(slot), name(dy), name(x))
             }
             Adjoint::AbsorbQueries { dy, out, .. } => {
                 format!("{}_h = W_UK,h · {}_h", name(out), name(dy))

@@ -86,7 +86,7 @@ pub(super) fn run(checked: &Checked, program: &mut Program) {
     let learn = normal::normalise(&mut forward);
     let stage = stage(checked);
     let reversed = reverse::reverse(program, &forward, learn, stage);
-    let scheduled = schedule::schedule(checked, program, &forward, reversed);
+    let scheduled = schedule::schedule(checked, &forward, reversed);
     program.training = Some(split::training(program, forward, scheduled));
 }
 

@@ -38,6 +38,7 @@ pub(super) fn reverse(
         told: BTreeMap::new(),
         ops: Vec::new(),
         results: Vec::new(),
+        attended: BTreeMap::new(),
         outer: BTreeSet::new(),
     };
     tape.outer = tape.outside_the_indexer();
@@ -98,6 +99,8 @@ struct Tape<'a> {
     /// The ops of the step being written.
     ops: Vec<Op>,
     results: Vec<(Gradient, ValueId)>,
+    /// Of an attention whose op is still to come: its output, log-sum-exp, and the output's gradient.
+    attended: BTreeMap<ValueId, [ValueId; 3]>,
     /// Values that an indexer only looks at: no gradient passes to them from its side (features M-04).
     outer: BTreeSet<ValueId>,
 }
@@ -130,8 +133,7 @@ impl Tape<'_> {
     /// A value of the type of a gradient of `of`, named after it.
     fn gradient(&mut self, of: ValueId) -> ValueId {
         let Value { name, ty } = self.values[of.0].clone();
-        let base = name.trim_end_matches("_raw").trim_end_matches("_rows");
-        let base = base.trim_end_matches("_normed");
+        let base = name.trim_end_matches("_rows");
         self.define(format!("d_{base}"), owned(&ty))
     }
 
@@ -424,39 +426,40 @@ impl Tape<'_> {
         }
     }
 
-    /// Attention's ops: their gradients are made together, once the output's is known, with sinks already in the log-sum-exp.
+    /// Attention's ops: their gradients are made together, of the output behind all sinks and of a log-sum-exp that counts them.
     fn of_attention(&mut self, op: &Op) -> bool {
         match *op {
             Op::AttendedParts { x, out, lse, .. } => {
                 if let Some(dy) = self.take(out) {
-                    self.attended((x, out, lse), dy);
+                    self.attended.insert(x, [out, lse, dy]);
                 }
-                true
             }
-            Op::AttendExpanded { .. }
-            | Op::AttendAbsorbed { .. }
-            | Op::AttendGroups { .. }
-            | Op::Sink { .. } => true,
-            _ => false,
+            Op::Sink { x, slot, out } => {
+                if let Some([attended, lse, dy]) = self.attended.remove(&out) {
+                    if let Some(slot) = slot {
+                        self.push(Adjoint::Sink {
+                            attended,
+                            lse,
+                            dy,
+                            slot,
+                        });
+                    }
+                    self.attended.insert(x, [attended, lse, dy]);
+                }
+            }
+            Op::AttendExpanded { out, .. }
+            | Op::AttendAbsorbed { out, .. }
+            | Op::AttendGroups { out, .. } => {
+                if let Some(parts) = self.attended.remove(&out) {
+                    self.attention(op, parts);
+                }
+            }
+            _ => return false,
         }
+        true
     }
 
-    fn attended(&mut self, (x, attended, lse): (ValueId, ValueId, ValueId), dy: ValueId) {
-        let mut x = x;
-        while let Some(Op::Sink { x: inner, slot, .. }) = self.forward.definition(x) {
-            if let Some(slot) = *slot {
-                self.push(Adjoint::Sink {
-                    attended,
-                    lse,
-                    dy,
-                    slot,
-                });
-            }
-            x = *inner;
-        }
-        let Some(op) = self.forward.definition(x).cloned() else {
-            return;
-        };
+    fn attention(&mut self, op: &Op, [attended, lse, dy]: [ValueId; 3]) {
         let d_bias = self.program.softmax.bias.then(|| {
             let d_bias = self.define("d_bias".to_owned(), Ty::Bias);
             self.results.push((Gradient::Bias, d_bias));
@@ -470,7 +473,7 @@ impl Tape<'_> {
             dy,
             d_bias,
         };
-        match op {
+        match *op {
             Op::AttendExpanded {
                 q,
                 kv,

@@ -9,7 +9,7 @@ use mla_spec::{Activation, Checked};
 
 use super::reverse::Reversed;
 use super::{Gradient, Kept, is_argument, tidy};
-use crate::plan::{Op, Plan, Program, Step, Ty, Value, ValueId};
+use crate::plan::{Op, Plan, Step, Ty, Value, ValueId};
 
 /// A backward pass that has all it reads, and the forward pass that keeps it.
 pub(super) struct Scheduled {
@@ -25,14 +25,9 @@ pub(super) struct Scheduled {
 }
 
 /// Decides and arranges.
-pub(super) fn schedule(
-    checked: &Checked,
-    program: &Program,
-    forward: &Plan,
-    reversed: Reversed,
-) -> Scheduled {
+pub(super) fn schedule(checked: &Checked, forward: &Plan, reversed: Reversed) -> Scheduled {
     let build = &checked.build;
-    let parts = parts(program, forward);
+    let parts = parts(forward);
     let part = |value: ValueId| parts.get(value.0).copied().flatten();
     let choice = choose(forward, &reversed, |value| {
         part(value).is_some_and(|part| build.recompute.contains(&part))
@@ -173,7 +168,10 @@ fn arranged(forward: &Plan, choice: &Choice, steps: Vec<Step>) -> Vec<Step> {
             there.extend(op.defines());
             ops.push(op);
         }
-        arranged.push(Step { ops, ..step });
+        match arranged.first_mut() {
+            Some(first) if step.formula.is_empty() => first.ops.extend(ops),
+            _ => arranged.push(Step { ops, ..step }),
+        }
     }
     arranged
 }
@@ -217,7 +215,7 @@ fn original(forward: &Plan, op: &Op) -> Op {
 }
 
 /// The part of the layer that makes each value.
-fn parts(program: &Program, forward: &Plan) -> Vec<Option<Activation>> {
+fn parts(forward: &Plan) -> Vec<Option<Activation>> {
     let mut parts: Vec<Option<Activation>> = vec![None; forward.values.len()];
     for op in forward.ops() {
         let inherited = op.reads().first().and_then(|x| parts[x.0]);
@@ -247,7 +245,6 @@ fn parts(program: &Program, forward: &Plan) -> Vec<Option<Activation>> {
             }
         }
     }
-    let _ = program;
     parts
 }
 

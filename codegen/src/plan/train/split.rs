@@ -48,7 +48,7 @@ pub(super) fn training(program: &Program, forward: Plan, scheduled: Scheduled) -
         finish(program, plan);
     }
     tidy::names(&mut kept_forward);
-    tidy::drops(&mut kept_forward);
+    tidy::drops(&mut kept_forward, hidden_size(program));
     compact(&mut kept_forward);
     let kept = kept
         .into_iter()
@@ -102,7 +102,7 @@ fn finish(program: &Program, plan: &mut Plan) {
     tidy::copies(plan);
     tidy::names(plan);
     clauses::write(program, plan);
-    tidy::drops(plan);
+    tidy::drops(plan, hidden_size(program));
     compact(plan);
 }
 
@@ -175,4 +175,12 @@ fn fetch(whole: &Plan, value: ValueId, ops: &mut Vec<Op>, deferred: &mut BTreeSe
         }
         ops.push(op.clone());
     }
+}
+
+/// Width of the layer's input.
+fn hidden_size(program: &Program) -> u32 {
+    let mut constants = program.constants.iter();
+    constants
+        .find(|constant| constant.name == "HIDDEN_SIZE")
+        .map_or(0, |constant| constant.value)
 }

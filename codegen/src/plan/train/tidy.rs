@@ -69,21 +69,33 @@ fn last_reads(plan: &Plan) -> BTreeMap<ValueId, usize> {
     last
 }
 
-/// Renames values that are hidden by a later one of their name while they are still read.
+/// Renames values that are hidden by a later one of their name while they are still read; where two of one name are added up, the second
+/// one.
 pub(super) fn names(plan: &mut Plan) {
-    while let Some(hidden) = hidden(plan) {
-        let name = plan.values[hidden.0].name.to_string();
+    while let Some(clashing) = clashing(plan) {
+        let name = plan.values[clashing.0].name.to_string();
         let taken = |name: &str| plan.values.iter().any(|value| value.name == name);
         let free = (2..)
             .map(|number| format!("{name}_{number}"))
             .find(|name| !taken(name));
-        plan.values[hidden.0].name = free.unwrap_or(name).into();
+        plan.values[clashing.0].name = free.unwrap_or(name).into();
     }
 }
 
-fn hidden(plan: &Plan) -> Option<ValueId> {
+fn clashing(plan: &Plan) -> Option<ValueId> {
     let mut bound: BTreeMap<&str, ValueId> = BTreeMap::new();
     for op in plan.ops() {
+        // What is added to grows in place, and keeps its name
+        if let Op::Adjoint(Adjoint::Add { into, x, out }) = op {
+            let name: &str = &plan.values[into.0].name;
+            if plan.values[x.0].name == name {
+                return Some(*x);
+            }
+            if bound.get(name) == Some(into) && plan.values[out.0].name == name {
+                bound.insert(name, *out);
+                continue;
+            }
+        }
         for read in op.reads() {
             let name: &str = &plan.values[read.0].name;
             if bound.get(name).is_some_and(|&last| last != read) {
@@ -101,15 +113,19 @@ fn hidden(plan: &Plan) -> Option<ValueId> {
     plan.outputs.iter().find(is_hidden).copied()
 }
 
-/// Frees owned heads and rows behind their last reader, where that is not among the last ops.
-pub(super) fn drops(plan: &mut Plan) {
+/// Frees owned values wider than `hidden` behind their last reader, where that is not the last op.
+pub(super) fn drops(plan: &mut Plan, hidden: u32) {
     let last = last_reads(plan);
     let count = plan.ops().count();
     let mut freed: BTreeMap<usize, Vec<ValueId>> = BTreeMap::new();
     let mut place = 0;
     for op in plan.ops() {
         for out in op.defines() {
-            let is_owned = matches!(plan.values[out.0].ty, Ty::Heads(..) | Ty::Rows(_));
+            let is_wide = match plan.values[out.0].ty {
+                Ty::Heads(..) => true,
+                Ty::Rows(width) => width.size > hidden,
+                _ => false,
+            };
             let given = matches!(
                 op,
                 Op::Hidden { .. }
@@ -118,9 +134,10 @@ pub(super) fn drops(plan: &mut Plan) {
                     | Op::TakenKey { .. }
                     | Op::Adjoint(Adjoint::OutputGradient { .. } | Adjoint::Deferred { .. })
             );
-            if let Some(&end) = last.get(&out).filter(|_| is_owned && !given)
-                && end + 1 < count
+            if let Some(&end) = last.get(&out).filter(|_| is_wide && !given)
+                && end < count.saturating_sub(1)
                 && !plan.ops().any(|op| consumed(plan, op) == Some(out))
+                && !rebound_at(plan, end, out)
             {
                 freed.entry(end).or_default().push(out);
             }
@@ -139,4 +156,14 @@ pub(super) fn drops(plan: &mut Plan) {
         }
         step.ops = ops;
     }
+}
+
+/// Whether the op at a place gives another value the name of `value`.
+fn rebound_at(plan: &Plan, place: usize, value: ValueId) -> bool {
+    let name = &plan.values[value.0].name;
+    let op = plan.ops().nth(place);
+    op.is_some_and(|op| {
+        let mut outs = op.defines().into_iter();
+        outs.any(|out| plan.values[out.0].name == *name)
+    })
 }

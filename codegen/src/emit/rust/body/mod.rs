@@ -65,7 +65,14 @@ pub(crate) fn write(
     body.softmax_binding();
     let mut first = true;
     for step in &plan.steps {
-        let prints_nothing = |op: &Op| matches!(op, Op::Hidden { .. } | Op::Context { .. });
+        let prints_nothing = |op: &Op| {
+            matches!(
+                op,
+                Op::Hidden { .. }
+                    | Op::Context { .. }
+                    | Op::Adjoint(Adjoint::OutputGradient { .. })
+            )
+        };
         if step.ops.iter().all(prints_nothing) {
             continue;
         }

@@ -130,4 +130,4 @@ fn field_of(field: &str, value: &str) -> String {
 }
 
 /// Widest struct literal that stays on one line (rustfmt's `struct_lit_width`), fields and spaces.
-const STRUCT_LIT_WIDTH: usize = 18;
+pub(super) const STRUCT_LIT_WIDTH: usize = 18;

@@ -2,6 +2,7 @@
 
 use mla_spec::GateGranularity;
 
+use super::returns::STRUCT_LIT_WIDTH;
 use super::{Body, elements, linear, up_projection, words};
 use crate::emit::rust::layout::Call;
 use crate::plan::{
@@ -122,19 +123,7 @@ impl Body<'_> {
         if ty == "Saved" {
             fields.extend(self.kept_arguments());
         }
-        fields.push("..".to_owned());
-        let whole = format!("let {ty} {{ {} }} = {from};", fields.join(", "));
-        if whole.chars().count() + 8 <= 100 && fields.join(", ").len() <= 60 {
-            self.lines.line(&whole);
-        } else {
-            self.lines
-                .block(&format!("let {ty} {{"), &format!("}} = {from};"), |lines| {
-                    for field in &fields {
-                        let comma = if field == ".." { "" } else { "," };
-                        lines.line(&format!("{field}{comma}"));
-                    }
-                });
-        }
+        self.destructure(ty, from, &fields);
         if ty == "Saved" {
             for &id in values {
                 if self.is_offloaded(id) {
@@ -143,6 +132,25 @@ impl Body<'_> {
                 }
             }
         }
+    }
+
+    /// `let ty { fields, .. } = from;`, broken as rustfmt breaks patterns.
+    fn destructure(&mut self, ty: &str, from: &str, fields: &[String]) {
+        let (listed, close) = (fields.join(", "), format!("}} = {from};"));
+        let width = listed.chars().count();
+        let inside = format!("{listed}, ..");
+        if width + 4 <= STRUCT_LIT_WIDTH {
+            return self.lines.line(&format!("let {ty} {{ {inside} {close}"));
+        }
+        self.lines.block(&format!("let {ty} {{"), &close, |lines| {
+            if width <= STRUCT_LIT_WIDTH {
+                return lines.line(&inside);
+            }
+            for field in fields {
+                lines.line(&format!("{field},"));
+            }
+            lines.line("..");
+        });
     }
 
     fn assemble(&mut self, parts: &[(Piece, ValueId)], out: ValueId) {
