@@ -159,7 +159,7 @@ fn arranged(forward: &Plan, choice: &Choice, steps: Vec<Step>) -> Vec<Step> {
         formula: String::new(),
         ops: given,
     }];
-    for step in steps {
+    for (i, step) in steps.into_iter().enumerate() {
         let mut ops = Vec::new();
         for op in step.ops {
             for value in op.reads() {
@@ -168,8 +168,8 @@ fn arranged(forward: &Plan, choice: &Choice, steps: Vec<Step>) -> Vec<Step> {
             there.extend(op.defines());
             ops.push(op);
         }
-        match arranged.first_mut() {
-            Some(first) if step.formula.is_empty() => first.ops.extend(ops),
+        match arranged.last_mut() {
+            Some(last) if step.formula.is_empty() || i == 0 => last.ops.extend(ops),
             _ => arranged.push(Step { ops, ..step }),
         }
     }
