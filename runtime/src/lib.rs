@@ -33,6 +33,7 @@ mod describes;
 mod element;
 mod error;
 mod gated_norm;
+mod gradients;
 mod heads;
 mod layer;
 mod layer_at;

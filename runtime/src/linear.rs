@@ -1,7 +1,7 @@
 //! Linear layers.
 
 use crate::attended::PerHead;
-use crate::backend::{Accum, Backend};
+use crate::backend::{Accum, Backend, GradientOps, HeadMatrices};
 use crate::element::Scalar;
 use crate::error::{Error, Result, product};
 use crate::rows::{Rows, RowsView};
@@ -105,6 +105,31 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
             device: self.device.clone(),
             buffer,
             rows: x.rows(),
+        })
+    }
+
+    /// The gradient of `x`: `dx = dy W`.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn backward_input<'a>(&self, dy: impl Into<RowsView<'a, B, OUT>>) -> Result<Rows<B, IN>>
+    where
+        B: 'a,
+    {
+        let dy = dy.into();
+        product("a linear's gradient", &[dy.rows(), IN])?;
+        let transposed = HeadMatrices {
+            offset: 0,
+            head_stride: 0,
+            k_stride: IN,
+            n_stride: 1,
+            columns: IN,
+        };
+        let buffer = B::head_product(&self.device, dy.strided(), &self.weight, transposed)?;
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer,
+            rows: dy.rows(),
         })
     }
 
@@ -297,6 +322,25 @@ impl<B: Backend, const IN: usize, const OUT: usize> AccumLinear<B, IN, OUT> {
             device: self.device.clone(),
             buffer,
             rows: x.rows(),
+        })
+    }
+
+    /// The gradient of `x`: `dx = dy W`, rounded once.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn backward_input(&self, dy: &PerHead<B, OUT>) -> Result<Rows<B, IN>> {
+        let sizes = (dy.rows(), OUT, IN);
+        product("a linear's gradient", &[dy.rows(), IN])?;
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer: B::Gradients::accum_linear_backward(
+                &self.device,
+                &dy.buffer,
+                &self.weight,
+                sizes,
+            )?,
+            rows: dy.rows(),
         })
     }
 }
