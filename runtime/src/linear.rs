@@ -121,12 +121,12 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
 /// What a checkpoint's tensor gives to each group of a grouped projection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupPart<'a> {
-    name: &'a str,
-    heads: usize,
-    width: usize,
+    pub(crate) name: &'a str,
+    pub(crate) heads: usize,
+    pub(crate) width: usize,
     /// Rows of the tensor per head, and the first one that is taken.
-    stride: usize,
-    first: usize,
+    pub(crate) stride: usize,
+    pub(crate) first: usize,
 }
 
 impl<'a> GroupPart<'a> {
