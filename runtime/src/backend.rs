@@ -8,6 +8,7 @@ pub use crate::batch::Pages;
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Scalar};
 use crate::error::Result;
+pub use crate::parameters::ParameterOps;
 use crate::segments::Segments;
 use crate::softmax::Softmax;
 
@@ -243,6 +244,8 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     type Indices: Debug + Send + Sync + 'static;
     /// Bytes on the device: caches whose formats are no number types.
     type Bytes: Debug + Send + Sync + 'static;
+    /// What it does to parameters.
+    type Parameters: ParameterOps<Self>;
 
     /// Moves values to the device.
     fn upload<S: Scalar>(device: &Self::Device, values: Vec<S>) -> Result<Self::Buffer<S>>;

@@ -76,9 +76,9 @@ pub use linear::{AccumLinear, GroupPart, Linear};
 pub use mask::{Mask, Padding};
 pub use norm::{LayerNorm, LayerNormLinear, Norm, RmsNorm};
 pub use parameters::{
-    GatedNormParameters, KeyPoolParameters, LinearParameters, LogPositionParameters,
-    NormLinearParameters, NormParameters, Parameter, ParameterGroup, ParameterLayout,
-    SinkParameters,
+    GatedNormParameters, KeyPoolParameters, LinearParameters, LogPositionParameters, Module,
+    NamedTensor, NormLinearParameters, NormParameters, Parameter, ParameterAt, ParameterGroup,
+    ParameterLayout, ParameterSet, SinkParameters, Trainable,
 };
 pub use position_scale::LogPositionScale;
 pub use probe::{NoProbe, Probe};

@@ -11,8 +11,8 @@ use crate::weights::Selected;
 #[derive(Debug)]
 pub struct Linear<B: Backend, const IN: usize, const OUT: usize> {
     device: B::Device,
-    weight: B::Buffer<B::Elem>,
-    bias: Option<B::Buffer<B::Elem>>,
+    pub(crate) weight: B::Buffer<B::Elem>,
+    pub(crate) bias: Option<B::Buffer<B::Elem>>,
 }
 
 impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
@@ -240,8 +240,8 @@ fn rows_of<S: Scalar>(weights: &Selected<'_>, name: &str, row: &[usize]) -> Resu
 #[derive(Debug)]
 pub struct AccumLinear<B: Backend, const IN: usize, const OUT: usize> {
     device: B::Device,
-    weight: B::Buffer<Accum<B>>,
-    bias: Option<B::Buffer<Accum<B>>>,
+    pub(crate) weight: B::Buffer<Accum<B>>,
+    pub(crate) bias: Option<B::Buffer<Accum<B>>>,
 }
 
 impl<B: Backend, const IN: usize, const OUT: usize> AccumLinear<B, IN, OUT> {

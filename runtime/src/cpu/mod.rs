@@ -12,6 +12,7 @@ mod linear;
 mod merge;
 mod norm;
 mod pages;
+mod parameters;
 mod pool;
 mod rotate;
 mod simd;
@@ -31,6 +32,7 @@ use crate::element::{Element, Real, Scalar};
 use crate::error::{Error, Result};
 
 pub use compiled::CpuElement;
+pub(crate) use parameters::CpuParameters;
 
 /// The CPU, computing in `T`: `f32`, `f64`, or `bf16` (every result rounded to bf16, sums in f32).
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,6 +62,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
     type Buffer<S: Scalar> = Vec<S>;
     type Indices = Vec<i32>;
     type Bytes = Vec<u8>;
+    type Parameters = Self;
 
     fn upload<S: Scalar>(_: &CpuDevice, values: Vec<S>) -> Result<Vec<S>> {
         if !pages::worthwhile::<S>(values.len()) {

@@ -15,6 +15,8 @@ pub struct ParameterLayout {
     pieces: Vec<Piece>,
     /// The rows in order: each run is some neighbouring rows of one piece.
     runs: Vec<Run>,
+    /// Whether one tensor may hold all pieces in the parameter's own order.
+    grouped: bool,
 }
 
 /// One tensor of a checkpoint.
@@ -83,7 +85,12 @@ impl ParameterLayout {
                 }
             }
         }
-        Self::checked(runs, pieces, width)
+        // A tensor that comes back after another one stands in no checkpoint so
+        let grouped = piece_of.is_sorted();
+        Ok(Self {
+            grouped,
+            ..Self::checked(runs, pieces, width)?
+        })
     }
 
     /// Refuses pieces of which the runs leave out a row or take one twice, or two of one name.
@@ -133,6 +140,7 @@ impl ParameterLayout {
             width,
             pieces,
             runs,
+            grouped: false,
         })
     }
 
@@ -167,6 +175,11 @@ impl ParameterLayout {
     /// The names of its pieces below the layer's prefix.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().map(|piece| piece.name.as_str())
+    }
+
+    /// The names of its pieces where a checkpoint may hold all of them in one tensor, group by group.
+    pub(crate) fn grouped_names(&self) -> Option<Vec<&str>> {
+        self.grouped.then(|| self.names().collect())
     }
 
     pub(crate) fn rows(&self) -> usize {
