@@ -9,6 +9,7 @@ use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Scalar};
 use crate::error::Result;
 pub use crate::gradients::GradientOps;
+pub use crate::parameters::ParameterOps;
 use crate::segments::Segments;
 use crate::softmax::Softmax;
 
@@ -248,6 +249,8 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     type Bytes: Debug + Send + Sync + 'static;
     /// What it does in a backward pass.
     type Gradients: GradientOps<Self>;
+    /// What it does to parameters.
+    type Parameters: ParameterOps<Self>;
 
     /// Moves values to the device.
     fn upload<S: Scalar>(device: &Self::Device, values: Vec<S>) -> Result<Self::Buffer<S>>;

@@ -10,9 +10,9 @@ use crate::weights::Selected;
 /// `y = n · σ(W₂ silu(W₁ n))` with `n = RMSNorm(x)`, W₁ `[RANK, W]`, W₂ `[W, RANK]`.
 #[derive(Debug)]
 pub struct GatedRmsNorm<B: Backend, const W: usize, const RANK: usize> {
-    norm: RmsNorm<B, W>,
-    down: Linear<B, W, RANK>,
-    up: Linear<B, RANK, W>,
+    pub(crate) norm: RmsNorm<B, W>,
+    pub(crate) down: Linear<B, W, RANK>,
+    pub(crate) up: Linear<B, RANK, W>,
 }
 
 impl<B: Backend, const W: usize, const RANK: usize> GatedRmsNorm<B, W, RANK> {

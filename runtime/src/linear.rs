@@ -11,8 +11,8 @@ use crate::weights::Selected;
 #[derive(Debug)]
 pub struct Linear<B: Backend, const IN: usize, const OUT: usize> {
     device: B::Device,
-    weight: B::Buffer<B::Elem>,
-    bias: Option<B::Buffer<B::Elem>>,
+    pub(crate) weight: B::Buffer<B::Elem>,
+    pub(crate) bias: Option<B::Buffer<B::Elem>>,
 }
 
 impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
@@ -146,12 +146,12 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
 /// What a checkpoint's tensor gives to each group of a grouped projection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupPart<'a> {
-    name: &'a str,
-    heads: usize,
-    width: usize,
+    pub(crate) name: &'a str,
+    pub(crate) heads: usize,
+    pub(crate) width: usize,
     /// Rows of the tensor per head, and the first one that is taken.
-    stride: usize,
-    first: usize,
+    pub(crate) stride: usize,
+    pub(crate) first: usize,
 }
 
 impl<'a> GroupPart<'a> {
@@ -265,8 +265,8 @@ fn rows_of<S: Scalar>(weights: &Selected<'_>, name: &str, row: &[usize]) -> Resu
 #[derive(Debug)]
 pub struct AccumLinear<B: Backend, const IN: usize, const OUT: usize> {
     device: B::Device,
-    weight: B::Buffer<Accum<B>>,
-    bias: Option<B::Buffer<Accum<B>>>,
+    pub(crate) weight: B::Buffer<Accum<B>>,
+    pub(crate) bias: Option<B::Buffer<Accum<B>>>,
 }
 
 impl<B: Backend, const IN: usize, const OUT: usize> AccumLinear<B, IN, OUT> {

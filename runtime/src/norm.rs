@@ -24,7 +24,7 @@ pub trait Norm<B: Backend, const W: usize> {
 #[derive(Debug)]
 pub struct RmsNorm<B: Backend, const W: usize> {
     device: B::Device,
-    gamma: B::Buffer<B::Elem>,
+    pub(crate) gamma: B::Buffer<B::Elem>,
     eps: f64,
 }
 
@@ -32,8 +32,8 @@ pub struct RmsNorm<B: Backend, const W: usize> {
 #[derive(Debug)]
 pub struct LayerNorm<B: Backend, const W: usize> {
     device: B::Device,
-    gamma: B::Buffer<B::Elem>,
-    beta: B::Buffer<B::Elem>,
+    pub(crate) gamma: B::Buffer<B::Elem>,
+    pub(crate) beta: B::Buffer<B::Elem>,
     eps: f64,
 }
 
@@ -225,8 +225,8 @@ impl<B: Backend, const W: usize> Norm<B, W> for LayerNorm<B, W> {
 /// A norm fused into the linear behind it: `y = norm(x) Wᵀ + b`. Its input is the un-normalised row, and that is what a caller keeps.
 #[derive(Debug)]
 pub struct LayerNormLinear<B: Backend, N: Norm<B, IN>, const IN: usize, const OUT: usize> {
-    norm: N,
-    linear: Linear<B, IN, OUT>,
+    pub(crate) norm: N,
+    pub(crate) linear: Linear<B, IN, OUT>,
     backend: PhantomData<B>,
 }
 

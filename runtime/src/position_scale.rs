@@ -41,8 +41,8 @@ pub fn llama4<B: Backend, const H: usize, const D: usize>(
 #[derive(Debug)]
 pub struct LogPositionScale<B: Backend, const H: usize> {
     device: B::Device,
-    scale: Vec<f64>,
-    bias: Vec<f64>,
+    pub(crate) scale: Vec<f64>,
+    pub(crate) bias: Vec<f64>,
 }
 
 impl<B: Backend, const H: usize> LogPositionScale<B, H> {

@@ -13,6 +13,7 @@ mod linear;
 mod merge;
 mod norm;
 mod pages;
+mod parameters;
 mod pool;
 mod rotate;
 mod simd;
@@ -33,6 +34,7 @@ use crate::error::{Error, Result};
 
 pub use compiled::CpuElement;
 pub(crate) use gradients::CpuGradients;
+pub(crate) use parameters::CpuParameters;
 
 /// The CPU, computing in `T`: `f32`, `f64`, or `bf16` (every result rounded to bf16, sums in f32).
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,6 +65,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
     type Indices = Vec<i32>;
     type Bytes = Vec<u8>;
     type Gradients = Self;
+    type Parameters = Self;
 
     fn upload<S: Scalar>(_: &CpuDevice, values: Vec<S>) -> Result<Vec<S>> {
         if !pages::worthwhile::<S>(values.len()) {
