@@ -1,6 +1,6 @@
 //! The result of attention, and how two results over different keys become one.
 
-use crate::backend::{Accum, AttentionParts, Backend, GradientOps, Parts, PartsMut, Strided};
+use crate::backend::{Accum, AttentionParts, Backend, ParameterOps, Parts, PartsMut, Strided};
 use crate::error::{Result, expect_count, finite};
 use crate::heads::Heads;
 use crate::rows::Rows;
@@ -35,7 +35,7 @@ impl<B: Backend, const H: usize> PerHead<B, H> {
     /// When it has another number of rows, or the device refuses.
     pub fn add(&mut self, other: &Self) -> Result<()> {
         expect_count("rows to be added", other.rows, self.rows)?;
-        B::Gradients::add_accum(&self.device, &other.buffer, &mut self.buffer)
+        B::Parameters::add(&self.device, &mut self.buffer, &other.buffer)
     }
 
     /// The values rounded to the element type: the gradient of [`RowsView::to_per_head`](crate::RowsView::to_per_head).

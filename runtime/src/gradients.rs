@@ -15,13 +15,6 @@ pub trait GradientOps<B: Backend> {
         place: Place,
     ) -> Result<()>;
 
-    /// `into ← into + x` in the accumulation type.
-    fn add_accum(
-        device: &B::Device,
-        x: &B::Buffer<Accum<B>>,
-        into: &mut B::Buffer<Accum<B>>,
-    ) -> Result<()>;
-
     /// `M_h[k, n] += Σ_r x[r, h, k] · dy[r, h, n]`, the M_h windows of `into` that do not overlap: the gradient of
     /// [`Backend::head_product`]'s matrices. `S` is the element or the accumulation type, here and below.
     fn outer_products<S: Scalar>(

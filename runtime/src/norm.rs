@@ -2,10 +2,11 @@
 
 use std::marker::PhantomData;
 
-use crate::backend::Backend;
-use crate::error::{Error, Result};
+use crate::backend::{Backend, GradientOps, Strided};
+use crate::error::{Error, Result, expect_count};
 use crate::heads::{Heads, HeadsView};
 use crate::linear::Linear;
+use crate::parameters::{NormParameters, shifted};
 use crate::rows::{Rows, RowsView};
 use crate::weights::Selected;
 
@@ -124,6 +125,61 @@ impl<B: Backend, const W: usize> RmsNorm<B, W> {
             rows: x.rows(),
         })
     }
+
+    /// The gradient of `x`, `dy` being that of [`RmsNorm::forward`]'s result; that of γ is added to `gradient`.
+    ///
+    /// With `n = x / sqrt(mean(x²) + ε)` and `g = γ dy`: `dx = (g − n mean(g n)) / sqrt(mean(x²) + ε)`, `dγ += Σ n dy`.
+    ///
+    /// # Errors
+    /// When `x` and `dy` have different numbers of rows, or the device refuses.
+    pub fn backward<'x, 'y>(
+        &self,
+        x: impl Into<RowsView<'x, B, W>>,
+        dy: impl Into<RowsView<'y, B, W>>,
+        gradient: &mut NormParameters<B, W>,
+    ) -> Result<Rows<B, W>>
+    where
+        B: 'x + 'y,
+    {
+        let (x, dy) = (x.into(), dy.into());
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer: self.back(x.strided(), dy.strided(), gradient)?,
+            rows: x.rows(),
+        })
+    }
+
+    /// The gradient of `x`, `dy` being that of [`RmsNorm::heads`]' result; that of γ, which all heads share, is added to `gradient`.
+    ///
+    /// # Errors
+    /// As [`RmsNorm::backward`].
+    pub fn heads_backward<'x, 'y, const H: usize>(
+        &self,
+        x: impl Into<HeadsView<'x, B, H, W>>,
+        dy: impl Into<HeadsView<'y, B, H, W>>,
+        gradient: &mut NormParameters<B, W>,
+    ) -> Result<Heads<B, H, W>>
+    where
+        B: 'x + 'y,
+    {
+        let (x, dy) = (x.into(), dy.into());
+        Ok(Heads {
+            device: self.device.clone(),
+            buffer: self.back(x.strided(), dy.strided(), gradient)?,
+            rows: x.rows(),
+        })
+    }
+
+    fn back(
+        &self,
+        x: Strided<'_, B, B::Elem>,
+        dy: Strided<'_, B, B::Elem>,
+        gradient: &mut NormParameters<B, W>,
+    ) -> Result<B::Buffer<B::Elem>> {
+        expect_count("rows of a norm's gradient", dy.rows, x.rows)?;
+        let weight = Some((&self.gamma, &mut gradient.gamma.values));
+        B::Gradients::rms_norm_backward(&self.device, x, dy, weight, self.eps)
+    }
 }
 
 impl<B: Backend, const W: usize> LayerNorm<B, W> {
@@ -201,6 +257,71 @@ impl<B: Backend, const W: usize> LayerNorm<B, W> {
             buffer,
             rows: x.rows(),
         })
+    }
+
+    /// The gradient of `x`, `dy` being that of [`LayerNorm::forward`]'s result; those of γ and β are added to `gradient`.
+    ///
+    /// With `n = (x − mean(x)) / sqrt(var(x) + ε)` and `g = γ dy`: `dx = (g − mean(g) − n mean(g n)) / sqrt(var(x) + ε)`,
+    /// `dγ += Σ n dy`, `dβ += Σ dy`.
+    ///
+    /// # Errors
+    /// When `x` and `dy` have different numbers of rows, `gradient` is an RMSNorm's, or the device refuses.
+    pub fn backward<'x, 'y>(
+        &self,
+        x: impl Into<RowsView<'x, B, W>>,
+        dy: impl Into<RowsView<'y, B, W>>,
+        gradient: &mut NormParameters<B, W>,
+    ) -> Result<Rows<B, W>>
+    where
+        B: 'x + 'y,
+    {
+        let (x, dy) = (x.into(), dy.into());
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer: self.back(x.strided(), dy.strided(), gradient)?,
+            rows: x.rows(),
+        })
+    }
+
+    /// The gradient of `x`, `dy` being that of [`LayerNorm::heads`]' result; those of γ and β, which all heads share, are added to `gradient`.
+    ///
+    /// # Errors
+    /// As [`LayerNorm::backward`].
+    pub fn heads_backward<'x, 'y, const H: usize>(
+        &self,
+        x: impl Into<HeadsView<'x, B, H, W>>,
+        dy: impl Into<HeadsView<'y, B, H, W>>,
+        gradient: &mut NormParameters<B, W>,
+    ) -> Result<Heads<B, H, W>>
+    where
+        B: 'x + 'y,
+    {
+        let (x, dy) = (x.into(), dy.into());
+        Ok(Heads {
+            device: self.device.clone(),
+            buffer: self.back(x.strided(), dy.strided(), gradient)?,
+            rows: x.rows(),
+        })
+    }
+
+    fn back(
+        &self,
+        x: Strided<'_, B, B::Elem>,
+        dy: Strided<'_, B, B::Elem>,
+        gradient: &mut NormParameters<B, W>,
+    ) -> Result<B::Buffer<B::Elem>> {
+        expect_count("rows of a norm's gradient", dy.rows, x.rows)?;
+        let d_beta = &mut shifted(gradient.beta.as_mut())?.values;
+        let d_gamma = &mut gradient.gamma.values;
+        B::Gradients::layer_norm_backward(
+            &self.device,
+            x,
+            dy,
+            &self.gamma,
+            self.eps,
+            d_gamma,
+            d_beta,
+        )
     }
 }
 

@@ -9,6 +9,7 @@
 //! layer itself holds working weights in the element type. Reading them widens, which is exact; assigning rounds to nearest, ties to even.
 //! Rows stand as they do in the working weights; [`ParameterLayout`] knows which rows belong to which tensor of a checkpoint.
 
+mod accumulate;
 mod file;
 mod groups;
 mod layout;
@@ -23,5 +24,6 @@ pub use groups::{
 };
 pub use layout::ParameterLayout;
 pub use module::Module;
+pub(crate) use module::shifted;
 pub use ops::ParameterOps;
 pub use set::{NamedTensor, ParameterAt, ParameterSet, Trainable};

@@ -76,7 +76,7 @@ fn both<L, R>(bias: Option<L>, parameter: Option<R>) -> Result<Option<(L, R)>> {
 }
 
 /// β of parameters that may be an RMSNorm's.
-fn shifted<P>(beta: Option<P>) -> Result<P> {
+pub(crate) fn shifted<P>(beta: Option<P>) -> Result<P> {
     beta.ok_or_else(|| {
         Error::BadConstant("a LayerNorm's parameters lack β: they are an RMSNorm's".to_owned())
     })

@@ -29,14 +29,6 @@ pub(super) fn add<T: Element>(x: Window<'_, T>, into: &mut [T], place: Place) {
         });
 }
 
-/// `into ← into + x`.
-pub(super) fn add_accum<A: Real>(x: &[A], into: &mut [A]) {
-    into.par_iter_mut()
-        .with_min_len(PARALLEL_WORK)
-        .zip(x)
-        .for_each(|(into, &x)| *into += x);
-}
-
 /// Of `y = x · σ(g)`, neighbours sharing a gate: `dx = dy · σ(g)` and `dg = σ'(g) Σ dy · x`.
 pub(super) fn gate<T: Element, S: Scalar>(
     x: &[T],

@@ -17,12 +17,7 @@ pub(super) use window::Window;
 
 impl<T: CpuElement> GradientOps<Self> for Cpu<T> {
     fn add(_: &CpuDevice, x: Strided<'_, Self, T>, into: &mut Vec<T>, place: Place) -> Result<()> {
-        T::add(x.into(), into, place);
-        Ok(())
-    }
-
-    fn add_accum(_: &CpuDevice, x: &Vec<T::Accum>, into: &mut Vec<T::Accum>) -> Result<()> {
-        T::add_accum(x, into);
+        T::add_window(x.into(), into, place);
         Ok(())
     }
 
@@ -134,10 +129,7 @@ fn wrong_type<S: Scalar>() -> Error {
 /// The kernels of a number type. The functions are [`GradientOps`]'s.
 pub trait CpuGradients: Element {
     #[doc(hidden)]
-    fn add(x: Window<'_, Self>, into: &mut [Self], place: Place);
-
-    #[doc(hidden)]
-    fn add_accum(x: &[Self::Accum], into: &mut [Self::Accum]);
+    fn add_window(x: Window<'_, Self>, into: &mut [Self], place: Place);
 
     #[doc(hidden)]
     fn outer_products(
@@ -202,12 +194,8 @@ pub trait CpuGradients: Element {
 macro_rules! compiled {
     ($($type:ty),*) => {$(
         impl CpuGradients for $type {
-            fn add(x: Window<'_, Self>, into: &mut [Self], place: Place) {
+            fn add_window(x: Window<'_, Self>, into: &mut [Self], place: Place) {
                 elementwise::add(x, into, place);
-            }
-
-            fn add_accum(x: &[Self::Accum], into: &mut [Self::Accum]) {
-                elementwise::add_accum(x, into);
             }
 
             fn outer_products(
