@@ -16,6 +16,7 @@ pub mod hadamard;
 pub mod indexer;
 pub mod l2_norm;
 pub mod narrow;
+pub mod parameters;
 pub mod position_scale;
 pub mod probe;
 pub mod slots;
@@ -33,6 +34,7 @@ mod describes;
 mod element;
 mod error;
 mod gated_norm;
+mod gradients;
 mod heads;
 mod layer;
 mod layer_at;
@@ -74,6 +76,11 @@ pub use layer_at::LayerAt;
 pub use linear::{AccumLinear, GroupPart, Linear};
 pub use mask::{Mask, Padding};
 pub use norm::{LayerNorm, LayerNormLinear, Norm, RmsNorm};
+pub use parameters::{
+    GatedNormParameters, KeyPoolParameters, LinearParameters, LogPositionParameters, Module,
+    NamedTensor, NormLinearParameters, NormParameters, Parameter, ParameterAt, ParameterGroup,
+    ParameterLayout, ParameterSet, SinkParameters, Trainable,
+};
 pub use position_scale::LogPositionScale;
 pub use probe::{NoProbe, Probe};
 pub use rotary::{Angles, Half, Interleaved, RopeKey, RopeLayout, Rotary, Unrotated};
