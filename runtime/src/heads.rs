@@ -2,7 +2,7 @@
 
 use crate::backend::{Backend, GradientOps, Place, Strided};
 use crate::error::{Error, Result, expect_count, finite, product};
-use crate::rows::Rows;
+use crate::rows::{Rows, RowsView};
 use crate::tensor::Tensor;
 
 /// An owned, contiguous `[rows, H, D]` tensor.
@@ -57,6 +57,24 @@ impl<B: Backend, const H: usize, const D: usize> Heads<B, H, D> {
     /// Values `OFFSET .. OFFSET + WIDTH` of every head. That they lie inside is proved by the compiler.
     pub fn part<const OFFSET: usize, const WIDTH: usize>(&self) -> HeadsView<'_, B, H, WIDTH> {
         self.view().part::<OFFSET, WIDTH>()
+    }
+
+    /// `rows` rows of zeros.
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub fn zeros(device: &B::Device, rows: usize) -> Result<Self> {
+        Ok(Self {
+            device: device.clone(),
+            buffer: B::zeros(device, product("heads of zeros", &[rows, H, D])?)?,
+            rows,
+        })
+    }
+
+    /// The same values as rows of all heads side by side, borrowed. That `H * D == W` is proved by the compiler.
+    pub fn as_rows<const W: usize>(&self) -> RowsView<'_, B, W> {
+        const { assert!(H * D == W, "heads times head width is not the row's width") };
+        RowsView::whole(&self.device, &self.buffer, self.rows)
     }
 
     /// A copy of its own.

@@ -50,6 +50,7 @@ mod sinks;
 mod softmax;
 mod tensor;
 mod topk;
+mod train;
 mod visibility;
 pub mod weights;
 
@@ -87,11 +88,12 @@ pub use rotary::{Angles, Half, Interleaved, RopeKey, RopeLayout, Rotary, Unrotat
 pub use rows::{Rows, RowsView};
 pub use segments::{Segment, Segments};
 pub use selection::Selection;
-pub use shared_kv::{HostKv, SharedKv};
+pub use shared_kv::{HostKv, SharedKv, SharedKvGradients};
 pub use sinks::Sinks;
 pub use softmax::{AttentionBias, Dropout, Softmax};
 pub use tensor::Tensor;
 pub use topk::{HostTopK, TopK};
+pub use train::{ClipQk, ErasedGradients, Train};
 pub use visibility::Visibility;
 pub use weights::{Mistake, Naming, Selected, TensorShape, WeightSet, Weights};
 

@@ -186,6 +186,21 @@ impl<B: Backend, const W: usize> Rows<B, W> {
 }
 
 impl<'a, B: Backend, const W: usize> RowsView<'a, B, W> {
+    /// All of a contiguous buffer.
+    pub(crate) fn whole(
+        device: &'a B::Device,
+        buffer: &'a B::Buffer<B::Elem>,
+        rows: usize,
+    ) -> Self {
+        Self {
+            device,
+            buffer,
+            offset: 0,
+            row_stride: W,
+            rows,
+        }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
