@@ -69,7 +69,11 @@ impl<B: Backend, const C: usize, const R: usize> SharedKvGradients<B, C, R> {
     /// # Errors
     /// When the two have different numbers of rows.
     pub fn new(latent: Rows<B, C>, k_rope: Rows<B, R>) -> Result<Self> {
-        expect_count("rows of rotated keys' gradients", k_rope.rows(), latent.rows())?;
+        expect_count(
+            "rows of rotated keys' gradients",
+            k_rope.rows(),
+            latent.rows(),
+        )?;
         Ok(Self { latent, k_rope })
     }
 

@@ -1,14 +1,9 @@
 //! Generated layers that are trained, behind a trait, for code over many layers: proofs, the driver of `run` and `verify`, trainers.
 
-use crate::{
-    AttentionBias, Backend, Extras, Load, Mask, ParameterSet, Result, Tensor, Trainable,
-};
+use crate::{AttentionBias, Backend, Extras, Load, Mask, Result, Tensor, Trainable};
 
 /// A layer with the phase `train`: whole sequences, forward and backward.
-pub trait Train<B: Backend>: Load<B> + Trainable<B>
-where
-    Self::Parameters: ParameterSet<B>,
-{
+pub trait Train<B: Backend>: Load<B> + Trainable<B> {
     /// What the forward pass keeps.
     type Saved;
     /// What [`backward_input_erased`](Self::backward_input_erased) leaves for the weights' gradients.
@@ -71,10 +66,7 @@ where
 }
 
 /// A layer whose weights QK-clip bounds (features 1.N).
-pub trait ClipQk<B: Backend>: Train<B>
-where
-    Self::Parameters: ParameterSet<B>,
-{
+pub trait ClipQk<B: Backend>: Train<B> {
     /// Scales the rows that make queries and keys of each head whose largest logit is above the threshold, of the layer's own weights and of
     /// `master`; returns each head's factor.
     ///

@@ -232,6 +232,10 @@ pub trait Trainable<B: Backend>: Sized {
     /// Names of the slots that have parameters, in the order of the set's groups.
     const TRAINABLE: &'static [&'static str];
 
+    /// Names of the slots whose gradients a backward pass adds to, in the same order: what the stage of an indexer's training leaves
+    /// frozen is not among them.
+    const TRAINED: &'static [&'static str];
+
     /// Copies of the working weights, widened to the accumulation type, which is exact.
     ///
     /// # Errors
@@ -397,6 +401,7 @@ fn all<T, const N: usize>(items: [Option<T>; N]) -> Option<[T; N]> {
 ///
 /// ```text
 /// mla_runtime::parameters!(Name: linear_q_down_proj, q_layernorm, linear_q_up_proj);
+/// mla_runtime::parameters!(Name: linear_proj, indexer_wk; trained: indexer_wk); // the others are frozen
 /// ```
 ///
 /// It stands in the module of the layer, lists the slots that have parameters, and uses these items of it:
@@ -408,6 +413,9 @@ fn all<T, const N: usize>(items: [Option<T>; N]) -> Option<[T; N]> {
 #[macro_export]
 macro_rules! parameters {
     ($layer:ident: $($slot:ident),* $(,)?) => {
+        $crate::parameters!($layer: $($slot),*; trained: $($slot),*);
+    };
+    ($layer:ident: $($slot:ident),* $(,)?; trained: $($trained:ident),* $(,)?) => {
         impl<B: $crate::Backend> $crate::ParameterSet<B> for Parameters<B> {
             fn zeros(device: &B::Device) -> $crate::Result<Self> {
                 <Parameters<B>>::zeros(device)
@@ -442,6 +450,7 @@ macro_rules! parameters {
             type Parameters = Parameters<B>;
 
             const TRAINABLE: &'static [&'static str] = &[$(::core::stringify!($slot)),*];
+            const TRAINED: &'static [&'static str] = &[$(::core::stringify!($trained)),*];
 
             fn parameters(&self, device: &B::Device) -> $crate::Result<Self::Parameters> {
                 #[allow(unused_mut)] // Where there are no slots

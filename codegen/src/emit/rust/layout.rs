@@ -230,7 +230,11 @@ impl Lines {
             self.indent -= INDENT;
         } else {
             self.block(&open, &format!("){}{after}", call.tail), |lines| {
-                if call.arguments.iter().all(|word| width(word) <= SHORT_ELEMENT) {
+                if call
+                    .arguments
+                    .iter()
+                    .all(|word| width(word) <= SHORT_ELEMENT)
+                {
                     return lines.packed(&call.arguments);
                 }
                 for argument in &call.arguments {
