@@ -70,20 +70,6 @@ impl Phase {
     }
 }
 
-impl Activation {
-    /// All of them, in order.
-    pub const ALL: [Self; 8] = [
-        Self::InputLayernorm,
-        Self::QDown,
-        Self::KvDown,
-        Self::Layernorm,
-        Self::QUp,
-        Self::KvUp,
-        Self::Qkv,
-        Self::CoreAttn,
-    ];
-}
-
 /// Element type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
