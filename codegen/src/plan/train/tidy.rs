@@ -78,7 +78,31 @@ pub(super) fn names(plan: &mut Plan) {
         let free = (2..)
             .map(|number| format!("{name}_{number}"))
             .find(|name| !taken(name));
-        plan.values[clashing.0].name = free.unwrap_or(name).into();
+        let free = free.unwrap_or(name);
+        for value in grown(plan, clashing) {
+            plan.values[value.0].name = free.clone().into();
+        }
+    }
+}
+
+/// The values that are one variable: a sum, as it grows.
+fn grown(plan: &Plan, value: ValueId) -> Vec<ValueId> {
+    let mut all = vec![value];
+    loop {
+        let more = plan.ops().find_map(|op| match op {
+            Op::Adjoint(Adjoint::Add { into, out, .. }) => {
+                match (all.contains(into), all.contains(out)) {
+                    (true, false) => Some(*out),
+                    (false, true) => Some(*into),
+                    _ => None,
+                }
+            }
+            _ => None,
+        });
+        match more {
+            Some(value) => all.push(value),
+            None => return all,
+        }
     }
 }
 
@@ -98,8 +122,10 @@ fn clashing(plan: &Plan) -> Option<ValueId> {
         }
         for read in op.reads() {
             let name: &str = &plan.values[read.0].name;
-            if bound.get(name).is_some_and(|&last| last != read) {
-                return Some(read);
+            if let Some(&last) = bound.get(name).filter(|last| **last != read) {
+                // A sum keeps its name
+                let sums = grown(plan, read).len() > 1 && grown(plan, last).len() == 1;
+                return Some(if sums { last } else { read });
             }
         }
         for out in op.defines() {
