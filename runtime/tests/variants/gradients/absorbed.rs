@@ -58,7 +58,7 @@ fn absorbed_equals_expanded() {
                 .collect()
         };
         let q_nope = part(&q, N + R, 0, N);
-        let q_latent = each_head(&q_nope, N, C, |h, row, c| w(h, row, c));
+        let q_latent = each_head(&q_nope, N, C, w);
         let q_rope = part(&q, N + R, N, N + R);
         let d_z = each_head(&d_out, V, C, |h, row, c| w(h, N + row, c));
 
@@ -133,7 +133,7 @@ fn absorbed_equals_expanded() {
         let d_qr = d_qr.to_vec().expect("values");
         assert_close(&d_qr, &part(&d_q, N + R, N, N + R), 1e-11);
         let d_kv = d_kv.to_vec().expect("values");
-        let wanted = each_head(&d_kv, N + V, C, |h, row, c| w(h, row, c));
+        let wanted = each_head(&d_kv, N + V, C, w);
         assert_close(
             &d_c.to_vec().expect("values"),
             &over_heads(&wanted, C),

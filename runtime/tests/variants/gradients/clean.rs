@@ -97,7 +97,7 @@ fn a_poisoned_token_reaches_nobody_who_does_not_see_it() {
         ..Rule::default()
     };
     let most = |q: usize, k: usize| (q * 7 + k) % 5 < 3;
-    let never = |_: usize, k: usize| k % 3 != 0;
+    let never = |_: usize, k: usize| !k.is_multiple_of(3);
     let all = |_: usize, _: usize| true;
     for len in [9, 300] {
         for (rule, bits, selects) in [

@@ -42,17 +42,13 @@ impl<A: Real> Pair<A> {
     }
 
     fn block(&self, start: usize, widths: Widths) -> Block<'_, A> {
-        let lines = |values, width: usize| Lines {
-            values: &<[A]>::split_at(values, start * width).1,
-            stride: width,
-        };
-        let k = lines(&self.k, widths.k);
+        let k = lines(&self.k, start, widths.k);
         Block {
             k,
             v: if widths.values_are_keys {
                 k
             } else {
-                lines(&self.v, widths.v)
+                lines(&self.v, start, widths.v)
             },
         }
     }
@@ -133,5 +129,13 @@ impl<A: Real> Held<A> {
     /// The sums of the gradients of keys and values.
     pub(super) fn sums(&self) -> (&[A], &[A]) {
         (&self.sums.k, &self.sums.v)
+    }
+}
+
+/// Contiguous lines from one on.
+fn lines<A>(values: &[A], start: usize, width: usize) -> Lines<'_, A> {
+    Lines {
+        values: &values[start * width..],
+        stride: width,
     }
 }
