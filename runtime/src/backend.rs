@@ -8,7 +8,7 @@ pub use crate::batch::Pages;
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Scalar};
 use crate::error::Result;
-pub use crate::gradients::GradientOps;
+pub use crate::gradients::{Gamma, GateGradients, GradientOps};
 pub use crate::parameters::ParameterOps;
 use crate::segments::Segments;
 use crate::softmax::Softmax;
