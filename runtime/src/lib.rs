@@ -9,6 +9,7 @@ pub mod absorb;
 pub mod attention;
 pub mod backend;
 pub mod concat;
+pub mod consistency;
 pub mod extras;
 pub mod gate;
 pub mod groups;
@@ -19,6 +20,7 @@ pub mod narrow;
 pub mod parameters;
 pub mod position_scale;
 pub mod probe;
+pub mod qk_clip;
 pub mod slots;
 
 #[cfg(feature = "proof")]
@@ -39,6 +41,7 @@ mod heads;
 mod layer;
 mod layer_at;
 mod linear;
+mod loss_scaler;
 mod mask;
 mod norm;
 mod rotary;
@@ -62,6 +65,7 @@ pub use cache::{
     IndexMxfp4, IndexStore, IndexedCache, LatentCache, Mxfp8, NaiveCache, NoCache, Paged,
     PooledIndexCache, PowerOfTwo, ScaleKind,
 };
+pub use consistency::{Alone, Fingerprint, Replicas, check_replicas};
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 pub use describes::Describes;
 pub use element::{Element, Real, Scalar};
@@ -74,6 +78,7 @@ pub use indexer::{KeyPools, Selecting, SelectingPools};
 pub use layer::{Caches, Decode, Forward, KvCache, Load, Prefill};
 pub use layer_at::LayerAt;
 pub use linear::{AccumLinear, GroupPart, Linear};
+pub use loss_scaler::{LossScaler, LossScaling};
 pub use mask::{Mask, Padding};
 pub use norm::{LayerNorm, LayerNormLinear, Norm, RmsNorm};
 pub use parameters::{
@@ -83,6 +88,7 @@ pub use parameters::{
 };
 pub use position_scale::LogPositionScale;
 pub use probe::{NoProbe, Probe};
+pub use qk_clip::{MaxLogits, QkClip, RowFactors};
 pub use rotary::{Angles, Half, Interleaved, RopeKey, RopeLayout, Rotary, Unrotated};
 pub use rows::{Rows, RowsView};
 pub use segments::{Segment, Segments};

@@ -10,7 +10,7 @@ use crate::weights::Selected;
 /// `y = x Wᵀ + b`, weight `[OUT, IN]` row-major as in checkpoints.
 #[derive(Debug)]
 pub struct Linear<B: Backend, const IN: usize, const OUT: usize> {
-    device: B::Device,
+    pub(crate) device: B::Device,
     pub(crate) weight: B::Buffer<B::Elem>,
     pub(crate) bias: Option<B::Buffer<B::Elem>>,
 }

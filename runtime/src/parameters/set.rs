@@ -267,7 +267,7 @@ pub struct NamedTensor {
 
 impl<B: Backend> Parameter<B> {
     /// The values of piece `index` of the layout, in the checkpoint's order.
-    pub(super) fn piece(&self, index: usize) -> Result<Vec<Accum<B>>> {
+    pub(crate) fn piece(&self, index: usize) -> Result<Vec<Accum<B>>> {
         B::Parameters::on_host(&self.device, [], [&self.values], |[], [values]| {
             self.layout.taken(index, values)
         })
@@ -338,11 +338,13 @@ fn side_by_side<B: Backend, P: ParameterSet<B>, const N: usize, const M: usize>(
     read: [&P; M],
     mut work: impl FnMut(ParameterAt<'_>, [&mut [Accum<B>]; N], [&[Accum<B>]; M]),
 ) -> Result<()> {
-    let sets: Vec<&P> = changed.iter().map(|set| &**set).chain(read).collect();
-    let Some((first, others)) = sets.split_first() else {
+    if N + M == 0 {
         return Ok(());
-    };
-    others.iter().try_for_each(|set| agree(*first, *set))?;
+    }
+    let others = || changed.iter().map(|set| &**set).chain(read);
+    others()
+        .zip(others().skip(1))
+        .try_for_each(|(left, right)| agree(left, right))?;
     for slot in 0.. {
         let ours = all(changed.each_mut().map(|set| set.group_mut(slot)));
         let theirs = all(read.map(|set| set.group(slot)));

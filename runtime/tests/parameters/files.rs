@@ -159,3 +159,23 @@ fn a_checkpoint_that_keeps_groups_together_is_read() {
     assert_eq!(parameters.tensors().unwrap(), wanted);
     assert_ne!(wanted[0].values[6..9], wanted[0].values[9..12]);
 }
+
+#[test]
+fn who_opens_the_file_while_it_is_written_finds_a_whole_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = &folder.path().join("model.safetensors");
+    let sets = [scrambled::<f32>(), scrambled::<f32>()];
+    sets[0].save(path, PREFIX).unwrap();
+    std::thread::scope(|scope| {
+        for set in &sets {
+            scope.spawn(move || (0..50).for_each(|_| set.save(path, PREFIX).unwrap()));
+        }
+        let mut back = latent::Parameters::<Cpu>::zeros(&DEVICE).unwrap();
+        let wanted = sets[0].tensors().unwrap();
+        for _ in 0..50 {
+            back.load(&Weights::open(path).unwrap(), PREFIX).unwrap();
+            assert_eq!(back.tensors().unwrap(), wanted);
+        }
+    });
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}

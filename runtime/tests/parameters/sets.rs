@@ -1,6 +1,6 @@
 //! What can be done with whole sets.
 
-use mla_runtime::{Cpu, CpuDevice, ParameterSet, Trainable};
+use mla_runtime::{Cpu, CpuDevice, LossScaler, LossScaling, ParameterSet, Trainable};
 
 use crate::layers::{PREFIX, checkpoint, grouped, latent};
 
@@ -122,4 +122,32 @@ fn zeros_replace_a_nan() {
     assert!(set.square_norm().unwrap().is_nan());
     set.fill_zero().unwrap();
     assert!(flat(&set).iter().all(|value| value.to_bits() == 0));
+}
+
+#[test]
+fn a_loss_scale_is_taken_off_finite_gradients_only() {
+    let mut scaler = LossScaler::new(LossScaling {
+        initial: 1024.0,
+        growth_interval: 2,
+        ..LossScaling::default()
+    })
+    .unwrap();
+    let mut gradients = weights();
+    let start = flat(&gradients);
+    gradients.scale(scaler.scale()).unwrap();
+    assert!(scaler.unscale(&mut gradients).unwrap());
+    assert_eq!(flat(&gradients), start);
+    // One layer's infinity spoils the step of all
+    let mut other = weights();
+    ParameterSet::update([&mut other], [], |_, [values], []| {
+        values.fill(f32::INFINITY)
+    })
+    .unwrap();
+    let took = scaler.unscale_all::<Cpu>(&mut [&mut gradients, &mut other]);
+    assert!(!took.unwrap());
+    assert_eq!(flat(&gradients), start);
+    assert_eq!((scaler.scale(), scaler.clean_steps()), (512.0, 0));
+    assert!(scaler.unscale_all::<Cpu>(&mut [&mut gradients]).unwrap());
+    assert!(scaler.unscale_all::<Cpu>(&mut [&mut gradients]).unwrap());
+    assert_eq!(scaler.scale(), 1024.0);
 }
