@@ -13,7 +13,7 @@ pub use crate::batch::Pages;
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Scalar};
 use crate::error::Result;
-pub use crate::gradients::GradientOps;
+pub use crate::gradients::{Gamma, GateGradients, GradientOps};
 pub use crate::parameters::ParameterOps;
 
 /// The accumulation type of a backend: `f32`, or `f64` for `f64`.

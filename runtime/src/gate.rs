@@ -1,7 +1,7 @@
 //! Output gates: attention's output times the logistic function of a projection, computed in the accumulation type (features B-09, S-13).
 
 use crate::attended::PerHead;
-use crate::backend::{Backend, GradientOps};
+use crate::backend::{Backend, GateGradients, GradientOps};
 use crate::error::{Result, expect_count};
 use crate::heads::Heads;
 use crate::rows::{Rows, RowsView};
@@ -14,14 +14,17 @@ pub trait Gates<B: Backend, const W: usize> {
     #[doc(hidden)]
     fn count(&self) -> usize;
 
-    /// Gradients of what was gated, and of the gates, from that of the result.
+    /// Gradients from that of the result.
     #[doc(hidden)]
     fn backward(
         self,
         x: &B::Buffer<B::Elem>,
         dy: &B::Buffer<B::Elem>,
-    ) -> Result<(B::Buffer<B::Elem>, Self::Gradient)>;
+    ) -> Result<Back<B, Self::Gradient>>;
 }
+
+/// The gradient of what was gated, and that of the gates.
+type Back<B, G> = (<B as Backend>::Buffer<<B as Backend>::Elem>, G);
 
 impl<B: Backend, const W: usize> Gates<B, W> for &PerHead<B, W> {
     type Gradient = PerHead<B, W>;
@@ -34,14 +37,15 @@ impl<B: Backend, const W: usize> Gates<B, W> for &PerHead<B, W> {
         self,
         x: &B::Buffer<B::Elem>,
         dy: &B::Buffer<B::Elem>,
-    ) -> Result<(B::Buffer<B::Elem>, PerHead<B, W>)> {
-        let (dx, buffer) = B::Gradients::gate_backward(&self.device, x, dy, self.strided())?;
+    ) -> Result<Back<B, PerHead<B, W>>> {
+        let GateGradients { x, gates } =
+            B::Gradients::gate_backward(&self.device, x, dy, self.strided())?;
         let gradient = PerHead {
             device: self.device.clone(),
-            buffer,
+            buffer: gates,
             rows: self.rows,
         };
-        Ok((dx, gradient))
+        Ok((x, gradient))
     }
 }
 
@@ -56,14 +60,15 @@ impl<B: Backend, const W: usize> Gates<B, W> for RowsView<'_, B, W> {
         self,
         x: &B::Buffer<B::Elem>,
         dy: &B::Buffer<B::Elem>,
-    ) -> Result<(B::Buffer<B::Elem>, Rows<B, W>)> {
-        let (dx, buffer) = B::Gradients::gate_backward(self.device, x, dy, self.strided())?;
+    ) -> Result<Back<B, Rows<B, W>>> {
+        let GateGradients { x, gates } =
+            B::Gradients::gate_backward(self.device, x, dy, self.strided())?;
         let gradient = Rows {
             device: self.device.clone(),
-            buffer,
+            buffer: gates,
             rows: self.rows(),
         };
-        Ok((dx, gradient))
+        Ok((x, gradient))
     }
 }
 
@@ -78,7 +83,7 @@ impl<B: Backend, const W: usize> Gates<B, W> for &Rows<B, W> {
         self,
         x: &B::Buffer<B::Elem>,
         dy: &B::Buffer<B::Elem>,
-    ) -> Result<(B::Buffer<B::Elem>, Rows<B, W>)> {
+    ) -> Result<Back<B, Rows<B, W>>> {
         self.view().backward(x, dy)
     }
 }

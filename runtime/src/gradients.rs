@@ -4,6 +4,24 @@ use crate::backend::{Accum, Backend, HeadMatrices, Place, Strided};
 use crate::element::Scalar;
 use crate::error::Result;
 
+/// A norm's weight.
+#[derive(Debug)]
+pub struct Gamma<'a, B: Backend> {
+    /// γ.
+    pub values: &'a B::Buffer<B::Elem>,
+    /// What its gradient is added to.
+    pub gradient: &'a mut B::Buffer<Accum<B>>,
+}
+
+/// Gradients of a gate, contiguous.
+#[derive(Debug)]
+pub struct GateGradients<B: Backend, S: Scalar> {
+    /// Of what was gated.
+    pub x: B::Buffer<B::Elem>,
+    /// Of the gates.
+    pub gates: B::Buffer<S>,
+}
+
 /// Primitives of the backward pass. As those of [`Backend`], they trust counts and windows. Gradients of activations are of the element
 /// type; what is added to, where nothing else is said, is of the accumulation type, and never cleared first.
 pub trait GradientOps<B: Backend> {
@@ -40,12 +58,12 @@ pub trait GradientOps<B: Backend> {
         sizes: (usize, usize, usize),
     ) -> Result<B::Buffer<B::Elem>>;
 
-    /// The gradient `dx` of [`Backend::rms_norm`]; `weight` is γ and what its gradient is added to.
+    /// The gradient `dx` of [`Backend::rms_norm`].
     fn rms_norm_backward(
         device: &B::Device,
         x: Strided<'_, B, B::Elem>,
         dy: Strided<'_, B, B::Elem>,
-        weight: Option<(&B::Buffer<B::Elem>, &mut B::Buffer<Accum<B>>)>,
+        gamma: Option<Gamma<'_, B>>,
         eps: f64,
     ) -> Result<B::Buffer<B::Elem>>;
 
@@ -60,14 +78,13 @@ pub trait GradientOps<B: Backend> {
         d_beta: &mut B::Buffer<Accum<B>>,
     ) -> Result<B::Buffer<B::Elem>>;
 
-    /// Of `y[i] = x[i] · σ(gates[i / n])`, `n` as many values as there are for each gate: the gradients of `x`, contiguous as it is, and
-    /// of the gates.
+    /// The gradients of `y[i] = x[i] · σ(gates[i / n])`, `n` as many values as there are for each gate, `x` contiguous.
     fn gate_backward<S: Scalar>(
         device: &B::Device,
         x: &B::Buffer<B::Elem>,
         dy: &B::Buffer<B::Elem>,
         gates: Strided<'_, B, S>,
-    ) -> Result<(B::Buffer<B::Elem>, B::Buffer<S>)>;
+    ) -> Result<GateGradients<B, S>>;
 
     /// `dy ← dy · (σ(x) + x σ'(x))`: the gradient of [`Backend::silu`].
     fn silu_backward(

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::backend::{Backend, GradientOps, Strided};
+use crate::backend::{Backend, Gamma, GradientOps, Strided};
 use crate::error::{Error, Result, expect_count};
 use crate::heads::{Heads, HeadsView};
 use crate::linear::Linear;
@@ -177,8 +177,11 @@ impl<B: Backend, const W: usize> RmsNorm<B, W> {
         gradient: &mut NormParameters<B, W>,
     ) -> Result<B::Buffer<B::Elem>> {
         expect_count("rows of a norm's gradient", dy.rows, x.rows)?;
-        let weight = Some((&self.gamma, &mut gradient.gamma.values));
-        B::Gradients::rms_norm_backward(&self.device, x, dy, weight, self.eps)
+        let gamma = Gamma {
+            values: &self.gamma,
+            gradient: &mut gradient.gamma.values,
+        };
+        B::Gradients::rms_norm_backward(&self.device, x, dy, Some(gamma), self.eps)
     }
 }
 

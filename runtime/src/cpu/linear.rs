@@ -14,6 +14,8 @@ use crate::error::Result;
 const SKINNY_ROWS: usize = 16;
 /// Bytes of weight that one task of a skinny product reads.
 const SKINNY_BYTES: usize = 1 << 18;
+/// From this many multiplications per head on, sharing each among threads costs less than moving products to where they belong.
+const SHARED_WORK: usize = 1 << 22;
 /// Rows of a bf16 weight that are widened at a time.
 const WIDENED_ROWS: usize = 128;
 
@@ -190,8 +192,8 @@ pub(super) fn head_product<T: CpuElement>(
     if rows == 0 || n == 0 || x.heads == 0 {
         return Ok(Vec::new());
     }
-    if x.heads == 1 && rows > SKINNY_ROWS {
-        return one_matrix(&x, weight, matrices);
+    if rows > SKINNY_ROWS && k > 0 && (x.heads == 1 || rows * k * n >= SHARED_WORK) {
+        return head_after_head(&x, weight, matrices);
     }
     let mut by_head: Vec<T::Accum> = zeros(x.heads * rows * n)?;
     if k > 0 {
@@ -216,36 +218,60 @@ pub(super) fn head_product<T: CpuElement>(
     Ok(y)
 }
 
-/// Many rows times one matrix, which all threads share.
-fn one_matrix<T: CpuElement>(
+/// Many rows, one head after the other: all threads share a head, and its product goes where it belongs.
+fn head_after_head<T: CpuElement>(
     x: &Strided<'_, Cpu<T>, T>,
     weight: &[T],
     matrices: HeadMatrices,
 ) -> Result<Vec<T>> {
     let (rows, k, n) = (x.rows, x.width, matrices.columns);
-    let mut keep = Vec::new();
-    let xs = packed(x, 0, &mut keep);
-    let matrix = &weight[matrices.offset..];
-    let wide: Vec<T::Accum>;
-    let values = match same::<T, T::Accum>(matrix) {
-        Some(values) => values,
-        None => {
-            let widened = matrix.par_iter().with_min_len(super::PARALLEL_WORK);
-            wide = widened.map(|&value| T::Accum::load(value)).collect();
-            &wide
-        }
-    };
-    let lhs = Matrix {
-        values: xs,
-        row_stride: k,
-        column_stride: 1,
-    };
-    let rhs = Matrix {
-        values,
-        row_stride: matrices.k_stride,
-        column_stride: matrices.n_stride,
-    };
-    new_product((rows, n, k), lhs, rhs, Parallelism::Rayon(0)).map(rounded)
+    let mut y: Vec<T::Accum> = zeros(rows * x.heads * n)?;
+    let (mut keep, mut wide) = (Vec::new(), Vec::new());
+    for head in 0..x.heads {
+        let (values, row_stride) = match same::<T, T::Accum>(x.buffer) {
+            Some(all) => (&all[x.offset + head * x.head_stride..], x.row_stride),
+            None => (packed(x, head, &mut keep), k),
+        };
+        let lhs = Matrix {
+            values,
+            row_stride,
+            column_stride: 1,
+        };
+        let start = matrices.offset + head * matrices.head_stride;
+        let len = (k - 1) * matrices.k_stride + (n - 1) * matrices.n_stride + 1;
+        let matrix = &weight[start..start + len];
+        let values = match same::<T, T::Accum>(matrix) {
+            Some(values) => values,
+            None => {
+                let values = matrix.par_iter().with_min_len(super::PARALLEL_WORK);
+                values
+                    .map(|&value| T::Accum::load(value))
+                    .collect_into_vec(&mut wide);
+                &wide
+            }
+        };
+        let rhs = Matrix {
+            values,
+            row_stride: matrices.k_stride,
+            column_stride: matrices.n_stride,
+        };
+        let target = Target {
+            values: &mut y[head * n..],
+            row_stride: x.heads * n,
+            column_stride: 1,
+            accumulate: false,
+        };
+        let sizes = (rows, n, k);
+        product(
+            sizes,
+            target,
+            lhs,
+            rhs,
+            T::Accum::ONE,
+            Parallelism::Rayon(0),
+        );
+    }
+    Ok(rounded(y))
 }
 
 fn one_head<T: CpuElement>(

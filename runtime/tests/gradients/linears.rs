@@ -227,6 +227,41 @@ fn absorbed_products_of_every_type_and_row_count() {
     }
 }
 
+/// Products so large that all threads share a head are those of a few rows at a time.
+fn large_heads<T: CpuElement>(tolerance: f64) {
+    const N: usize = 80;
+    const C: usize = 96;
+    const UP: usize = 2 * 2 * N;
+    const ROWS: usize = 600;
+    let up: Linear<Cpu<T>, C, UP> = Linear::new(&DEVICE, values::<T>(UP * C, 0.2), None).unwrap();
+    let x = values::<T>(ROWS * 2 * (N + 3), 0.7);
+    let d = values::<T>(ROWS * 2 * C, 0.4);
+    let products = |x: &[T], d: &[T]| {
+        let q = rows_of::<T, { 2 * (N + 3) }>(x).into_heads::<2, { N + 3 }>();
+        let latent = absorb::queries(&up, q.part::<2, N>()).unwrap();
+        let d = rows_of::<T, { 2 * C }>(d).into_heads::<2, C>();
+        let back: Heads<Cpu<T>, 2, N> = absorb::queries_backward(&up, &d).unwrap();
+        [latent.to_vec().unwrap(), back.to_vec().unwrap()]
+    };
+    let pieces = x.chunks(x.len() / 60).zip(d.chunks(d.len() / 60));
+    let mut wanted = [Vec::new(), Vec::new()];
+    for (x, d) in pieces {
+        for (wanted, piece) in wanted.iter_mut().zip(products(x, d)) {
+            wanted.extend(wide(&piece));
+        }
+    }
+    for (found, wanted) in products(&x, &d).iter().zip(&wanted) {
+        assert_close(found, wanted, tolerance);
+    }
+}
+
+#[test]
+fn large_heads_are_many_small_ones() {
+    large_heads::<f64>(1e-12);
+    large_heads::<f32>(1e-4);
+    large_heads::<bf16>(2e-2);
+}
+
 #[test]
 fn absorbed_gradients_refuse_biases_and_other_row_counts() {
     let up: Linear<Cpu, C, UP> =

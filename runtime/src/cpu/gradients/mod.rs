@@ -9,7 +9,7 @@ mod window;
 use half::bf16;
 
 use super::{Cpu, CpuDevice, CpuElement, rounded, same_vec};
-use crate::backend::{GradientOps, HeadMatrices, Place, Strided};
+use crate::backend::{Gamma, GateGradients, GradientOps, HeadMatrices, Place, Strided};
 use crate::element::{Element, Scalar};
 use crate::error::{Error, Result};
 
@@ -64,12 +64,16 @@ impl<T: CpuElement> GradientOps<Self> for Cpu<T> {
         _: &CpuDevice,
         x: Strided<'_, Self, T>,
         dy: Strided<'_, Self, T>,
-        weight: Option<(&Vec<T>, &mut Vec<T::Accum>)>,
+        gamma: Option<Gamma<'_, Self>>,
         eps: f64,
     ) -> Result<Vec<T>> {
-        let (gamma, d_gamma) = weight.unzip();
-        let gamma = gamma.map(Vec::as_slice);
-        let d_gamma = d_gamma.map(Vec::as_mut_slice);
+        let (gamma, d_gamma) = match gamma {
+            Some(gamma) => (
+                Some(gamma.values.as_slice()),
+                Some(gamma.gradient.as_mut_slice()),
+            ),
+            None => (None, None),
+        };
         T::norm_backward(x.into(), dy.into(), gamma, eps, d_gamma, None)
     }
 
@@ -91,16 +95,17 @@ impl<T: CpuElement> GradientOps<Self> for Cpu<T> {
         x: &Vec<T>,
         dy: &Vec<T>,
         gates: Strided<'_, Self, S>,
-    ) -> Result<(Vec<T>, Vec<S>)> {
+    ) -> Result<GateGradients<Self, S>> {
         let gates = Window::from(gates);
-        let (dx, d_gates) = if let Some(gates) = gates.over() {
-            let (dx, d_gates) = T::gate_backward(x, dy, gates)?;
-            (dx, same_vec(d_gates).ok())
+        let (x, gates) = if let Some(gates) = gates.over() {
+            let (x, gates) = T::gate_backward(x, dy, gates)?;
+            (x, same_vec(gates).ok())
         } else {
-            let (dx, d_gates) = T::accum_gate_backward(x, dy, accumulators(gates)?)?;
-            (dx, same_vec(d_gates).ok())
+            let (x, gates) = T::accum_gate_backward(x, dy, accumulators(gates)?)?;
+            (x, same_vec(gates).ok())
         };
-        Ok((dx, d_gates.ok_or_else(wrong_type::<S>)?))
+        let gates = gates.ok_or_else(wrong_type::<S>)?;
+        Ok(GateGradients { x, gates })
     }
 
     fn silu_backward(_: &CpuDevice, x: &Vec<T>, dy: &mut Vec<T>) -> Result<()> {

@@ -35,12 +35,12 @@ pub(super) fn norm<T: Element>(
     let counted = |gradient: bool| if gradient { width } else { 0 };
     let (gammas, betas) = (counted(d_gamma.is_some()), counted(d_beta.is_some()));
     let block = block_of(width);
-    let partials: Vec<(Vec<T::Accum>, Vec<T::Accum>)> = dx
+    let partials: Vec<Vec<T::Accum>> = dx
         .par_chunks_mut(block * width)
         .enumerate()
         .map(|(i, dx)| {
-            let mut d_gamma = vec![T::Accum::ZERO; gammas];
-            let mut d_beta = vec![T::Accum::ZERO; betas];
+            let mut sums = vec![T::Accum::ZERO; gammas + betas];
+            let (d_gamma, d_beta) = sums.split_at_mut(gammas);
             dispatch(Lines {
                 x,
                 dy,
@@ -48,18 +48,17 @@ pub(super) fn norm<T: Element>(
                 gamma,
                 eps: T::Accum::from_f64(eps),
                 dx,
-                d_gamma: &mut d_gamma,
-                d_beta: &mut d_beta,
+                d_gamma,
+                d_beta,
             });
-            (d_gamma, d_beta)
+            sums
         })
         .collect();
-    let (gammas, betas): (Vec<_>, Vec<_>) = partials.into_iter().unzip();
     if let Some(d_gamma) = d_gamma {
-        add_in_order(d_gamma, &gammas);
+        add_in_order(d_gamma, partials.iter().map(|sums| &sums[..gammas]));
     }
     if let Some(d_beta) = d_beta {
-        add_in_order(d_beta, &betas);
+        add_in_order(d_beta, partials.iter().map(|sums| &sums[gammas..]));
     }
     Ok(dx)
 }

@@ -20,7 +20,7 @@ pub(super) fn block_of(width: usize) -> usize {
 }
 
 /// `into += Σ partials`, the first one first.
-pub(super) fn add_in_order<A: Real>(into: &mut [A], partials: &[Vec<A>]) {
+pub(super) fn add_in_order<'a, A: Real>(into: &mut [A], partials: impl Iterator<Item = &'a [A]>) {
     for partial in partials {
         for (into, &value) in into.iter_mut().zip(partial) {
             *into += value;
@@ -43,7 +43,7 @@ pub(super) fn column_sums<S: Scalar, A: Real>(x: Window<'_, S>, into: &mut [A]) 
             sums
         })
         .collect();
-    add_in_order(into, &partials);
+    add_in_order(into, partials.iter().map(Vec::as_slice));
 }
 
 struct Columns<'a, S, A> {
