@@ -1,6 +1,6 @@
 //! What a program knows besides its ops: rotation, softmax, the indexer, the caches.
 
-use mla_spec::{Forced, IndexStore, IndexerRope, RopeLayout, Store};
+use mla_spec::{Forced, IndexStore, IndexerLoss, IndexerRope, RopeLayout, Store};
 
 use super::Dim;
 
@@ -83,6 +83,8 @@ pub struct IndexerPlan {
     pub forced: Forced,
     /// How keys are pooled before they are scored.
     pub pool: Option<PoolPlan>,
+    /// The loss that trains it; `None` where it learns nothing.
+    pub loss: Option<IndexerLoss>,
 }
 
 /// How an indexer's keys are pooled (S-17): a pool's key is the average of its tokens' keys, element by element, with the weights

@@ -143,6 +143,7 @@ pub(super) fn plan(indexer: &LightningIndexer) -> IndexerPlan {
             slot: KEY_POOLS,
             tail: pool.always_select_tail,
         }),
+        loss: indexer.loss,
     }
 }
 
