@@ -16,18 +16,7 @@ pub fn queries<B: Backend, const C: usize, const W: usize, const H: usize, const
     w_ukv: &Linear<B, C, W>,
     q_nope: HeadsView<'_, B, H, N>,
 ) -> Result<Heads<B, H, C>> {
-    const {
-        assert!(
-            H > 0 && W.is_multiple_of(H),
-            "the up projection's rows are not a whole number per head"
-        );
-        assert!(
-            N <= W / H,
-            "more key rows than the up projection has per head"
-        );
-    };
-    unbiased(w_ukv)?;
-    product("absorbed queries", &[q_nope.rows(), H, C])?;
+    const { assert_rows(W, H, N) };
     let matrices = HeadMatrices {
         offset: 0,
         head_stride: W / H * C,
@@ -35,12 +24,7 @@ pub fn queries<B: Backend, const C: usize, const W: usize, const H: usize, const
         n_stride: 1,
         columns: C,
     };
-    let buffer = B::head_product(q_nope.device, q_nope.strided(), w_ukv.weight(), matrices)?;
-    Ok(Heads {
-        device: q_nope.device.clone(),
-        buffer,
-        rows: q_nope.rows(),
-    })
+    by_head(w_ukv, q_nope, matrices)
 }
 
 /// `o_h = W_UV,h · z_h`: attention's latent output as values.
@@ -51,19 +35,18 @@ pub fn values<B: Backend, const C: usize, const W: usize, const H: usize, const 
     w_ukv: &Linear<B, C, W>,
     z: Attended<B, H, C>,
 ) -> Result<Heads<B, H, V>> {
-    const {
-        assert!(
-            H > 0 && W.is_multiple_of(H),
-            "the up projection's rows are not a whole number per head"
-        );
-        assert!(
-            V <= W / H,
-            "more value rows than the up projection has per head"
-        );
-    };
-    unbiased(w_ukv)?;
-    product("values", &[z.rows(), H, V])?;
-    let z = z.into_out()?;
+    values_of(w_ukv, &z.into_out()?)
+}
+
+/// [`values`] of an output that is rounded already.
+///
+/// # Errors
+/// As [`values`].
+pub fn values_of<B: Backend, const C: usize, const W: usize, const H: usize, const V: usize>(
+    w_ukv: &Linear<B, C, W>,
+    z: &Heads<B, H, C>,
+) -> Result<Heads<B, H, V>> {
+    const { assert_rows(W, H, V) };
     let matrices = HeadMatrices {
         offset: (W / H - V) * C,
         head_stride: W / H * C,
@@ -71,12 +54,88 @@ pub fn values<B: Backend, const C: usize, const W: usize, const H: usize, const 
         n_stride: C,
         columns: V,
     };
-    let buffer = B::head_product(&z.device, z.view().strided(), w_ukv.weight(), matrices)?;
+    by_head(w_ukv, z.view(), matrices)
+}
+
+/// The gradient of what [`queries`] was given: `dq_n,h = W_UK,h · dq̃_h`.
+///
+/// # Errors
+/// As [`queries`].
+pub fn queries_backward<
+    B: Backend,
+    const C: usize,
+    const W: usize,
+    const H: usize,
+    const N: usize,
+>(
+    w_ukv: &Linear<B, C, W>,
+    d_q_latent: &Heads<B, H, C>,
+) -> Result<Heads<B, H, N>> {
+    const { assert_rows(W, H, N) };
+    let matrices = HeadMatrices {
+        offset: 0,
+        head_stride: W / H * C,
+        k_stride: 1,
+        n_stride: C,
+        columns: N,
+    };
+    by_head(w_ukv, d_q_latent.view(), matrices)
+}
+
+/// The gradient of what [`values`] was given: `dz_h = W_UV,hᵀ · do_h`.
+///
+/// # Errors
+/// As [`values`].
+pub fn values_backward<
+    B: Backend,
+    const C: usize,
+    const W: usize,
+    const H: usize,
+    const V: usize,
+>(
+    w_ukv: &Linear<B, C, W>,
+    d_out: &Heads<B, H, V>,
+) -> Result<Heads<B, H, C>> {
+    const { assert_rows(W, H, V) };
+    let matrices = HeadMatrices {
+        offset: (W / H - V) * C,
+        head_stride: W / H * C,
+        k_stride: C,
+        n_stride: 1,
+        columns: C,
+    };
+    by_head(w_ukv, d_out.view(), matrices)
+}
+
+/// Each head times its matrix of the up projection.
+fn by_head<B, const C: usize, const W: usize, const H: usize, const D: usize, const TO: usize>(
+    w_ukv: &Linear<B, C, W>,
+    x: HeadsView<'_, B, H, D>,
+    matrices: HeadMatrices,
+) -> Result<Heads<B, H, TO>>
+where
+    B: Backend,
+{
+    unbiased(w_ukv)?;
+    product("an absorbed product", &[x.rows(), H, TO])?;
+    let buffer = B::head_product(x.device, x.strided(), w_ukv.weight(), matrices)?;
     Ok(Heads {
+        device: x.device.clone(),
         buffer,
-        rows: z.rows(),
-        device: z.device,
+        rows: x.rows(),
     })
+}
+
+/// Refuses an up projection that has not as many rows for each head.
+pub(crate) const fn assert_rows(w: usize, h: usize, rows: usize) {
+    assert!(
+        h > 0 && w.is_multiple_of(h),
+        "the up projection's rows are not a whole number per head"
+    );
+    assert!(
+        rows <= w / h,
+        "more rows of a head than the up projection has"
+    );
 }
 
 fn unbiased<B: Backend, const C: usize, const W: usize>(w_ukv: &Linear<B, C, W>) -> Result<()> {

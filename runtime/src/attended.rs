@@ -1,8 +1,9 @@
 //! The result of attention, and how two results over different keys become one.
 
-use crate::backend::{Accum, AttentionParts, Backend, Parts, PartsMut};
+use crate::backend::{Accum, AttentionParts, Backend, ParameterOps, Parts, PartsMut, Strided};
 use crate::error::{Result, expect_count, finite};
 use crate::heads::Heads;
+use crate::rows::Rows;
 use crate::sinks::Sinks;
 
 /// A `[rows, H]` tensor in the accumulation type.
@@ -28,12 +29,46 @@ impl<B: Backend, const H: usize> PerHead<B, H> {
         Ok(self)
     }
 
+    /// Adds `other`.
+    ///
+    /// # Errors
+    /// When it has another number of rows, or the device refuses.
+    pub fn add(&mut self, other: &Self) -> Result<()> {
+        expect_count("rows to be added", other.rows, self.rows)?;
+        B::Parameters::add(&self.device, &mut self.buffer, &other.buffer)
+    }
+
+    /// The values rounded to the element type: the gradient of [`RowsView::to_per_head`](crate::RowsView::to_per_head).
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn to_rows(&self) -> Result<Rows<B, H>> {
+        let copy = B::copy(&self.device, self.strided())?;
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer: B::round(&self.device, copy)?,
+            rows: self.rows,
+        })
+    }
+
     /// The values on the host, row by row.
     ///
     /// # Errors
     /// When the device refuses the copy.
     pub fn to_vec(&self) -> Result<Vec<Accum<B>>> {
         B::download(&self.device, &self.buffer)
+    }
+
+    pub(crate) fn strided(&self) -> Strided<'_, B, Accum<B>> {
+        Strided {
+            buffer: &self.buffer,
+            offset: 0,
+            rows: self.rows,
+            heads: 1,
+            width: H,
+            row_stride: H,
+            head_stride: 0,
+        }
     }
 }
 

@@ -8,6 +8,8 @@ pub use crate::batch::Pages;
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Scalar};
 use crate::error::Result;
+pub use crate::gradients::GradientOps;
+pub use crate::parameters::ParameterOps;
 use crate::segments::Segments;
 use crate::softmax::Softmax;
 
@@ -70,6 +72,8 @@ pub struct Rotation<'a, B: Backend> {
     pub half_in: bool,
     /// Write pairs as (i, i + pairs), not as (2i, 2i + 1).
     pub half_out: bool,
+    /// Rotate by the opposite angles.
+    pub backward: bool,
 }
 
 /// Softmax attention over segments: `softmax(scale · (q·k + q_rope·k_rope)) v`, keys and values in another number type perhaps.
@@ -243,6 +247,10 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     type Indices: Debug + Send + Sync + 'static;
     /// Bytes on the device: caches whose formats are no number types.
     type Bytes: Debug + Send + Sync + 'static;
+    /// What it does in a backward pass.
+    type Gradients: GradientOps<Self>;
+    /// What it does to parameters.
+    type Parameters: ParameterOps<Self>;
 
     /// Moves values to the device.
     fn upload<S: Scalar>(device: &Self::Device, values: Vec<S>) -> Result<Self::Buffer<S>>;
@@ -257,10 +265,7 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     fn download_indices(device: &Self::Device, indices: &Self::Indices) -> Result<Vec<i32>>;
 
     /// A contiguous copy of a window.
-    fn copy(
-        device: &Self::Device,
-        x: Strided<'_, Self, Self::Elem>,
-    ) -> Result<Self::Buffer<Self::Elem>>;
+    fn copy<S: Scalar>(device: &Self::Device, x: Strided<'_, Self, S>) -> Result<Self::Buffer<S>>;
 
     /// `y = x Wᵀ + b`: x `[rows, in]` (one head), `weight` `[out, in]` contiguous, `bias` `[out]`; y `[rows, out]`.
     fn linear(
@@ -466,12 +471,12 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     ) -> Result<[Self::Buffer<Self::Elem>; 2]>;
 }
 
-/// Where a part of a token's entry stands in a cache. All in elements.
+/// Where a part of a token's entry stands in a cache, or of a row in a tensor. All in elements.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// From one slot to the next.
+    /// From one slot, or row, to the next.
     pub stride: usize,
-    /// From the start of a slot to the part.
+    /// From its start to the part.
     pub offset: usize,
     /// From one head to the next within the part.
     pub head_stride: usize,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::consistency::ReplicasDiffer;
 use crate::weights::WeightSet;
 
 /// The result of every operation of this crate.
@@ -100,6 +101,9 @@ pub enum Error {
         /// Why.
         source: Box<Error>,
     },
+    /// Replicas that should hold the same weights don't.
+    #[error("{0}")]
+    Replicas(Box<ReplicasDiffer>),
     /// The device refused.
     #[error("device: {0}")]
     Device(String),

@@ -6,6 +6,7 @@ use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::mask::Mask;
 use crate::rows::Rows;
+use crate::shared_kv::SharedKvGradients;
 use crate::softmax::{AttentionBias, Dropout};
 use crate::tensor::Tensor;
 
@@ -28,6 +29,10 @@ pub struct Extras<'a, B: Backend> {
     pub bias: Option<&'a AttentionBias<B>>,
     /// Which probabilities are dropped, if any.
     pub dropout: Option<Dropout>,
+    /// The gradients of latents `[rows, r_kv]` and rotated keys `[rows, d_r]` that the layer handed to others (a backward pass).
+    pub d_shared_kv: Option<[&'a Tensor<B>; 2]>,
+    /// What the gradients of an indexer's loss are multiplied by (a backward pass).
+    pub loss_scale: f64,
 }
 
 impl<B: Backend> Default for Extras<'_, B> {
@@ -40,6 +45,8 @@ impl<B: Backend> Default for Extras<'_, B> {
             source: None,
             bias: None,
             dropout: None,
+            d_shared_kv: None,
+            loss_scale: 1.0,
         }
     }
 }
@@ -129,4 +136,16 @@ pub fn source<T: Any>(source: Option<&(dyn Any + Send + Sync)>) -> Result<&T> {
                 "the layer's function needs the source's cache, a {name}"
             ))
         })
+}
+
+/// The gradients of what the layer handed to others, in its widths.
+///
+/// # Errors
+/// When they are missing, or of another width.
+#[doc(hidden)]
+pub fn shared_kv_gradients<B: Backend, const C: usize, const R: usize>(
+    gradients: Option<[&Tensor<B>; 2]>,
+) -> Result<SharedKvGradients<B, C, R>> {
+    let [latent, k_rope] = given(gradients.as_ref(), "the gradients of shared latents")?;
+    SharedKvGradients::new(latent.to_rows()?, k_rope.to_rows()?)
 }

@@ -1,8 +1,8 @@
 //! `[rows, H, D]` tensors whose heads and head width are part of their type.
 
-use crate::backend::{Backend, Strided};
-use crate::error::{Error, Result, expect_count, finite};
-use crate::rows::Rows;
+use crate::backend::{Backend, GradientOps, Place, Strided};
+use crate::error::{Error, Result, expect_count, finite, product};
+use crate::rows::{Rows, RowsView};
 use crate::tensor::Tensor;
 
 /// An owned, contiguous `[rows, H, D]` tensor.
@@ -32,6 +32,11 @@ impl<B: Backend, const H: usize, const D: usize> Clone for HeadsView<'_, B, H, D
 impl<B: Backend, const H: usize, const D: usize> Copy for HeadsView<'_, B, H, D> {}
 
 impl<B: Backend, const H: usize, const D: usize> Heads<B, H, D> {
+    /// The device that holds it.
+    pub fn device(&self) -> &B::Device {
+        &self.device
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
@@ -52,6 +57,66 @@ impl<B: Backend, const H: usize, const D: usize> Heads<B, H, D> {
     /// Values `OFFSET .. OFFSET + WIDTH` of every head. That they lie inside is proved by the compiler.
     pub fn part<const OFFSET: usize, const WIDTH: usize>(&self) -> HeadsView<'_, B, H, WIDTH> {
         self.view().part::<OFFSET, WIDTH>()
+    }
+
+    /// `rows` rows of zeros.
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub fn zeros(device: &B::Device, rows: usize) -> Result<Self> {
+        Ok(Self {
+            device: device.clone(),
+            buffer: B::zeros(device, product("heads of zeros", &[rows, H, D])?)?,
+            rows,
+        })
+    }
+
+    /// The same values as rows of all heads side by side, borrowed. That `H * D == W` is proved by the compiler.
+    pub fn as_rows<const W: usize>(&self) -> RowsView<'_, B, W> {
+        const { assert!(H * D == W, "heads times head width is not the row's width") };
+        RowsView::whole(&self.device, &self.buffer, self.rows)
+    }
+
+    /// A copy of its own.
+    ///
+    /// # Errors
+    /// When the device refuses it.
+    pub fn copied(&self) -> Result<Self> {
+        self.view().to_heads()
+    }
+
+    /// Adds `other`, summed in the accumulation type.
+    ///
+    /// # Errors
+    /// When it has another number of rows, or the device refuses.
+    pub fn add<'a>(&mut self, other: impl Into<HeadsView<'a, B, H, D>>) -> Result<()>
+    where
+        B: 'a,
+    {
+        self.add_part::<0, D>(other)
+    }
+
+    /// Adds `other` to values `OFFSET .. OFFSET + WIDTH` of every head, summed in the accumulation type. That they lie inside is proved by
+    /// the compiler.
+    ///
+    /// # Errors
+    /// As [`Heads::add`].
+    pub fn add_part<'a, const OFFSET: usize, const WIDTH: usize>(
+        &mut self,
+        other: impl Into<HeadsView<'a, B, H, WIDTH>>,
+    ) -> Result<()>
+    where
+        B: 'a,
+    {
+        const { assert!(OFFSET + WIDTH <= D, "part beyond the head's width") };
+        let other = other.into();
+        expect_count("rows to be added", other.rows(), self.rows)?;
+        let place = Place {
+            stride: H * D,
+            offset: OFFSET,
+            head_stride: D,
+        };
+        B::Gradients::add(&self.device, other.strided(), &mut self.buffer, place)
     }
 
     /// Every value times `by`.
@@ -134,6 +199,22 @@ impl<'a, B: Backend, const H: usize, const D: usize> HeadsView<'a, B, H, D> {
             buffer,
             rows: self.rows,
         })
+    }
+
+    /// Heads of `WIDE` values, zeros but for these, which begin at value `OFFSET`: what a gradient of that part says of the whole head.
+    /// That they lie inside is proved by the compiler.
+    ///
+    /// # Errors
+    /// When the device refuses it.
+    pub fn spread<const OFFSET: usize, const WIDE: usize>(&self) -> Result<Heads<B, H, WIDE>> {
+        let len = product("heads of zeros", &[self.rows, H, WIDE])?;
+        let mut wide = Heads {
+            device: self.device.clone(),
+            buffer: B::zeros(self.device, len)?,
+            rows: self.rows,
+        };
+        wide.add_part::<OFFSET, D>(*self)?;
+        Ok(wide)
     }
 
     /// The values on the host: row by row, head by head.

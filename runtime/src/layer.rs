@@ -140,6 +140,7 @@ pub trait KvCache<B: Backend>: Sized {
 ///
 /// ```text
 /// mla_runtime::layer_traits!(Name: forward, prefill, decode);           // any non-empty subset, in any order
+/// mla_runtime::layer_traits!(Name: load);                               // a layer that is trained alone
 /// mla_runtime::layer_traits!(Name: probed forward, prefill, decode);    // the functions take a probe
 /// mla_runtime::layer_traits!(Name: probed indexed forward(topk: write), prefill(topk: write, bias));
 /// ```
@@ -190,6 +191,9 @@ macro_rules! layer_traits {
     };
     (@cache $layer:ident $kind:ident; $($rest:tt)+) => {
         $crate::layer_traits!(@all $layer $kind own; $($rest)+);
+    };
+    (@all $layer:ident $kind:ident $cache:ident; load) => {
+        $crate::layer_traits!(@load $layer);
     };
     (@all $layer:ident $kind:ident $cache:ident; $($phase:ident $(($($extra:tt)*))?),+ $(,)?) => {
         $crate::layer_traits!(@load $layer);

@@ -9,6 +9,7 @@ pub mod absorb;
 pub mod attention;
 pub mod backend;
 pub mod concat;
+pub mod consistency;
 pub mod extras;
 pub mod gate;
 pub mod groups;
@@ -16,8 +17,10 @@ pub mod hadamard;
 pub mod indexer;
 pub mod l2_norm;
 pub mod narrow;
+pub mod parameters;
 pub mod position_scale;
 pub mod probe;
+pub mod qk_clip;
 pub mod slots;
 
 #[cfg(feature = "proof")]
@@ -33,10 +36,12 @@ mod describes;
 mod element;
 mod error;
 mod gated_norm;
+mod gradients;
 mod heads;
 mod layer;
 mod layer_at;
 mod linear;
+mod loss_scaler;
 mod mask;
 mod norm;
 mod rotary;
@@ -48,6 +53,7 @@ mod sinks;
 mod softmax;
 mod tensor;
 mod topk;
+mod train;
 mod visibility;
 pub mod weights;
 
@@ -60,6 +66,7 @@ pub use cache::{
     IndexMxfp4, IndexStore, IndexedCache, LatentCache, Mxfp8, NaiveCache, NoCache, Paged,
     PooledIndexCache, PowerOfTwo, ScaleKind,
 };
+pub use consistency::{Alone, Fingerprint, Replicas, check_replicas};
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 pub use describes::Describes;
 pub use element::{Element, Real, Scalar};
@@ -72,19 +79,27 @@ pub use indexer::{KeyPools, Selecting, SelectingPools};
 pub use layer::{Caches, Decode, Forward, KvCache, Load, Prefill};
 pub use layer_at::LayerAt;
 pub use linear::{AccumLinear, GroupPart, Linear};
+pub use loss_scaler::{LossScaler, LossScaling};
 pub use mask::{Mask, Padding};
 pub use norm::{LayerNorm, LayerNormLinear, Norm, RmsNorm};
+pub use parameters::{
+    GatedNormParameters, KeyPoolParameters, LinearParameters, LogPositionParameters, Module,
+    NamedTensor, NormLinearParameters, NormParameters, Parameter, ParameterAt, ParameterGroup,
+    ParameterLayout, ParameterSet, SinkParameters, Trainable,
+};
 pub use position_scale::LogPositionScale;
 pub use probe::{NoProbe, Probe};
+pub use qk_clip::{MaxLogits, QkClip, RowFactors};
 pub use rotary::{Angles, Half, Interleaved, RopeKey, RopeLayout, Rotary, Unrotated};
 pub use rows::{Rows, RowsView};
 pub use segments::{Segment, Segments};
 pub use selection::Selection;
-pub use shared_kv::{HostKv, SharedKv};
+pub use shared_kv::{HostKv, SharedKv, SharedKvGradients};
 pub use sinks::Sinks;
 pub use softmax::{AttentionBias, Dropout, Softmax};
 pub use tensor::Tensor;
 pub use topk::{HostTopK, TopK};
+pub use train::{ClipQk, ErasedGradients, Train};
 pub use visibility::Visibility;
 pub use weights::{Mistake, Naming, Selected, TensorShape, WeightSet, Weights};
 

@@ -1,7 +1,7 @@
 //! Linear layers.
 
 use crate::attended::PerHead;
-use crate::backend::{Accum, Backend};
+use crate::backend::{Accum, Backend, GradientOps, HeadMatrices};
 use crate::element::Scalar;
 use crate::error::{Error, Result, product};
 use crate::rows::{Rows, RowsView};
@@ -10,9 +10,9 @@ use crate::weights::Selected;
 /// `y = x Wᵀ + b`, weight `[OUT, IN]` row-major as in checkpoints.
 #[derive(Debug)]
 pub struct Linear<B: Backend, const IN: usize, const OUT: usize> {
-    device: B::Device,
-    weight: B::Buffer<B::Elem>,
-    bias: Option<B::Buffer<B::Elem>>,
+    pub(crate) device: B::Device,
+    pub(crate) weight: B::Buffer<B::Elem>,
+    pub(crate) bias: Option<B::Buffer<B::Elem>>,
 }
 
 impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
@@ -108,6 +108,31 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
         })
     }
 
+    /// The gradient of `x`: `dx = dy W`.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn backward_input<'a>(&self, dy: impl Into<RowsView<'a, B, OUT>>) -> Result<Rows<B, IN>>
+    where
+        B: 'a,
+    {
+        let dy = dy.into();
+        product("a linear's gradient", &[dy.rows(), IN])?;
+        let transposed = HeadMatrices {
+            offset: 0,
+            head_stride: 0,
+            k_stride: IN,
+            n_stride: 1,
+            columns: IN,
+        };
+        let buffer = B::head_product(&self.device, dy.strided(), &self.weight, transposed)?;
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer,
+            rows: dy.rows(),
+        })
+    }
+
     /// The weight, for products that use parts of it.
     pub(crate) fn weight(&self) -> &B::Buffer<B::Elem> {
         &self.weight
@@ -121,12 +146,12 @@ impl<B: Backend, const IN: usize, const OUT: usize> Linear<B, IN, OUT> {
 /// What a checkpoint's tensor gives to each group of a grouped projection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupPart<'a> {
-    name: &'a str,
-    heads: usize,
-    width: usize,
+    pub(crate) name: &'a str,
+    pub(crate) heads: usize,
+    pub(crate) width: usize,
     /// Rows of the tensor per head, and the first one that is taken.
-    stride: usize,
-    first: usize,
+    pub(crate) stride: usize,
+    pub(crate) first: usize,
 }
 
 impl<'a> GroupPart<'a> {
@@ -240,8 +265,8 @@ fn rows_of<S: Scalar>(weights: &Selected<'_>, name: &str, row: &[usize]) -> Resu
 #[derive(Debug)]
 pub struct AccumLinear<B: Backend, const IN: usize, const OUT: usize> {
     device: B::Device,
-    weight: B::Buffer<Accum<B>>,
-    bias: Option<B::Buffer<Accum<B>>>,
+    pub(crate) weight: B::Buffer<Accum<B>>,
+    pub(crate) bias: Option<B::Buffer<Accum<B>>>,
 }
 
 impl<B: Backend, const IN: usize, const OUT: usize> AccumLinear<B, IN, OUT> {
@@ -297,6 +322,25 @@ impl<B: Backend, const IN: usize, const OUT: usize> AccumLinear<B, IN, OUT> {
             device: self.device.clone(),
             buffer,
             rows: x.rows(),
+        })
+    }
+
+    /// The gradient of `x`: `dx = dy W`, rounded once.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn backward_input(&self, dy: &PerHead<B, OUT>) -> Result<Rows<B, IN>> {
+        let sizes = (dy.rows(), OUT, IN);
+        product("a linear's gradient", &[dy.rows(), IN])?;
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer: B::Gradients::accum_linear_backward(
+                &self.device,
+                &dy.buffer,
+                &self.weight,
+                sizes,
+            )?,
+            rows: dy.rows(),
         })
     }
 }

@@ -2,10 +2,11 @@
 
 use std::marker::PhantomData;
 
-use crate::backend::Backend;
-use crate::error::{Error, Result};
+use crate::backend::{Backend, GradientOps, Strided};
+use crate::error::{Error, Result, expect_count};
 use crate::heads::{Heads, HeadsView};
 use crate::linear::Linear;
+use crate::parameters::{NormParameters, shifted};
 use crate::rows::{Rows, RowsView};
 use crate::weights::Selected;
 
@@ -24,7 +25,7 @@ pub trait Norm<B: Backend, const W: usize> {
 #[derive(Debug)]
 pub struct RmsNorm<B: Backend, const W: usize> {
     device: B::Device,
-    gamma: B::Buffer<B::Elem>,
+    pub(crate) gamma: B::Buffer<B::Elem>,
     eps: f64,
 }
 
@@ -32,8 +33,8 @@ pub struct RmsNorm<B: Backend, const W: usize> {
 #[derive(Debug)]
 pub struct LayerNorm<B: Backend, const W: usize> {
     device: B::Device,
-    gamma: B::Buffer<B::Elem>,
-    beta: B::Buffer<B::Elem>,
+    pub(crate) gamma: B::Buffer<B::Elem>,
+    pub(crate) beta: B::Buffer<B::Elem>,
     eps: f64,
 }
 
@@ -124,6 +125,61 @@ impl<B: Backend, const W: usize> RmsNorm<B, W> {
             rows: x.rows(),
         })
     }
+
+    /// The gradient of `x`, `dy` being that of [`RmsNorm::forward`]'s result; that of γ is added to `gradient`.
+    ///
+    /// With `n = x / sqrt(mean(x²) + ε)` and `g = γ dy`: `dx = (g − n mean(g n)) / sqrt(mean(x²) + ε)`, `dγ += Σ n dy`.
+    ///
+    /// # Errors
+    /// When `x` and `dy` have different numbers of rows, or the device refuses.
+    pub fn backward<'x, 'y>(
+        &self,
+        x: impl Into<RowsView<'x, B, W>>,
+        dy: impl Into<RowsView<'y, B, W>>,
+        gradient: &mut NormParameters<B, W>,
+    ) -> Result<Rows<B, W>>
+    where
+        B: 'x + 'y,
+    {
+        let (x, dy) = (x.into(), dy.into());
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer: self.back(x.strided(), dy.strided(), gradient)?,
+            rows: x.rows(),
+        })
+    }
+
+    /// The gradient of `x`, `dy` being that of [`RmsNorm::heads`]' result; that of γ, which all heads share, is added to `gradient`.
+    ///
+    /// # Errors
+    /// As [`RmsNorm::backward`].
+    pub fn heads_backward<'x, 'y, const H: usize>(
+        &self,
+        x: impl Into<HeadsView<'x, B, H, W>>,
+        dy: impl Into<HeadsView<'y, B, H, W>>,
+        gradient: &mut NormParameters<B, W>,
+    ) -> Result<Heads<B, H, W>>
+    where
+        B: 'x + 'y,
+    {
+        let (x, dy) = (x.into(), dy.into());
+        Ok(Heads {
+            device: self.device.clone(),
+            buffer: self.back(x.strided(), dy.strided(), gradient)?,
+            rows: x.rows(),
+        })
+    }
+
+    fn back(
+        &self,
+        x: Strided<'_, B, B::Elem>,
+        dy: Strided<'_, B, B::Elem>,
+        gradient: &mut NormParameters<B, W>,
+    ) -> Result<B::Buffer<B::Elem>> {
+        expect_count("rows of a norm's gradient", dy.rows, x.rows)?;
+        let weight = Some((&self.gamma, &mut gradient.gamma.values));
+        B::Gradients::rms_norm_backward(&self.device, x, dy, weight, self.eps)
+    }
 }
 
 impl<B: Backend, const W: usize> LayerNorm<B, W> {
@@ -202,6 +258,71 @@ impl<B: Backend, const W: usize> LayerNorm<B, W> {
             rows: x.rows(),
         })
     }
+
+    /// The gradient of `x`, `dy` being that of [`LayerNorm::forward`]'s result; those of γ and β are added to `gradient`.
+    ///
+    /// With `n = (x − mean(x)) / sqrt(var(x) + ε)` and `g = γ dy`: `dx = (g − mean(g) − n mean(g n)) / sqrt(var(x) + ε)`,
+    /// `dγ += Σ n dy`, `dβ += Σ dy`.
+    ///
+    /// # Errors
+    /// When `x` and `dy` have different numbers of rows, `gradient` is an RMSNorm's, or the device refuses.
+    pub fn backward<'x, 'y>(
+        &self,
+        x: impl Into<RowsView<'x, B, W>>,
+        dy: impl Into<RowsView<'y, B, W>>,
+        gradient: &mut NormParameters<B, W>,
+    ) -> Result<Rows<B, W>>
+    where
+        B: 'x + 'y,
+    {
+        let (x, dy) = (x.into(), dy.into());
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer: self.back(x.strided(), dy.strided(), gradient)?,
+            rows: x.rows(),
+        })
+    }
+
+    /// The gradient of `x`, `dy` being that of [`LayerNorm::heads`]' result; those of γ and β, which all heads share, are added to `gradient`.
+    ///
+    /// # Errors
+    /// As [`LayerNorm::backward`].
+    pub fn heads_backward<'x, 'y, const H: usize>(
+        &self,
+        x: impl Into<HeadsView<'x, B, H, W>>,
+        dy: impl Into<HeadsView<'y, B, H, W>>,
+        gradient: &mut NormParameters<B, W>,
+    ) -> Result<Heads<B, H, W>>
+    where
+        B: 'x + 'y,
+    {
+        let (x, dy) = (x.into(), dy.into());
+        Ok(Heads {
+            device: self.device.clone(),
+            buffer: self.back(x.strided(), dy.strided(), gradient)?,
+            rows: x.rows(),
+        })
+    }
+
+    fn back(
+        &self,
+        x: Strided<'_, B, B::Elem>,
+        dy: Strided<'_, B, B::Elem>,
+        gradient: &mut NormParameters<B, W>,
+    ) -> Result<B::Buffer<B::Elem>> {
+        expect_count("rows of a norm's gradient", dy.rows, x.rows)?;
+        let d_beta = &mut shifted(gradient.beta.as_mut())?.values;
+        let d_gamma = &mut gradient.gamma.values;
+        B::Gradients::layer_norm_backward(
+            &self.device,
+            x,
+            dy,
+            &self.gamma,
+            self.eps,
+            d_gamma,
+            d_beta,
+        )
+    }
 }
 
 impl<B: Backend, const W: usize> Norm<B, W> for RmsNorm<B, W> {
@@ -225,8 +346,8 @@ impl<B: Backend, const W: usize> Norm<B, W> for LayerNorm<B, W> {
 /// A norm fused into the linear behind it: `y = norm(x) Wᵀ + b`. Its input is the un-normalised row, and that is what a caller keeps.
 #[derive(Debug)]
 pub struct LayerNormLinear<B: Backend, N: Norm<B, IN>, const IN: usize, const OUT: usize> {
-    norm: N,
-    linear: Linear<B, IN, OUT>,
+    pub(crate) norm: N,
+    pub(crate) linear: Linear<B, IN, OUT>,
     backend: PhantomData<B>,
 }
 

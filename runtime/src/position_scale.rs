@@ -1,9 +1,10 @@
 //! Factors on the queries that grow with their position.
 
-use crate::backend::{Accum, Backend};
+use crate::backend::{Accum, Backend, GradientOps, ParameterOps};
 use crate::element::Scalar;
 use crate::error::{Error, Result, expect_count, finite, product};
 use crate::heads::Heads;
+use crate::parameters::LogPositionParameters;
 use crate::weights::Selected;
 
 /// `q · (1 + β ln(1 + ⌊(pos + offset) / L₀⌋))`, L₀ the original length (features E-02, Llama 4's temperature tuning).
@@ -41,8 +42,8 @@ pub fn llama4<B: Backend, const H: usize, const D: usize>(
 #[derive(Debug)]
 pub struct LogPositionScale<B: Backend, const H: usize> {
     device: B::Device,
-    scale: Vec<f64>,
-    bias: Vec<f64>,
+    pub(crate) scale: Vec<f64>,
+    pub(crate) bias: Vec<f64>,
 }
 
 impl<B: Backend, const H: usize> LogPositionScale<B, H> {
@@ -84,13 +85,51 @@ impl<B: Backend, const H: usize> LogPositionScale<B, H> {
     /// When there is not one position per row.
     pub fn heads<const D: usize>(
         &self,
-        mut q: Heads<B, H, D>,
+        q: Heads<B, H, D>,
         positions: &[u32],
     ) -> Result<Heads<B, H, D>> {
+        self.scaled(q, &logarithms(positions))
+    }
+
+    /// The gradient of the queries, `d` being that of [`LogPositionScale::heads`]' result and `q` what that was given; those of a and b are
+    /// added to `gradient`: `da_h += Σ_t ln(pos_t + 1) (q_t,h · d_t,h)` and `db_h += Σ_t q_t,h · d_t,h`, summed in `f64`.
+    ///
+    /// # Errors
+    /// When there is not one position and one row of `d` per row of `q`, or the device refuses.
+    pub fn backward<const D: usize>(
+        &self,
+        q: &Heads<B, H, D>,
+        d: Heads<B, H, D>,
+        positions: &[u32],
+        gradient: &mut LogPositionParameters<B, H>,
+    ) -> Result<Heads<B, H, D>> {
+        expect_count("rows of a query scale's gradient", d.rows(), q.rows())?;
         expect_count("positions", positions.len(), q.rows())?;
-        let mut factors = Vec::with_capacity(product("query scales", &[positions.len(), H])?);
-        for &position in positions {
-            let log = f64::from(position).ln_1p();
+        let logs = logarithms(positions);
+        let dots = B::Gradients::dots(&self.device, q.view().strided(), d.view().strided())?;
+        let (mut scale, mut bias) = (vec![0.0; H], vec![0.0; H]);
+        for (dots, log) in B::download(&self.device, &dots)?.chunks_exact(H).zip(&logs) {
+            for (head, dot) in dots.iter().enumerate() {
+                scale[head] += log * dot.to_f64();
+                bias[head] += dot.to_f64();
+            }
+        }
+        for (sums, into) in [(scale, &mut gradient.scale), (bias, &mut gradient.bias)] {
+            let sums = sums.into_iter().map(Scalar::from_f64).collect();
+            let sums = B::upload(&self.device, sums)?;
+            B::Parameters::add(&self.device, &mut into.values, &sums)?;
+        }
+        self.scaled(d, &logs)
+    }
+
+    fn scaled<const D: usize>(
+        &self,
+        mut q: Heads<B, H, D>,
+        logs: &[f64],
+    ) -> Result<Heads<B, H, D>> {
+        expect_count("positions", logs.len(), q.rows())?;
+        let mut factors = Vec::with_capacity(product("query scales", &[logs.len(), H])?);
+        for log in logs {
             factors.extend(
                 self.scale
                     .iter()
@@ -102,4 +141,10 @@ impl<B: Backend, const H: usize> LogPositionScale<B, H> {
         B::scale_parts(&self.device, &mut q.buffer, &factors, D)?;
         Ok(q)
     }
+}
+
+/// `ln(pos + 1)`.
+fn logarithms(positions: &[u32]) -> Vec<f64> {
+    let log = |&position: &u32| f64::from(position).ln_1p();
+    positions.iter().map(log).collect()
 }

@@ -219,6 +219,20 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
         Ok(q)
     }
 
+    /// The gradient of what [`Rotary::heads`] was given, `dq` that of its result: the rotation by the opposite angles, stored as `In`.
+    ///
+    /// # Errors
+    /// As [`Rotary::heads`].
+    pub fn heads_backward<const H: usize, const QK: usize>(
+        &self,
+        mut dq: Heads<B, H, QK>,
+        angles: &Angles<B, R>,
+    ) -> Result<Heads<B, H, QK>> {
+        const { assert!(R <= QK, "the rotated part is wider than the head") };
+        self.rotate_back(&mut dq.buffer, (dq.rows, H, QK), QK - R, angles)?;
+        Ok(dq)
+    }
+
     /// Rotates the first `R` of each head's `QK` values.
     ///
     /// # Errors
@@ -231,6 +245,20 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
         const { assert!(R <= QK, "the rotated part is wider than the head") };
         self.rotate(&mut q.buffer, (q.rows, H, QK), 0, angles)?;
         Ok(q)
+    }
+
+    /// The gradient of what [`Rotary::heads_first`] was given.
+    ///
+    /// # Errors
+    /// As [`Rotary::heads_first`].
+    pub fn heads_first_backward<const H: usize, const QK: usize>(
+        &self,
+        mut dq: Heads<B, H, QK>,
+        angles: &Angles<B, R>,
+    ) -> Result<Heads<B, H, QK>> {
+        const { assert!(R <= QK, "the rotated part is wider than the head") };
+        self.rotate_back(&mut dq.buffer, (dq.rows, H, QK), 0, angles)?;
+        Ok(dq)
     }
 
     /// Rotates the last `R` of each row's `W` values: a key that all heads share and that has other parts too.
@@ -247,6 +275,20 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
         Ok(k)
     }
 
+    /// The gradient of what [`Rotary::rows_last`] was given.
+    ///
+    /// # Errors
+    /// As [`Rotary::rows_last`].
+    pub fn rows_last_backward<const W: usize>(
+        &self,
+        mut dk: Rows<B, W>,
+        angles: &Angles<B, R>,
+    ) -> Result<Rows<B, W>> {
+        const { assert!(R <= W, "the rotated part is wider than the row") };
+        self.rotate_back(&mut dk.buffer, (dk.rows, 1, W), W - R, angles)?;
+        Ok(dk)
+    }
+
     /// Rotates the first `R` of each row's `W` values.
     ///
     /// # Errors
@@ -259,6 +301,20 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
         const { assert!(R <= W, "the rotated part is wider than the row") };
         self.rotate(&mut k.buffer, (k.rows, 1, W), 0, angles)?;
         Ok(k)
+    }
+
+    /// The gradient of what [`Rotary::rows_first`] was given.
+    ///
+    /// # Errors
+    /// As [`Rotary::rows_first`].
+    pub fn rows_first_backward<const W: usize>(
+        &self,
+        mut dk: Rows<B, W>,
+        angles: &Angles<B, R>,
+    ) -> Result<Rows<B, W>> {
+        const { assert!(R <= W, "the rotated part is wider than the row") };
+        self.rotate_back(&mut dk.buffer, (dk.rows, 1, W), 0, angles)?;
+        Ok(dk)
     }
 
     /// The rotated key part.
@@ -280,6 +336,14 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
         })
     }
 
+    /// The gradient of what [`Rotary::key`] was given.
+    ///
+    /// # Errors
+    /// As [`Rotary::key`].
+    pub fn key_backward(&self, dk: Rows<B, R>, angles: &Angles<B, R>) -> Result<Rows<B, R>> {
+        self.rows_last_backward(dk, angles)
+    }
+
     /// Rotates `R` values from `start` on of each head of a `[rows, heads, width]` buffer.
     fn rotate(
         &self,
@@ -296,6 +360,28 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
             start,
             half_in: In::HALF,
             half_out: Out::HALF,
+            backward: false,
+        };
+        B::rotate(&self.device, x, heads, width, &rotation)
+    }
+
+    /// The transpose of [`Rotary::rotate`]: of a rotation it is the opposite one, and the factor stays.
+    fn rotate_back(
+        &self,
+        x: &mut B::Buffer<B::Elem>,
+        (rows, heads, width): (usize, usize, usize),
+        start: usize,
+        angles: &Angles<B, R>,
+    ) -> Result<()> {
+        expect_count("positions", angles.rows, rows)?;
+        let rotation = Rotation {
+            cos: &angles.cos,
+            sin: &angles.sin,
+            pairs: R / 2,
+            start,
+            half_in: Out::HALF,
+            half_out: In::HALF,
+            backward: true,
         };
         B::rotate(&self.device, x, heads, width, &rotation)
     }

@@ -1,9 +1,9 @@
 //! `[rows, W]` tensors whose width is part of their type.
 
 use crate::attended::PerHead;
-use crate::backend::{Backend, Strided};
+use crate::backend::{Backend, GradientOps, Place, Strided};
 use crate::element::Scalar;
-use crate::error::{Error, Result, expect_count, finite};
+use crate::error::{Error, Result, expect_count, finite, product};
 use crate::heads::Heads;
 use crate::tensor::Tensor;
 
@@ -69,12 +69,29 @@ impl<B: Backend, const W: usize> Rows<B, W> {
         )
     }
 
+    /// `rows` rows of zeros.
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub fn zeros(device: &B::Device, rows: usize) -> Result<Self> {
+        Ok(Self {
+            device: device.clone(),
+            buffer: B::zeros(device, product("rows of zeros", &[rows, W])?)?,
+            rows,
+        })
+    }
+
     /// The values on the host, row by row.
     ///
     /// # Errors
     /// When the device refuses the copy.
     pub fn to_vec(&self) -> Result<Vec<B::Elem>> {
         B::download(&self.device, &self.buffer)
+    }
+
+    /// The device that holds it.
+    pub fn device(&self) -> &B::Device {
+        &self.device
     }
 
     /// Number of rows.
@@ -98,6 +115,56 @@ impl<B: Backend, const W: usize> Rows<B, W> {
         self.view().columns::<OFFSET, WIDTH>()
     }
 
+    /// A copy of its own.
+    ///
+    /// # Errors
+    /// When the device refuses it.
+    pub fn copied(&self) -> Result<Self> {
+        self.view().to_rows()
+    }
+
+    /// Rows of `WIDE` values, zeros but for these, which begin at column `OFFSET`: what a gradient of those columns says of the whole row.
+    /// That they lie inside is proved by the compiler.
+    ///
+    /// # Errors
+    /// When the device refuses it.
+    pub fn spread<const OFFSET: usize, const WIDE: usize>(&self) -> Result<Rows<B, WIDE>> {
+        self.view().spread::<OFFSET, WIDE>()
+    }
+
+    /// Adds `other`, summed in the accumulation type.
+    ///
+    /// # Errors
+    /// When it has another number of rows, or the device refuses.
+    pub fn add<'a>(&mut self, other: impl Into<RowsView<'a, B, W>>) -> Result<()>
+    where
+        B: 'a,
+    {
+        self.add_columns::<0, W>(other)
+    }
+
+    /// Adds `other` to columns `OFFSET .. OFFSET + WIDTH`, summed in the accumulation type. That they lie inside is proved by the compiler.
+    ///
+    /// # Errors
+    /// As [`Rows::add`].
+    pub fn add_columns<'a, const OFFSET: usize, const WIDTH: usize>(
+        &mut self,
+        other: impl Into<RowsView<'a, B, WIDTH>>,
+    ) -> Result<()>
+    where
+        B: 'a,
+    {
+        const { assert!(OFFSET + WIDTH <= W, "columns beyond the row's width") };
+        let other = other.into();
+        expect_count("rows to be added", other.rows(), self.rows)?;
+        let place = Place {
+            stride: W,
+            offset: OFFSET,
+            head_stride: 0,
+        };
+        B::Gradients::add(&self.device, other.strided(), &mut self.buffer, place)
+    }
+
     /// Every value times `by`.
     ///
     /// # Errors
@@ -119,6 +186,21 @@ impl<B: Backend, const W: usize> Rows<B, W> {
 }
 
 impl<'a, B: Backend, const W: usize> RowsView<'a, B, W> {
+    /// All of a contiguous buffer.
+    pub(crate) fn whole(
+        device: &'a B::Device,
+        buffer: &'a B::Buffer<B::Elem>,
+        rows: usize,
+    ) -> Self {
+        Self {
+            device,
+            buffer,
+            offset: 0,
+            row_stride: W,
+            rows,
+        }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
@@ -147,6 +229,16 @@ impl<'a, B: Backend, const W: usize> RowsView<'a, B, W> {
             buffer,
             rows: self.rows,
         })
+    }
+
+    /// As [`Rows::spread`].
+    ///
+    /// # Errors
+    /// As [`Rows::spread`].
+    pub fn spread<const OFFSET: usize, const WIDE: usize>(&self) -> Result<Rows<B, WIDE>> {
+        let mut wide = Rows::zeros(self.device, self.rows)?;
+        wide.add_columns::<OFFSET, W>(*self)?;
+        Ok(wide)
     }
 
     /// The values in the accumulation type, one per head.

@@ -77,6 +77,14 @@ impl<B: Backend, const K: usize> Selection<B, K> {
         })
     }
 
+    /// A copy of its own.
+    ///
+    /// # Errors
+    /// When the device refuses it.
+    pub fn copied(&self) -> Result<Self> {
+        Self::trusted(&self.device, self.rows, self.to_vec()?)
+    }
+
     /// Number of queries.
     pub fn rows(&self) -> usize {
         self.rows

@@ -56,6 +56,42 @@ impl<B: Backend, L: RopeLayout, const C: usize, const R: usize> Default for Shar
     }
 }
 
+/// The gradients of what one layer handed to others: of latents `[rows, C]` and of rotated keys `[rows, R]`, summed over these.
+#[derive(Debug)]
+pub struct SharedKvGradients<B: Backend, const C: usize, const R: usize> {
+    latent: Rows<B, C>,
+    k_rope: Rows<B, R>,
+}
+
+impl<B: Backend, const C: usize, const R: usize> SharedKvGradients<B, C, R> {
+    /// The gradients that one layer's backward pass returned.
+    ///
+    /// # Errors
+    /// When the two have different numbers of rows.
+    pub fn new(latent: Rows<B, C>, k_rope: Rows<B, R>) -> Result<Self> {
+        expect_count(
+            "rows of rotated keys' gradients",
+            k_rope.rows(),
+            latent.rows(),
+        )?;
+        Ok(Self { latent, k_rope })
+    }
+
+    /// Adds those of another layer.
+    ///
+    /// # Errors
+    /// When it has another number of rows, or the device refuses.
+    pub fn add(&mut self, other: &Self) -> Result<()> {
+        self.latent.add(&other.latent)?;
+        self.k_rope.add(&other.k_rope)
+    }
+
+    /// Both, borrowed.
+    pub fn views(&self) -> (RowsView<'_, B, C>, RowsView<'_, B, R>) {
+        (self.latent.view(), self.k_rope.view())
+    }
+}
+
 /// Latents `[rows, r_kv]` and rotated keys `[rows, d_r]` on the host, the keys in the layout of the layer that reads them.
 #[derive(Debug, Clone)]
 pub struct HostKv<B: Backend> {

@@ -20,7 +20,7 @@ mod visit;
 
 use std::borrow::Cow;
 
-use mla_spec::{AttnMask, Build, Form, Phase, RopeLayout};
+use mla_spec::{AttnMask, Build, Form, Phase, QkClip, RopeLayout};
 
 pub use adjoint::{Adjoint, Over, Piece, Teacher};
 pub use module::{GroupPiece, LinearParams, Module, ModuleKind, NormParams, Rows};
@@ -59,6 +59,8 @@ pub struct Program {
     pub mask: AttnMask,
     /// How keys are picked; `None` where this layer picks none.
     pub indexer: Option<IndexerPlan>,
+    /// What bounds the logits in training; `None` where nothing does.
+    pub qk_clip: Option<QkClip>,
     /// What a selection holds at most per query; `None` where attention is dense.
     pub selected: Option<Dim>,
     /// What prefill and decode keep; `None` where neither is emitted or they keep nothing of their own.

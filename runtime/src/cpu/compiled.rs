@@ -9,16 +9,17 @@ use std::any::Any;
 use half::{bf16, f16};
 
 use super::{
-    Cpu, attention, elementwise, hadamard, indexer, linear, merge, norm, pool, rotate, rounded,
+    Cpu, CpuGradients, CpuParameters, attention, elementwise, hadamard, indexer, linear, merge,
+    norm, pool, rotate, rounded,
 };
 use crate::backend::{
     Attention, AttentionParts, HeadMatrices, Indexing, Parts, PartsMut, Pooling, Rotation, Strided,
 };
-use crate::element::{Element, Scalar};
+use crate::element::Scalar;
 use crate::error::{Error, Result};
 
 /// What the CPU can compute in, with the kernels of that type. The functions are [`Backend`](crate::Backend)'s.
-pub trait CpuElement: Element {
+pub trait CpuElement: CpuGradients + CpuParameters {
     #[doc(hidden)]
     fn linear(
         x: Strided<'_, Cpu<Self>, Self>,

@@ -5,6 +5,7 @@ mod bytes;
 mod compiled;
 mod elementwise;
 mod gemm;
+mod gradients;
 mod hadamard;
 mod indexer;
 mod keys;
@@ -12,6 +13,7 @@ mod linear;
 mod merge;
 mod norm;
 mod pages;
+mod parameters;
 mod pool;
 mod rotate;
 mod simd;
@@ -31,6 +33,8 @@ use crate::element::{Element, Real, Scalar};
 use crate::error::{Error, Result};
 
 pub use compiled::CpuElement;
+pub(crate) use gradients::CpuGradients;
+pub(crate) use parameters::CpuParameters;
 
 /// The CPU, computing in `T`: `f32`, `f64`, or `bf16` (every result rounded to bf16, sums in f32).
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,6 +64,8 @@ impl<T: CpuElement> Backend for Cpu<T> {
     type Buffer<S: Scalar> = Vec<S>;
     type Indices = Vec<i32>;
     type Bytes = Vec<u8>;
+    type Gradients = Self;
+    type Parameters = Self;
 
     fn upload<S: Scalar>(_: &CpuDevice, values: Vec<S>) -> Result<Vec<S>> {
         if !pages::worthwhile::<S>(values.len()) {
@@ -87,8 +93,8 @@ impl<T: CpuElement> Backend for Cpu<T> {
         Ok(indices.clone())
     }
 
-    fn copy(_: &CpuDevice, x: Strided<'_, Self, T>) -> Result<Vec<T>> {
-        let mut out = Vec::with_capacity(x.rows * x.heads * x.width);
+    fn copy<S: Scalar>(_: &CpuDevice, x: Strided<'_, Self, S>) -> Result<Vec<S>> {
+        let mut out = with_room(x.rows * x.heads * x.width)?;
         for row in 0..x.rows {
             for head in 0..x.heads {
                 out.extend_from_slice(part(&x, row, head));

@@ -6,7 +6,7 @@ use super::{Cpu, CpuElement, PARALLEL_WORK};
 use crate::backend::Rotation;
 use crate::element::{Element, Real};
 
-/// `(a, b) -> (a cos − b sin, a sin + b cos)` on `2 · pairs` neighbouring values of every head.
+/// `(a, b) -> (a cos − b sin, a sin + b cos)` on `2 · pairs` neighbouring values of every head, of the opposite angle if backward.
 pub(super) fn rotate<T: CpuElement>(
     x: &mut [T],
     heads: usize,
@@ -31,9 +31,10 @@ pub(super) fn rotate<T: CpuElement>(
                     let (a, b) = places(i, pairs, rotation.half_in);
                     let (a, b): (T::Accum, T::Accum) =
                         (Real::load(turned[a]), Real::load(turned[b]));
+                    let sin = if rotation.backward { -sin[i] } else { sin[i] };
                     let (to_a, to_b) = places(i, pairs, rotation.half_out);
-                    rotated[to_a] = round::<T>(a * cos[i] - b * sin[i]);
-                    rotated[to_b] = round::<T>(a * sin[i] + b * cos[i]);
+                    rotated[to_a] = round::<T>(a * cos[i] - b * sin);
+                    rotated[to_b] = round::<T>(a * sin + b * cos[i]);
                 }
                 turned.copy_from_slice(&rotated);
             }

@@ -33,8 +33,8 @@ pub struct SelectingPools {
 #[derive(Debug)]
 pub struct KeyPools<B: Backend, const IN: usize, const DI: usize, const POOL: usize> {
     device: B::Device,
-    gate: Linear<B, IN, DI>,
-    positions: B::Buffer<B::Elem>,
+    pub(crate) gate: Linear<B, IN, DI>,
+    pub(crate) positions: B::Buffer<B::Elem>,
 }
 
 impl<B: Backend, const IN: usize, const DI: usize, const POOL: usize> KeyPools<B, IN, DI, POOL> {

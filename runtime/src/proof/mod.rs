@@ -23,6 +23,12 @@
 //! | [`same_forward`], [`same_prefill`], [`same_decode`] | two layers | absorbed = expanded, fused = unfused, paged = contiguous |
 //! | [`handed_forward`], [`handed_prefill`], [`handed_decode`] | a layer and its sources | latents or a selection of another layer = the same ones of its own |
 //! | [`contexts_packed_equal_separate`] | forward | a sequence sees its own context only |
+//! | [`training_forward_equals_forward`] | train, forward | the same bits, whether or not something is kept |
+//! | [`gradients_are_finite_differences`], [`indexer_gradients_are_finite_differences`] | train | gradients are those of the function |
+//! | [`split_backward_equals_whole`] | train | the weights' gradients apart = all at once, to the bit |
+//! | [`identical_gradients`], [`same_gradients`] | two layers | recomputed = kept, to the bit; absorbed = expanded |
+//! | [`indexer_is_walled_off`] | train | no gradient crosses the wall between an indexer and the layer |
+//! | [`qk_clip_scales_logits`] | train | a head's logits fall by exactly its factor |
 //!
 //! In every proof over a cache the cache is full of NaN at first and its blocks are handed out in a shuffled order, with
 //! spare ones between; positions start far from 0.
@@ -34,6 +40,7 @@ mod handed;
 mod pairs;
 mod sample;
 mod session;
+mod training;
 mod whole;
 
 pub use alone::{
@@ -47,6 +54,11 @@ pub use difference::{Failure, Mismatch, Verdict, tolerance};
 pub use handed::{contexts_packed_equal_separate, handed_decode, handed_forward, handed_prefill};
 pub use pairs::{load, load_pair, same_decode, same_forward, same_prefill};
 pub use sample::Sample;
+pub use training::{
+    gradients_are_finite_differences, identical_gradients,
+    indexer_gradients_are_finite_differences, indexer_is_walled_off, qk_clip_scales_logits,
+    same_gradients, split_backward_equals_whole, training_forward_equals_forward,
+};
 pub use whole::{
     forward_is_deterministic, packed_equals_separate, padded_equals_unpadded, padding_is_refused,
 };

@@ -318,7 +318,7 @@ fn prefixes_of(name: &str) -> impl Iterator<Item = &str> {
 }
 
 /// `prefix` with the dot that separates it from the names below it; an empty prefix stays empty.
-fn with_final_dot(prefix: &str) -> String {
+pub(crate) fn with_final_dot(prefix: &str) -> String {
     match prefix.strip_suffix('.').unwrap_or(prefix) {
         "" => String::new(),
         stem => format!("{stem}."),

@@ -22,6 +22,7 @@ mod shard;
 mod source;
 mod stored;
 
+pub(crate) use checkpoint::with_final_dot;
 pub use checkpoint::{TensorShape, Weights};
 pub use naming::Naming;
 pub use selected::Selected;

@@ -8,6 +8,7 @@ mod document;
 mod example;
 pub mod import;
 pub mod read;
+pub mod recompute;
 
 pub use document::{document, refusal};
 pub use example::{BASE, CROSS, GROUPED, MODEL, whole};
@@ -35,6 +36,7 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
         .iter()
         .chain(check::rules())
         .chain(import::RULES)
+        .chain(recompute::RULES)
         .collect();
     rules.sort_by_key(|rule| rule.code);
     rules.into_iter()

@@ -37,3 +37,9 @@ pub(super) const SECOND_HAND: Code = Code(744);
 pub(super) const RELEASED_NAMES: Code = Code(745);
 pub(super) const OUTER_NORM: Code = Code(746);
 pub(super) const READ_OTHERWISE: Code = Code(747);
+
+pub(super) const UNKNOWN_SCHEDULE_KEY: Code = Code(750);
+pub(super) const UNKNOWN_SCHEDULE_WORD: Code = Code(751);
+pub(super) const SCHEDULE_CONTRADICTION: Code = Code(752);
+pub(super) const SCHEDULE_OF_ANOTHER_LAYER: Code = Code(753);
+pub(super) const SCHEDULE_OF_NOTHING: Code = Code(754);

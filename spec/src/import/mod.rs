@@ -3,7 +3,7 @@
 //! [`hf`] turns a Hugging Face `config.json` into a document of our language. It knows, family by family, what the
 //! modeling code does with each key, and says so: a comment behind every value that had to be inferred, a lint for
 //! every place where checkpoints, configs and code are known to disagree. A document that comes out of an importer has
-//! passed [`check`](crate::check()).
+//! passed [`check`](crate::check()). [`recompute()`] translates what MaxText and Megatron-Core say about recomputation.
 
 mod assemble;
 mod codes;
@@ -17,9 +17,11 @@ mod lints;
 mod model;
 mod parts;
 mod reading;
+mod recompute;
 mod rope;
 mod schedule;
 mod sizes;
 
 pub use hf::{Imported, Options, hf};
 pub use model::{ImportedModel, hf_model};
+pub use recompute::{Recomputed, recompute};

@@ -11,6 +11,7 @@ mod yaml;
 pub use document::document;
 pub(crate) use document::{MODEL_FILE_KEYS, SPEC_KEYS, TOP_LEVEL_KEYS, named_spec};
 pub use yaml::yaml;
+pub(crate) use yaml::yaml_tree;
 
 use crate::diagnostic::Code;
 

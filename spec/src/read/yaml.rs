@@ -38,6 +38,15 @@ const MAX_NODES: usize = 20_000;
 ///
 /// Every error of syntax and shape: the parser stops at the first error of syntax, everything else is collected.
 pub fn yaml(sources: &mut Sources, name: &str, text: &str) -> Result<Document, Diagnostics> {
+    super::document(&yaml_tree(sources, name, text)?)
+}
+
+/// The tree of any YAML text, under the rules of [`yaml()`]; JSON is YAML too.
+pub(crate) fn yaml_tree(
+    sources: &mut Sources,
+    name: &str,
+    text: &str,
+) -> Result<Node, Diagnostics> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.len() > MAX_BYTES {
         let id = sources.add_text(name, "");
@@ -67,7 +76,7 @@ pub fn yaml(sources: &mut Sources, name: &str, text: &str) -> Result<Document, D
     if !door.diagnostics.is_empty() {
         return Err(door.diagnostics);
     }
-    super::document(&root)
+    Ok(root)
 }
 
 fn only(diagnostic: Diagnostic) -> Diagnostics {

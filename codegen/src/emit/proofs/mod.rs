@@ -41,10 +41,25 @@ struct TestsFile<'a> {
     across: bool,
     /// Phases in which the twin, picking more keys than there are, is a dense layer; empty where it picks none.
     covered: Vec<&'static str>,
+    /// Proofs of the twin's training; `None` where it is not trained, or not with hidden states alone.
+    training: Option<Training>,
     imports: String,
     constants: String,
     tensors: String,
     modules: Vec<Module>,
+}
+
+/// Proofs of a twin's training.
+#[derive(Serialize)]
+struct Training {
+    /// Whether there is another form.
+    forms: bool,
+    /// Whether an indexer learns.
+    learns: bool,
+    /// Whether anything but an indexer is trained.
+    whole: bool,
+    /// Whether QK-clip bounds its logits.
+    clips: bool,
 }
 
 /// Proofs of a twin that is handed what other layers made.
@@ -93,6 +108,7 @@ pub(super) fn tests(checked: &Checked, runtime: &str, header: Vec<String>) -> St
         handed: siblings.own.as_ref().map(|_| handed(&siblings)),
         across: siblings.planned.family == Family::Cross,
         covered: covered(&siblings),
+        training: training(&siblings),
         imports: rust::imports(
             &[tensors.as_str(), &constants].concat(),
             runtime,
@@ -227,6 +243,24 @@ fn covered(siblings: &Siblings) -> Vec<&'static str> {
     }
 }
 
+fn training(siblings: &Siblings) -> Option<Training> {
+    if asks_for_more(&siblings.planned) {
+        return None;
+    }
+    let trainings = siblings.training.as_ref()?;
+    let program = &trainings.planned;
+    let planned = program.training.as_ref()?;
+    let learns = planned.gradients.contains(&plan::Gradient::IndexerLoss);
+    let whole = planned.gradients.contains(&plan::Gradient::Hidden);
+    Some(Training {
+        // Where nothing but an indexer is trained, two forms have one backward pass
+        forms: trainings.other_form.is_some(),
+        learns,
+        whole,
+        clips: program.qk_clip.is_some(),
+    })
+}
+
 fn handed(siblings: &Siblings) -> Handed {
     Handed {
         phases: if is_cached(siblings) {
@@ -280,6 +314,16 @@ fn modules(siblings: &Siblings, runtime: &str) -> Vec<Module> {
         };
         print("other_parts", doc, &other.program)
     }));
+    if let Some(trainings) = &siblings.training {
+        let doc = "The twin's training.";
+        modules.push(print("trained", doc, &trainings.planned));
+        let doc = "The twin's training, keeping what it computes again and the other way round.";
+        modules.push(print("rescheduled", doc, &trainings.other_schedule));
+        modules.extend(trainings.other_form.as_ref().map(|program| {
+            let doc = "The twin's training in the other form.";
+            print("trained_otherwise", doc, program)
+        }));
+    }
     let other_cache = siblings.other_cache.as_ref();
     modules.extend(other_cache.map(|program| {
         let doc = match program.cache.as_ref().map(|cache| cache.content) {
@@ -353,6 +397,11 @@ fn all_constants(siblings: &Siblings) -> Program {
         siblings.other_parts.as_ref().map(|other| &other.program),
         siblings.other_cache.as_ref(),
         siblings.source.as_ref(),
+        siblings.training.as_ref().map(|training| &training.planned),
+        siblings
+            .training
+            .as_ref()
+            .and_then(|training| training.other_form.as_ref()),
     ];
     for constant in others
         .into_iter()

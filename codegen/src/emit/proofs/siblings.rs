@@ -1,9 +1,9 @@
 //! Other ways of computing a twin: each a program of its own, over the same tensors.
 
 use mla_spec::{
-    Build, CacheKind, CacheSpec, Checked, Core, DownProjection, Form, FormChoice, GateSource,
-    Grouped, Indexer, KvSource, Latent, Layer, LightningIndexer, Norm, Phase, Projections,
-    QkvProjection, Query, QueryUp, Rope, RopeLayout,
+    Activation, Build, CacheKind, CacheSpec, Checked, Core, DownProjection, Form, FormChoice,
+    GateSource, Grouped, Indexer, KvSource, Latent, Layer, LightningIndexer, Norm, Phase,
+    Projections, QkvProjection, Query, QueryUp, Rope, RopeLayout,
 };
 
 use super::handed;
@@ -31,6 +31,18 @@ pub(super) struct Siblings {
     pub(super) source: Option<Program>,
     /// Picking more keys than there are, and dense; `None` where the twin is dense or picks nothing itself.
     pub(super) covering: Option<(Program, Program)>,
+    /// The twin's training; `None` where the layer is not trained.
+    pub(super) training: Option<Trainings>,
+}
+
+/// A twin's training, and what it is compared with.
+pub(super) struct Trainings {
+    /// As the layer is planned.
+    pub(super) planned: Program,
+    /// With everything computed again that can be; nothing, where the layer computes it again already.
+    pub(super) other_schedule: Program,
+    /// In the other form; `None` where there is none.
+    pub(super) other_form: Option<Program>,
 }
 
 /// [`Siblings::other_parts`].
@@ -57,6 +69,9 @@ pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
             ..checked.clone()
         }
     };
+    let form = plan::program(real)
+        .training
+        .map(|training| training.forward.form);
     let (real, twin) = (with_phases(real), with_phases(twin));
     let forms: Forms = plan::program(&real)
         .plans
@@ -86,7 +101,39 @@ pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
         source: handed::source(&twin).map(|source| program(&source, &forms)),
         covering: covering(&twin)
             .map(|(covering, dense)| (program(&covering, &forms), program(&dense, &forms))),
+        training: training(form, &twin),
     }
+}
+
+/// The training of `twin`, in the form that the real layer's has.
+fn training(form: Option<Form>, twin: &Checked) -> Option<Trainings> {
+    let form = form?;
+    let scheduled = |form, recompute: Vec<Activation>| {
+        let build = Build {
+            phases: vec![Phase::Train],
+            form: FormChoice::Forced(form),
+            recompute,
+            offload: twin.build.offload.clone(),
+            ..twin.build.clone()
+        };
+        plan::program(&Checked {
+            build,
+            ..twin.clone()
+        })
+    };
+    let kept = twin.build.recompute.clone();
+    let other = match kept.is_empty() {
+        true => Activation::ALL.to_vec(),
+        false => Vec::new(),
+    };
+    Some(Trainings {
+        planned: scheduled(form, kept.clone()),
+        other_schedule: scheduled(form, other),
+        other_form: twin.layer.latent().map(|_| match form {
+            Form::Mha => scheduled(Form::Mqa, kept),
+            Form::Mqa => scheduled(Form::Mha, kept),
+        }),
+    })
 }
 
 /// The twin, picking more keys than a sample's requests have, and the same layer with dense attention.

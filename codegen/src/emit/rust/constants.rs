@@ -95,6 +95,7 @@ fn declarations(program: &Program, look: Look) -> Vec<Declared<'_>> {
     all.extend(softmax(program, look));
     all.extend(program.rotary.iter().flat_map(|table| rotary(table, look)));
     all.extend(program.indexer.as_ref().map(|plan| selecting(plan, look)));
+    all.extend(training(program, look));
     all
 }
 
@@ -169,6 +170,57 @@ fn rotary(table: &RotaryTable, look: Look) -> Vec<Declared<'static>> {
         look,
     ));
     all
+}
+
+/// What only training reads.
+fn training(program: &Program, look: Look) -> Vec<Declared<'static>> {
+    let mut all = Vec::new();
+    let loss = program.indexer.as_ref().and_then(|plan| plan.loss);
+    if let Some(loss) = loss.filter(|_| program.training.is_some()) {
+        let fields = [
+            format!("coeff: {}", float(loss.coeff)),
+            format!("reduction: LossReduction::{:?}", loss.reduction),
+            format!("epsilon: LossEpsilon::{:?}", loss.epsilon),
+        ];
+        let doc = "The loss that the indexer learns by.";
+        all.push(structure(
+            ("INDEXER_LOSS", "IndexerLoss"),
+            &fields,
+            doc,
+            look,
+        ));
+    }
+    if let Some(clip) = program.qk_clip {
+        let fields = [
+            format!("threshold: {}", float(clip.threshold)),
+            format!("alpha: {}", float(clip.alpha)),
+        ];
+        let doc = "QK-clip: the bound of the logits, and the queries' share of a head's factor.";
+        all.push(structure(("QK_CLIP", "QkClip"), &fields, doc, look));
+    }
+    all
+}
+
+/// A constant of a struct's type, a line for each field.
+fn structure(
+    (name, ty): (&'static str, &str),
+    fields: &[String],
+    doc: &str,
+    look: Look,
+) -> Declared<'static> {
+    let mut lines = look.lines();
+    look.doc(doc, &mut lines);
+    let open = format!("{}const {name}: {ty} = {ty} {{", visibility(false, look));
+    lines.block(&open, "};", |lines| {
+        fields
+            .iter()
+            .for_each(|field| lines.line(&format!("{field},")));
+    });
+    Declared {
+        name,
+        text: lines.into_text(),
+        public: false,
+    }
 }
 
 /// How an indexer scores and picks.

@@ -21,6 +21,14 @@ pub(crate) struct Lines {
     indent: usize,
 }
 
+/// Where a chain that starts at `self` is broken first.
+enum Broken {
+    /// Behind `self`.
+    AtSelf,
+    /// Behind the equals sign.
+    BehindEquals,
+}
+
 /// A call: `callee(arguments)tail`.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
@@ -76,7 +84,7 @@ impl Call {
             .unwrap_or("")
             .matches('.')
             .count();
-        let chain = links < 2 || width(&self.on_one_line()) <= SMALL_WIDTH;
+        let chain = links < 2 || width(&self.on_one_line()) + width(self.tail) <= SMALL_WIDTH;
         chain && width(&self.arguments.join(", ")) <= SMALL_WIDTH
     }
 }
@@ -203,6 +211,16 @@ impl Lines {
             self.indent -= INDENT;
         } else if before.is_empty() && call.breaks_between_links() {
             self.links(call, after);
+        } else if let Some(broken) = self.field_method(before, call, after) {
+            match broken {
+                Broken::AtSelf => self.field_links(before, call, after),
+                Broken::BehindEquals => {
+                    self.line(before.trim_end());
+                    self.indent += INDENT;
+                    self.field_links("", call, after);
+                    self.indent -= INDENT;
+                }
+            }
         } else if let Some(assigned) = before.strip_suffix("= ")
             && self.indent + width(&open) > MAX_WIDTH
         {
@@ -212,11 +230,54 @@ impl Lines {
             self.indent -= INDENT;
         } else {
             self.block(&open, &format!("){}{after}", call.tail), |lines| {
+                if call
+                    .arguments
+                    .iter()
+                    .all(|word| width(word) <= SHORT_ELEMENT)
+                {
+                    return lines.packed(&call.arguments);
+                }
                 for argument in &call.arguments {
                     lines.line(&format!("{argument},"));
                 }
             });
         }
+    }
+
+    /// How rustfmt breaks a method of a field of `self` whose arguments are short but whose chain is not; `None` where it breaks between
+    /// arguments.
+    fn field_method(&self, before: &str, call: &Call, after: &str) -> Option<Broken> {
+        let is_short = width(&call.arguments.join(", ")) <= SMALL_WIDTH;
+        let links = call.callee.strip_prefix("self.")?.matches('.').count();
+        if links != 1 || !is_short || call.callee.contains("::<") || call.callee.contains('(') {
+            return None;
+        }
+        let whole = width(&call.on_one_line()) + width(after) + 2 * width(call.tail);
+        let fits = |columns: usize| self.indent + columns + whole <= MAX_WIDTH;
+        if before.is_empty() {
+            return Some(Broken::AtSelf);
+        }
+        if call.arguments.len() <= 2 || fits(width(before)) {
+            return Some(Broken::AtSelf);
+        }
+        fits(INDENT).then_some(Broken::BehindEquals)
+    }
+
+    /// `before self`, then each of the links on a line of its own; the first one beside a `self` that begins a line.
+    fn field_links(&mut self, before: &str, call: &Call, after: &str) {
+        let links: Vec<&str> = call.callee.split('.').collect();
+        let alone = if before.is_empty() { 2 } else { 1 };
+        self.line(&format!("{before}{}", links[..alone].join(".")));
+        self.indent += INDENT;
+        for (i, link) in links.iter().enumerate().skip(alone) {
+            let end = if i + 1 == links.len() {
+                format!("({}){}{after}", call.arguments.join(", "), call.tail)
+            } else {
+                String::new()
+            };
+            self.line(&format!(".{link}{end}"));
+        }
+        self.indent -= INDENT;
     }
 
     /// A call with each of its links on a line of its own.

@@ -232,6 +232,11 @@ pub(super) fn arguments(layer: &Layer, phase: Phase) -> Vec<Argument> {
     all
 }
 
+/// Whether the layer is trained.
+pub(super) fn is_trained(checked: &Checked) -> bool {
+    checked.build.phases.contains(&Phase::Train)
+}
+
 /// Whether phases with a cache are emitted.
 pub(super) fn is_cached(checked: &Checked) -> bool {
     checked.build.phases.iter().any(|phase| phase.is_cached())

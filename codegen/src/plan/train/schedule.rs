@@ -36,7 +36,9 @@ pub(super) fn schedule(checked: &Checked, forward: &Plan, reversed: Reversed) ->
     keep(&mut forward, &choice.saved);
     tidy::copies(&mut forward);
     let mut values = reversed.values;
-    for (value, named) in values.iter_mut().zip(&forward.values) {
+    // The forward pass's copies are its own
+    let shared = parts.len();
+    for (value, named) in values.iter_mut().zip(&forward.values).take(shared) {
         value.name = named.name.clone();
     }
     let kept = choice.saved.iter().map(|&value| Kept {
