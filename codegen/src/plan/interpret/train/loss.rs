@@ -13,6 +13,9 @@ const ADDED: f64 = 1e-8;
 /// What a clamped target is at least.
 const CLAMPED: f64 = 1e-10;
 
+/// The dot product of (query, head, key).
+type Product<'a> = Box<dyn Fn(usize, usize, usize) -> f64 + 'a>;
+
 /// An indexer's queries, keys and head weights.
 struct Student<'a> {
     plan: &'a IndexerPlan,
@@ -94,10 +97,7 @@ impl Machine<'_> {
     }
 
     /// The dot product of (query, head, key) of the attention that is learnt from.
-    fn teacher(
-        &self,
-        teacher: &Teacher,
-    ) -> Result<Box<dyn Fn(usize, usize, usize) -> f64 + '_>, Error> {
+    fn teacher(&self, teacher: &Teacher) -> Result<Product<'_>, Error> {
         match *teacher {
             Teacher::Expanded { q, kv, k_rope } => {
                 let (q, kv, k_rope) = (self.array(q)?, self.array(kv)?, self.array(k_rope)?);
