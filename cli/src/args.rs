@@ -126,6 +126,9 @@ pub(crate) struct Show {
     /// Force the form of every phase, whatever the spec's `build.form` says
     #[arg(long)]
     pub(crate) form: Option<Form>,
+    /// Find the cheapest `build.recompute` with which training keeps at most so many bytes per token
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) budget: Option<u64>,
     /// Of a config.json: every attention layer, as a table
     #[arg(long, conflicts_with = "layer")]
     pub(crate) model: bool,
@@ -281,6 +284,8 @@ pub(crate) enum Phase {
     Prefill,
     /// Few new tokens per request
     Decode,
+    /// Whole sequences, forward and backward
+    Train,
 }
 
 /// How a layer is fed.
@@ -340,6 +345,7 @@ impl From<Phase> for mla_spec::Phase {
             Phase::Forward => mla_spec::Phase::Forward,
             Phase::Prefill => mla_spec::Phase::Prefill,
             Phase::Decode => mla_spec::Phase::Decode,
+            Phase::Train => mla_spec::Phase::Train,
         }
     }
 }

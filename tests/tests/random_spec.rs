@@ -193,6 +193,20 @@ fn every_choice_of_the_language_occurs() {
         "qk_l2_norm: true",
         "  k_layernorm: { module: LayerNorm",
         "flash_decode: true",
+        "phases: [train]",
+        "phases: [forward, prefill, decode, train]",
+        "phases: [decode, train]",
+        "qk_clip: { threshold: 0.02, alpha: 0.25 }",
+        "loss: { stage: dense",
+        "loss: { stage: sparse",
+        "reduction: sum, epsilon: add",
+        "reduction: mean_valid, epsilon: clamp",
+        "recompute: [input_layernorm",
+        "recompute: [q_down_proj",
+        "recompute: [mla_up_proj",
+        "recompute: [qkv_proj",
+        "offload: [layernorm",
+        "offload: [q_up_proj, kv_up_proj",
     ] {
         assert!(all.contains(word), "no spec has `{word}`");
     }

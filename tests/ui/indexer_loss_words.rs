@@ -21,7 +21,7 @@ struct IndexerLossWords {
                 params(
                     num_heads = 32, head_dim = 128, topk = 2048, rope_layout = half, split_order = rope_first,
                     query_input = q_latent, relu = true,
-                    loss(stage = warmup, coeff = 1.0e-6, reduction = average, epsilon = add),
+                    loss(stage = warmup, coeff = 0.0, reduction = average, epsilon = add),
                 ),
                 submodules(
                     linear_wq_b = Linear, linear_wk = Linear, linear_weights_proj = Linear,

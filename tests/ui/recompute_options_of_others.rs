@@ -5,7 +5,11 @@ use mla_runtime::mla_layer;
     qk_nope_head_dim = 128, qk_rope_head_dim = 64, v_head_dim = 128, attn_mask_type = causal,
     rope(type = plain, theta = 10000.0, layout = interleaved), recompute = [core_attn],
     indexer_cutoff_threshold = offload,
-    build(phases = [train], recompute_granularity = selective, recompute_num_layers = 1, remat_policy = custom, query_wa_proj = device, out_proj = remat, fine_grained_activation_offloading = true, delay_wgrad_compute = true),
+    build(
+        phases = [train], recompute_granularity = selective, recompute_num_layers = 1, remat_policy = custom,
+        query_wa_proj = device, out_proj = remat, fine_grained_activation_offloading = true,
+        delay_wgrad_compute = true,
+    ),
 )]
 struct RecomputeOptionsOfOthers {
     linear_q_down_proj: Linear,

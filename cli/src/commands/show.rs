@@ -31,7 +31,26 @@ fn layer(args: &Show, spec: Spec) -> Result<(), Failure> {
             spec.shown
         )));
     }
-    talk::data(&report::report(&checked).text(phase))
+    talk::data(&report::report(&checked).text(phase))?;
+    let Some(budget) = args.budget else {
+        return Ok(());
+    };
+    let Some(cheapest) = report::cheapest(&checked, u128::from(budget)) else {
+        return Err(Failure::Usage(format!(
+            "`--budget` chooses what training keeps, and `{}` is not trained: add `train` to its `build.phases`",
+            spec.shown
+        )));
+    };
+    let words: Vec<&str> = cheapest.recompute.iter().map(|part| part.word()).collect();
+    let verdict = if cheapest.bytes > u128::from(budget) {
+        format!("no schedule keeps as little as {budget} B per token; the least")
+    } else {
+        format!("cheapest within {budget} B per token")
+    };
+    talk::data(&format!(
+        "\n{verdict}: recompute: [{}]\n{cheapest}\n",
+        words.join(", ")
+    ))
 }
 
 fn table(args: &Show, model: &CheckedModel) -> Result<(), Failure> {

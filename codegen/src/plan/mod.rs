@@ -5,6 +5,7 @@
 //! then runs the passes of [`passes`]; emitters print the result and decide nothing.
 
 mod adjoint;
+mod clip;
 pub mod cost;
 mod formulas;
 pub mod interpret;
@@ -20,9 +21,10 @@ mod visit;
 
 use std::borrow::Cow;
 
-use mla_spec::{AttnMask, Build, Form, Phase, QkClip, RopeLayout};
+use mla_spec::{AttnMask, Build, Form, Phase, RopeLayout};
 
 pub use adjoint::{Adjoint, Over, Piece, Teacher};
+pub use clip::{ClipPlan, ClippedRows, ClippedWeight, Share};
 pub use module::{GroupPiece, LinearParams, Module, ModuleKind, NormParams, Rows};
 pub use op::{
     Aspect, GroupPart, Handed, LinearPart, NormPart, Offset, Op, PositionScale, Turn, Turned,
@@ -60,7 +62,7 @@ pub struct Program {
     /// How keys are picked; `None` where this layer picks none.
     pub indexer: Option<IndexerPlan>,
     /// What bounds the logits in training; `None` where nothing does.
-    pub qk_clip: Option<QkClip>,
+    pub qk_clip: Option<ClipPlan>,
     /// What a selection holds at most per query; `None` where attention is dense.
     pub selected: Option<Dim>,
     /// What prefill and decode keep; `None` where neither is emitted or they keep nothing of their own.

@@ -1,10 +1,12 @@
 //! What a layer costs: parameters, FLOPs, bytes, caches; and what the passes made of it. Pure: numbers first, then their text.
 
+mod backward;
 mod bytes;
 mod model;
 mod pairs;
 mod passes;
 mod text;
+mod training;
 mod work;
 
 use mla_spec::{Checked, DType, Dims, Form, Phase};
@@ -13,6 +15,7 @@ pub use bytes::Stored;
 pub use model::{LayerRow, ModelReport, model};
 pub use pairs::{Met, met};
 pub use passes::Change;
+pub use training::{KeptReport, ScheduleReport, TrainingReport, cheapest};
 pub use work::{Group, Work};
 
 use crate::plan::cost::{self, Lengths};
@@ -38,6 +41,8 @@ pub struct Report {
     pub forms: Option<Forms>,
     /// Every phase at `build.expect`'s lengths.
     pub phases: Vec<PhaseReport>,
+    /// Training; `None` where the layer is not trained.
+    pub training: Option<TrainingReport>,
     /// What each pass took away and put in its place.
     pub changes: Vec<Change>,
 }
@@ -157,6 +162,7 @@ pub fn report(checked: &Checked) -> Report {
             .iter()
             .map(|plan| phase(&program, plan))
             .collect(),
+        training: training::report(checked, &program),
         changes,
     }
 }

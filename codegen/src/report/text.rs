@@ -18,6 +18,11 @@ impl Report {
         {
             text.push_str(&format!("\n{one}"));
         }
+        if let Some(training) = &self.training
+            && phase.is_none_or(|phase| phase == Phase::Train)
+        {
+            text.push_str(&format!("\n{training}"));
+        }
         let changes = self
             .changes
             .iter()
@@ -231,7 +236,7 @@ fn line(row: &LayerRow) -> String {
 }
 
 /// `12 345 678`.
-fn grouped(number: u128) -> String {
+pub(super) fn grouped(number: u128) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
@@ -251,7 +256,7 @@ fn percent(part: u128, all: u128) -> String {
 }
 
 /// `3.42 GFLOP`, `1.15 kB`: three digits, in steps of 1000.
-fn readable(number: u128, unit: &str) -> String {
+pub(super) fn readable(number: u128, unit: &str) -> String {
     let prefixes = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     let value = number as f64;
     let Some((scale, prefix)) = prefixes.iter().find(|(scale, _)| value >= *scale) else {

@@ -10,7 +10,8 @@ use super::bytes;
 use super::pairs::{Met, met};
 use crate::plan::cost::Lengths;
 use crate::plan::{
-    CacheContent, CachePlan, Dim, IndexCachePlan, Module, ModuleKind, Op, Plan, Program, ValueId,
+    Adjoint, CacheContent, CachePlan, Dim, IndexCachePlan, Module, ModuleKind, Op, Plan, Program,
+    ValueId,
 };
 
 /// Floating-point operations and bytes.
@@ -153,7 +154,8 @@ impl<'a> Counter<'a> {
                 let flops = 2 * self.heads() * self.size("QK_NOPE_HEAD_DIM") * self.latent();
                 vec![(group, self.absorbing(flops, slot, moved))]
             }
-            Op::AbsorbValues { slot, .. } => {
+            Op::Adjoint(adjoint) => self.backward(op, adjoint),
+            Op::AbsorbValues { slot, .. } | Op::AbsorbHeads { slot, .. } => {
                 let flops = 2 * self.heads() * self.size("V_HEAD_DIM") * self.latent();
                 vec![(group, self.absorbing(flops, slot, moved))]
             }
@@ -187,11 +189,12 @@ impl<'a> Counter<'a> {
             | Op::WriteIndex { .. }
             | Op::TakeSelection { .. }
             | Op::GiveSelection { .. } => Group::Indexer,
-            Op::Linear { slot, .. } if *slot == "linear_kv_up_proj" => Group::Up,
-            Op::Linear { slot, .. } if matches!(*slot, "linear_proj" | "linear_gate_proj") => {
-                Group::Output
+            Op::Linear { slot, .. } if self.group_of(slot) != Group::Projections => {
+                self.group_of(slot)
             }
-            Op::AbsorbQueries { .. } | Op::AbsorbValues { .. } => Group::Up,
+            Op::AbsorbQueries { .. } | Op::AbsorbValues { .. } | Op::AbsorbHeads { .. } => {
+                Group::Up
+            }
             Op::AttendExpanded { .. }
             | Op::AttendAbsorbed { .. }
             | Op::AttendGroups { .. }
@@ -202,14 +205,39 @@ impl<'a> Counter<'a> {
             | Op::FlashDecode { .. }
             | Op::Sink { .. } => Group::Attention,
             Op::WriteLatent { .. } | Op::WriteNaive { .. } | Op::WriteGroups { .. } => Group::Cache,
-            Op::Gate { .. } | Op::AttendedOut { .. } => Group::Output,
+            Op::Gate { .. } | Op::AttendedOut { .. } | Op::AttendedParts { .. } => Group::Output,
             _ if result.starts_with("index_") => Group::Indexer,
             _ => Group::Projections,
         }
     }
 
+    /// What a linear is for.
+    pub(super) fn group_of(&self, slot: &str) -> Group {
+        match slot {
+            "linear_kv_up_proj" => Group::Up,
+            "linear_proj" | "linear_gate_proj" => Group::Output,
+            slot if slot.starts_with("indexer_") => Group::Indexer,
+            _ => Group::Projections,
+        }
+    }
+
+    /// Elements of a module's matrix.
+    pub(super) fn area(&self, slot: &str) -> u128 {
+        self.module(slot).map_or(0, area)
+    }
+
+    /// FLOPs of queries or values through their part of the up projection.
+    pub(super) fn absorption(&self, width: &str, rows: ValueId) -> u128 {
+        2 * self.heads() * self.size(width) * self.latent() * self.rows(rows)
+    }
+
+    /// FLOPs of so many products per pair of a query and a key, of all heads.
+    pub(super) fn pairs(&self, width: u128, selected: bool) -> u128 {
+        2 * width * self.heads() * self.met(self.own(), selected).pairs
+    }
+
     /// Bytes of an op's inputs and its result; 0 for one that only looks at a value in another way.
-    fn moved(&self, op: &Op) -> u128 {
+    pub(super) fn moved(&self, op: &Op) -> u128 {
         let is_view = matches!(
             op,
             Op::Hidden { .. }
@@ -225,6 +253,15 @@ impl<'a> Counter<'a> {
                 | Op::GiveKv { .. }
                 | Op::TakeSelection { .. }
                 | Op::GiveSelection { .. }
+                | Op::AsRows { .. }
+                | Op::Learn { .. }
+                | Op::Adjoint(
+                    Adjoint::OutputGradient { .. }
+                        | Adjoint::GivenKvGradient { .. }
+                        | Adjoint::Saved { .. }
+                        | Adjoint::Deferred { .. }
+                        | Adjoint::Drop { .. }
+                )
                 | Op::Probe { .. }
         );
         if is_view {
@@ -239,7 +276,7 @@ impl<'a> Counter<'a> {
         bytes::value(ty, self.rows(value), self.program.build.dtype)
     }
 
-    fn rows(&self, value: ValueId) -> u128 {
+    pub(super) fn rows(&self, value: ValueId) -> u128 {
         let own = u128::from(self.lengths.new);
         self.others.get(&value).copied().unwrap_or(own)
     }
@@ -420,7 +457,7 @@ impl<'a> Counter<'a> {
         self.size("KV_LORA_RANK")
     }
 
-    fn size(&self, name: &str) -> u128 {
+    pub(super) fn size(&self, name: &str) -> u128 {
         let constants = self.program.constants.iter();
         let mut values = constants.filter(|constant| constant.name == name);
         values

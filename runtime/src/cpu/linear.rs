@@ -190,6 +190,9 @@ pub(super) fn head_product<T: CpuElement>(
     if rows == 0 || n == 0 || x.heads == 0 {
         return Ok(Vec::new());
     }
+    if x.heads == 1 && rows > SKINNY_ROWS {
+        return one_matrix(&x, weight, matrices);
+    }
     let mut by_head: Vec<T::Accum> = zeros(x.heads * rows * n)?;
     if k > 0 {
         by_head
@@ -211,6 +214,38 @@ pub(super) fn head_product<T: CpuElement>(
             }
         });
     Ok(y)
+}
+
+/// Many rows times one matrix, which all threads share.
+fn one_matrix<T: CpuElement>(
+    x: &Strided<'_, Cpu<T>, T>,
+    weight: &[T],
+    matrices: HeadMatrices,
+) -> Result<Vec<T>> {
+    let (rows, k, n) = (x.rows, x.width, matrices.columns);
+    let mut keep = Vec::new();
+    let xs = packed(x, 0, &mut keep);
+    let matrix = &weight[matrices.offset..];
+    let wide: Vec<T::Accum>;
+    let values = match same::<T, T::Accum>(matrix) {
+        Some(values) => values,
+        None => {
+            let widened = matrix.par_iter().with_min_len(super::PARALLEL_WORK);
+            wide = widened.map(|&value| T::Accum::load(value)).collect();
+            &wide
+        }
+    };
+    let lhs = Matrix {
+        values: xs,
+        row_stride: k,
+        column_stride: 1,
+    };
+    let rhs = Matrix {
+        values,
+        row_stride: matrices.k_stride,
+        column_stride: matrices.n_stride,
+    };
+    new_product((rows, n, k), lhs, rhs, Parallelism::Rayon(0)).map(rounded)
 }
 
 fn one_head<T: CpuElement>(

@@ -338,7 +338,7 @@ pub fn qk_clip_scales_logits<L: ClipQk<B>, B: ProofBackend>(
     let middle = sorted[sorted.len() / 2].max(f64::MIN_POSITIVE);
     let mut master = layer.parameters(&device)?;
     let none = layer.clip_qk_erased(&vec![0.0; before.len()], Some(&mut master))?;
-    let ones = vec![1.0; before.len()];
+    let ones = vec![1.0; none.len()];
     expect_close("factors below the threshold = 1", &[none], &[ones], 1, 0.0)?;
     let threshold_over = f64::from(1u32 << 20);
     let told: Vec<f64> = before
@@ -348,8 +348,9 @@ pub fn qk_clip_scales_logits<L: ClipQk<B>, B: ProofBackend>(
     let factors = layer.clip_qk_erased(&told, Some(&mut master))?;
     let wanted: Vec<f64> = before
         .iter()
-        .zip(&factors)
-        .map(|(logit, factor)| logit * factor)
+        .enumerate()
+        // Heads that share keys share a factor
+        .map(|(head, logit)| logit * factors[head * factors.len() / before.len()])
         .collect();
     let relative = tolerance::<B::Elem, B::Elem>(L::HIDDEN_SIZE);
     let after = pass::<L, B>(&layer, &case, WHOLE)?.max_logits;

@@ -1,8 +1,12 @@
 //! The backward pass of everything but attention, against finite differences and as the adjoint of the forward pass.
 
+mod differences;
+mod linears;
+mod norms;
 mod shapes;
+mod turns;
 
-use mla_runtime::{Cpu, CpuDevice, CpuElement, Heads, Rows, Scalar, bf16};
+use mla_runtime::{Backend, Cpu, CpuDevice, CpuElement, Heads, ParameterGroup, Rows, Scalar, bf16};
 
 const DEVICE: CpuDevice = CpuDevice::new();
 
@@ -29,6 +33,11 @@ fn heads<T: CpuElement, const H: usize, const D: usize, const W: usize>(
     rows::<T, W>(count, seed).into_heads()
 }
 
+/// Parameter `index` of a group, from 0.
+fn values_of<B: Backend>(group: &impl ParameterGroup<B>, index: usize) -> Vec<f64> {
+    wide(&group.parameter(index).unwrap().to_vec().unwrap())
+}
+
 fn wide<T: Scalar>(values: &[T]) -> Vec<f64> {
     values.iter().map(|value| value.to_f64()).collect()
 }
@@ -48,11 +57,12 @@ fn assert_close<T: Scalar>(found: &[T], wanted: &[f64], tolerance: f64) {
     }
 }
 
-/// `<f(x), y>` is `<x, fᵀ(y)>`.
+/// `<f(x), y>` is `<x, fᵀ(y)>`, but for a part of what two vectors as long as `f(x)` and `y` could have as their product.
 fn assert_adjoint<T: Scalar>(fx: &[T], y: &[T], x: &[T], fty: &[T], tolerance: f64) {
     let (left, right) = (dot(fx, y), dot(x, fty));
+    let most = (dot(fx, fx) * dot(y, y)).sqrt();
     assert!(
-        (left - right).abs() <= tolerance * (1.0 + left.abs()),
+        (left - right).abs() <= tolerance * most,
         "<f(x), y> is {left}, <x, fᵀ(y)> is {right}"
     );
 }

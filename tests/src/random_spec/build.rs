@@ -3,6 +3,7 @@
 use super::dice::Dice;
 use super::draft::Draft;
 use super::frame::Frame;
+use super::training::kept;
 
 /// What decides which keys the section has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,9 @@ pub(super) fn build(
                 text.push_str("  flash_decode: true\n");
             }
         }
+    }
+    if frame.has("train") {
+        text.push_str(&kept(draft, !grouped, dice));
     }
     draft.build = text;
 }
@@ -100,7 +104,7 @@ fn forms(text: &mut String, frame: &Frame, (naive, sparse): (bool, bool), dice: 
 /// Lengths short enough that either form may win.
 fn expect(frame: &Frame, dice: &mut Dice) -> String {
     let mut lengths = Vec::new();
-    if frame.has("forward") || frame.has("prefill") {
+    if frame.phases.iter().any(|phase| *phase != "decode") {
         lengths.push(format!("prefill_tokens: {}", dice.within(1, 40)));
     }
     if frame.has("prefill") {

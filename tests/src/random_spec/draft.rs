@@ -24,6 +24,27 @@ impl Draft {
         self.slots.push_str(&format!("  {slot}: {module}\n"));
     }
 
+    /// Whether the layer has a parameter.
+    pub(super) fn has_param(&self, key: &str) -> bool {
+        let start = format!("  {key}: ");
+        self.params.lines().any(|line| line.starts_with(&start))
+    }
+
+    /// Whether a slot is filled with more than an identity.
+    pub(super) fn fills(&self, slot: &str) -> bool {
+        let start = format!("  {slot}: ");
+        let mut modules = self
+            .slots
+            .lines()
+            .filter_map(|line| line.strip_prefix(&start));
+        modules.any(|module| module != "IdentityOp")
+    }
+
+    /// Whether any slot is filled with a module of this name.
+    pub(super) fn has_module(&self, name: &str) -> bool {
+        self.slots.contains(&format!("module: {name},"))
+    }
+
     /// The whole spec.
     pub(super) fn yaml(&self, name: &str, module: &str) -> String {
         let Self {

@@ -22,7 +22,7 @@ impl Frame {
             "no_mask",
         ]);
         let cacheable = mask.ends_with("causal");
-        let phases = if cacheable && !dice.once_in(6) {
+        let mut phases = if cacheable && !dice.once_in(6) {
             dice.pick(&[
                 &["forward", "prefill", "decode"][..],
                 &["forward", "prefill", "decode"],
@@ -33,13 +33,16 @@ impl Frame {
                 &["decode"],
                 &["prefill"],
             ])
+            .to_vec()
         } else {
-            &["forward"][..]
+            vec!["forward"]
         };
-        Self {
-            mask,
-            phases: phases.to_vec(),
+        match dice.within(0, 5) {
+            0 | 1 => phases.push("train"),
+            2 => phases = vec!["train"],
+            _ => {}
         }
+        Self { mask, phases }
     }
 
     pub(super) fn is_causal(&self) -> bool {
@@ -47,7 +50,7 @@ impl Frame {
     }
 
     pub(super) fn caches(&self) -> bool {
-        self.phases.iter().any(|phase| *phase != "forward")
+        self.has("prefill") || self.has("decode")
     }
 
     pub(super) fn has(&self, phase: &str) -> bool {
@@ -87,7 +90,7 @@ impl Frame {
             2 => draft.param("softmax_type", "learnable"),
             _ => {}
         }
-        if self.has("forward") && dice.once_in(8) {
+        if (self.has("forward") || self.has("train")) && dice.once_in(8) {
             draft.param("attention_dropout", "0.1");
         }
     }

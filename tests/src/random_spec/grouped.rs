@@ -5,6 +5,7 @@ use super::dice::Dice;
 use super::draft::{Draft, eps, gate_projection, norm, plain_norm, with_bias};
 use super::frame::{Frame, query_scaling};
 use super::rope::Rotation;
+use super::training::clip;
 
 /// Draws a layer.
 pub(super) fn draw(draft: &mut Draft, dice: &mut Dice) {
@@ -23,6 +24,8 @@ pub(super) fn draw(draft: &mut Draft, dice: &mut Dice) {
         draft.param("qk_l2_norm_eps", eps(dice));
     }
     submodules(draft, l2, dice);
+    let normed = l2 || draft.fills("q_layernorm") || draft.fills("k_layernorm");
+    clip(draft, &frame, normed, dice);
     let attention = Attention::Grouped {
         may_fuse_decode: rotation.rotates && !l2 && !scaled,
     };

@@ -6,6 +6,7 @@ use super::draft::{Draft, eps, gate_projection, norm, with_bias};
 use super::frame::{Frame, query_scaling};
 use super::rope::Rotation;
 use super::sparse::Sparse;
+use super::training::clip;
 
 /// What the sections of a latent layer must agree on.
 struct Choices {
@@ -44,8 +45,8 @@ impl Choices {
             Rotation::unsaid()
         };
         let rotated = if rotation.rotates { rope_dim } else { 0 };
-        let sparse =
-            (frame.is_causal() && dice.once_in(3)).then(|| Sparse::roll(lora, rotated, dice));
+        let sparse = (frame.is_causal() && dice.once_in(3))
+            .then(|| Sparse::roll(lora, rotated, frame.has("train"), dice));
         let gate = match dice.within(0, 8) {
             0 => Some("per_head"),
             1 => Some("per_element"),
@@ -80,6 +81,7 @@ impl Choices {
         }
         self.frame.logits(draft, &self.rotation, dice);
         query_scaling(draft, dice);
+        clip(draft, &self.frame, false, dice);
         self.latent_scales(draft, dice);
         if let Some(gate) = self.gate {
             draft.param("attention_output_gate", gate);

@@ -11,6 +11,7 @@ mod grouped;
 mod latent;
 mod rope;
 mod sparse;
+mod training;
 
 use mla_spec::{Checked, Document, Sources, check, read};
 

@@ -2,6 +2,7 @@
 
 use super::dice::Dice;
 use super::draft::plain_norm;
+use super::training::loss;
 
 /// An indexer's choices that others must agree with.
 #[derive(Debug)]
@@ -11,19 +12,22 @@ pub(super) struct Sparse {
     /// How much of its head is rotated; 0 for none.
     rotated: u32,
     hadamard: bool,
+    /// Whether it may have a loss.
+    trains: bool,
     /// Tokens per pool; 1 where keys are not pooled.
     pub(super) pool: u32,
 }
 
 impl Sparse {
-    /// An indexer of a layer with (or without) a query latent that rotates so many elements.
-    pub(super) fn roll(lora: bool, rotated: u32, dice: &mut Dice) -> Self {
+    /// An indexer of a layer with (or without) a query latent that rotates so many elements and may be trained.
+    pub(super) fn roll(lora: bool, rotated: u32, trains: bool, dice: &mut Dice) -> Self {
         let hadamard = dice.once_in(3);
         let pools = rotated == 0 && !hadamard && dice.once_in(2);
         Self {
             from_latent: lora && !dice.once_in(3),
             rotated,
             hadamard,
+            trains,
             pool: if pools { dice.within(2, 3) } else { 1 },
         }
     }
@@ -76,8 +80,12 @@ impl Sparse {
             let local = dice.within(1 - initial, topk - 1 - initial);
             params.push(format!("forced: {{ initial: {initial}, local: {local} }}"));
         }
-        if dice.once_in(5) {
+        let share_topk = dice.once_in(5);
+        if share_topk {
             params.push("share_topk: true".to_owned());
+        }
+        if self.trains && self.pool == 1 && dice.once_in(2) {
+            params.push(loss(share_topk, dice));
         }
         format!(
             "{{ module: SparseAttention, submodules: {{ indexer: {{ module: LightningIndexer, params: {{ {} }}, submodules: {{ {} }} }} }} }}",

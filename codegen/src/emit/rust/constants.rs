@@ -190,7 +190,7 @@ fn training(program: &Program, look: Look) -> Vec<Declared<'static>> {
             look,
         ));
     }
-    if let Some(clip) = program.qk_clip {
+    if let Some(clip) = program.qk_clip.as_ref().map(|plan| plan.clip) {
         let fields = [
             format!("threshold: {}", float(clip.threshold)),
             format!("alpha: {}", float(clip.alpha)),

@@ -1,5 +1,7 @@
 //! Training: the functions, and the structs that pass from one to the next.
 
+mod clip;
+
 use super::body::{self, Function, Style, gradient_field, rust_type};
 use super::layout::Lines;
 use super::parts::{self, Look};
@@ -167,6 +169,10 @@ pub(super) fn functions(program: &Program, style: Style, look: Look, lines: &mut
     }
     lines.line("");
     backward_dw(program, training, look, lines);
+    if let Some(plan) = &program.qk_clip {
+        lines.line("");
+        clip::function(plan, look, lines);
+    }
 }
 
 fn forward(program: &Program, training: &Training, style: Style, look: Look, lines: &mut Lines) {
@@ -396,6 +402,9 @@ pub(crate) fn traits(program: &Program, name: &str, runtime: &str, level: usize)
     lines.line(&format!("    {name}:"));
     for (what, list) in lists {
         lines.line(&format!("    {what}({}),", list.join(", ")));
+    }
+    if program.qk_clip.is_some() {
+        lines.line("    clip_qk,");
     }
     lines.line(");");
     Some(lines.into_text())

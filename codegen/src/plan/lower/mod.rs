@@ -73,7 +73,7 @@ fn frame(checked: &Checked, parts: Frame) -> Program {
             Some(Indexer::Lightning(indexer)) => Some(indexer::plan(indexer)),
             Some(Indexer::Shared { .. }) | None => None,
         },
-        qk_clip: layer.qk_clip.filter(|_| common::is_trained(checked)),
+        qk_clip: super::clip::plan(layer).filter(|_| common::is_trained(checked)),
         selected: layer.indexer().map(indexer::selected),
         cache: parts.cache.filter(|_| cached),
         source: parts.source.filter(|_| cached),

@@ -54,7 +54,10 @@ impl Phases {
 
     pub(super) fn read(table: &mut Table<'_>, out: &mut Diagnostics) -> Self {
         let Some(field) = table.take("phases") else {
-            return Self::defaults();
+            return Self {
+                unclear: table.is_misspelt("phases"),
+                ..Self::defaults()
+            };
         };
         let before = errors(out);
         let list = field.words(&PHASES, out);
