@@ -1,6 +1,7 @@
 //! The result of attention, and how two results over different keys become one.
 
 use crate::backend::{Accum, AttentionParts, Backend, ParameterOps, Parts, PartsMut, Strided};
+use crate::element::Scalar;
 use crate::error::{Result, expect_count, finite};
 use crate::heads::Heads;
 use crate::rows::Rows;
@@ -70,6 +71,22 @@ impl<B: Backend, const H: usize> PerHead<B, H> {
             head_stride: 0,
         }
     }
+
+    /// The largest value of each head: of largest logits, what QK-clip asks for (features N-02). -∞ where there is no row; a NaN stays one,
+    /// so that it shows.
+    ///
+    /// # Errors
+    /// When the device refuses the copy.
+    pub fn max_over_rows(&self) -> Result<Vec<f64>> {
+        let mut most = vec![f64::NEG_INFINITY; H];
+        for (i, value) in self.to_vec()?.into_iter().enumerate() {
+            let (most, value) = (&mut most[i % H], value.to_f64());
+            if value > *most || value.is_nan() {
+                *most = value;
+            }
+        }
+        Ok(most)
+    }
 }
 
 /// Attention's output `[rows, H, D]` with what merging and QK-clip need. The output stays in the accumulation type, so that any number of
@@ -111,6 +128,24 @@ impl<B: Backend, const H: usize, const D: usize> Attended<B, H, D> {
             device,
             rows,
         })
+    }
+
+    /// The output as [`Attended::into_out`] gives it, the log-sum-exp and the largest logits.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn into_parts(self) -> Result<(Heads<B, H, D>, PerHead<B, H>, PerHead<B, H>)> {
+        let Self {
+            out,
+            lse,
+            max_logit,
+        } = self;
+        let out = Heads {
+            buffer: B::round(&lse.device, out)?,
+            device: lse.device.clone(),
+            rows: lse.rows,
+        };
+        Ok((out, lse, max_logit))
     }
 
     /// The output on the host, row by row and head by head, not rounded.

@@ -1,17 +1,20 @@
 //! What a device must be able to do. The typed tensors of this crate prove shapes and bounds and then call these primitives, which see
 //! device buffers, offsets and strides, never host slices.
 
+mod attention;
+
 use std::fmt::Debug;
 use std::ops::Range;
 
+pub use self::attention::{
+    Attention, AttentionBackward, AttentionParts, Chosen, Landing, Landings, Parts, PartsMut,
+};
 pub use crate::batch::Pages;
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Scalar};
 use crate::error::Result;
 pub use crate::gradients::GradientOps;
 pub use crate::parameters::ParameterOps;
-use crate::segments::Segments;
-use crate::softmax::Softmax;
 
 /// The accumulation type of a backend: `f32`, or `f64` for `f64`.
 pub type Accum<B> = <<B as Backend>::Elem as Element>::Accum;
@@ -74,82 +77,6 @@ pub struct Rotation<'a, B: Backend> {
     pub half_out: bool,
     /// Rotate by the opposite angles.
     pub backward: bool,
-}
-
-/// Softmax attention over segments: `softmax(scale · (q·k + q_rope·k_rope)) v`, keys and values in another number type perhaps.
-///
-/// Keys and values may have fewer heads than queries, `G` where `H` is a multiple of it: then head `h` of the queries reads head
-/// `h · G / H` of theirs. `k`, `k_rope` and `v` may have different `G`.
-#[derive(Debug)]
-pub struct Attention<'a, B: Backend, E: Scalar> {
-    /// `[queries, H, A]`.
-    pub q: Strided<'a, B, B::Elem>,
-    /// `[queries, H, R]`, R perhaps 0.
-    pub q_rope: Strided<'a, B, B::Elem>,
-    /// `[keys, G, A]`.
-    pub k: Strided<'a, B, E>,
-    /// `[keys, G, R]`.
-    pub k_rope: Strided<'a, B, E>,
-    /// `[keys, G, V]`.
-    pub v: Strided<'a, B, E>,
-    /// Which queries see which keys.
-    pub segments: &'a Segments,
-    /// Where keys lie in a cache, a list of blocks per segment; `None` where key `i` is row `i`.
-    pub pages: Option<&'a Pages>,
-    /// The few keys that each query attends to; `None`: all that it sees.
-    pub selection: Option<Chosen<'a, B>>,
-    /// How logits become probabilities.
-    pub softmax: Softmax<'a, B>,
-}
-
-/// Keys chosen for each query.
-#[derive(Debug)]
-pub struct Chosen<'a, B: Backend> {
-    /// `[queries, width]` indices of keys in their sequence, ascending, -1 behind the last. What a query does not see, or its segment
-    /// does not hold, is passed over.
-    pub indices: &'a B::Indices,
-    /// Most keys of a query.
-    pub width: usize,
-}
-
-impl<B: Backend> Clone for Chosen<'_, B> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<B: Backend> Copy for Chosen<'_, B> {}
-
-/// The result of [`Attention`]: `out [rows, H, V]`, and per row and head the natural-log sum of exponentials and the largest logit.
-#[derive(Debug)]
-pub struct AttentionParts<B: Backend> {
-    /// Normalised output; zeros where nothing is visible.
-    pub out: B::Buffer<Accum<B>>,
-    /// Log-sum-exp; -∞ where nothing is visible.
-    pub lse: B::Buffer<Accum<B>>,
-    /// Largest logit, as it enters the softmax; -∞ where nothing is visible.
-    pub max_logit: B::Buffer<Accum<B>>,
-}
-
-/// [`AttentionParts`], borrowed.
-#[derive(Debug)]
-pub struct Parts<'a, B: Backend> {
-    /// Output.
-    pub out: &'a B::Buffer<Accum<B>>,
-    /// Log-sum-exp.
-    pub lse: &'a B::Buffer<Accum<B>>,
-    /// Largest logit.
-    pub max_logit: &'a B::Buffer<Accum<B>>,
-}
-
-/// [`AttentionParts`], borrowed to be changed.
-#[derive(Debug)]
-pub struct PartsMut<'a, B: Backend> {
-    /// Output.
-    pub out: &'a mut B::Buffer<Accum<B>>,
-    /// Log-sum-exp.
-    pub lse: &'a mut B::Buffer<Accum<B>>,
-    /// Largest logit.
-    pub max_logit: &'a mut B::Buffer<Accum<B>>,
 }
 
 /// Some queries, and the keys of their sequence that an indexer may choose for each.
@@ -378,6 +305,23 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         attention: &Attention<'_, Self, E>,
     ) -> Result<AttentionParts<Self>>;
 
+    /// Writes the gradients of attention's operands to windows of `into`, buffers of zeros. Rows that see nothing, or that nobody sees,
+    /// stay zeros. Memory beside the buffers is linear in rows and keys.
+    fn attend_backward(
+        device: &Self::Device,
+        backward: &AttentionBackward<'_, Self>,
+        landings: &Landings,
+        into: &mut [Self::Buffer<Accum<Self>>],
+    ) -> Result<()>;
+
+    /// Adds the gradient of the bias of attention's softmax to `into`, of the bias's shape: the `dS` of [`AttentionBackward`], the soft
+    /// cap left out, summed over all that the bias was added to. Nothing is added where there is no bias.
+    fn bias_backward(
+        device: &Self::Device,
+        backward: &AttentionBackward<'_, Self>,
+        into: &mut Self::Buffer<Accum<Self>>,
+    ) -> Result<()>;
+
     /// The `most` best keys of each query, `[queries, most]` positions, ascending, -1 behind the last one. Ties go to the lower
     /// position; a score of -∞ is never chosen; one that is a NaN only where no number is left; a query that sees no more than `most`
     /// keys chooses all of them, whatever their scores. `initial + local` is at most `most`.
@@ -416,6 +360,17 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         lse: &mut Self::Buffer<Accum<Self>>,
         sinks: Option<&Self::Buffer<Accum<Self>>>,
         width: usize,
+    ) -> Result<()>;
+
+    /// Adds the gradient of the sinks to `into`, `[heads]`: for each head `-Σ e^(sink - lse) (d_out · out)` over the rows, `out` and `lse` as
+    /// they are after [`sink`](Self::sink).
+    fn sink_backward(
+        device: &Self::Device,
+        sinks: &Self::Buffer<Accum<Self>>,
+        out: Strided<'_, Self, Self::Elem>,
+        lse: &Self::Buffer<Accum<Self>>,
+        d_out: Strided<'_, Self, Self::Elem>,
+        into: &mut Self::Buffer<Accum<Self>>,
     ) -> Result<()>;
 
     /// Values rounded to the element type.

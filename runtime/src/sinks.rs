@@ -1,8 +1,10 @@
 //! Attention sinks: one more logit per head, with no value behind it.
 
+use crate::attended::PerHead;
 use crate::backend::{Accum, Backend};
 use crate::element::Scalar;
 use crate::error::{Error, Result, expect_count};
+use crate::heads::Heads;
 use crate::weights::Selected;
 
 /// Learned sink logits, one per head, in the accumulation type (features F-07).
@@ -36,5 +38,30 @@ impl<B: Backend, const H: usize> Sinks<B, H> {
         Ok(Self {
             logits: B::upload(device, logits.collect())?,
         })
+    }
+
+    /// Adds the gradient of the sinks, `-Σ e^(sink - lse) (d_out · out)` over the rows, to `into`, `[H]`. `out` and `lse` are those after
+    /// the sinks took their share.
+    ///
+    /// # Errors
+    /// When the three have different numbers of rows, or the device refuses.
+    pub fn accumulate<const D: usize>(
+        &self,
+        out: &Heads<B, H, D>,
+        lse: &PerHead<B, H>,
+        d_out: &Heads<B, H, D>,
+        into: &mut B::Buffer<Accum<B>>,
+    ) -> Result<()> {
+        expect_count("rows of attention's log-sum-exp", lse.rows(), out.rows())?;
+        expect_count("rows of the output's gradient", d_out.rows(), out.rows())?;
+        let (out, d_out) = (out.view(), d_out.view());
+        B::sink_backward(
+            out.device,
+            &self.logits,
+            out.strided(),
+            &lse.buffer,
+            d_out.strided(),
+            into,
+        )
     }
 }

@@ -136,6 +136,17 @@ impl<B: Backend> AttentionBias<B> {
         })
     }
 
+    /// Zeros of this shape: where a gradient begins.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn zeros_like(&self, device: &B::Device) -> Result<Self> {
+        Ok(Self {
+            values: B::zeros(device, self.heads * self.queries * self.keys)?,
+            ..*self
+        })
+    }
+
     /// Heads, queries, keys.
     pub fn shape(&self) -> [usize; 3] {
         [self.heads, self.queries, self.keys]

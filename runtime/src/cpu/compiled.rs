@@ -13,7 +13,8 @@ use super::{
     norm, pool, rotate, rounded,
 };
 use crate::backend::{
-    Attention, AttentionParts, HeadMatrices, Indexing, Parts, PartsMut, Pooling, Rotation, Strided,
+    Attention, AttentionBackward, AttentionParts, HeadMatrices, Indexing, Landings, Parts,
+    PartsMut, Pooling, Rotation, Strided,
 };
 use crate::element::Scalar;
 use crate::error::{Error, Result};
@@ -87,6 +88,15 @@ pub trait CpuElement: CpuGradients + CpuParameters {
     );
 
     #[doc(hidden)]
+    fn sink_backward(
+        sinks: &[Self::Accum],
+        out: Strided<'_, Cpu<Self>, Self>,
+        lse: &[Self::Accum],
+        d_out: Strided<'_, Cpu<Self>, Self>,
+        into: &mut [Self::Accum],
+    );
+
+    #[doc(hidden)]
     fn round(values: Vec<Self::Accum>) -> Vec<Self>;
 
     #[doc(hidden)]
@@ -122,6 +132,16 @@ pub trait CpuElement: CpuGradients + CpuParameters {
 
     #[doc(hidden)]
     fn attend_f16(attention: &Attention<'_, Cpu<Self>, f16>) -> Result<AttentionParts<Cpu<Self>>>;
+
+    #[doc(hidden)]
+    fn attend_backward(
+        backward: &AttentionBackward<'_, Cpu<Self>>,
+        landings: &Landings,
+        into: &mut [Vec<Self::Accum>],
+    ) -> Result<()>;
+
+    #[doc(hidden)]
+    fn bias_backward(backward: &AttentionBackward<'_, Cpu<Self>>, into: &mut [Self::Accum]);
 }
 
 macro_rules! compiled {
@@ -207,6 +227,16 @@ macro_rules! compiled {
                 merge::sink(out, lse, sinks, width);
             }
 
+            fn sink_backward(
+                sinks: &[Self::Accum],
+                out: Strided<'_, Cpu<Self>, Self>,
+                lse: &[Self::Accum],
+                d_out: Strided<'_, Cpu<Self>, Self>,
+                into: &mut [Self::Accum],
+            ) {
+                merge::sink_backward(sinks, out, lse, d_out, into);
+            }
+
             fn round(values: Vec<Self::Accum>) -> Vec<Self> {
                 rounded(values)
             }
@@ -252,6 +282,21 @@ macro_rules! compiled {
 
             fn attend_f16(a: &Attention<'_, Cpu<Self>, f16>) -> Result<AttentionParts<Cpu<Self>>> {
                 attention::attend(a)
+            }
+
+            fn attend_backward(
+                backward: &AttentionBackward<'_, Cpu<Self>>,
+                landings: &Landings,
+                into: &mut [Vec<Self::Accum>],
+            ) -> Result<()> {
+                attention::backward(backward, landings, into)
+            }
+
+            fn bias_backward(
+                backward: &AttentionBackward<'_, Cpu<Self>>,
+                into: &mut [Self::Accum],
+            ) {
+                attention::bias_backward(backward, into);
             }
         }
     )*};

@@ -22,6 +22,16 @@ pub(super) struct Block<'a, A> {
     pub(super) v: Lines<'a, A>,
 }
 
+/// Whether values are the window that keys are, as in the absorbed form.
+pub(super) fn values_are_keys<T: CpuElement, E: Scalar>(
+    attention: &Attention<'_, Cpu<T>, E>,
+) -> bool {
+    let Attention { k, v, .. } = attention;
+    std::ptr::eq(k.buffer, v.buffer)
+        && (k.offset, k.width, k.row_stride, k.head_stride)
+            == (v.offset, v.width, v.row_stride, v.head_stride)
+}
+
 /// Room for a gathered block.
 #[derive(Default)]
 pub(super) struct Scratch<A> {
@@ -54,6 +64,11 @@ impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
             first: segment.first_key,
             chosen: chosen(attention, query),
         }
+    }
+
+    /// Whether these are keys that one query chose.
+    pub(super) fn are_chosen(&self) -> bool {
+        self.chosen.is_some()
     }
 
     /// A key counted as a task counts them, counted from the segment's first.
@@ -89,14 +104,11 @@ impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
         'a: 's,
     {
         let Attention { k, k_rope, v, .. } = *self.attention;
-        // The absorbed form's values are its keys: gathered once
-        let values_are_keys = std::ptr::eq(k.buffer, v.buffer)
-            && (k.offset, k.width, k.row_stride, k.head_stride)
-                == (v.offset, v.width, v.row_stride, v.head_stride);
         let in_place = self.chosen.is_none() && self.run(start, len) == len;
         let k = self.lines(&k, start, len, in_place, &mut scratch.k);
         let k_rope = self.lines(&k_rope, start, len, in_place, &mut scratch.k_rope);
-        let v = if values_are_keys {
+        let v = if values_are_keys(self.attention) {
+            // Gathered once
             k
         } else {
             self.lines(&v, start, len, in_place, &mut scratch.v)

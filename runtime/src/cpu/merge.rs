@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::{Cpu, CpuElement, PARALLEL_WORK};
-use crate::backend::{Parts, PartsMut};
+use super::dot::dot;
+use super::{Cpu, CpuElement, PARALLEL_WORK, part};
+use crate::backend::{Parts, PartsMut, Strided};
 use crate::element::Real;
 
 /// What each side of a merge is multiplied by, and the joint log-sum-exp; `None` where the other side saw nothing.
@@ -67,6 +68,29 @@ pub(super) fn sink<A: Real>(out: &mut [A], lse: &mut [A], sinks: Option<&[A]>, w
             if let Some((left, _, joint)) = weights(*lse, sink) {
                 out.iter_mut().for_each(|out| *out *= left);
                 *lse = joint;
+            }
+        });
+}
+
+/// Adds to the gradient of each head's sink what its rows give.
+pub(super) fn sink_backward<T: CpuElement>(
+    sinks: &[T::Accum],
+    out: Strided<'_, Cpu<T>, T>,
+    lse: &[T::Accum],
+    d_out: Strided<'_, Cpu<T>, T>,
+    into: &mut [T::Accum],
+) {
+    into.par_iter_mut()
+        .zip(sinks)
+        .enumerate()
+        .for_each(|(head, (into, &sink))| {
+            for row in 0..out.rows {
+                let lse = lse[row * out.heads + head];
+                if lse == T::Accum::NEG_INFINITY {
+                    continue;
+                }
+                let delta = dot(part(&out, row, head), part(&d_out, row, head));
+                *into += -(sink - lse).exp() * delta;
             }
         });
 }

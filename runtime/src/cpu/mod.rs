@@ -3,6 +3,7 @@
 mod attention;
 mod bytes;
 mod compiled;
+mod dot;
 mod elementwise;
 mod gemm;
 mod gradients;
@@ -25,8 +26,8 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 use crate::backend::{
-    Attention, AttentionParts, Backend, HeadMatrices, Indexing, Parts, PartsMut, Place, Pooling,
-    Rotation, Strided,
+    Attention, AttentionBackward, AttentionParts, Backend, HeadMatrices, Indexing, Landings, Parts,
+    PartsMut, Place, Pooling, Rotation, Strided,
 };
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Real, Scalar};
@@ -234,6 +235,24 @@ impl<T: CpuElement> Backend for Cpu<T> {
         compiled::attend(attention)
     }
 
+    fn attend_backward(
+        _: &CpuDevice,
+        backward: &AttentionBackward<'_, Self>,
+        landings: &Landings,
+        into: &mut [Vec<T::Accum>],
+    ) -> Result<()> {
+        T::attend_backward(backward, landings, into)
+    }
+
+    fn bias_backward(
+        _: &CpuDevice,
+        backward: &AttentionBackward<'_, Self>,
+        into: &mut Vec<T::Accum>,
+    ) -> Result<()> {
+        T::bias_backward(backward, into);
+        Ok(())
+    }
+
     fn index_select<E: Scalar>(
         _: &CpuDevice,
         indexing: &Indexing<'_, Self, E>,
@@ -272,6 +291,18 @@ impl<T: CpuElement> Backend for Cpu<T> {
         width: usize,
     ) -> Result<()> {
         T::sink(out, lse, sinks.map(Vec::as_slice), width);
+        Ok(())
+    }
+
+    fn sink_backward(
+        _: &CpuDevice,
+        sinks: &Vec<T::Accum>,
+        out: Strided<'_, Self, T>,
+        lse: &Vec<T::Accum>,
+        d_out: Strided<'_, Self, T>,
+        into: &mut Vec<T::Accum>,
+    ) -> Result<()> {
+        T::sink_backward(sinks, out, lse, d_out, into);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use super::simd::{Vectorised, dispatch};
 use crate::element::{Real, Scalar};
 
 /// Lanes of an accumulator: one AVX-512 register of f32, two of f64.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Input rows handled at once; more would not leave registers for the accumulators.
 const ROWS: usize = 4;
 

@@ -2,6 +2,7 @@
 
 mod cached;
 mod forward;
+mod gradients;
 mod plain;
 mod problem;
 mod softmax;

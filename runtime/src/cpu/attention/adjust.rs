@@ -47,16 +47,28 @@ impl<'a, A: Real> Adjust<'a, A> {
         }
     }
 
-    /// Caps the scaled logits `s [key][row]` of keys `block` and adds the bias.
-    pub(super) fn logits<T: CpuElement<Accum = A>, E: Scalar>(
+    /// Caps the scaled logits `s`.
+    pub(super) fn cap(&self, s: &mut [A]) {
+        if let Some(cap) = self.cap {
+            dispatch(SoftCap { s, cap });
+        }
+    }
+
+    /// The derivatives of capped logits `s`, where there is a cap.
+    pub(super) fn slope(&self, s: &[A], slope: &mut Vec<A>) {
+        slope.clear();
+        if let Some(cap) = self.cap {
+            slope.extend(s.iter().map(|&s| A::ONE - (s / cap) * (s / cap)));
+        }
+    }
+
+    /// Adds the bias to the capped logits `s [key][row]` of keys `block`.
+    pub(super) fn bias<T: CpuElement<Accum = A>, E: Scalar>(
         &self,
         block: &Range<usize>,
         keys: &Keys<'_, T, E>,
         s: &mut [A],
     ) {
-        if let Some(cap) = self.cap {
-            dispatch(SoftCap { s, cap });
-        }
         if let Some(bias) = &self.bias {
             for (key, s) in block.clone().zip(s.chunks_exact_mut(bias.len())) {
                 let index = keys.index(key);

@@ -5,6 +5,7 @@
 //! by log-sum-exp, in order. Where each query has keys of its own choice a task has one query, whose keys are gathered block by block.
 
 mod adjust;
+mod backward;
 mod sight;
 mod state;
 mod tasks;
@@ -19,8 +20,9 @@ use crate::error::Result;
 use adjust::Adjust;
 use sight::{Sight, Window};
 use state::State;
-use tasks::{BLOCK_KEYS, cut, groups, splits};
+use tasks::{BLOCK_KEYS, TASK_ROWS, cut, groups, splits};
 
+pub(super) use backward::{backward, bias_backward};
 pub(super) use tasks::{Task, chosen};
 
 /// A task's result: per row, normalised output, log-sum-exp, largest logit.
@@ -35,7 +37,7 @@ pub(super) fn attend<T: CpuElement, E: Scalar>(
     attention: &Attention<'_, Cpu<T>, E>,
 ) -> Result<AttentionParts<Cpu<T>>> {
     let (rows, heads, width) = (attention.q.rows, attention.q.heads, attention.v.width);
-    let groups = groups(attention);
+    let groups = groups(attention, TASK_ROWS);
     let splits = splits(&groups);
     let tasks: Vec<Task> = groups.iter().flat_map(|group| cut(group, splits)).collect();
     let partials: Vec<Partial<T::Accum>> = tasks
@@ -130,7 +132,9 @@ fn run<T: CpuElement, E: Scalar>(
         let block = start..start + len;
         let lines = keys.block(start, len, &mut scratch);
         let seen = sight.of_block(&block, &mut window);
-        adjust.logits(&block, &keys, state.logits(&lines, len, scale));
+        let logits = state.logits(&lines, len, scale);
+        adjust.cap(logits);
+        adjust.bias(&block, &keys, logits);
         if seen.is_some() {
             sight.forbid(&block, &keys, state.block(len));
         }

@@ -107,7 +107,7 @@ impl<A: Real> State<A> {
         sees: impl Fn(usize, usize) -> bool,
     ) {
         let (m, width) = (self.max.len(), self.widths[2]);
-        if width == 0 || dispatch(Finite { v, width, len }) {
+        if finite(v, width, len) {
             return self.add(v, len);
         }
         let line = |key: usize| &v.values[key * v.stride..][..width];
@@ -259,6 +259,11 @@ impl<A: Real> Vectorised for Shrink<'_, A> {
             }
         }
     }
+}
+
+/// Whether the first `width` values of `len` lines are numbers.
+pub(super) fn finite<A: Real>(v: Lines<'_, A>, width: usize, len: usize) -> bool {
+    width == 0 || dispatch(Finite { v, width, len })
 }
 
 /// Whether all values of some lines are numbers.

@@ -7,7 +7,7 @@ use crate::cpu::{Cpu, CpuElement};
 use crate::element::Scalar;
 
 /// Rows of one task.
-const TASK_ROWS: usize = 128;
+pub(super) const TASK_ROWS: usize = 128;
 /// Keys of one block: its logits stay in the second-level cache.
 pub(super) const BLOCK_KEYS: usize = 256;
 
@@ -36,37 +36,57 @@ impl Task {
     }
 }
 
-/// The rows that belong together, and all keys that any of them sees.
-pub(super) fn groups<T: CpuElement, E: Scalar>(attention: &Attention<'_, Cpu<T>, E>) -> Vec<Task> {
-    let heads = attention.q.heads;
-    let key_heads = [attention.k.heads, attention.k_rope.heads, attention.v.heads]
-        .into_iter()
-        .max()
-        .unwrap_or(1)
-        .max(1);
-    // So many neighbouring heads of queries read the same keys
-    let sharing = heads / key_heads;
-    let heads_at_once = sharing.clamp(1, TASK_ROWS);
+/// How many neighbouring heads of queries read the same keys.
+pub(super) fn sharing<T: CpuElement, E: Scalar>(attention: &Attention<'_, Cpu<T>, E>) -> usize {
+    let key_heads = [attention.k.heads, attention.k_rope.heads, attention.v.heads];
+    let key_heads = key_heads.into_iter().max().unwrap_or(1).max(1);
+    (attention.q.heads / key_heads).max(1)
+}
+
+/// Rows that belong together, at most `most_rows`, and all keys that any of them sees.
+pub(super) fn groups<T: CpuElement, E: Scalar>(
+    attention: &Attention<'_, Cpu<T>, E>,
+    most_rows: usize,
+) -> Vec<Task> {
+    let segments = attention.segments.list().iter().enumerate();
+    segments
+        .flat_map(|(segment, of)| {
+            let (queries, heads) = (0..of.queries.len(), 0..attention.q.heads);
+            groups_of(attention, segment, queries, heads, most_rows)
+        })
+        .collect()
+}
+
+/// [`groups`] of some queries of a segment, and some heads.
+pub(super) fn groups_of<T: CpuElement, E: Scalar>(
+    attention: &Attention<'_, Cpu<T>, E>,
+    segment: usize,
+    queries: Range<usize>,
+    heads: Range<usize>,
+    most_rows: usize,
+) -> Vec<Task> {
+    let sharing = sharing(attention);
+    let heads_at_once = sharing.min(heads.len()).clamp(1, most_rows);
     let queries_at_once = match attention.selection {
         Some(_) => 1,
-        None => TASK_ROWS / heads_at_once,
+        None => most_rows / heads_at_once,
     };
     let mut groups = Vec::new();
-    for (segment, of) in attention.segments.list().iter().enumerate() {
-        for query in (0..of.queries.len()).step_by(queries_at_once) {
-            let queries = query..(query + queries_at_once).min(of.queries.len());
-            let seen = queries.clone().map(|i| seen(attention, segment, i));
-            let keys = seen.fold(0..0, covering);
-            for first in (0..heads).step_by(sharing.max(1)) {
-                for head in (first..first + sharing).step_by(heads_at_once) {
-                    groups.push(Task {
-                        segment,
-                        queries: queries.clone(),
-                        heads: head..(head + heads_at_once).min(first + sharing),
-                        keys: keys.clone(),
-                    });
-                }
-            }
+    for query in queries.clone().step_by(queries_at_once) {
+        let queries = query..(query + queries_at_once).min(queries.end);
+        let seen = queries.clone().map(|i| seen(attention, segment, i));
+        let keys = seen.fold(0..0, covering);
+        let mut head = heads.start;
+        while head < heads.end {
+            let alike = (head / sharing + 1) * sharing;
+            let end = (head + heads_at_once).min(alike).min(heads.end);
+            groups.push(Task {
+                segment,
+                queries: queries.clone(),
+                heads: head..end,
+                keys: keys.clone(),
+            });
+            head = end;
         }
     }
     groups
