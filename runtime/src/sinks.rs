@@ -5,6 +5,7 @@ use crate::backend::{Accum, Backend};
 use crate::element::Scalar;
 use crate::error::{Error, Result, expect_count};
 use crate::heads::Heads;
+use crate::parameters::SinkParameters;
 use crate::weights::Selected;
 
 /// Learned sink logits, one per head, in the accumulation type (features F-07).
@@ -40,17 +41,17 @@ impl<B: Backend, const H: usize> Sinks<B, H> {
         })
     }
 
-    /// Adds the gradient of the sinks, `-Σ e^(sink - lse) (d_out · out)` over the rows, to `into`, `[H]`. `out` and `lse` are those after
+    /// Adds the gradient of the sinks, `-Σ e^(sink - lse) (d_out · out)` over the rows, to `gradient`. `out` and `lse` are those after
     /// the sinks took their share.
     ///
     /// # Errors
     /// When the three have different numbers of rows, or the device refuses.
-    pub fn accumulate<const D: usize>(
+    pub fn backward<const D: usize>(
         &self,
         out: &Heads<B, H, D>,
         lse: &PerHead<B, H>,
         d_out: &Heads<B, H, D>,
-        into: &mut B::Buffer<Accum<B>>,
+        gradient: &mut SinkParameters<B, H>,
     ) -> Result<()> {
         expect_count("rows of attention's log-sum-exp", lse.rows(), out.rows())?;
         expect_count("rows of the output's gradient", d_out.rows(), out.rows())?;
@@ -61,7 +62,7 @@ impl<B: Backend, const H: usize> Sinks<B, H> {
             out.strided(),
             &lse.buffer,
             d_out.strided(),
-            into,
+            &mut gradient.logits.values,
         )
     }
 }

@@ -315,6 +315,19 @@ impl Adjoint {
         )
     }
 
+    /// Whether the op adds to the gradients of parameters.
+    pub fn adds(&self) -> bool {
+        self.weight_of().is_some()
+            || matches!(
+                self,
+                Adjoint::Norm { .. }
+                    | Adjoint::NormWeight { .. }
+                    | Adjoint::HeadNorm { .. }
+                    | Adjoint::LearnedScale { .. }
+                    | Adjoint::Sink { .. }
+            )
+    }
+
     /// The module whose weight's gradient this op adds to and does nothing else: what `backward_dw` does later.
     pub fn weight_of(&self) -> Option<&'static str> {
         match self {

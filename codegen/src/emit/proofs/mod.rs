@@ -437,7 +437,8 @@ fn real_size_proof(checked: &Checked) -> Option<&'static str> {
         (true, false, false) => "packed_equals_separate",
         (false, true, true) => "decode_equals_prefill",
         (false, true, false) => "chunked_equals_one_shot",
-        (false, false, _) => "ragged_decode_equals_alone",
+        (false, false, true) => "ragged_decode_equals_alone",
+        (false, false, false) => "split_backward_equals_whole",
     })
 }
 

@@ -43,6 +43,9 @@ fn saved(program: &Program, training: &Training, layer: &str, look: Look, lines:
         if training.keeps_positions {
             lines.line("positions: Vec<u32>,");
         }
+        if !training.keeps_tensors() {
+            lines.line("backend: std::marker::PhantomData<B>,");
+        }
         if plan.arguments.contains(&Argument::Dropout) {
             lines.line("dropout: Option<Dropout>,");
         }
@@ -204,7 +207,12 @@ fn function(
             .into_iter()
             .map(|given| parameter(program, given)),
     );
-    parameters.push("gradients: &mut Parameters<B>".to_owned());
+    // A layer without norms and sinks has the gradients of its linears alone
+    let adds = plan
+        .ops()
+        .any(|op| matches!(op, Op::Adjoint(adjoint) if adjoint.adds()));
+    let unused = if adds { "" } else { "_" };
+    parameters.push(format!("{unused}gradients: &mut Parameters<B>"));
     allow_many(&parameters, lines);
     let head = format!("{}fn {name}", look.of_functions());
     lines.function(&head, &parameters, returns, |lines| {

@@ -13,7 +13,7 @@ mod tidy;
 
 use mla_spec::{Activation, Checked, LossStage, Phase};
 
-use super::{Plan, Program, ValueId};
+use super::{Plan, Program, Ty, ValueId};
 
 /// How a layer is trained.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +34,14 @@ pub struct Training {
     pub trained: Vec<&'static str>,
     /// Tokens' positions are kept.
     pub keeps_positions: bool,
+}
+
+impl Training {
+    /// Whether anything that is kept lives on a backend.
+    pub fn keeps_tensors(&self) -> bool {
+        let mut kept = self.forward.outputs.iter().skip(1);
+        kept.any(|id| self.forward.values[id.0].ty != Ty::Segments)
+    }
 }
 
 /// What is kept of a forward pass.

@@ -69,8 +69,8 @@ fn last_reads(plan: &Plan) -> BTreeMap<ValueId, usize> {
     last
 }
 
-/// Renames values that are hidden by a later one of their name while they are still read. A sum grows in place, and keeps the name that it
-/// began with: what would hide it is renamed.
+/// Renames values that are hidden by a later one of their name while they are still read; where two of one name are added up, the second
+/// one.
 pub(super) fn names(plan: &mut Plan) {
     while let Some(clashing) = clashing(plan) {
         let name = plan.values[clashing.0].name.to_string();
@@ -85,51 +85,56 @@ pub(super) fn names(plan: &mut Plan) {
     }
 }
 
-/// A value and the sums that it grows to, or is grown from.
+/// The values that are one variable: a sum, as it grows.
 fn grown(plan: &Plan, value: ValueId) -> Vec<ValueId> {
-    let sums: Vec<(ValueId, ValueId)> = plan
-        .ops()
-        .filter_map(|op| match *op {
-            Op::Adjoint(Adjoint::Add { into, out, .. }) => Some((into, out)),
-            _ => None,
-        })
-        .collect();
     let mut all = vec![value];
-    for (into, out) in sums.iter().rev() {
-        if all.contains(out) {
-            all.push(*into);
+    loop {
+        let more = plan.ops().find_map(|op| match op {
+            Op::Adjoint(Adjoint::Add { into, out, .. }) => {
+                match (all.contains(into), all.contains(out)) {
+                    (true, false) => Some(*out),
+                    (false, true) => Some(*into),
+                    _ => None,
+                }
+            }
+            _ => None,
+        });
+        match more {
+            Some(value) => all.push(value),
+            None => return all,
         }
     }
-    for (into, out) in &sums {
-        if all.contains(into) && !all.contains(out) {
-            all.push(*out);
-        }
-    }
-    all
 }
 
-/// A value to rename: one that is hidden where it is read, or what hides a sum.
 fn clashing(plan: &Plan) -> Option<ValueId> {
-    let mut bound: BTreeMap<&str, Vec<ValueId>> = BTreeMap::new();
+    let mut bound: BTreeMap<&str, ValueId> = BTreeMap::new();
     for op in plan.ops() {
+        // What is added to grows in place, and keeps its name
+        if let Op::Adjoint(Adjoint::Add { into, x, out }) = op {
+            let name: &str = &plan.values[into.0].name;
+            if plan.values[x.0].name == name {
+                return Some(*x);
+            }
+            if bound.get(name) == Some(into) && plan.values[out.0].name == name {
+                bound.insert(name, *out);
+                continue;
+            }
+        }
         for read in op.reads() {
             let name: &str = &plan.values[read.0].name;
-            let all = bound.get(name).map_or(&[][..], Vec::as_slice);
-            let behind = all.iter().rposition(|value| *value == read);
-            let hiding = behind.and_then(|place| all.get(place + 1));
-            if let Some(&hiding) = hiding {
-                let grows = matches!(op, Op::Adjoint(Adjoint::Add { into, .. }) if *into == read);
-                return Some(if grows { hiding } else { read });
+            if let Some(&last) = bound.get(name).filter(|last| **last != read) {
+                // A sum keeps its name
+                let sums = grown(plan, read).len() > 1 && grown(plan, last).len() == 1;
+                return Some(if sums { last } else { read });
             }
         }
         for out in op.defines() {
-            bound.entry(&plan.values[out.0].name).or_default().push(out);
+            bound.insert(&plan.values[out.0].name, out);
         }
     }
     let is_hidden = |output: &&ValueId| {
         let name: &str = &plan.values[output.0].name;
-        let last = bound.get(name).and_then(|all| all.last());
-        last.is_some_and(|last| last != *output)
+        bound.get(name).is_some_and(|last| last != *output)
     };
     plan.outputs.iter().find(is_hidden).copied()
 }

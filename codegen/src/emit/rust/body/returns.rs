@@ -65,6 +65,9 @@ impl Body<'_> {
             };
             fields.push(field_of(&kept.name, &value));
         }
+        if !training.keeps_tensors() {
+            fields.push("backend: std::marker::PhantomData".to_owned());
+        }
         if training.keeps_positions {
             fields.push("positions: positions.to_vec()".to_owned());
         }

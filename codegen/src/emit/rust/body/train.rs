@@ -257,7 +257,8 @@ impl Body<'_> {
         let mut biased = "";
         if let Some(d_bias) = d_bias {
             let d_bias = self.name(d_bias).to_owned();
-            let call = Call::fallible("bias.zeros_like", &[]);
+            let device = format!("{}.device()", self.name(dy));
+            let call = Call::fallible("bias.zeros_like", &[&device]);
             self.lines.call(&format!("let mut {d_bias} = "), &call, ";");
             arguments.push(format!("&mut {d_bias}"));
             biased = "_with_bias";
