@@ -6,7 +6,7 @@ mod golden_case;
 
 use std::path::Path;
 
-use golden_case::{Case, Tensors, cases, tensors};
+use golden_case::{Case, Numbers, Tensors, cases, tensors};
 use mla_codegen::plan::interpret::{Gradients, Incoming, Lent, Oracle};
 use mla_codegen::plan::{Gradient, program};
 use mla_spec::{
@@ -52,8 +52,8 @@ impl Trained {
         checked
     }
 
-    /// A step of training.
-    fn step(&self, checked: &Checked, d_output: &[f64]) -> Gradients {
+    /// A step of training: its gradients, and the largest logit of each head.
+    fn step(&self, checked: &Checked, d_output: &[f64]) -> (Gradients, Vec<f64>) {
         let program = program(checked);
         let oracle = Oracle::new(&program, &self.case.weights).expect("the weights fit");
         let (positions, sequences) = (self.case.positions(), self.case.sequences());
@@ -71,13 +71,18 @@ impl Trained {
         };
         let made = oracle.forward_train(lent).expect("the forward pass runs");
         let gradients = oracle.backward(&made.saved, lent, incoming);
-        gradients.expect("the backward pass runs")
+        let gradients = gradients.expect("the backward pass runs");
+        (gradients, made.max_logits)
     }
 
     /// Compares each element to so much of itself and of the tensor's root mean square.
     fn assert_close(&self, what: &str, found: &[f64], tolerance: f64) {
         let wanted = self.wanted.get(what);
         let wanted = wanted.unwrap_or_else(|| panic!("{}: there is no {what}", self.name()));
+        self.compare(what, wanted, found, tolerance);
+    }
+
+    fn compare(&self, what: &str, wanted: &Numbers, found: &[f64], tolerance: f64) {
         assert_eq!(found.len(), wanted.values.len(), "{}: {what}", self.name());
         let squares: f64 = wanted.values.iter().map(|value| value * value).sum();
         let rms = (squares / wanted.values.len() as f64).sqrt();
@@ -114,7 +119,11 @@ fn every_gradient_is_what_others_compute() {
     assert!(cases.len() > 12, "found {} cases", cases.len());
     for case in cases {
         for form in [Form::Mha, Form::Mqa] {
-            let found = case.step(&case.checked(form), &case.wanted["grad_output"].values);
+            let d_output = &case.wanted["grad_output"].values;
+            let (found, max_logits) = case.step(&case.checked(form), d_output);
+            if let Some(wanted) = case.case.io.get("mid.max_logit") {
+                case.compare("mid.max_logit", wanted, &max_logits, 2e-7);
+            }
             let hidden = &found.inputs[&Gradient::Hidden];
             case.assert_close("grad.hidden_states", hidden, 2e-7);
             let weights = case.of_weights("grad.");
@@ -151,7 +160,7 @@ fn an_indexers_loss_and_its_gradients_are_maxtexts() {
                     epsilon: LossEpsilon::Add,
                 });
                 let nothing = vec![0.0; case.case.io["hidden_states"].values.len()];
-                let found = case.step(&checked, &nothing);
+                let (found, _) = case.step(&checked, &nothing);
                 let loss = &found.inputs[&Gradient::IndexerLoss];
                 let loss_name = format!("indexer_loss.{word}");
                 case.assert_close(&format!("{loss_name}.f64"), loss, 1e-14);

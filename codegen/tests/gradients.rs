@@ -2,9 +2,9 @@
 
 mod trained;
 
-use mla_codegen::plan::interpret::{Forwarded, Gradients};
+use mla_codegen::plan::interpret::{Error, Forwarded, Gradients, Incoming, Lent};
 use mla_codegen::plan::{Gradient, ProbeMode, program, program_with};
-use mla_spec::{Activation, Checked, LossStage};
+use mla_spec::{Activation, Checked, LossStage, Phase};
 
 use trained::sample::random_spec::Dice;
 use trained::step::{How, Step, Variables, of_variables};
@@ -99,43 +99,116 @@ fn selection(made: &Forwarded) -> Vec<f64> {
     picked.cloned().unwrap_or_default()
 }
 
-#[test]
-fn gradients_are_the_slopes_of_the_forward_pass() {
+/// Compares the gradients of a layer, all together and one by one, with slopes of its forward pass; what was unclear.
+fn compare(what: &str, layer: &Checked, seed: u64) -> Vec<String> {
     let mut unclear = Vec::new();
-    for seed in SEEDS {
-        let layer = layer(seed);
-        if is_warm_up(&layer) {
-            continue; // nothing but the indexer has gradients
-        }
-        let step = Step::new(&layer, seed);
-        let mut dice = Dice::new(seed);
-        for &form in forms(&layer) {
-            let layer = in_form(&layer, form);
-            let plain = program(&layer);
-            let probed = program_with(&layer, ProbeMode::Keep);
-            let incoming = step.incoming(true, 0.0);
-            let found = step.backward(&plain, &step.variables, &incoming, How::Whole);
-            let gradients = of_variables(&found, &step.variables);
-            let function = |variables: &Variables| {
-                let made = step.forward(&probed, variables);
-                (step.objective(&made), selection(&made))
-            };
-            let mut directions = vec![("all", direction(step.variables.iter(), &mut dice))];
-            let each = step.variables.iter();
-            directions.extend(each.map(|(name, values)| {
-                let one = std::iter::once((name, values));
-                (name.as_str(), direction(one, &mut dice))
-            }));
-            for (name, direction) in &directions {
-                let what = format!("seed {seed}, {form:?}, {name}");
-                let at = &step.variables;
-                if agrees(&what, &function, at, &gradients, direction).is_none() {
-                    unclear.push(what);
-                }
+    let step = Step::new(layer, seed);
+    let mut dice = Dice::new(seed);
+    for &form in forms(layer) {
+        let layer = in_form(layer, form);
+        let plain = program(&layer);
+        let probed = program_with(&layer, ProbeMode::Keep);
+        let incoming = step.incoming(true, 0.0);
+        let found = step.backward(&plain, &step.variables, &incoming, How::Whole);
+        let gradients = of_variables(&found, &step.variables);
+        let function = |variables: &Variables| {
+            let made = step.forward(&probed, variables);
+            (step.objective(&made), selection(&made))
+        };
+        let mut directions = vec![("all", direction(step.variables.iter(), &mut dice))];
+        directions.extend(step.variables.iter().map(|(name, values)| {
+            let one = std::iter::once((name, values));
+            (name.as_str(), direction(one, &mut dice))
+        }));
+        for (name, direction) in &directions {
+            let what = format!("{what}, {form:?}, {name}");
+            let at = &step.variables;
+            if agrees(&what, &function, at, &gradients, direction).is_none() {
+                unclear.push(what);
             }
         }
     }
+    unclear
+}
+
+#[test]
+fn gradients_are_the_slopes_of_the_forward_pass() {
+    let layers = SEEDS.map(|seed| (format!("seed {seed}"), layer(seed), seed));
+    let named = trained::named().into_iter();
+    let named = named.map(|(name, layer)| (name, layer, 1));
+    // In the dense stage of an indexer's training nothing else has gradients
+    let all = layers
+        .chain(named)
+        .filter(|(_, layer, _)| !is_warm_up(layer));
+    let unclear: Vec<String> = all
+        .flat_map(|(what, layer, seed)| compare(&what, &layer, seed))
+        .collect();
     assert!(unclear.len() <= UNCLEAR, "selections change: {unclear:?}");
+}
+
+#[test]
+fn a_training_step_computes_what_forward_computes() {
+    for seed in SEEDS {
+        let mut layer = layer(seed);
+        layer.build.phases = vec![Phase::Forward, Phase::Train];
+        let step = Step::new(&layer, seed);
+        for &form in forms(&layer) {
+            let program = program_with(&in_form(&layer, form), ProbeMode::Keep);
+            let (made, run) = step.at(&program, &step.variables, |oracle, lent| {
+                let made = oracle.forward_train(lent).expect("the forward pass runs");
+                let Lent {
+                    hidden,
+                    positions,
+                    sequences,
+                    extras,
+                } = lent;
+                let run = oracle.forward_with(hidden, positions, sequences, extras);
+                (made, run.expect("forward runs"))
+            });
+            let logits = &made.run.probes["mid.max_logit"];
+            let heads = made.max_logits.len();
+            for (head, found) in made.max_logits.iter().enumerate() {
+                let of_rows = logits.iter().skip(head).step_by(heads);
+                let wanted = of_rows.copied().fold(f64::NEG_INFINITY, f64::max);
+                assert_eq!(*found, wanted, "seed {seed}, head {head}");
+            }
+            if !is_warm_up(&layer) {
+                assert_eq!(made.run, run, "seed {seed}, {form:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_come_back_is_asked_for() {
+    let (_, gives) = trained::named()
+        .into_iter()
+        .find(|(name, _)| name == "gives_kv")
+        .expect("a layer that hands its latents out");
+    let step = Step::new(&gives, 1);
+    step.at(&program(&gives), &step.variables, |oracle, lent| {
+        let made = oracle.forward_train(lent).expect("the forward pass runs");
+        let output = vec![0.0; lent.hidden.len()];
+        let incoming = |output| Incoming {
+            output,
+            shared_kv: None,
+            loss_scale: 1.0,
+        };
+        let refused = |output| oracle.backward(&made.saved, lent, incoming(output)).err();
+        let missing = Error::MissingExtra("the gradients of shared_kv");
+        assert_eq!(refused(&output), Some(missing));
+        let short = refused(&output[1..]);
+        assert!(
+            matches!(short, Some(Error::WrongLength { .. })),
+            "{short:?}"
+        );
+    });
+    let mut untrained = gives;
+    untrained.build.phases = vec![Phase::Forward];
+    step.at(&program(&untrained), &step.variables, |oracle, lent| {
+        let refused = oracle.forward_train(lent).err();
+        assert_eq!(refused, Some(Error::NoSuchPhase(Phase::Train)));
+    });
 }
 
 /// Layers with an indexer that learns.

@@ -129,7 +129,7 @@ fn every_constant_is_used_and_declared_after_what_it_derives_from() {
     for seed in 0..300 {
         let program = program(&checked(seed));
         let mut used = format!("{:?} {:?}", program.modules, program.rotary);
-        let topk = program.indexer.as_ref().map(|plan| plan.topk); // of what it picks by
+        let topk = program.indexer.as_ref().map(|plan| plan.topk); // what it will pick, also while it only learns to
         used.push_str(&format!("{topk:?}"));
         for plan in program.plans.iter().chain(trained(&program)) {
             used.push_str(&format!("{:?} {:?}", plan.steps, plan.values));

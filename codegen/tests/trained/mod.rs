@@ -5,6 +5,13 @@
 pub(crate) mod sample;
 pub(crate) mod step;
 
+#[path = "../../../tests/src/language.rs"]
+#[allow(
+    unreachable_pub,
+    reason = "a library's file, of which each test crate reads a copy"
+)]
+mod language;
+
 use mla_spec::{
     AttnMask, Checked, Core, Cross, DownProjection, Form, FormChoice, Indexer, IndexerLoss,
     KvSource, Latent, LightningIndexer, Logits, LossEpsilon, LossReduction, LossStage, MaskKind,
@@ -34,6 +41,17 @@ pub(crate) fn layer(seed: u64) -> Checked {
         layer.layer.logits.dropout = dice.pick(&[0.1, 0.5]);
     }
     layer
+}
+
+/// The layers that together use every option of the language, likewise.
+pub(crate) fn named() -> Vec<(String, Checked)> {
+    let trained = |(name, mut layer): (String, Checked)| {
+        layer.build.phases = vec![Phase::Train];
+        layer.build.recompute.clear();
+        layer.build.offload.clear();
+        (name, layer)
+    };
+    language::language().into_iter().map(trained).collect()
 }
 
 /// The layer in a form.
