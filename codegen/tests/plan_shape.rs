@@ -39,6 +39,14 @@ fn plan(program: &Program, phase: Phase) -> &Plan {
         .expect("the phase is planned")
 }
 
+/// The plans of a training step.
+fn trained(program: &Program) -> Vec<&Plan> {
+    let training = program.training.as_ref();
+    training.map_or(vec![], |training| {
+        vec![&training.forward, &training.backward]
+    })
+}
+
 /// The part of a plan's text behind `=`, or all of it where nothing is defined.
 fn lines(plan: &Plan) -> Vec<String> {
     let text = plan.to_string();
@@ -121,7 +129,9 @@ fn every_constant_is_used_and_declared_after_what_it_derives_from() {
     for seed in 0..300 {
         let program = program(&checked(seed));
         let mut used = format!("{:?} {:?}", program.modules, program.rotary);
-        for plan in &program.plans {
+        let topk = program.indexer.as_ref().map(|plan| plan.topk); // what it will pick, also while it only learns to
+        used.push_str(&format!("{topk:?}"));
+        for plan in program.plans.iter().chain(trained(&program)) {
             used.push_str(&format!("{:?} {:?}", plan.steps, plan.values));
         }
         let mut declared = BTreeSet::new();
@@ -179,6 +189,7 @@ fn a_trace_names_every_pass() {
             "cache",
             "drop-probes",
             "drop-unused",
+            "differentiate",
             "fuse-norm"
         ]
     );

@@ -32,7 +32,7 @@ pub(crate) fn cases() -> Vec<PathBuf> {
     cases
 }
 
-fn tensors(path: &Path) -> Tensors {
+pub(crate) fn tensors(path: &Path) -> Tensors {
     let bytes = std::fs::read(path).expect("the file is readable");
     let file = SafeTensors::deserialize(&bytes).expect("the file is safetensors");
     let numbers = file.iter().map(|(name, view)| {

@@ -37,7 +37,7 @@ pub(super) struct Pairs<'a> {
 
 impl Pairs<'_> {
     /// The keys of a query.
-    fn of(&self, row: usize) -> Vec<usize> {
+    pub(super) fn of(&self, row: usize) -> Vec<usize> {
         let Some(query) = self.queries.0[row] else {
             return Vec::new();
         };

@@ -122,7 +122,7 @@ impl Machine<'_> {
         }
     }
 
-    fn softmax(&self) -> Softmax<'_> {
+    pub(super) fn softmax(&self) -> Softmax<'_> {
         let plan = self.program.softmax;
         let seed = self.call.extras.dropout_seed;
         let seed = seed.filter(|_| !self.plan.phase.is_cached() && plan.dropout > 0.0);
@@ -137,7 +137,7 @@ impl Machine<'_> {
         }
     }
 
-    fn pairs<'a>(
+    pub(super) fn pairs<'a>(
         &'a self,
         queries: &'a Queries,
         keys: &'a Keys,

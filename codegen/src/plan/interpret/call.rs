@@ -102,6 +102,28 @@ pub(super) struct Call<'a> {
     pub(super) extras: Extras<'a>,
 }
 
+impl Queries {
+    /// The rows of whole sequences.
+    pub(super) fn of(sequences: &[Range<usize>], rows: usize) -> Result<Self, Error> {
+        let mut queries = vec![None; rows];
+        for (sequence, range) in sequences.iter().enumerate() {
+            for (index, row) in range.clone().enumerate() {
+                let query = queries.get_mut(row).ok_or(Error::WrongLength {
+                    what: "sequences".to_owned(),
+                    found: range.end,
+                    wanted: rows,
+                })?;
+                *query = Some(Query {
+                    sequence,
+                    index,
+                    at: index as i64,
+                });
+            }
+        }
+        Ok(Self(queries))
+    }
+}
+
 impl Call<'_> {
     /// Refuses extras of the wrong length.
     pub(super) fn check(&self) -> Result<(), Error> {

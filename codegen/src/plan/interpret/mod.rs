@@ -13,6 +13,7 @@ mod pointwise;
 mod rotate;
 mod run;
 mod select;
+mod train;
 mod visible;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use mla_spec::Phase;
 pub use cache::{Cache, Piece};
 pub use call::{Bias, Context, Extras, SharedKv};
 pub use error::Error;
+pub use train::{Forwarded, Gradients, Incoming, Lent, Saved};
 
 use super::Program;
 use call::{Call, Queries};
@@ -100,21 +102,7 @@ impl<'a> Oracle<'a> {
         sequences: &[Range<usize>],
         extras: Extras<'_>,
     ) -> Result<Run, Error> {
-        let mut queries = Queries(vec![None; positions.len()]);
-        for (sequence, rows) in sequences.iter().enumerate() {
-            for (index, row) in rows.clone().enumerate() {
-                let query = queries.0.get_mut(row).ok_or(Error::WrongLength {
-                    what: "sequences".to_owned(),
-                    found: rows.end,
-                    wanted: positions.len(),
-                })?;
-                *query = Some(Query {
-                    sequence,
-                    index,
-                    at: index as i64,
-                });
-            }
-        }
+        let queries = Queries::of(sequences, positions.len())?;
         let mut nothing = Cache::default();
         let call = Call {
             hidden,

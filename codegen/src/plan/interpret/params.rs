@@ -10,37 +10,37 @@ use super::{Error, Weights};
 use crate::plan::{LinearParams, Module, ModuleKind, NormParams, Program, Rows};
 
 /// Every module's weights, by slot.
-#[derive(Debug)]
-pub(super) struct Params(BTreeMap<&'static str, Parts>);
+#[derive(Debug, Clone)]
+pub(super) struct Params(pub(super) BTreeMap<&'static str, Parts>);
 
 /// What a module is made of.
-#[derive(Debug, Default)]
-struct Parts {
-    norm: Option<Norm>,
-    linear: Option<Linear>,
-    sinks: Option<Vec<f64>>,
+#[derive(Debug, Default, Clone)]
+pub(super) struct Parts {
+    pub(super) norm: Option<Norm>,
+    pub(super) linear: Option<Linear>,
+    pub(super) sinks: Option<Vec<f64>>,
     /// `a` and `b` of a log-position scale.
-    scale: Option<(Vec<f64>, Vec<f64>)>,
+    pub(super) scale: Option<(Vec<f64>, Vec<f64>)>,
     /// Position embeddings of a pool.
-    table: Option<Array>,
+    pub(super) table: Option<Array>,
 }
 
 /// `y = W x + b`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Linear {
     /// `[out, in]`.
-    weight: Array,
-    bias: Option<Vec<f64>>,
+    pub(super) weight: Array,
+    pub(super) bias: Option<Vec<f64>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Norm {
-    kind: NormKind,
-    eps: f64,
-    weight: Vec<f64>,
-    bias: Option<Vec<f64>>,
+    pub(super) kind: NormKind,
+    pub(super) eps: f64,
+    pub(super) weight: Vec<f64>,
+    pub(super) bias: Option<Vec<f64>>,
     /// Both matrices of a gated norm's gate.
-    gate: Option<(Linear, Linear)>,
+    pub(super) gate: Option<(Linear, Linear)>,
 }
 
 impl Params {

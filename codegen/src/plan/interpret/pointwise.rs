@@ -8,7 +8,7 @@ use super::run::{Machine, Value};
 use crate::plan::{
     Dim, GroupPart, Handed, LinearPart, NormPart, Op, PositionScale, RotaryTable, Turn, Ty, ValueId,
 };
-use mla_spec::GateGranularity;
+use mla_spec::{GateGranularity, RopeLayout};
 
 impl Machine<'_> {
     /// The value of an op that only looks at its own token.
@@ -68,7 +68,7 @@ impl Machine<'_> {
                 self.array(*x)?.part(start..start + width.size as usize)
             }
             Op::IntoHeads { x, heads, .. } => self.array(*x)?.clone().cut(heads.size as usize),
-            Op::IntoRows { x, .. } => self.array(*x)?.clone().cut(1),
+            Op::IntoRows { x, .. } | Op::AsRows { x, .. } => self.array(*x)?.clone().cut(1),
             Op::CutHeads { x, .. } | Op::IntoPerHead { x, .. } => self.array(*x)?.clone(),
             Op::GroupPart { x, part, out } => self.group_part(*x, *part, *out)?,
             Op::RotateHeads {
@@ -94,7 +94,10 @@ impl Machine<'_> {
                 q_nope, slot, part, ..
             } => self.absorb_queries(*q_nope, self.inner(slot, *part)?)?,
             Op::AbsorbValues { z, slot, part, .. } => {
-                self.absorb_values(*z, self.inner(slot, *part)?)?
+                self.absorb_values(&self.attended(*z)?.out, self.inner(slot, *part)?)?
+            }
+            Op::AbsorbHeads { z, slot, part, .. } => {
+                self.absorb_values(self.array(*z)?, self.inner(slot, *part)?)?
             }
             Op::AttendedOut { x, .. } => self.attended(*x)?.out.clone(),
             _ => return Err(Error::BadPlan("an op where it can't stand")),
@@ -102,11 +105,17 @@ impl Machine<'_> {
         Ok(Value::Array(array))
     }
 
-    fn rows(&self, what: &str, values: &[f64], width: &str) -> Result<Array, Error> {
+    pub(super) fn rows(&self, what: &str, values: &[f64], width: &str) -> Result<Array, Error> {
         self.cut(values, self.call.positions.len(), self.size(width)?, what)
     }
 
-    fn cut(&self, values: &[f64], rows: usize, dim: usize, what: &str) -> Result<Array, Error> {
+    pub(super) fn cut(
+        &self,
+        values: &[f64],
+        rows: usize,
+        dim: usize,
+        what: &str,
+    ) -> Result<Array, Error> {
         let (found, wanted) = (values.len(), rows * dim);
         if found != wanted {
             return Err(Error::WrongLength {
@@ -245,15 +254,19 @@ impl Machine<'_> {
     }
 
     pub(super) fn rotated(&self, x: ValueId, by: ValueId, turn: Turn) -> Result<Array, Error> {
-        let table = self.rotary()?;
-        let layouts = if turn.indexer {
-            let rope = self.program.indexer.as_ref().and_then(|plan| plan.rope);
-            let layout = rope.ok_or(Error::BadPlan("an indexer that has no rotation"))?;
-            (layout.layout, layout.layout)
-        } else {
-            (table.input, table.output)
-        };
+        let layouts = self.layouts(turn)?;
         Ok(rotate(self.array(x)?, self.angles(by)?, turn.part, layouts))
+    }
+
+    /// How pairs stand before and after a rotation.
+    pub(super) fn layouts(&self, turn: Turn) -> Result<(RopeLayout, RopeLayout), Error> {
+        let table = self.rotary()?;
+        if !turn.indexer {
+            return Ok((table.input, table.output));
+        }
+        let rope = self.program.indexer.as_ref().and_then(|plan| plan.rope);
+        let rope = rope.ok_or(Error::BadPlan("an indexer that has no rotation"))?;
+        Ok((rope.layout, rope.layout))
     }
 
     /// `q̃_h = W_UK,hᵀ q_n,h`: the key rows of head `h`, weighted by the query.
@@ -274,8 +287,7 @@ impl Machine<'_> {
     }
 
     /// `o_h = W_UV,h z_h`: the value rows of head `h` times the attended latent.
-    fn absorb_values(&self, z: ValueId, up: &Linear) -> Result<Array, Error> {
-        let z = &self.attended(z)?.out;
+    fn absorb_values(&self, z: &Array, up: &Linear) -> Result<Array, Error> {
         let (nope, width) = (self.size("QK_NOPE_HEAD_DIM")?, self.size("KV_HEAD_WIDTH")?);
         Ok(Array::build(
             (z.rows, z.heads, width - nope),

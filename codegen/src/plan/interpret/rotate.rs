@@ -75,7 +75,7 @@ pub(super) fn rotate(
 }
 
 /// Where the two elements of a pair stand.
-fn places(layout: RopeLayout, pair: usize, pairs: usize) -> (usize, usize) {
+pub(super) fn places(layout: RopeLayout, pair: usize, pairs: usize) -> (usize, usize) {
     match layout {
         RopeLayout::Interleaved => (2 * pair, 2 * pair + 1),
         RopeLayout::Half => (pair, pair + pairs),

@@ -6,6 +6,7 @@ use super::array::Array;
 use super::attend::Attended;
 use super::call::{Call, SharedKv};
 use super::params::Params;
+use super::train::Reverse;
 use super::{Error, Given, Run};
 use crate::plan::{Aspect, Numeral, Op, Plan, Program, ValueId};
 
@@ -30,32 +31,9 @@ pub(super) fn execute(
     plan: &Plan,
     call: Call<'_>,
 ) -> Result<Run, Error> {
-    call.check()?;
-    let mut machine = Machine {
-        program,
-        params,
-        plan,
-        call,
-        values: BTreeMap::new(),
-        probes: BTreeMap::new(),
-        scores: Vec::new(),
-        given: Given::default(),
-    };
-    for op in plan.ops() {
-        if let (Some(value), [out]) = (machine.step(op)?, op.defines().as_slice()) {
-            machine.values.insert(*out, value);
-        }
-    }
-    let output = match plan.outputs.first() {
-        Some(output) => machine.array(*output)?.data.clone(),
-        None => Vec::new(),
-    };
-    Ok(Run {
-        output,
-        probes: machine.probes,
-        scores: machine.scores,
-        given: machine.given,
-    })
+    let mut machine = Machine::new(program, params, plan, call);
+    machine.run()?;
+    machine.finish()
 }
 
 /// A plan being run. What each group of ops does stands in `pointwise`, `attention` and `indexing`.
@@ -64,17 +42,78 @@ pub(super) struct Machine<'a> {
     pub(super) params: &'a Params,
     pub(super) plan: &'a Plan,
     pub(super) call: Call<'a>,
+    /// What only a backward pass has.
+    pub(super) reverse: Option<Reverse<'a>>,
     values: BTreeMap<ValueId, Value>,
     probes: BTreeMap<&'static str, Vec<f64>>,
     pub(super) scores: Vec<Vec<f64>>,
     given: Given,
 }
 
-impl Machine<'_> {
-    /// The value that `op` defines, if it defines one.
-    fn step(&mut self, op: &Op) -> Result<Option<Value>, Error> {
+impl<'a> Machine<'a> {
+    /// A machine that has run nothing yet.
+    pub(super) fn new(
+        program: &'a Program,
+        params: &'a Params,
+        plan: &'a Plan,
+        call: Call<'a>,
+    ) -> Self {
+        Self {
+            program,
+            params,
+            plan,
+            call,
+            reverse: None,
+            values: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            scores: Vec::new(),
+            given: Given::default(),
+        }
+    }
+
+    /// Runs all ops.
+    pub(super) fn run(&mut self) -> Result<(), Error> {
+        self.call.check()?;
+        for op in self.plan.ops() {
+            let (found, outs) = (self.step(op)?, op.defines());
+            if found.len() != outs.len() {
+                return Err(Error::BadPlan(
+                    "an op that defines another number of values",
+                ));
+            }
+            self.values.extend(outs.into_iter().zip(found));
+        }
+        Ok(())
+    }
+
+    /// What a forward function gives.
+    pub(super) fn finish(self) -> Result<Run, Error> {
+        let output = match self.plan.outputs.first() {
+            Some(output) => self.array(*output)?.data.clone(),
+            None => Vec::new(),
+        };
+        Ok(Run {
+            output,
+            probes: self.probes,
+            scores: self.scores,
+            given: self.given,
+        })
+    }
+
+    /// The values that `op` defines.
+    fn step(&mut self, op: &Op) -> Result<Vec<Value>, Error> {
         let value = match op {
-            Op::CheckBatch => return Ok(None),
+            Op::Adjoint(adjoint) => return self.adjoint(adjoint),
+            Op::AttendedParts { x, .. } => {
+                let Attended {
+                    out,
+                    lse,
+                    max_logit,
+                } = self.attended(*x)?.clone();
+                return Ok([out, lse, max_logit].map(Value::Array).into());
+            }
+            Op::Copy { x, .. } => self.value(*x)?.clone(),
+            Op::CheckBatch => return Ok(Vec::new()),
             Op::MaskSegments { .. } | Op::BatchSegments { .. } => Value::Segments,
             Op::WriteLatent {
                 latent: a,
@@ -83,19 +122,19 @@ impl Machine<'_> {
             | Op::WriteNaive { kv: a, k_rope: b }
             | Op::WriteGroups { k: a, v: b } => {
                 self.write(*a, *b)?;
-                return Ok(None);
+                return Ok(Vec::new());
             }
             Op::WriteIndex { k, gates } => {
                 let keys = self.index_entries(*k, *gates)?;
                 self.call.cache.write_index(self.call.pieces, &keys);
-                return Ok(None);
+                return Ok(Vec::new());
             }
             Op::GiveKv { latent, k_rope } => {
                 self.given.shared_kv = Some(SharedKv {
                     latent: self.array(*latent)?.data.clone(),
                     k_rope: self.array(*k_rope)?.data.clone(),
                 });
-                return Ok(None);
+                return Ok(Vec::new());
             }
             Op::GiveSelection { x, .. } => {
                 let (lists, width) = self.selection(*x)?;
@@ -111,7 +150,7 @@ impl Machine<'_> {
                 if let Some(recorded) = self.recorded(*value, *aspect)? {
                     self.probes.insert(name, recorded);
                 }
-                return Ok(None);
+                return Ok(Vec::new());
             }
             Op::Select { .. } | Op::SelectCached { .. } | Op::TakeSelection { .. } => {
                 self.indexing(op)?
@@ -127,7 +166,7 @@ impl Machine<'_> {
             | Op::Sink { .. } => Value::Attended(self.attention(op)?),
             _ => self.pointwise(op)?,
         };
-        Ok(Some(value))
+        Ok(vec![value])
     }
 
     /// What a probe reports; nothing where what picks has reported its scores itself. A selection is `[rows, width]`, -1 behind the last key.
@@ -147,6 +186,19 @@ impl Machine<'_> {
             (_, Aspect::Scores) => return Ok(None),
         };
         Ok(Some(values))
+    }
+
+    /// Any value.
+    pub(super) fn value(&self, id: ValueId) -> Result<&Value, Error> {
+        let missing = Error::BadPlan("a value that was not made or is gone");
+        self.values.get(&id).ok_or(missing)
+    }
+
+    /// Forgets a value.
+    pub(super) fn forget(&mut self, id: ValueId) -> Result<(), Error> {
+        let gone = self.values.remove(&id);
+        let missing = Error::BadPlan("a value is dropped that is not there");
+        gone.map(drop).ok_or(missing)
     }
 
     pub(super) fn array(&self, id: ValueId) -> Result<&Array, Error> {

@@ -1,7 +1,8 @@
 //! What a program knows besides its ops, as text.
 
 use mla_spec::{
-    AttnMask, CacheDType, Fp8, IndexStore, MaskKind, RopeLayout, ScaleFormat, SplitOrder, Store,
+    AttnMask, CacheDType, Fp8, IndexStore, IndexerLoss, LossEpsilon, LossReduction, LossStage,
+    MaskKind, RopeLayout, ScaleFormat, SplitOrder, Store,
 };
 
 use crate::plan::{ByLength, CacheContent, CachePlan, IndexerPlan, RotaryTable, SoftmaxPlan};
@@ -92,7 +93,27 @@ pub(super) fn indexer(plan: &IndexerPlan) -> String {
         let tail = if pool.tail { " and the tail" } else { "" };
         text.push_str(&format!(", in pools of {}{tail}", pool.size.size));
     }
+    text.extend(plan.loss.as_ref().map(loss));
     text
+}
+
+/// How an indexer learns.
+fn loss(loss: &IndexerLoss) -> String {
+    let stage = match loss.stage {
+        LossStage::Dense => "dense",
+        LossStage::Sparse => "sparse",
+    };
+    let reduction = match loss.reduction {
+        LossReduction::MeanValid => "mean over rows that see a key",
+        LossReduction::MeanAll => "mean over all rows",
+        LossReduction::Sum => "sum over rows",
+    };
+    let epsilon = match loss.epsilon {
+        LossEpsilon::Clamp => "clamped",
+        LossEpsilon::Add => "added to",
+    };
+    let coeff = loss.coeff;
+    format!(", {stage} loss times {coeff}, {reduction}, logarithms {epsilon}")
 }
 
 pub(super) fn cache(plan: &CachePlan) -> String {

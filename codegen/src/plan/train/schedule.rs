@@ -9,6 +9,7 @@ use mla_spec::{Activation, Checked};
 
 use super::reverse::Reversed;
 use super::{Gradient, Kept, is_argument, tidy};
+use crate::plan::passes::drop_unused;
 use crate::plan::{Op, Plan, Step, Ty, Value, ValueId};
 
 /// A backward pass that has all it reads, and the forward pass that keeps it.
@@ -32,8 +33,10 @@ pub(super) fn schedule(checked: &Checked, forward: &Plan, reversed: Reversed) ->
     let choice = choose(forward, &reversed, |value| {
         part(value).is_some_and(|part| build.recompute.contains(&part))
     });
-    let mut forward = forward.clone();
+    let whole = forward;
+    let mut forward = whole.clone();
     keep(&mut forward, &choice.saved);
+    drop_unused(&mut forward);
     tidy::copies(&mut forward);
     let mut values = reversed.values;
     // The forward pass's copies are its own
@@ -47,7 +50,7 @@ pub(super) fn schedule(checked: &Checked, forward: &Plan, reversed: Reversed) ->
         offloaded: part(value).is_some_and(|part| build.offload.contains(&part)),
     });
     let kept = kept.collect();
-    let steps = arranged(&forward, &choice, reversed.steps);
+    let steps = arranged(whole, &choice, reversed.steps);
     Scheduled {
         kept,
         saved: choice.saved,
@@ -195,25 +198,11 @@ fn recompute(forward: &Plan, value: ValueId, there: &mut BTreeSet<ValueId>, ops:
     let Some(op) = forward.ops().find(|op| op.makes(value)) else {
         return;
     };
-    let op = original(forward, op);
     for read in op.reads() {
         recompute(forward, read, there, ops);
     }
     there.extend(op.defines());
-    ops.push(op);
-}
-
-/// An op as it was before the forward pass copied what it consumes.
-fn original(forward: &Plan, op: &Op) -> Op {
-    let mut op = op.clone();
-    op.visit_values(|_, value| {
-        if let Some(Op::Copy { x, out }) = forward.ops().find(|op| op.makes(*value))
-            && out == value
-        {
-            *value = *x;
-        }
-    });
-    op
+    ops.push(op.clone());
 }
 
 /// The part of the layer that makes each value.
