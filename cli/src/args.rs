@@ -1,9 +1,13 @@
 //! The command line.
 
+mod words;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+pub(crate) use words::{DType, Emit, Form, Mode, Phase, Recompute};
 
 const EXIT_CODES: &str = "\
 exit codes:
@@ -15,6 +19,9 @@ exit codes:
   5  cargo or the compiled program failed
 
 stdout is data, stderr is talk; NO_COLOR is respected.";
+
+/// How many times what it allows the output a manifest allows gradients in bf16.
+pub(crate) const BF16_GRADIENTS: f64 = 4.0;
 
 /// Compiles a declarative attention layer spec to Rust.
 ///
@@ -188,6 +195,13 @@ pub(crate) struct Run {
     /// forward: all tokens at once; cached: in chunks through a cache [default: both]
     #[arg(long)]
     pub(crate) mode: Option<Mode>,
+    /// Train instead: one forward and one backward pass
+    ///
+    /// The layer is built with the phase `train`, whether its spec lists that or not. The gradient of its output is the input's
+    /// `grad_output`, or random. Printed are times, what is kept in between, and the norm of each gradient; checked is that gradients are
+    /// finite, and that `backward_input` and `backward_dw` give the bits of `backward`. What --out writes can be given to --io again.
+    #[arg(long, conflicts_with_all = ["mode", "chunks", "page", "steps"])]
+    pub(crate) grad: bool,
     /// Tokens per call of a cached run, such as 25,1,1
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) chunks: Option<Vec<u32>>,
@@ -200,7 +214,7 @@ pub(crate) struct Run {
     /// Arithmetic and cache [default: the spec's]
     #[arg(long)]
     pub(crate) dtype: Option<DType>,
-    /// Where the output tensors go
+    /// Where the output tensors go; with --grad also the inputs and the gradients
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
     /// Requests of a random input
@@ -224,13 +238,32 @@ pub(crate) struct Verify {
     /// Folders with config.json, manifest.json, io.safetensors and weights
     #[arg(required = true, value_name = "CASE")]
     pub(crate) cases: Vec<PathBuf>,
+    /// Compare gradients instead of outputs, where a case has any; --help says what is run
+    ///
+    /// What a case's files ask for is run in each form, and each run does its backward pass twice, whole and as `backward_input` and
+    /// `backward_dw`, which must agree to the bit:
+    ///
+    /// grads.safetensors: `grad.*` of `sum(output * grad_output)`, with everything kept; then with each part of the layer computed again,
+    /// alone and all together, which must give the same bits. A latent layer has up to 8 such schedules in 2 forms.
+    ///
+    /// qkclip.safetensors: a step of QK-clip: largest logits, factors, clipped weights, and the output that they give.
+    ///
+    /// indexer_loss.safetensors: an indexer's loss and its gradients in both stages, dense and sparse, with everything kept and with
+    /// everything computed again.
+    ///
+    /// Each of these is a layer to be compiled, once for all cases of one config. --form and --recompute ask for fewer.
+    #[arg(long, conflicts_with_all = ["mode", "chunks", "page"])]
+    pub(crate) grad: bool,
+    /// With --grad: what is computed again, one run for each; what a layer lacks is passed over [default: each]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "grad")]
+    pub(crate) recompute: Option<Vec<Recompute>>,
     /// forward or cached [default: both]
     #[arg(long)]
     pub(crate) mode: Option<Mode>,
     /// mha or mqa [default: both]
     #[arg(long)]
     pub(crate) form: Option<Form>,
-    /// Arithmetic and cache; bf16 is compared by the manifest's `bf16_rel_rms`
+    /// Arithmetic and cache; bf16 is compared by the manifest's `bf16_rel_rms`, gradients by 4 times the output's
     #[arg(long, default_value = "f32")]
     pub(crate) dtype: DType,
     /// Columns per call of a cached run [default: the case's, else all but two and then one at a time]
@@ -253,115 +286,10 @@ pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
 }
 
-/// What `build` emits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Emit {
-    /// The plan of each phase, and what each pass changed
-    Plan,
-    /// mod.rs
-    Rust,
-    /// tests.rs
-    Tests,
-    /// Plan, module and tests
-    All,
-}
-
-/// How attention is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Form {
-    /// Expanded: keys and values per head
-    Mha,
-    /// Absorbed: one latent for all heads
-    Mqa,
-}
-
-/// A function of the generated layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Phase {
-    /// Whole sequences, no cache
-    Forward,
-    /// Many new tokens per request
-    Prefill,
-    /// Few new tokens per request
-    Decode,
-    /// Whole sequences, forward and backward
-    Train,
-}
-
-/// How a layer is fed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Mode {
-    /// All at once, without a cache
-    Forward,
-    /// In chunks, with one
-    Cached,
-}
-
-/// Element type of arithmetic and cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DType {
-    /// IEEE binary32
-    F32,
-    /// bfloat16, accumulated in f32
-    Bf16,
-    /// IEEE binary64
-    F64,
-}
-
-impl Form {
-    /// As it is written on the command line.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Form::Mha => "mha",
-            Form::Mqa => "mqa",
-        }
-    }
-}
-
-impl DType {
-    /// As it is written on the command line.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            DType::F32 => "f32",
-            DType::Bf16 => "bf16",
-            DType::F64 => "f64",
-        }
-    }
-}
-
-impl From<DType> for mla_spec::DType {
-    fn from(dtype: DType) -> Self {
-        match dtype {
-            DType::F32 => mla_spec::DType::F32,
-            DType::Bf16 => mla_spec::DType::Bf16,
-            DType::F64 => mla_spec::DType::F64,
-        }
-    }
-}
-
-impl From<Phase> for mla_spec::Phase {
-    fn from(phase: Phase) -> Self {
-        match phase {
-            Phase::Forward => mla_spec::Phase::Forward,
-            Phase::Prefill => mla_spec::Phase::Prefill,
-            Phase::Decode => mla_spec::Phase::Decode,
-            Phase::Train => mla_spec::Phase::Train,
-        }
-    }
-}
-
-impl From<Form> for mla_spec::Form {
-    fn from(form: Form) -> Self {
-        match form {
-            Form::Mha => mla_spec::Form::Mha,
-            Form::Mqa => mla_spec::Form::Mqa,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mla_spec::Activation;
 
     fn read(line: &str) -> Command {
         Cli::read(line.split(' ').map(OsString::from))
@@ -395,6 +323,26 @@ mod tests {
         assert!(
             matches!(read("mla-gen check a.yaml b.yaml"), Command::Check(check) if check.specs.len() == 2)
         );
+    }
+
+    #[test]
+    fn parts_are_called_as_specs_call_them() {
+        let Command::Verify(verify) =
+            read("mla-gen verify --grad --recompute none,core_attn,all a")
+        else {
+            panic!()
+        };
+        let core = Recompute::Part(Activation::CoreAttn);
+        let wanted = vec![Recompute::Nothing, core, Recompute::All];
+        assert_eq!(verify.recompute, Some(wanted));
+        for wrong in [
+            "--recompute none a",
+            "--grad --recompute core a",
+            "--grad --page 3 a",
+        ] {
+            let words = format!("mla-gen verify {wrong}");
+            assert!(Cli::read(words.split(' ').map(OsString::from)).is_err());
+        }
     }
 
     #[test]

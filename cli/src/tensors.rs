@@ -49,6 +49,15 @@ impl TensorFile {
         })
     }
 
+    /// The names of all tensors, sorted.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let file = self.parsed();
+        let names = file.iter().flat_map(SafeTensors::names);
+        let mut names: Vec<String> = names.map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
     fn parsed(&self) -> Option<SafeTensors<'_>> {
         SafeTensors::deserialize(&self.bytes).ok()
     }

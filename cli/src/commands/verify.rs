@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::args::{DType, Verify};
-use crate::driver::job::{Input, Job, Report, Rope, Stored};
+use crate::driver::job::{Job, Report};
 use crate::driver::{Compiled, Program};
 use crate::failure::Failure;
 use crate::source::counted;
 use crate::talk;
-use crate::tensors::TensorFile;
-use crate::verify::{Case, Row, Run, Verdict, compare, name, runs, table};
+use crate::verify::{Case, Gradients, Outputs, Row, Trial, name, table};
 
 /// Why a case failed, as far as the exit code is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,28 +26,43 @@ enum Fault {
 /// Runs every case in every way asked for, and prints how close the numbers come.
 pub(crate) fn verify(args: &Verify) -> Result<(), Failure> {
     refuse_same_names(args)?;
-    let (cases, mut faults) = load(args);
-    let total = args.cases.len();
-    if !cases.is_empty() {
+    match args.grad {
+        true => verify_by(&Gradients { args }, args),
+        false => verify_by(&Outputs { args }, args),
+    }
+}
+
+fn verify_by<T: Trial>(trial: &T, args: &Verify) -> Result<(), Failure> {
+    let (subjects, mut faults) = load(trial, args);
+    let total = subjects.len() + faults.len();
+    if total == 0 {
+        return Err(Failure::File(format!(
+            "there is nothing to verify: no case has {}",
+            T::WANTED
+        )));
+    }
+    if !subjects.is_empty() {
         let mut program = Program::default();
         let room =
             tempfile::tempdir().map_err(|error| Failure::write(&std::env::temp_dir(), error))?;
-        let jobs: Vec<Vec<Job>> = cases
+        let jobs: Vec<Vec<Job>> = subjects
             .iter()
-            .map(|case| jobs(case, &ways(case, args), args, &mut program, room.path()))
+            .map(|subject| trial.jobs(subject, &mut program, room.path()))
             .collect();
-        let shared = shared(&program, &cases)?;
-        for (i, (case, case_jobs)) in cases.iter().zip(jobs).enumerate() {
+        let shared = shared(&program, subjects.len())?;
+        for (i, (subject, jobs)) in subjects.iter().zip(jobs).enumerate() {
+            let case = trial.case(subject);
             let Some(program) = shared
                 .clone()
-                .or_else(|| alone(case, &ways(case, args), args, room.path()))
+                .or_else(|| alone(trial, subject, room.path()))
             else {
                 faults.push(Fault::Program);
                 continue;
             };
-            let message = format!("{} ({} of {})", case.name, i + 1, cases.len());
-            let reports = do_jobs(&program, case_jobs, &message);
-            faults.extend(judge(case, &ways(case, args), &reports, args)?);
+            let message = format!("{} ({} of {})", case.name, i + 1, subjects.len());
+            let reports = do_jobs(&program, jobs, &message);
+            let rows = trial.judge(subject, &reports);
+            faults.extend(tell::<T>(case, &rows, &reports, args)?);
             // Gone with the room at the latest
             let _ = std::fs::remove_dir_all(room.path().join(&case.name));
         }
@@ -56,17 +70,11 @@ pub(crate) fn verify(args: &Verify) -> Result<(), Failure> {
     conclude(&faults, total)
 }
 
-/// In which ways a case is run.
-fn ways(case: &Case, args: &Verify) -> Vec<Run> {
-    let cut = args.chunks.is_some() || case.io.get("decode.chunks").is_some();
-    runs(args, &case.spec.checked.layer, cut)
-}
-
 /// One program for all cases; `None` where it does not compile and the cases are to be tried one by one.
-fn shared(program: &Program, cases: &[Case]) -> Result<Option<Compiled>, Failure> {
+fn shared(program: &Program, cases: usize) -> Result<Option<Compiled>, Failure> {
     match program.compile() {
         Ok(compiled) => Ok(Some(compiled)),
-        Err(failure @ Failure::Program { .. }) if cases.len() > 1 => {
+        Err(failure @ Failure::Program { .. }) if cases > 1 => {
             talk::failure(&failure);
             Ok(None)
         }
@@ -75,12 +83,13 @@ fn shared(program: &Program, cases: &[Case]) -> Result<Option<Compiled>, Failure
 }
 
 /// A program for one case; `None`, and a report, where it does not compile.
-fn alone(case: &Case, ways: &[Run], args: &Verify, room: &Path) -> Option<Compiled> {
+fn alone<T: Trial>(trial: &T, subject: &T::Subject, room: &Path) -> Option<Compiled> {
     let mut program = Program::default();
-    jobs(case, ways, args, &mut program, room);
+    trial.jobs(subject, &mut program, room);
     let compiled = program.compile().map_err(|failure| {
         talk::failure(&failure);
-        talk::error(&format!("case `{}` is left out", case.name));
+        let name = &trial.case(subject).name;
+        talk::error(&format!("case `{name}` is left out"));
     });
     compiled.ok()
 }
@@ -99,11 +108,11 @@ fn refuse_same_names(args: &Verify) -> Result<(), Failure> {
 }
 
 /// The cases that can be run; the others are reported.
-fn load(args: &Verify) -> (Vec<Case>, Vec<Fault>) {
-    let (mut cases, mut faults) = (Vec::new(), Vec::new());
+fn load<T: Trial>(trial: &T, args: &Verify) -> (Vec<T::Subject>, Vec<Fault>) {
+    let (mut subjects, mut faults) = (Vec::new(), Vec::new());
     for folder in &args.cases {
-        match Case::load(folder, args.layer) {
-            Ok(case) => cases.push(case),
+        match trial.load(folder) {
+            Ok(subject) => subjects.extend(subject),
             Err(failure) => {
                 faults.push(if failure.code() == 3 {
                     Fault::Refused
@@ -115,36 +124,7 @@ fn load(args: &Verify) -> (Vec<Case>, Vec<Fault>) {
             }
         }
     }
-    (cases, faults)
-}
-
-/// One job for each way.
-fn jobs(case: &Case, ways: &[Run], args: &Verify, program: &mut Program, room: &Path) -> Vec<Job> {
-    let padded = case.rows().is_some();
-    let chunks = args
-        .chunks
-        .as_ref()
-        .map(|chunks| chunks.iter().map(|chunk| *chunk as usize).collect());
-    let job = |(i, run): (usize, &Run)| {
-        let layer = program.add(&run.variant().of(&case.spec.checked, padded));
-        Job {
-            name: format!("{} {}", case.name, i + 1),
-            layer: layer.key,
-            weights: case.weights.clone(),
-            input: Input::Io {
-                path: case.io_path.clone(),
-            },
-            modes: vec![run.mode],
-            chunks: chunks.clone(),
-            cache: Stored::Exact,
-            rope: Rope {
-                found: layer.rope,
-                wanted: case.manifest.rope_layout(),
-            },
-            out: Some(room.join(&case.name).join(format!("{i}.safetensors"))),
-        }
-    };
-    ways.iter().enumerate().map(job).collect()
+    (subjects, faults)
 }
 
 /// Does the jobs one after another, also those after one that the program does not survive.
@@ -173,45 +153,27 @@ fn do_jobs(program: &Compiled, jobs: Vec<Job>, message: &str) -> Vec<Result<Repo
 }
 
 /// Prints a case's table and keeps its last tensors.
-fn judge(
+fn tell<T: Trial>(
     case: &Case,
-    ways: &[Run],
+    rows: &[Row],
     reports: &[Result<Report, String>],
     args: &Verify,
 ) -> Result<Option<Fault>, Failure> {
-    let mut rows = Vec::new();
-    let mut last: Option<&PathBuf> = None;
-    for (run, report) in ways.iter().zip(reports) {
-        let broken = |problem: String| Row {
-            run: *run,
-            tensor: "output".to_owned(),
-            verdict: Verdict::Broken(problem),
-        };
-        let written = report.as_ref().map_err(Clone::clone).and_then(|report| {
-            let out = report.out.as_ref().ok_or("the run wrote no tensors")?;
-            let file = TensorFile::open(out)
-                .map_err(|problem| format!("can't read `{}`: {problem}", out.display()))?;
-            Ok((out, file))
-        });
-        match written {
-            Ok((out, file)) => {
-                last = Some(out);
-                rows.extend(compare(case, *run, &file, args.dtype));
-            }
-            Err(problem) => rows.push(broken(problem)),
-        }
-    }
-    let title = format!(
-        "{}: {}, {}",
-        case.name,
-        case.spec.checked.layer.name,
-        args.dtype.word()
-    );
+    let layer = &case.spec.checked.layer.name;
+    let title = format!("{}: {layer}, {}{}", case.name, args.dtype.word(), T::ABOUT);
     let error = match args.dtype {
         DType::Bf16 => "relative RMS",
         DType::F32 | DType::F64 => "max error",
     };
-    talk::data(&(table(&title, error, &rows) + "\n"))?;
+    talk::data(&(table(&title, T::COLUMNS, error, rows) + "\n"))?;
+    if rows.is_empty() {
+        let form = args.form.map_or("", |form| form.word());
+        talk::error(&format!(
+            "case `{}`: nothing was run: its layer has no form `{form}`",
+            case.name
+        ));
+        return Ok(Some(Fault::Differs));
+    }
     let failed = rows.iter().filter(|row| !row.verdict.passed()).count();
     if failed > 0 {
         talk::error(&format!(
@@ -220,7 +182,8 @@ fn judge(
             counted(rows.len(), "comparison")
         ));
     }
-    if let (Some(out_dir), Some(last)) = (&args.out_dir, last)
+    let last = reports.iter().flatten().next_back();
+    if let (Some(out_dir), Some(last)) = (&args.out_dir, last.and_then(|last| last.out.as_ref()))
         && let Err(failure) = keep(last, &out_dir.join(&case.name))
     {
         talk::failure(&failure);
@@ -229,7 +192,7 @@ fn judge(
     Ok((failed > 0).then_some(Fault::Differs))
 }
 
-fn keep(last: &Path, folder: &Path) -> Result<(), Failure> {
+fn keep(last: &PathBuf, folder: &Path) -> Result<(), Failure> {
     let to = folder.join("out.safetensors");
     let temporary = folder.join("out.safetensors.tmp");
     std::fs::create_dir_all(folder)

@@ -23,6 +23,7 @@ pub(crate) struct Job {
     pub(crate) chunks: Option<Vec<usize>>,
     pub(crate) cache: Stored,
     pub(crate) rope: Rope,
+    pub(crate) grad: Grad,
     pub(crate) out: Option<PathBuf>,
 }
 
@@ -64,6 +65,18 @@ pub(crate) enum Input {
 pub(crate) enum Mode {
     Forward,
     Cached,
+    Grad,
+}
+
+/// What a training job is given, and does besides.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Grad {
+    /// The file that holds `grad_output`; `None`: the input's own, or random numbers.
+    pub(crate) output: Option<PathBuf>,
+    /// Widths of what is handed to later layers.
+    pub(crate) hands_on: Option<[usize; 2]>,
+    /// Whether weights are clipped afterwards.
+    pub(crate) clip: bool,
 }
 
 impl Mode {
@@ -72,6 +85,7 @@ impl Mode {
         match self {
             Mode::Forward => "forward",
             Mode::Cached => "cached",
+            Mode::Grad => "grad",
         }
     }
 }
@@ -119,6 +133,12 @@ pub(crate) struct Report {
     pub(crate) runs: Vec<ModeRun>,
     pub(crate) cached_against_forward: Option<Against>,
     pub(crate) cache: Option<Cache>,
+    #[serde(default)]
+    pub(crate) gradients: Vec<Gradient>,
+    #[serde(default)]
+    pub(crate) indexer_loss: Option<f64>,
+    #[serde(default)]
+    pub(crate) split: Option<Split>,
     pub(crate) out: Option<PathBuf>,
     pub(crate) tensors: BTreeMap<String, Vec<usize>>,
 }
@@ -144,6 +164,22 @@ pub(crate) enum Phase {
     Forward,
     Prefill,
     Decode,
+    ForwardTrain,
+    Backward,
+}
+
+/// The size of one gradient; no norm where it is not finite.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Gradient {
+    pub(crate) name: String,
+    pub(crate) norm: Option<f64>,
+}
+
+/// The backward pass in two parts against the whole one: how many tensors, and the first difference.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Split {
+    pub(crate) tensors: usize,
+    pub(crate) differs: Option<String>,
 }
 
 /// Cached outputs against forward's.

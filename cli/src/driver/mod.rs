@@ -10,4 +10,4 @@ mod program;
 mod variant;
 
 pub(crate) use program::{Compiled, Program};
-pub(crate) use variant::{CacheChoice, Variant};
+pub(crate) use variant::{CacheChoice, Training, Variant, hands_on};

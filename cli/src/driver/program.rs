@@ -50,8 +50,11 @@ impl Program {
             spec: checked.layer.name.clone(),
             command: None,
         };
+        let phases = &checked.build.phases;
+        let trained = phases.contains(&Phase::Train);
         let options = Options {
-            probes: true,
+            // What a backward pass is held against are gradients
+            probes: !trained,
             tests: false,
             ..Options::new(origin)
         };
@@ -62,10 +65,11 @@ impl Program {
             DType::Bf16 => "mla_runtime::bf16",
         };
         let key = format!("layer_{}", &digest([text.as_str(), element])[..12]);
-        let add = if checked.build.phases.contains(&Phase::Prefill) {
-            "add"
-        } else {
-            "add_forward"
+        let add = match checked.layer.qk_clip {
+            Some(_) if trained => "add_clipped",
+            None if trained => "add_train",
+            _ if phases.contains(&Phase::Prefill) => "add",
+            _ => "add_forward",
         };
         let name = &checked.layer.name;
         let registration =

@@ -1,6 +1,9 @@
 //! One way of building a layer: what `--form`, `--page` and `--dtype` choose.
 
-use mla_spec::{CacheDType, CacheKind, Checked, DType, Form, FormChoice, Phase, RopeLayout, Store};
+use mla_spec::{
+    Activation, CacheDType, CacheKind, Checked, DType, Form, FormChoice, KvSource, Phase,
+    RopeLayout, Store,
+};
 
 use super::job::Layout;
 
@@ -51,6 +54,44 @@ impl Variant {
         }
         checked
     }
+}
+
+/// How a layer that is trained is built, whatever its spec's `build` section says; `None` leaves that as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Training {
+    pub(crate) form: Option<Form>,
+    pub(crate) dtype: Option<DType>,
+    /// What the backward pass computes again.
+    pub(crate) recompute: Option<Vec<Activation>>,
+}
+
+impl Training {
+    /// The layer with the phase `train` alone, built this way. Inputs with padding need a mask that allows it.
+    pub(crate) fn of(&self, checked: &Checked, padded: bool) -> Checked {
+        let mut checked = checked.clone();
+        let build = &mut checked.build;
+        build.phases = vec![Phase::Train];
+        if let Some(form) = self.form {
+            build.form = FormChoice::Forced(form);
+        }
+        if let Some(dtype) = self.dtype {
+            build.dtype = dtype;
+        }
+        if let Some(recompute) = &self.recompute {
+            build.recompute.clone_from(recompute);
+            build.offload.retain(|part| !recompute.contains(part));
+        }
+        checked.layer.mask.padding |= padded;
+        checked
+    }
+}
+
+/// Widths of the latents and rotated keys that a layer hands to later ones, if it does.
+pub(crate) fn hands_on(checked: &Checked) -> Option<[usize; 2]> {
+    let latent = checked.layer.latent()?;
+    let shared = latent.kv_source == KvSource::Own { shared: true };
+    let dims = &latent.dims;
+    shared.then_some([dims.kv_lora_rank as usize, dims.qk_rope_head_dim as usize])
 }
 
 /// Order of the rotated elements in a layer's queries, keys and cache.

@@ -40,6 +40,47 @@ pub(crate) struct Manifest {
     /// By tensor.
     #[serde(default)]
     pub(crate) compare: BTreeMap<String, Closeness>,
+    /// About `grads.safetensors`.
+    #[serde(default)]
+    pub(crate) grads: Option<ManifestGrads>,
+    /// About `qkclip.safetensors`.
+    #[serde(default)]
+    pub(crate) qk_clip: Option<ManifestClip>,
+    /// About `indexer_loss.safetensors`.
+    #[serde(default)]
+    pub(crate) indexer_loss: Option<ManifestLoss>,
+}
+
+/// What a manifest says of gradients.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ManifestGrads {
+    /// By tensor, `grad.` in front.
+    #[serde(default)]
+    pub(crate) compare: BTreeMap<String, Closeness>,
+    /// Weights that get none.
+    #[serde(default)]
+    pub(crate) no_grad: Vec<String>,
+    /// Weights whose gradient the file lacks.
+    #[serde(default)]
+    pub(crate) left_out: Vec<String>,
+}
+
+/// What a manifest says of a step of QK-clip.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ManifestClip {
+    /// The largest logit that is let be.
+    pub(crate) tau: f64,
+    /// By tensor; `*` stands for any part of a name.
+    #[serde(default)]
+    pub(crate) compare: BTreeMap<String, Closeness>,
+}
+
+/// What a manifest says of an indexer's loss.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ManifestLoss {
+    /// By tensor; `*` stands for any part of a name.
+    #[serde(default)]
+    pub(crate) compare: BTreeMap<String, Closeness>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -58,6 +99,9 @@ pub(crate) struct Closeness {
     pub(crate) rtol: f64,
     #[serde(default)]
     pub(crate) atol: f64,
+    /// What `atol` grows by, in RMS of the reference.
+    #[serde(default)]
+    pub(crate) atol_over_rms: f64,
     /// In bf16, `RMS(x - ref) / RMS(ref)`.
     #[serde(default)]
     pub(crate) bf16_rel_rms: Option<f64>,

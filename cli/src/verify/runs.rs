@@ -28,8 +28,18 @@ impl Run {
         }
     }
 
+    /// Mode, form and cache, in words.
+    pub(crate) fn cells(self) -> [String; 3] {
+        let form = args::Form::from(self.form).word();
+        [
+            self.mode.word().to_owned(),
+            form.to_owned(),
+            self.cache_words(),
+        ]
+    }
+
     /// `latent, pages of 7`.
-    pub(crate) fn cache_words(self) -> String {
+    fn cache_words(self) -> String {
         if self.mode == Mode::Forward {
             return "none".to_owned();
         }

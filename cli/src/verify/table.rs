@@ -1,10 +1,11 @@
 //! A case's results as text.
 
-use super::compare::{Row, Verdict};
+use super::measure::{Row, Verdict};
 
-/// One line per comparison, columns aligned. `error` says what kind of error is shown.
-pub(crate) fn table(title: &str, error: &str, rows: &[Row]) -> String {
-    let head = ["mode", "form", "cache", "tensor", error, "tolerance", ""];
+/// One line per comparison, columns aligned. `ways` says what a row's first cells are, `error` what kind of error is shown.
+pub(crate) fn table(title: &str, ways: [&str; 3], error: &str, rows: &[Row]) -> String {
+    let [first, second, third] = ways;
+    let head = [first, second, third, "tensor", error, "tolerance", ""];
     let mut lines: Vec<Vec<String>> = vec![head.map(str::to_owned).to_vec()];
     lines.extend(rows.iter().map(cells));
     let widths: Vec<usize> = (0..head.len())
@@ -30,24 +31,26 @@ pub(crate) fn table(title: &str, error: &str, rows: &[Row]) -> String {
 }
 
 fn cells(row: &Row) -> Vec<String> {
-    let form = match row.run.form {
-        mla_spec::Form::Mha => "mha",
-        mla_spec::Form::Mqa => "mqa",
+    let verdict = match &row.verdict {
+        Verdict::Broken(problem) => [String::new(), String::new(), format!("FAIL: {problem}")],
+        Verdict::Measured {
+            error,
+            tolerance,
+            worst,
+        } => {
+            let told = match (row.verdict.passed(), worst) {
+                (true, _) => "pass".to_owned(),
+                (false, None) => "FAIL".to_owned(),
+                (false, Some(worst)) => format!(
+                    "FAIL: {:e} instead of {:e} at {:?}",
+                    worst.found, worst.wanted, worst.at
+                ),
+            };
+            [format!("{error:.2e}"), format!("{tolerance:.2e}"), told]
+        }
     };
-    let verdict = match (&row.verdict, row.verdict.passed()) {
-        (Verdict::Broken(problem), _) => [String::new(), String::new(), format!("FAIL: {problem}")],
-        (Verdict::Measured { error, tolerance }, passed) => [
-            format!("{error:.2e}"),
-            format!("{tolerance:.2e}"),
-            if passed { "pass" } else { "FAIL" }.to_owned(),
-        ],
-    };
-    let mut cells = vec![
-        row.run.mode.word().to_owned(),
-        form.to_owned(),
-        row.run.cache_words(),
-        row.tensor.clone(),
-    ];
+    let mut cells = row.way.to_vec();
+    cells.push(row.tensor.clone());
     cells.extend(verdict);
     cells
 }

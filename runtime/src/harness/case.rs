@@ -83,10 +83,7 @@ impl Case {
 
     /// A golden case's input.
     fn read(path: &Path, width: usize) -> Result<Self, DriveError> {
-        let io = IoFile {
-            path,
-            shard: Shard::open(path)?,
-        };
+        let io = IoFile::open(path)?;
         let hidden = io.get("hidden_states")?;
         let &[batch, seq, found] = hidden.shape.as_slice() else {
             return Err(io.wrong(
@@ -165,7 +162,12 @@ pub(super) struct IoFile<'a> {
     pub(super) shard: Shard,
 }
 
-impl IoFile<'_> {
+impl<'a> IoFile<'a> {
+    pub(super) fn open(path: &'a Path) -> Result<Self, DriveError> {
+        let shard = Shard::open(path)?;
+        Ok(Self { path, shard })
+    }
+
     pub(super) fn wrong(&self, tensor: &str, problem: String) -> DriveError {
         DriveError::Input {
             path: self.path.to_owned(),
@@ -178,6 +180,17 @@ impl IoFile<'_> {
             .tensors
             .get(tensor)
             .ok_or_else(|| self.wrong(tensor, "is missing".to_owned()))
+    }
+
+    /// The values of a tensor of this shape.
+    pub(super) fn floats(&self, tensor: &str, shape: &[usize]) -> Result<Vec<f64>, DriveError> {
+        let stored = self.get(tensor)?;
+        if stored.shape != shape {
+            let problem = format!("has shape {:?}, wanted {shape:?}", stored.shape);
+            return Err(self.wrong(tensor, problem));
+        }
+        let wrong = || self.wrong(tensor, format!("is {}, wanted a float", stored.dtype));
+        stored.floats().ok_or_else(wrong)
     }
 
     /// A tensor of whole numbers, if it is there, with its shape.

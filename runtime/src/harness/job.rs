@@ -19,6 +19,10 @@
 //!
 //! Other `weights`: `{"generated": {"prefix": "...", "generator": <a golden manifest's generator>}}`, `{"random": {"seed": 0}}`.
 //! Other `input`: `{"random": {"batch": 1, "prompt": 128, "steps": 16, "seed": 0}}`.
+//!
+//! The mode `grad` belongs to layers that are trained, and to them alone. Beside `output` and `mid.max_logit` it writes `grad_output`, and
+//! the gradients of `sum(output * grad_output)` as `grad.hidden_states` and `grad.<tensor of the checkpoint>`, those of an indexer's loss
+//! among them; the loss itself is `indexer_loss`. What `"grad": {"clip": true}` adds is called `qkclip.*`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -60,6 +64,9 @@ pub struct Job {
     /// How rope parts are laid out in the outputs.
     #[serde(default)]
     pub rope: Rope,
+    /// What `grad` is given, and does besides.
+    #[serde(default)]
+    pub grad: Grad,
     /// Where the output tensors go; absent: nowhere, and no intermediate value is copied.
     #[serde(default)]
     pub out: Option<PathBuf>,
@@ -141,6 +148,21 @@ pub enum Mode {
     Forward,
     /// In chunks, with one.
     Cached,
+    /// All at once, forward and backward.
+    Grad,
+}
+
+/// What `grad` is given, and does besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Grad {
+    /// The file whose `grad_output` `[b, s, h]` is the gradient of the output. Absent: the input's own, and random numbers of deviation 1
+    /// where it has none.
+    pub output: Option<PathBuf>,
+    /// Widths of the latents and rotated keys that the layer hands to later ones; the gradients that come back are 0 here.
+    pub hands_on: Option<[usize; 2]>,
+    /// Whether QK-clip then scales the weights by what the forward pass saw, and the layer is run again.
+    pub clip: bool,
 }
 
 /// What a cache stores.

@@ -19,12 +19,14 @@ mod case;
 mod error;
 mod forward;
 mod given;
+mod grad;
 pub mod job;
 mod outputs;
 mod recorder;
 mod registry;
 pub mod report;
 mod run;
+mod trained;
 
 pub use error::DriveError;
 pub use registry::Registry;

@@ -63,6 +63,16 @@ impl Outputs {
         }
     }
 
+    /// Adds a tensor without rows.
+    pub(super) fn put_whole(&mut self, name: String, shape: Vec<usize>, values: Vec<f64>) {
+        self.whole.insert(name, (shape, values));
+    }
+
+    /// Adds a number for each head.
+    pub(super) fn put_per_head(&mut self, name: &str, values: &[f64]) {
+        self.put_whole(name.to_owned(), vec![values.len()], values.to_vec());
+    }
+
     /// Adds what probes recorded during a call whose rows are `rows`.
     pub(super) fn record(
         &mut self,
@@ -186,7 +196,10 @@ impl Outputs {
                     heads_first(batch, seq, heads, 1, &values, &[batch, heads, seq])
                 }
                 (_, row_shape) => {
-                    if matches!(name.as_str(), "mid.k_pe" | "cache.k_pe") {
+                    if matches!(
+                        name.as_str(),
+                        "mid.k_pe" | "cache.k_pe" | "grad.shared_kv.k_pe"
+                    ) {
                         let width = row_shape.iter().product();
                         reorder(&mut values, width, width, rope);
                     }

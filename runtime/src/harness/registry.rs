@@ -10,9 +10,10 @@ use super::forward::forward;
 use super::job::{Input, Job, Mode, Stored, WeightsSource};
 use super::outputs::{self, Outputs};
 use super::report::{Against, Report};
+use super::trained::{self, Clip};
 use crate::proof::{ProofBackend, difference, tolerance};
 use crate::weights::generator::Recipe;
-use crate::{Decode, Forward, Load, Prefill, Scalar, Weights};
+use crate::{ClipQk, Decode, Forward, Load, Prefill, Scalar, Train, Weights};
 
 /// Layers by key.
 #[derive(Default)]
@@ -41,6 +42,32 @@ impl Registry {
             .insert(key.to_owned(), Box::new(ForwardOnly::<L, B>(PhantomData)));
     }
 
+    /// Adds a layer that is trained; its only mode is [`Mode::Grad`].
+    pub fn add_train<L, B>(&mut self, key: &str)
+    where
+        L: Train<B> + 'static,
+        B: ProofBackend,
+    {
+        let driver = Trained::<L, B> {
+            clip: None,
+            backend: PhantomData,
+        };
+        self.drivers.insert(key.to_owned(), Box::new(driver));
+    }
+
+    /// Adds a layer that is trained and whose weights can be clipped.
+    pub fn add_clipped<L, B>(&mut self, key: &str)
+    where
+        L: ClipQk<B> + 'static,
+        B: ProofBackend,
+    {
+        let driver = Trained::<L, B> {
+            clip: Some(|layer, max_logits| layer.clip_qk_erased(max_logits, None)),
+            backend: PhantomData,
+        };
+        self.drivers.insert(key.to_owned(), Box::new(driver));
+    }
+
     /// Does a job; the report is filled in as far as it went.
     pub(super) fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
         match self.drivers.get(&job.layer) {
@@ -65,6 +92,10 @@ trait Driver {
 
 struct AllPhases<L, B>(PhantomData<fn() -> (L, B)>);
 struct ForwardOnly<L, B>(PhantomData<fn() -> (L, B)>);
+struct Trained<L, B> {
+    clip: Option<Clip<L>>,
+    backend: PhantomData<fn() -> B>,
+}
 
 /// A layer's way through a cache, and how close it should come to `forward`.
 type ThroughCache<L> = fn(&L, &Case, &Job, bool) -> Result<(Fed, f64), DriveError>;
@@ -78,6 +109,12 @@ impl<L: Forward<B> + Prefill<B> + Decode<B>, B: ProofBackend> Driver for AllPhas
 impl<L: Forward<B>, B: ProofBackend> Driver for ForwardOnly<L, B> {
     fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
         drive::<L, B>(job, report, None)
+    }
+}
+
+impl<L: Train<B>, B: ProofBackend> Driver for Trained<L, B> {
+    fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+        trained::drive::<L, B>(job, report, self.clip)
     }
 }
 
@@ -136,6 +173,11 @@ fn drive<L: Forward<B>, B: ProofBackend>(
                 through = Some((fed.outputs.output().to_vec(), tolerance));
                 (fed.outputs, fed.run)
             }
+            Mode::Grad => {
+                let message =
+                    "the layer is not built for training: its spec needs the phase `train`";
+                return Err(DriveError::Job(message.to_owned()));
+            }
         };
         report.runs.push(run);
         last = Some(outputs);
@@ -150,7 +192,7 @@ fn drive<L: Forward<B>, B: ProofBackend>(
 }
 
 /// Loads the layer.
-fn load<L: Load<B>, B: ProofBackend>(source: &WeightsSource) -> Result<L, DriveError> {
+pub(super) fn load<L: Load<B>, B: ProofBackend>(source: &WeightsSource) -> Result<L, DriveError> {
     let device = B::Device::default();
     Ok(match source {
         WeightsSource::File { path, prefix } => L::load(&Weights::open(path)?, prefix, &device)?,
@@ -201,8 +243,8 @@ fn against(case: &Case, found: &[f64], wanted: &[f64], relative: f64) -> Against
     }
 }
 
-/// Writes the outputs; for a random input also the input, so that the file can be fed again.
-fn write(
+/// Writes the outputs; for a random input and beside gradients also the input, so that the file can be fed again.
+pub(super) fn write(
     path: &std::path::Path,
     case: &Case,
     job: &Job,
@@ -210,7 +252,7 @@ fn write(
     double: bool,
     report: &mut Report,
 ) -> Result<(), DriveError> {
-    if matches!(job.input, Input::Random { .. }) {
+    if matches!(job.input, Input::Random { .. }) || job.modes.contains(&Mode::Grad) {
         let rows: Vec<Option<usize>> = (0..case.batch * case.seq).map(Some).collect();
         outputs.put("hidden_states", &[case.width], &rows, &case.hidden);
     }

@@ -38,6 +38,15 @@ pub struct Report {
     pub cached_against_forward: Option<Against>,
     /// The cache, where one was used.
     pub cache: Option<Cache>,
+    /// The gradients, where they were computed: of the input, then of the parameters that are trained.
+    #[serde(default)]
+    pub gradients: Vec<Gradient>,
+    /// An indexer's loss, where one was computed and is finite.
+    #[serde(default)]
+    pub indexer_loss: Option<f64>,
+    /// The backward pass in two parts against the whole one.
+    #[serde(default)]
+    pub split: Option<Split>,
     /// Where the tensors were written.
     pub out: Option<PathBuf>,
     /// Their shapes.
@@ -74,6 +83,28 @@ pub enum Phase {
     Prefill,
     /// One new token per request.
     Decode,
+    /// Whole sequences, and what the backward pass needs is kept.
+    ForwardTrain,
+    /// The gradients of everything.
+    Backward,
+}
+
+/// One gradient.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gradient {
+    /// What it belongs to: `hidden_states`, or a tensor of the checkpoint below the layer's prefix.
+    pub name: String,
+    /// Root of the sum of squares; absent where a value is not finite.
+    pub norm: Option<f64>,
+}
+
+/// `backward_input` and `backward_dw` against `backward`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    /// Tensors that were compared.
+    pub tensors: usize,
+    /// The first value that is not the same to the bit; absent where all are.
+    pub differs: Option<String>,
 }
 
 /// Two results of the same input.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::drive;
+use super::{drive, safetensors};
 use crate::harness::Registry;
 use crate::harness::run::do_jobs;
 use crate::proof::tests::layer::usual;
@@ -53,23 +53,7 @@ fn io(folder: &Path, shape: [usize; 3], more: &[(&str, &str, Vec<usize>, Vec<u8>
         vec![0; 4 * shape.iter().product::<usize>()],
     )];
     tensors.extend(more.iter().cloned());
-    let (mut header, mut data) = (Vec::new(), Vec::new());
-    for (name, dtype, shape, bytes) in tensors {
-        let offsets = [data.len(), data.len() + bytes.len()];
-        header.push(format!(
-            r#""{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":{offsets:?}}}"#
-        ));
-        data.extend(bytes);
-    }
-    let header = format!("{{{}}}", header.join(","));
-    let path = folder.join(format!("{}.safetensors", header.len() * 1000 + data.len()));
-    let bytes = [
-        &(header.len() as u64).to_le_bytes()[..],
-        header.as_bytes(),
-        &data,
-    ]
-    .concat();
-    std::fs::write(&path, bytes).unwrap();
+    let path = safetensors(folder, &tensors);
     json!({ "io": { "path": path } })
 }
 

@@ -3,9 +3,11 @@
 mod broken;
 mod golden;
 mod golden_layer;
+mod grad;
 mod random;
+mod trained_layer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -35,4 +37,27 @@ fn tensor(path: &Path, name: &str) -> (Vec<usize>, Vec<f64>) {
     let shard = Shard::open(path).unwrap();
     let stored = &shard.tensors[name];
     (stored.shape.clone(), stored.floats().unwrap())
+}
+
+/// Writes a file of these tensors: name, dtype, shape, bytes.
+fn safetensors(folder: &Path, tensors: &[(&str, &str, Vec<usize>, Vec<u8>)]) -> PathBuf {
+    let (mut header, mut data) = (Vec::new(), Vec::new());
+    for (name, dtype, shape, bytes) in tensors {
+        let offsets = [data.len(), data.len() + bytes.len()];
+        header.push(format!(
+            r#""{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":{offsets:?}}}"#
+        ));
+        data.extend(bytes);
+    }
+    let header = format!("{{{}}}", header.join(","));
+    let bytes = [
+        &(header.len() as u64).to_le_bytes()[..],
+        header.as_bytes(),
+        &data,
+    ]
+    .concat();
+    let count = std::fs::read_dir(folder).unwrap().count();
+    let path = folder.join(format!("{count}.safetensors"));
+    std::fs::write(&path, bytes).unwrap();
+    path
 }

@@ -1,10 +1,12 @@
 //! `mla-gen run SPEC`
 
-use mla_spec::{CacheKind, Checked, Form, IndexStore, Indexer, KvSource};
+mod grad;
+
+use mla_spec::{CacheKind, Checked, Form, IndexStore, Indexer, KvSource, Projections};
 
 use crate::args::{self, Run};
 use crate::driver::job::{
-    Against, Cache, Input, Job, Layout, Mode, Phase, Report, Rope, Stored, Weights,
+    Against, Cache, Grad, Input, Job, Layout, Mode, Phase, Report, Rope, Stored, Weights,
 };
 use crate::driver::{CacheChoice, Program, Variant};
 use crate::failure::Failure;
@@ -14,12 +16,13 @@ use crate::{talk, tensors};
 
 /// Compiles the generated layer, feeds it, and prints what came of it.
 pub(crate) fn run(args: &Run) -> Result<(), Failure> {
+    if args.grad {
+        return grad::run(args);
+    }
     let spec = source::spec(&args.spec, &args.config)?;
     let input = input(args)?;
     cached_only(args)?;
-    if args.io.is_none() {
-        refuse_consumer(&spec)?;
-    }
+    refuse_consumer(args, &spec)?;
     let checked = variant(args, &spec)?.of(&spec.checked, is_padded(args)?);
     let modes = modes(args, &checked)?;
     let mut program = Program::default();
@@ -33,14 +36,20 @@ pub(crate) fn run(args: &Run) -> Result<(), Failure> {
         chunks: args
             .chunks
             .as_ref()
-            .map(|chunks| chunks.iter().map(|chunk| *chunk as usize).collect()),
+            .map(|chunks| chunks.iter().map(|&chunk| chunk as usize).collect()),
         cache: stored(&spec.checked),
         rope: Rope {
             found: layer.rope,
             wanted: written_layout(args, layer.rope),
         },
+        grad: Grad::default(),
         out: args.out.clone(),
     };
+    tell(&checked, &done(&program, job)?)
+}
+
+/// Compiles the program and does its only job.
+fn done(program: &Program, job: Job) -> Result<Report, Failure> {
     let (reports, failure) = program
         .compile()?
         .run(std::slice::from_ref(&job), format!("running {}", job.name));
@@ -57,25 +66,36 @@ pub(crate) fn run(args: &Run) -> Result<(), Failure> {
             true => Failure::File(error),
             false => refused_by_layer(error),
         }),
-        (Some(report), _) => tell(&checked, &report),
+        (Some(report), _) => Ok(report),
         (None, None) => Err(refused_by_layer("the program did no job".to_owned())),
     }
 }
 
-/// A layer that attends to what another one hands over has nothing to attend to when it runs alone on random input.
-fn refuse_consumer(spec: &Spec) -> Result<(), Failure> {
+/// A layer that is given more than hidden states has nothing to attend to when it runs alone.
+fn refuse_consumer(args: &Run, spec: &Spec) -> Result<(), Failure> {
     let layer = &spec.checked.layer;
+    let name = &layer.name;
+    let missing = match &layer.projections {
+        Projections::Cross(_) => Some("attends to another sequence"),
+        _ if layer.logits.bias => Some("adds a bias to its logits"),
+        _ => None,
+    };
+    if let Some(missing) = missing {
+        return Err(Failure::Usage(format!(
+            "`{name}` {missing}, which `run` has no file for; `mla-gen build` writes the layer, to be called from Rust"
+        )));
+    }
     let takes_kv = layer
         .latent()
         .is_some_and(|latent| latent.kv_source == KvSource::Other);
     let what = match layer.indexer() {
+        _ if args.io.is_some() => return Ok(()),
         _ if takes_kv => "the latents of another layer",
         Some(Indexer::Shared { .. }) => "the keys that another layer picked",
         _ => return Ok(()),
     };
     Err(Failure::Usage(format!(
-        "`{}` attends to {what}, and runs alone only on a file (`--io`) that holds them",
-        layer.name
+        "`{name}` attends to {what}, and runs alone only on a file (`--io`) that holds them"
     )))
 }
 
@@ -148,14 +168,16 @@ fn input(args: &Run) -> Result<Input, Failure> {
         .as_ref()
         .map(|chunks| chunks.iter().map(|&chunk| chunk as usize).sum());
     let (prompt, steps) = match (args.prompt, args.steps, chunked) {
+        (prompt, _, _) if args.grad => (prompt.unwrap_or(128) as usize, 0),
         (None, None, Some(tokens)) => (tokens, 0),
         (prompt, steps, _) => (prompt.unwrap_or(128) as usize, steps.unwrap_or(16) as usize),
     };
     let refused = |message: String| Err(Failure::Usage(message));
     match chunked {
-        _ if prompt + steps == 0 => {
-            refused("`--prompt 0 --steps 0` leaves no token to run".to_owned())
-        }
+        _ if prompt + steps == 0 => refused(format!(
+            "`--prompt 0{}` leaves no token to run",
+            if args.grad { "" } else { " --steps 0" }
+        )),
         Some(tokens) if tokens != prompt + steps => refused(format!(
             "`--chunks` add up to {tokens} tokens, but `--prompt` and `--steps` make {}",
             prompt + steps
@@ -213,6 +235,27 @@ fn written_layout(args: &Run, found: Layout) -> Layout {
 }
 
 fn tell(checked: &Checked, report: &Report) -> Result<(), Failure> {
+    let mut lines = head(checked, report);
+    for phase in [Phase::Forward, Phase::Prefill, Phase::Decode] {
+        lines.extend(speed(checked, report, phase));
+    }
+    if let Some(cache) = &report.cache {
+        lines.push(line("cache", cache_words(cache, report)));
+    }
+    lines.extend(written(report));
+    let proof = report.cached_against_forward.as_ref();
+    lines.extend(proof.map(|against| line("proof", proof_words(against))));
+    talk::data(&(lines.join("\n") + "\n"))?;
+    match proof {
+        Some(against) if !against.passed => Err(Failure::Check(
+            "cached steps and the full forward differ by more than rounding".to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What was run.
+fn head(checked: &Checked, report: &Report) -> Vec<String> {
     let shape = format!("[{}, {}, {}]", report.batch, report.seq, report.hidden_size);
     let mut lines = vec![
         line("layer", checked.layer.name.clone()),
@@ -224,32 +267,20 @@ fn tell(checked: &Checked, report: &Report) -> Result<(), Failure> {
     if report.requests != report.batch {
         lines.push(line("requests", report.requests.to_string()));
     }
-    for phase in [Phase::Forward, Phase::Prefill, Phase::Decode] {
-        lines.extend(speed(checked, report, phase));
-    }
-    if let Some(cache) = &report.cache {
-        lines.push(line("cache", cache_words(cache, report)));
-    }
-    if let Some(out) = &report.out {
-        let shapes: Vec<String> = report
-            .tensors
-            .iter()
-            .map(|(name, shape)| format!("{name} {shape:?}"))
-            .collect();
-        lines.push(line(
-            "out",
-            format!("{}: {}", out.display(), shapes.join(", ")),
-        ));
-    }
-    let proof = report.cached_against_forward.as_ref();
-    lines.extend(proof.map(|against| line("proof", proof_words(against))));
-    talk::data(&(lines.join("\n") + "\n"))?;
-    match proof {
-        Some(against) if !against.passed => Err(Failure::Check(
-            "cached steps and the full forward differ by more than rounding".to_owned(),
-        )),
-        _ => Ok(()),
-    }
+    lines
+}
+
+/// What was written, and where; `None` where nothing was.
+fn written(report: &Report) -> Option<String> {
+    let out = report.out.as_ref()?;
+    let tensors = report.tensors.iter();
+    let shapes: Vec<String> = tensors
+        .map(|(name, shape)| format!("{name} {shape:?}"))
+        .collect();
+    Some(line(
+        "out",
+        format!("{}: {}", out.display(), shapes.join(", ")),
+    ))
 }
 
 fn line(key: &str, value: String) -> String {
@@ -269,19 +300,20 @@ fn speed(checked: &Checked, report: &Report, phase: Phase) -> Option<String> {
     if count == 0 {
         return None;
     }
-    let (name, planned) = match phase {
-        Phase::Forward => ("forward", mla_spec::Phase::Forward),
-        Phase::Prefill => ("prefill", mla_spec::Phase::Prefill),
-        Phase::Decode => ("decode", mla_spec::Phase::Decode),
+    let program = mla_codegen::plan::program(checked);
+    let planned = |wanted| program.plans.iter().find(|plan| plan.phase == wanted);
+    let trained = program.training.as_ref();
+    let (name, plan) = match phase {
+        Phase::Forward => ("forward", planned(mla_spec::Phase::Forward)),
+        Phase::Prefill => ("prefill", planned(mla_spec::Phase::Prefill)),
+        Phase::Decode => ("decode", planned(mla_spec::Phase::Decode)),
+        Phase::ForwardTrain => ("forward", trained.map(|training| &training.forward)),
+        Phase::Backward => ("backward", trained.map(|training| &training.backward)),
     };
-    let plans = mla_codegen::plan::program(checked).plans;
-    let form = plans
-        .iter()
-        .find(|plan| plan.phase == planned)
-        .map_or("", |plan| match plan.form {
-            Form::Mha => "MHA form, ",
-            Form::Mqa => "MQA form, ",
-        });
+    let form = plan.map_or("", |plan| match plan.form {
+        Form::Mha => "MHA form, ",
+        Form::Mqa => "MQA form, ",
+    });
     let rate = if seconds > 0.0 {
         tokens as f64 / seconds
     } else {
