@@ -1,8 +1,8 @@
 //! Every form as one function of a list of operands, with the gradient of each.
 
 use mla_runtime::{
-    Attended, AttentionBias, Cpu, CpuElement, Heads, RopeKey, Rows, Scalar, Segments, Selection,
-    Sinks, Softmax, Unrotated, attention,
+    Attended, AttentionBias, Cpu, CpuElement, Heads, ParameterGroup, RopeKey, Rows, Scalar,
+    Segments, Selection, SinkParameters, Sinks, Softmax, Unrotated, attention,
 };
 
 use crate::problem::{DEVICE, Dice, H, K, Problem, heads, rows};
@@ -136,14 +136,12 @@ impl<T: CpuElement> Around<'_, T> {
             .gradients
             .extend(d_bias.map(|d_bias| wide(d_bias.values())));
         if let Some(sinks) = &self.sinks {
-            let mut d_sinks = vec![T::from_f64(0.0).to_f64(); H]
-                .into_iter()
-                .map(Scalar::from_f64)
-                .collect();
+            let mut d_sinks = SinkParameters::zeros(&DEVICE, "sinks").expect("room");
             sinks
-                .accumulate(&out, &lse, &d_out, &mut d_sinks)
+                .backward(&out, &lse, &d_out, &mut d_sinks)
                 .expect("gradients");
-            answer.gradients.push(wide(&d_sinks));
+            let d_sinks = d_sinks.parameter(0).expect("one parameter").to_vec();
+            answer.gradients.push(wide(&d_sinks.expect("a copy")));
         }
         answer
     }

@@ -2,7 +2,7 @@
 
 use mla_runtime::{
     Attended, AttentionBias, Cpu, CpuDevice, Heads, Mask, Padding, PerHead, RopeKey, Rows,
-    Segments, Sinks, Softmax, Visibility, attention,
+    Segments, SinkParameters, Sinks, Softmax, Visibility, attention,
 };
 
 use super::asked::wide;
@@ -159,10 +159,10 @@ fn wrong_rows_and_biases_are_refused() {
     assert!(!with_bias(Softmax::scaled(0.4).bias(&own), bias(4)));
     assert!(!with_bias(Softmax::scaled(0.4), bias(3)));
     let sinks = Sinks::<Cpu<f64>, H>::from_f64(&DEVICE, &[0.0; H]).expect("sinks");
-    let mut into = vec![0.0; H];
-    assert!(sinks.accumulate(&out, &lse, &x, &mut into).is_ok());
-    assert!(sinks.accumulate(&out, &few_lse, &x, &mut into).is_err());
-    assert!(sinks.accumulate(&out, &lse, &few, &mut into).is_err());
+    let mut into = SinkParameters::zeros(&DEVICE, "sinks").expect("room");
+    assert!(sinks.backward(&out, &lse, &x, &mut into).is_ok());
+    assert!(sinks.backward(&out, &few_lse, &x, &mut into).is_err());
+    assert!(sinks.backward(&out, &lse, &few, &mut into).is_err());
 }
 
 /// Keys and values that are the same tensor keep their gradients apart.
