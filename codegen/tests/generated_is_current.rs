@@ -10,13 +10,16 @@ use std::path::Path;
 use mla_codegen::{Files, Options, Origin, emit, emit_model};
 
 /// The layers of the zoo: stems of spec/models.
-const LAYERS: [&str; 26] = [
+const LAYERS: [&str; 33] = [
     "axk2",
     "bailing-ling-3",
     "bart-large-cross",
+    "bart-large-cross-train",
     "deepseek-v2-lite",
     "deepseek-v3",
     "deepseek-v3.2",
+    "deepseek-v3.2-train",
+    "deepseek-v3.2-warmup",
     "dots3-note",
     "dots3-note-sliding",
     "glm-4.7-flash",
@@ -27,15 +30,19 @@ const LAYERS: [&str; 26] = [
     "kimi-k2",
     "kimi-linear",
     "llama3-8b",
+    "llama3-8b-train",
     "longcat-flash",
     "minicpm3",
     "mistral-4",
     "mistral-large-4",
     "mistral-large-4-nope",
     "moonlight",
+    "moonlight-train",
     "nope-odd",
     "odd-small",
     "qwen3-8b",
+    "tiny-dense",
+    "tiny-sparse",
     "youtu",
 ];
 

@@ -75,6 +75,13 @@ impl Call {
         is_chain && width(&self.arguments.join(", ")) <= SMALL_WIDTH
     }
 
+    /// Whether rustfmt would break the call behind its receiver: a single method with generic and short arguments.
+    fn breaks_behind_receiver(&self) -> bool {
+        let (receiver, method) = self.callee.split_once('.').unwrap_or(("", ""));
+        let is_single = !method.contains('.') && method.contains("::<");
+        is_single && receiver.len() > INDENT && width(&self.arguments.join(", ")) <= SMALL_WIDTH
+    }
+
     /// Whether rustfmt would leave the call unbroken on a line that is wide enough.
     fn is_small(&self) -> bool {
         let links = self
@@ -150,6 +157,14 @@ impl Lines {
         self.line(close);
     }
 
+    /// The lines of a pattern, without what closes it.
+    pub(crate) fn pattern(&mut self, open: &str, fields: &[String]) {
+        self.line(open);
+        self.indent += INDENT;
+        fields.iter().for_each(|field| self.line(field));
+        self.indent -= INDENT;
+    }
+
     /// Prose behind `marker` (`//`, `///`, `//!`), broken at the line's width.
     pub(crate) fn prose(&mut self, marker: &str, text: &str) {
         self.wrapped((marker, marker), text.split_whitespace(), " ");
@@ -211,6 +226,16 @@ impl Lines {
             self.indent -= INDENT;
         } else if before.is_empty() && call.breaks_between_links() {
             self.links(call, after);
+        } else if before.is_empty() && call.breaks_behind_receiver() {
+            let (receiver, method) = call.callee.split_once('.').unwrap_or((&call.callee, ""));
+            self.line(receiver);
+            self.indent += INDENT;
+            self.line(&format!(
+                ".{method}({}){}{after}",
+                call.arguments.join(", "),
+                call.tail
+            ));
+            self.indent -= INDENT;
         } else if let Some(broken) = self.field_method(before, call, after) {
             match broken {
                 Broken::AtSelf => self.field_links(before, call, after),

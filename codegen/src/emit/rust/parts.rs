@@ -452,8 +452,18 @@ fn zero_rows(field: &str, linear: &LinearParams, lines: &mut Lines) {
                 .iter()
                 .map(|(source, rows)| format!("(\"{source}\", {})", rows.name))
                 .collect();
-            let pieces = format!("&[{}]", pieces.join(", "));
             let callee = format!("LinearParameters::zeros{biased}");
+            if pieces.join(", ").chars().count() + 2 > 60 {
+                return lines.block(&format!("{field}{callee}("), ")?,", |lines| {
+                    lines.line("device,");
+                    lines.block("&[", "],", |lines| {
+                        pieces
+                            .iter()
+                            .for_each(|piece| lines.line(&format!("{piece},")));
+                    });
+                });
+            }
+            let pieces = format!("&[{}]", pieces.join(", "));
             lines.call(field, &Call::fallible(callee, &["device", &pieces]), ",");
         }
         Rows::Grouped { groups, pieces } => {

@@ -14,6 +14,7 @@ pub(super) fn write(program: &Program, plan: &mut Plan) {
             match (title, clauses.is_empty()) {
                 (title, true) => title.to_owned(),
                 ("", false) => clauses.join(";  "),
+                ("Indexer's loss", false) => format!("Indexer's loss: {}", clauses.join(";  ")),
                 (title, false) => format!("{title}, backwards: {}", clauses.join(";  ")),
             }
         })

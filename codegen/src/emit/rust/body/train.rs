@@ -290,20 +290,27 @@ impl Body<'_> {
             Teacher::Expanded { .. } => "indexer::loss_expanded",
             Teacher::Absorbed { .. } => "indexer::loss_absorbed",
         };
-        let function = match selection {
-            Some(_) => format!("{function}_selected"),
-            None => function.to_owned(),
-        };
+        let most = self.program.selected.map_or("0", |keys| keys.name);
         let mut read = teacher.values();
         read.extend([*lse, *segments]);
-        read.extend(selection);
         let mut arguments: Vec<String> = read.iter().map(|&id| self.read(id)).collect();
         arguments.push(self.softmax().to_owned());
+        arguments.push(match selection {
+            Some(selection) => format!("Some({})", self.read(*selection)),
+            None => format!("None::<&Selection<B, {most}>>"),
+        });
         arguments.extend([*q, *k, *weights].map(|id| self.read(id)));
         arguments.extend(["&SELECTING", "&INDEXER_LOSS", "loss_scale"].map(str::to_owned));
-        let pattern = self.pattern(&[*loss, *d_q, *d_k, *d_weights]);
         let call = Call::fallible(function, &words(&arguments));
-        self.lines.call(&format!("let {pattern} = "), &call, ";");
+        let fields = [
+            ("loss", loss),
+            ("q", d_q),
+            ("k", d_k),
+            ("weights", d_weights),
+        ];
+        let fields = fields.map(|(field, id)| format!("{field}: {},", self.pattern_name(*id)));
+        self.lines.pattern("let IndexerGradients {", &fields);
+        self.lines.call("} = ", &call, ";");
     }
 
     fn rotation_backward(&mut self, adjoint: &Adjoint) {
