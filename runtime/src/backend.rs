@@ -2,6 +2,7 @@
 //! device buffers, offsets and strides, never host slices.
 
 mod attention;
+mod index_loss;
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -9,6 +10,7 @@ use std::ops::Range;
 pub use self::attention::{
     Attention, AttentionBackward, AttentionParts, Chosen, Landing, Landings, Parts, PartsMut,
 };
+pub use self::index_loss::{IndexLoss, IndexLossParts};
 pub use crate::batch::Pages;
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Scalar};
@@ -343,6 +345,12 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         indexing: &Indexing<'_, Self, Self::Elem>,
         width: usize,
     ) -> Result<Self::Buffer<Accum<Self>>>;
+
+    /// An indexer's loss, and the gradients of its queries, keys and weights. Memory beside them is linear in keys.
+    fn index_loss(
+        device: &Self::Device,
+        loss: &IndexLoss<'_, Self>,
+    ) -> Result<IndexLossParts<Self>>;
 
     /// Merges `other` into `into` by log-sum-exp; `width` values per row and head. A pair with an LSE of -∞ changes nothing.
     fn merge(

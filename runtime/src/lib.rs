@@ -75,7 +75,9 @@ pub use extras::{Extras, FromHost, Handover};
 pub use gated_norm::GatedRmsNorm;
 pub use half::{bf16, f16};
 pub use heads::{Heads, HeadsView};
-pub use indexer::{KeyPools, Selecting, SelectingPools};
+pub use indexer::{
+    IndexerGradients, IndexerLoss, KeyPools, LossEpsilon, LossReduction, Selecting, SelectingPools,
+};
 pub use layer::{Caches, Decode, Forward, KvCache, Load, Prefill};
 pub use layer_at::LayerAt;
 pub use linear::{AccumLinear, GroupPart, Linear};

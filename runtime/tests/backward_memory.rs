@@ -1,8 +1,8 @@
-//! What the gradients of attention need beside their results is linear in the number of tokens.
+//! What the gradients of attention and an indexer's loss need beside their results is linear in the number of tokens.
 
 use mla_runtime::{
-    Attended, Cpu, CpuDevice, Heads, Mask, Padding, Result, RopeKey, Rows, Selection, Tensor,
-    Unrotated, Visibility, attention,
+    Attended, Cpu, CpuDevice, Heads, IndexerLoss, LossEpsilon, LossReduction, Mask, Padding,
+    Result, RopeKey, Rows, Selecting, Selection, Tensor, Unrotated, Visibility, attention, indexer,
 };
 use peak_alloc::PeakAlloc;
 
@@ -36,8 +36,11 @@ fn peak<R>(call: impl FnOnce() -> Result<R>) -> usize {
 }
 
 /// Bytes per further token.
-fn slope(peak_at: impl Fn(usize) -> usize) -> f64 {
-    let [few, many] = TOKENS.map(peak_at);
+fn slope(peak_at: impl Fn(usize) -> usize + Sync) -> f64 {
+    // Each thread has room of its own
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+    let pool = pool.expect("two threads");
+    let [few, many] = TOKENS.map(|tokens| pool.install(|| peak_at(tokens)));
     (many as f64 - few as f64) / (TOKENS[1] - TOKENS[0]) as f64
 }
 
@@ -92,11 +95,37 @@ fn gradients_need_memory_per_token_and_not_per_pair() {
             })
         })
     };
+    let loss = slope(|tokens| {
+        let (q, k, segments) = (heads::<H, 8>(tokens), heads::<1, 8>(tokens), dense(tokens));
+        let attended = attention::grouped(&q, &k, &k, &segments, 0.5).expect("attended");
+        let (_, lse, _) = attended.into_parts().expect("parts");
+        let (index_q, index_k) = (heads::<4, 8>(tokens), rows::<8>(tokens));
+        let weights = rows::<4>(tokens).view().to_per_head().expect("a copy");
+        let selecting = Selecting {
+            scale: 0.5,
+            relu: true,
+            initial: 0,
+            local: 0,
+        };
+        let loss = IndexerLoss {
+            coeff: 1.0,
+            reduction: LossReduction::MeanValid,
+            epsilon: LossEpsilon::Clamp,
+        };
+        let all = None::<&Selection<Cpu, K>>;
+        peak(|| {
+            indexer::loss_grouped(
+                &q, &k, &lse, &segments, 0.5, all, &index_q, &index_k, &weights, &selecting, &loss,
+                1.0,
+            )
+        })
+    });
     // A row of a matrix of queries by keys would be 8 KiB and more of each token's
     for (what, bytes) in [
         ("expanded", expanded),
         ("absorbed", absorbed(false)),
         ("absorbed over a selection", absorbed(true)),
+        ("an indexer's loss", loss),
     ] {
         assert!(bytes < 2048.0, "{what}: {bytes} bytes per token");
     }

@@ -12,14 +12,17 @@ mod backward;
 mod expanded;
 mod grouped;
 
+pub(crate) use absorbed::question as absorbed_question;
 pub use absorbed::{
     absorbed, absorbed_backward, absorbed_backward_with_bias, absorbed_selected,
     absorbed_selected_backward, absorbed_selected_backward_with_bias,
 };
+pub(crate) use expanded::question as expanded_question;
 pub use expanded::{
     expanded, expanded_backward, expanded_backward_with_bias, expanded_selected,
     expanded_selected_backward, expanded_selected_backward_with_bias,
 };
+pub(crate) use grouped::question as grouped_question;
 pub use grouped::{
     grouped, grouped_backward, grouped_backward_with_bias, grouped_selected,
     grouped_selected_backward, grouped_selected_backward_with_bias,

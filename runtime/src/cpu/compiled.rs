@@ -9,12 +9,12 @@ use std::any::Any;
 use half::{bf16, f16};
 
 use super::{
-    Cpu, CpuGradients, CpuParameters, attention, elementwise, hadamard, indexer, linear, merge,
-    norm, pool, rotate, rounded,
+    Cpu, CpuGradients, CpuParameters, attention, elementwise, hadamard, index_loss, indexer,
+    linear, merge, norm, pool, rotate, rounded,
 };
 use crate::backend::{
-    Attention, AttentionBackward, AttentionParts, HeadMatrices, Indexing, Landings, Parts,
-    PartsMut, Pooling, Rotation, Strided,
+    Attention, AttentionBackward, AttentionParts, HeadMatrices, IndexLoss, IndexLossParts,
+    Indexing, Landings, Parts, PartsMut, Pooling, Rotation, Strided,
 };
 use crate::element::Scalar;
 use crate::error::{Error, Result};
@@ -119,6 +119,9 @@ pub trait CpuElement: CpuGradients + CpuParameters {
         indexing: &Indexing<'_, Cpu<Self>, Self>,
         width: usize,
     ) -> Result<Vec<Self::Accum>>;
+
+    #[doc(hidden)]
+    fn index_loss(loss: &IndexLoss<'_, Cpu<Self>>) -> Result<IndexLossParts<Cpu<Self>>>;
 
     #[doc(hidden)]
     fn attend_f32(attention: &Attention<'_, Cpu<Self>, f32>) -> Result<AttentionParts<Cpu<Self>>>;
@@ -266,6 +269,10 @@ macro_rules! compiled {
                 width: usize,
             ) -> Result<Vec<Self::Accum>> {
                 indexer::scores(i, width)
+            }
+
+            fn index_loss(l: &IndexLoss<'_, Cpu<Self>>) -> Result<IndexLossParts<Cpu<Self>>> {
+                index_loss::index_loss(l)
             }
 
             fn attend_f32(a: &Attention<'_, Cpu<Self>, f32>) -> Result<AttentionParts<Cpu<Self>>> {

@@ -157,7 +157,7 @@ impl<'a, T: CpuElement, E: Scalar> Keys<'a, T, E> {
     }
 
     /// The row of the key tensor, or slot of the cache, of a key.
-    fn row(&self, key: usize) -> usize {
+    pub(super) fn row(&self, key: usize) -> usize {
         let token = self.token(key);
         match self.attention.pages {
             Some(pages) => pages.slot(self.segment, token),

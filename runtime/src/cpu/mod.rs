@@ -7,7 +7,9 @@ mod dot;
 mod elementwise;
 mod gemm;
 mod gradients;
+mod ground;
 mod hadamard;
+mod index_loss;
 mod indexer;
 mod keys;
 mod linear;
@@ -26,8 +28,8 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 use crate::backend::{
-    Attention, AttentionBackward, AttentionParts, Backend, HeadMatrices, Indexing, Landings, Parts,
-    PartsMut, Place, Pooling, Rotation, Strided,
+    Attention, AttentionBackward, AttentionParts, Backend, HeadMatrices, IndexLoss, IndexLossParts,
+    Indexing, Landings, Parts, PartsMut, Place, Pooling, Rotation, Strided,
 };
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Real, Scalar};
@@ -271,6 +273,10 @@ impl<T: CpuElement> Backend for Cpu<T> {
         width: usize,
     ) -> Result<Vec<T::Accum>> {
         T::index_scores(indexing, width)
+    }
+
+    fn index_loss(_: &CpuDevice, loss: &IndexLoss<'_, Self>) -> Result<IndexLossParts<Self>> {
+        T::index_loss(loss)
     }
 
     fn merge(

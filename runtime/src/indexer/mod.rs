@@ -7,9 +7,14 @@
 //! (L-10), a score of -∞ is never selected (L-11), one that is a NaN only where no number is left, so that it shows, and a query that
 //! sees no more keys than it may select takes all of them, unscored (L-09).
 
+mod loss;
 mod pools;
 mod sight;
 
+pub use loss::{
+    IndexerGradients, IndexerLoss, LossEpsilon, LossReduction, loss_absorbed, loss_expanded,
+    loss_grouped,
+};
 pub(crate) use pools::Lines;
 pub use pools::{KeyPools, SelectingPools, select_pools};
 pub(crate) use sight::{of_cached, of_gathered};

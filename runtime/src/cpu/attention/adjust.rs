@@ -11,7 +11,7 @@ use crate::element::{Real, Scalar};
 use crate::softmax::Dropout;
 
 /// The adjustments of one task; each may be absent, and then costs nothing.
-pub(super) struct Adjust<'a, A> {
+pub(in crate::cpu) struct Adjust<'a, A> {
     cap: Option<A>,
     /// Per row, what is added to the logits of the sequence's keys.
     bias: Option<Vec<&'a [A]>>,
@@ -20,7 +20,7 @@ pub(super) struct Adjust<'a, A> {
 }
 
 impl<'a, A: Real> Adjust<'a, A> {
-    pub(super) fn new<T: CpuElement<Accum = A>, E: Scalar>(
+    pub(in crate::cpu) fn new<T: CpuElement<Accum = A>, E: Scalar>(
         attention: &Attention<'a, Cpu<T>, E>,
         task: &Task,
     ) -> Self {
@@ -48,14 +48,14 @@ impl<'a, A: Real> Adjust<'a, A> {
     }
 
     /// Caps the scaled logits `s`.
-    pub(super) fn cap(&self, s: &mut [A]) {
+    pub(in crate::cpu) fn cap(&self, s: &mut [A]) {
         if let Some(cap) = self.cap {
             dispatch(SoftCap { s, cap });
         }
     }
 
     /// The derivatives of capped logits `s`, where there is a cap.
-    pub(super) fn slope(&self, s: &[A], slope: &mut Vec<A>) {
+    pub(in crate::cpu) fn slope(&self, s: &[A], slope: &mut Vec<A>) {
         slope.clear();
         if let Some(cap) = self.cap {
             slope.extend(s.iter().map(|&s| A::ONE - (s / cap) * (s / cap)));
@@ -63,7 +63,7 @@ impl<'a, A: Real> Adjust<'a, A> {
     }
 
     /// Adds the bias to the capped logits `s [key][row]` of keys `block`.
-    pub(super) fn bias<T: CpuElement<Accum = A>, E: Scalar>(
+    pub(in crate::cpu) fn bias<T: CpuElement<Accum = A>, E: Scalar>(
         &self,
         block: &Range<usize>,
         keys: &Keys<'_, T, E>,
@@ -80,7 +80,7 @@ impl<'a, A: Real> Adjust<'a, A> {
     }
 
     /// Drops some of the probabilities `s [key][row]` of keys `block`, whose sum is already known.
-    pub(super) fn probabilities<T: CpuElement<Accum = A>, E: Scalar>(
+    pub(in crate::cpu) fn probabilities<T: CpuElement<Accum = A>, E: Scalar>(
         &self,
         block: &Range<usize>,
         keys: &Keys<'_, T, E>,

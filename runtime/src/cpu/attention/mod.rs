@@ -17,13 +17,14 @@ use super::{Cpu, CpuElement, PARALLEL_WORK, merge, part, zeros};
 use crate::backend::{Attention, AttentionParts};
 use crate::element::{Real, Scalar};
 use crate::error::Result;
-use adjust::Adjust;
-use sight::{Sight, Window};
 use state::State;
-use tasks::{BLOCK_KEYS, TASK_ROWS, cut, groups, splits};
+use tasks::{cut, groups, splits};
 
-pub(super) use backward::{backward, bias_backward};
-pub(super) use tasks::{Task, chosen};
+pub(super) use adjust::Adjust;
+pub(super) use backward::{apart, backward, bias_backward, shares};
+pub(super) use sight::{Sight, Window};
+pub(super) use state::finite;
+pub(super) use tasks::{BLOCK_KEYS, TASK_ROWS, Task, chosen, groups_of};
 
 /// A task's result: per row, normalised output, log-sum-exp, largest logit.
 struct Partial<A> {

@@ -9,7 +9,7 @@ use crate::cpu::{Cpu, CpuElement};
 use crate::element::{Real, Scalar};
 
 /// What the queries of a task see: keys counted as the task counts them.
-pub(super) struct Sight<'a> {
+pub(in crate::cpu) struct Sight<'a> {
     /// Of each query.
     ranges: Vec<Range<usize>>,
     /// A dense mask's lines, over the segment's keys.
@@ -20,15 +20,15 @@ pub(super) struct Sight<'a> {
 
 /// What each row sees of a block, keys counted from the block's first.
 #[derive(Default)]
-pub(super) struct Window {
+pub(in crate::cpu) struct Window {
     /// The first one.
-    pub(super) from: Vec<u32>,
+    pub(in crate::cpu) from: Vec<u32>,
     /// How many.
-    pub(super) count: Vec<u32>,
+    pub(in crate::cpu) count: Vec<u32>,
 }
 
 impl<'a> Sight<'a> {
-    pub(super) fn new<T: CpuElement, E: Scalar>(
+    pub(in crate::cpu) fn new<T: CpuElement, E: Scalar>(
         attention: &'a Attention<'_, Cpu<T>, E>,
         task: &Task,
     ) -> Self {
@@ -46,7 +46,7 @@ impl<'a> Sight<'a> {
     }
 
     /// What rows see of keys `block`; `None` where all see all of them.
-    pub(super) fn of_block<'w>(
+    pub(in crate::cpu) fn of_block<'w>(
         &self,
         block: &Range<usize>,
         window: &'w mut Window,
@@ -69,7 +69,7 @@ impl<'a> Sight<'a> {
     }
 
     /// Whether a row sees a key.
-    pub(super) fn sees<T: CpuElement, E: Scalar>(
+    pub(in crate::cpu) fn sees<T: CpuElement, E: Scalar>(
         &self,
         row: usize,
         key: usize,
@@ -84,7 +84,7 @@ impl<'a> Sight<'a> {
     }
 
     /// Takes away what a dense mask forbids of the logits `s [key][row]` of keys `block`.
-    pub(super) fn forbid<T: CpuElement, E: Scalar>(
+    pub(in crate::cpu) fn forbid<T: CpuElement, E: Scalar>(
         &self,
         block: &Range<usize>,
         keys: &Keys<'_, T, E>,

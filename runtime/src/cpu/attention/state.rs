@@ -262,7 +262,7 @@ impl<A: Real> Vectorised for Shrink<'_, A> {
 }
 
 /// Whether the first `width` values of `len` lines are numbers.
-pub(super) fn finite<A: Real>(v: Lines<'_, A>, width: usize, len: usize) -> bool {
+pub(in crate::cpu) fn finite<A: Real>(v: Lines<'_, A>, width: usize, len: usize) -> bool {
     width == 0 || dispatch(Finite { v, width, len })
 }
 

@@ -7,9 +7,9 @@ use crate::cpu::{Cpu, CpuElement};
 use crate::element::Scalar;
 
 /// Rows of one task.
-pub(super) const TASK_ROWS: usize = 128;
+pub(in crate::cpu) const TASK_ROWS: usize = 128;
 /// Keys of one block: its logits stay in the second-level cache.
-pub(super) const BLOCK_KEYS: usize = 256;
+pub(in crate::cpu) const BLOCK_KEYS: usize = 256;
 
 /// Some (query, head) rows of one segment that read the same heads of keys, and some of its keys.
 #[derive(Debug, Clone)]
@@ -24,14 +24,14 @@ pub(in crate::cpu) struct Task {
 
 impl Task {
     /// Its rows, (query, head), queries outermost.
-    pub(super) fn rows(&self) -> impl Iterator<Item = (usize, usize)> {
+    pub(in crate::cpu) fn rows(&self) -> impl Iterator<Item = (usize, usize)> {
         self.queries
             .clone()
             .flat_map(|query| self.heads.clone().map(move |head| (query, head)))
     }
 
     /// Number of rows.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::cpu) fn len(&self) -> usize {
         self.queries.len() * self.heads.len()
     }
 }
@@ -58,7 +58,7 @@ pub(super) fn groups<T: CpuElement, E: Scalar>(
 }
 
 /// [`groups`] of some queries of a segment, and some heads.
-pub(super) fn groups_of<T: CpuElement, E: Scalar>(
+pub(in crate::cpu) fn groups_of<T: CpuElement, E: Scalar>(
     attention: &Attention<'_, Cpu<T>, E>,
     segment: usize,
     queries: Range<usize>,

@@ -5,4 +5,5 @@ mod asked;
 mod clean;
 mod difference;
 mod edges;
+mod indexer;
 mod same;

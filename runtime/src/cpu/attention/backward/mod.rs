@@ -16,15 +16,16 @@ use rayon::prelude::*;
 
 use super::tasks::{BLOCK_KEYS, Task, groups, sharing};
 use crate::backend::{AttentionBackward, Landing, Landings};
+use crate::cpu::ground::Ground;
 use crate::cpu::{Cpu, CpuElement, PARALLEL_WORK};
 use crate::element::Real;
 use crate::error::{Error, Result};
 use held::Held;
-use landing::Ground;
-use pieces::{Piece, apart, shares};
+use pieces::Piece;
 use tile::{Context, Tile};
 
 pub(in crate::cpu) use bias::bias_backward;
+pub(in crate::cpu) use pieces::{apart, shares};
 
 /// Rows of one task: fewer than the forward's, since causal blocks on the diagonal are half wasted five times over.
 const TASK_ROWS: usize = 64;
@@ -210,7 +211,9 @@ impl<T: CpuElement> Work<'_, T> {
         // SAFETY: landings do not meet in a line, as was checked, and each line has one writer: tasks share no (query, head), since they
         // were cut from segments that share no query; a head of a segment's keys is written by the one share that has all its tasks, and
         // segments share no keys where that is done.
-        unsafe { self.grounds[landing.buffer].write(line, landing, values) };
+        unsafe {
+            self.grounds[landing.buffer].write(line * landing.line + landing.offset, values);
+        }
     }
 }
 

@@ -10,18 +10,18 @@ const SHARES: usize = 4;
 
 /// Tasks that read the same head of the same segment's keys, one behind the other.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(in crate::cpu) struct Piece {
     /// Which tasks.
-    pub(super) tasks: Range<usize>,
+    pub(in crate::cpu) tasks: Range<usize>,
     /// Whether these are all that read those keys.
-    pub(super) whole: bool,
+    pub(in crate::cpu) whole: bool,
 }
 
 /// Shares of about equal work, each some pieces, in the order of the tasks. Tasks that read the same keys have to be neighbours.
 ///
 /// Where there are many different keys each share gets all tasks of some. Where there are few, as where all heads share one, there are
 /// as many shares as threads, and the gradients of some keys come in as many parts.
-pub(super) fn shares(
+pub(in crate::cpu) fn shares(
     tasks: &[Task],
     same_keys: impl Fn(&Task, &Task) -> bool,
     threads: usize,
@@ -65,7 +65,7 @@ fn work(task: &Task) -> usize {
 }
 
 /// Whether no two segments have a query or a key in common.
-pub(super) fn apart(segments: &Segments) -> [bool; 2] {
+pub(in crate::cpu) fn apart(segments: &Segments) -> [bool; 2] {
     let sorted = |range: fn(&crate::Segment) -> &Range<usize>| {
         let mut ranges: Vec<&Range<usize>> = segments.list().iter().map(range).collect();
         ranges.retain(|range| !range.is_empty());
