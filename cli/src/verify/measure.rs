@@ -67,7 +67,10 @@ pub(super) fn rule(closeness: Closeness, dtype: DType, wanted: &Tensor) -> Optio
         DType::Bf16 => closeness.bf16_rel_rms.map(Rule::RelativeRms),
         DType::F32 | DType::F64 => Some(Rule::Elements {
             rtol: closeness.rtol,
-            atol: closeness.atol + closeness.atol_over_rms * rms(&wanted.values),
+            atol: match closeness.atol_over_rms {
+                0.0 => closeness.atol, // also where a value is infinite
+                over => closeness.atol + over * rms(&wanted.values),
+            },
         }),
     }
 }
@@ -275,6 +278,15 @@ mod tests {
         };
         assert!((atol - 0.8).abs() < 1e-12);
         assert!(rule(closeness, DType::Bf16, &wanted).is_none());
+        let fixed = Closeness {
+            atol_over_rms: 0.0,
+            ..closeness
+        };
+        let infinite = tensor(&[1], &[f64::NEG_INFINITY]);
+        let Some(Rule::Elements { atol, .. }) = rule(fixed, DType::F32, &infinite) else {
+            panic!()
+        };
+        assert_eq!(atol, 0.5);
     }
 
     #[test]
