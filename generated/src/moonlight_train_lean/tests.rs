@@ -153,7 +153,7 @@ fn qk_clip_scales_logits() -> Verdict {
 
 /// Sizes and tensors of the twin.
 mod twin {
-    use mla_runtime::TensorShape;
+    use mla_runtime::{QkClip, TensorShape};
 
     pub(super) const HIDDEN_SIZE: usize = 44;
     pub(super) const NUM_ATTENTION_HEADS: usize = 4;
@@ -172,6 +172,10 @@ mod twin {
     pub(super) const KV_LAYERNORM_EPS: f64 = 1e-6;
     pub(super) const INV_FREQ: [f64; 3] = [1.0, 0.02714417616594907, 0.0007368062997280776];
     pub(super) const COS_SIN_FACTOR: f64 = 1.0;
+    pub(super) const QK_CLIP: QkClip = QkClip {
+        threshold: 100.0,
+        alpha: 0.5,
+    };
 
     pub(super) const TENSORS: [TensorShape; 5] = [
         TensorShape::new("q_proj.weight", &[Q_WIDTH, HIDDEN_SIZE]),
