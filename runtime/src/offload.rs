@@ -48,6 +48,14 @@ pub trait Offload: Sized {
 pub struct Offloaded<T: Offload>(T::Hosted);
 
 impl<T: Offload> Offloaded<T> {
+    /// Moves a tensor to the host.
+    ///
+    /// # Errors
+    /// When the device refuses, or the host has no room.
+    pub fn of(tensor: T) -> Result<Self> {
+        tensor.offload()
+    }
+
     /// Moves it back to its device.
     ///
     /// # Errors

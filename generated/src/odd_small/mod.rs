@@ -421,11 +421,11 @@ impl<B: Backend> OddSmallAttention<B> {
             segments,
             angles,
             qkv_down,
-            q: q.offload()?,
+            q: Offloaded::of(q)?,
             k_rope,
             kv,
-            lse: lse.offload()?,
-            out: out.offload()?,
+            lse: Offloaded::of(lse)?,
+            out: Offloaded::of(out)?,
             max_logits: max_logit.max_over_rows()?,
         };
         Ok((output, saved))
