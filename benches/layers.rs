@@ -4,6 +4,7 @@
 //! cargo bench                            # our numbers and the floor
 //! cargo bench -- --peer-python PATH      # and PyTorch's, taken in turns in the same run
 //! cargo bench -- --sparse                # how sparse decode grows
+//! cargo bench -- --train                 # forward and backward, time and memory
 //! cargo bench -- --help
 //! ```
 
@@ -12,6 +13,7 @@ mod options;
 mod peer;
 mod sparse;
 mod subject;
+mod training;
 
 use std::process::ExitCode;
 
@@ -37,10 +39,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let done = if options.sparse {
-        sparse::run(&options)
-    } else {
-        run(&options)
+    let done = match (options.sparse, options.train) {
+        (true, _) => sparse::run(&options),
+        (_, true) => training::run(&options),
+        _ => run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,8 @@ pub(crate) const USAGE: &str = "\
 usage: cargo bench -- [options]
   --peer-python PATH   also time PyTorch: a Python that has torch
   --sparse             how sparse decode grows with topk and with the context, instead of layers
+  --train              forward and backward of a layer, time and memory; the peer is PyTorch's autograd over Hugging Face's module,
+                       which wants transformers too
   --shapes LIST        of v2-lite,v3 (default: both)
   --threads N          default 2
   --reps N             rounds of each measurement (default 8)
@@ -24,6 +26,8 @@ pub(crate) struct Options {
     pub(crate) peer_python: Option<PathBuf>,
     /// Sparse decode instead of layers.
     pub(crate) sparse: bool,
+    /// Training instead of layers.
+    pub(crate) train: bool,
     /// Layers to time.
     pub(crate) shapes: Vec<Shape>,
     /// Threads of ours and of the peer.
@@ -51,6 +55,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Parsed, S
     let mut options = Options {
         peer_python: None,
         sparse: false,
+        train: false,
         shapes: Shape::ALL.to_vec(),
         threads: 2,
         rounds: 8,
@@ -75,6 +80,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Parsed, S
             "--help" | "-h" => return Ok(Parsed::Help),
             "--quick" => quick = true,
             "--sparse" => options.sparse = true,
+            "--train" => options.train = true,
             "--peer-python" => options.peer_python = Some(value()?.into()),
             "--threads" => options.threads = count(&name, &value()?)?,
             "--reps" => rounds = Some(count(&name, &value()?)?),

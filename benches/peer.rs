@@ -9,9 +9,13 @@ use serde_json::Value;
 use crate::machine::{Clock, Fault};
 use crate::options::Options;
 use crate::subject::{Phase, Sizes};
+use crate::training::Step;
 
 /// The peer's program.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/torch_peer.py");
+
+/// The peer of training.
+const AUTOGRAD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/autograd_peer.py");
 
 /// PyTorch, or why there is none.
 pub(crate) enum Peer {
@@ -46,9 +50,7 @@ impl Running {
             Clock::Wall => "wall",
             Clock::Cpu => "cpu",
         };
-        let mut command = Command::new(python);
-        command.arg(SCRIPT).args(["--clock", clock]);
-        for (name, value) in [
+        let sizes = [
             ("--threads", options.threads),
             ("--hidden", sizes.hidden),
             ("--heads", sizes.heads),
@@ -57,7 +59,15 @@ impl Running {
             ("--nope", sizes.nope),
             ("--rope", sizes.rope),
             ("--v", sizes.v),
-        ] {
+        ];
+        Self::of(python, SCRIPT, &["--clock", clock], &sizes)
+    }
+
+    /// A peer's program with these arguments.
+    fn of(python: &Path, script: &str, words: &[&str], sizes: &[(&str, usize)]) -> Option<Self> {
+        let mut command = Command::new(python);
+        command.arg(script).args(words);
+        for (name, value) in sizes {
             command.arg(name).arg(value.to_string());
         }
         let mut process = command
@@ -86,14 +96,18 @@ impl Running {
     /// # Errors
     /// The peer ended, or answers what it should not.
     pub(crate) fn samples(&mut self, phase: Phase, calls: usize) -> Result<Vec<f64>, Fault> {
-        let requests = self.requests.as_mut().ok_or("the peer takes no requests")?;
-        writeln!(requests, "{} {} {calls}", phase.name(), phase.tokens())?;
-        requests.flush()?;
-        let answer = self.answer()?;
+        let answer = self.asked(&format!("{} {} {calls}", phase.name(), phase.tokens()))?;
         let samples: Option<Vec<f64>> = answer["ms"]
             .as_array()
             .and_then(|samples| samples.iter().map(|ms| Some(ms.as_f64()? / 1e3)).collect());
         samples.ok_or_else(|| format!("the peer answered `{answer}`").into())
+    }
+
+    fn asked(&mut self, request: &str) -> Result<Value, Fault> {
+        let requests = self.requests.as_mut().ok_or("the peer takes no requests")?;
+        writeln!(requests, "{request}")?;
+        requests.flush()?;
+        self.answer()
     }
 
     fn answer(&mut self) -> Result<Value, Fault> {
@@ -110,5 +124,47 @@ impl Drop for Running {
         drop(self.requests.take());
         // Nothing depends on how it ended
         let _ = self.process.wait();
+    }
+}
+
+/// PyTorch's autograd over Hugging Face's module, at Moonlight's sizes.
+pub(crate) struct Autograd(Running);
+
+impl Autograd {
+    /// Starts it; `None` without a Python that has torch and transformers.
+    pub(crate) fn start(options: &Options) -> Option<Self> {
+        let sizes = [
+            ("--threads", options.threads),
+            ("--hidden", 2048),
+            ("--heads", 16),
+            ("--kv-lora", 512),
+            ("--nope", 128),
+            ("--rope", 64),
+            ("--v", 128),
+        ];
+        let python = options.peer_python.as_deref()?;
+        let running = Running::of(python, AUTOGRAD, &[], &sizes)?;
+        println!("torch {}\n", running.version());
+        Some(Self(running))
+    }
+
+    /// The least time and memory of `count` steps.
+    ///
+    /// # Errors
+    /// The peer ended, or answers what it should not.
+    pub(crate) fn step(
+        &mut self,
+        attention: &str,
+        tokens: usize,
+        count: usize,
+    ) -> Result<Step, Fault> {
+        let answer = self.0.asked(&format!("{attention} {tokens} {count}"))?;
+        match (answer["ms"].as_f64(), answer["bytes"].as_f64()) {
+            (Some(ms), Some(bytes)) => Ok(Step {
+                seconds: ms / 1e3,
+                bytes,
+            }),
+            _ => Err(format!("the peer answered `{answer}`").into()),
+        }
     }
 }

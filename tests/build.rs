@@ -1,4 +1,4 @@
-//! Writes a layer for every option of the language, with its proofs: `tests/language.rs` compiles and runs them.
+//! Writes a layer for every option of the language, with its proofs, and the same layer trained: `tests/language.rs` compiles and runs them.
 
 #[path = "src/language.rs"]
 #[allow(
@@ -33,7 +33,7 @@ const COMPARED_ONLY: [&str; 14] = [
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=src/language.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
-    let mut modules = String::new();
+    let (mut modules, mut trained) = (String::new(), String::new());
     for (name, checked) in language::language() {
         let folder = out.join("language").join(&name);
         fs::create_dir_all(&folder)?;
@@ -49,7 +49,18 @@ fn main() -> io::Result<()> {
             fs::write(folder.join(file), text)?;
         }
         modules.push_str(&module(&name, &folder));
+        let folder = out.join("trained").join(&name);
+        fs::create_dir_all(&folder)?;
+        let options = Options {
+            tests: false,
+            ..options
+        };
+        for (file, text) in emit(&language::trained(&name, &checked), &options).0 {
+            fs::write(folder.join(file), text)?;
+        }
+        trained.push_str(&module(&name, &folder));
     }
+    fs::write(out.join("trained.rs"), trained)?;
     fs::write(out.join("language.rs"), modules)
 }
 

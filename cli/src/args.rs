@@ -133,6 +133,9 @@ pub(crate) struct Show {
     /// Force the form of every phase, whatever the spec's `build.form` says
     #[arg(long)]
     pub(crate) form: Option<Form>,
+    /// Take `build.recompute` and `build.offload` from a mapping of MaxText's (remat_policy, mla_q, …) or Megatron-Core's (recompute_modules, …) options
+    #[arg(long, value_name = "FILE")]
+    pub(crate) schedule: Option<PathBuf>,
     /// Find the cheapest `build.recompute` with which training keeps at most so many bytes per token
     #[arg(long, value_name = "BYTES")]
     pub(crate) budget: Option<u64>,

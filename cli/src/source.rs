@@ -4,8 +4,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use mla_spec::{
-    Body, Checked, CheckedModel, Diagnostics, Document, Severity, Sources, check, check_model,
-    import, read, render,
+    Body, Checked, CheckedModel, Diagnostics, Document, Layer, Severity, Sources, check,
+    check_model, import, read, render,
 };
 
 use crate::args::FromConfig;
@@ -158,6 +158,16 @@ pub(crate) fn model_config(path: &Path, options: &import::Options) -> Result<Mod
         imported,
         warnings,
     })
+}
+
+/// Reads another system's recompute options (MaxText's, Megatron-Core's) as a schedule of a layer.
+pub(crate) fn schedule(path: &Path, layer: &Layer) -> Result<import::Recomputed, Failure> {
+    let (shown, text) = text(path)?;
+    let mut sources = Sources::default();
+    let found = import::recompute(&mut sources, &shown, &text, layer)
+        .map_err(|found| refused(&shown, &found, &sources))?;
+    talk::plain(&rendered(&found.lints, &sources));
+    Ok(found)
 }
 
 fn from_layer(

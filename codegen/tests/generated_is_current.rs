@@ -10,7 +10,7 @@ use std::path::Path;
 use mla_codegen::{Files, Options, Origin, emit, emit_model};
 
 /// The layers of the zoo: stems of spec/models.
-const LAYERS: [&str; 33] = [
+const LAYERS: [&str; 34] = [
     "axk2",
     "bailing-ling-3",
     "bart-large-cross",
@@ -38,6 +38,7 @@ const LAYERS: [&str; 33] = [
     "mistral-large-4-nope",
     "moonlight",
     "moonlight-train",
+    "moonlight-train-lean",
     "nope-odd",
     "odd-small",
     "qwen3-8b",

@@ -4,10 +4,12 @@ mod trained;
 
 use mla_codegen::plan::interpret::{Error, Forwarded, Gradients, Incoming, Lent};
 use mla_codegen::plan::{Gradient, ProbeMode, program, program_with};
-use mla_spec::{Activation, Checked, LossStage, Phase};
+use mla_spec::{
+    Activation, Checked, Core, Indexer, IndexerLoss, LossEpsilon, LossReduction, LossStage, Phase,
+};
 
 use trained::sample::random_spec::Dice;
-use trained::step::{How, Step, Variables, of_variables};
+use trained::step::{How, ROWS, Step, VALID_ROWS, Variables, of_variables};
 use trained::{forms, in_form, is_warm_up, layer, loss};
 
 const SEEDS: std::ops::Range<u64> = 0..240;
@@ -260,6 +262,74 @@ fn gradients_of_an_indexer_are_the_slopes_of_its_loss() {
     for stage in [LossStage::Dense, LossStage::Sparse] {
         let count = stages.iter().filter(|found| **found == stage).count();
         assert!(count > 5, "{count} layers in the stage {stage:?}");
+    }
+}
+
+/// The layer with another loss in the stage of its own.
+fn with_loss(
+    layer: &Checked,
+    coeff: f64,
+    reduction: LossReduction,
+    epsilon: LossEpsilon,
+) -> Checked {
+    let mut changed = layer.clone();
+    let Core::Sparse(Indexer::Lightning(own)) = &mut changed.layer.core else {
+        panic!("an indexer that learns");
+    };
+    let stage = own.loss.expect("a loss").stage;
+    own.loss = Some(IndexerLoss {
+        coeff,
+        stage,
+        reduction,
+        epsilon,
+    });
+    changed
+}
+
+#[test]
+fn reductions_coefficients_and_epsilons_are_what_they_say() {
+    // Every row of a sequence sees itself
+    let shares = [
+        (LossReduction::Sum, 1.0),
+        (LossReduction::MeanAll, 1.0 / ROWS as f64),
+        (LossReduction::MeanValid, 1.0 / VALID_ROWS as f64),
+    ];
+    for (seed, layer) in learning() {
+        let step = Step::new(&layer, seed);
+        let found = |coeff, reduction, epsilon, scale| {
+            let program = program(&with_loss(&layer, coeff, reduction, epsilon));
+            let incoming = step.incoming(false, scale);
+            let found = step.backward(&program, &step.variables, &incoming, How::Whole);
+            let loss = found.inputs[&Gradient::IndexerLoss][0];
+            let gradients = found.parameters.into_values().flatten();
+            (loss, gradients.collect::<Vec<f64>>())
+        };
+        let sum = found(1.0, LossReduction::Sum, LossEpsilon::Add, 1.0);
+        let largest = sum.1.iter().fold(1.0, |most: f64, d| most.max(d.abs()));
+        let agrees = |what: &str,
+                      found: &(f64, Vec<f64>),
+                      [of_loss, of_gradients]: [f64; 2],
+                      tolerance: f64| {
+            let loss = (found.0 - of_loss * sum.0).abs() <= tolerance * (1.0 + sum.0);
+            let pairs = found.1.iter().zip(&sum.1);
+            let worst = pairs.map(|(found, sum)| (found - of_gradients * sum).abs());
+            let worst = worst.fold(0.0, f64::max);
+            assert!(
+                loss && worst <= tolerance * largest,
+                "seed {seed}: {what}, {} and {}, {worst}",
+                found.0,
+                sum.0
+            );
+        };
+        for (reduction, share) in shares {
+            for (epsilon, tolerance) in [(LossEpsilon::Add, 1e-13), (LossEpsilon::Clamp, 1e-5)] {
+                let what = format!("{reduction:?}, {epsilon:?}");
+                let found = found(0.3, reduction, epsilon, 7.0);
+                // The loss is told without the scale of its gradients
+                let by = [0.3 * share, 7.0 * 0.3 * share];
+                agrees(&what, &found, by, tolerance);
+            }
+        }
     }
 }
 

@@ -34,6 +34,7 @@ pub mod mistral_large_4;
 pub mod mistral_large_4_nope;
 pub mod moonlight;
 pub mod moonlight_train;
+pub mod moonlight_train_lean;
 pub mod nope_odd;
 pub mod odd_small;
 pub mod qwen3_8b;

@@ -16,6 +16,7 @@ use crate::cache::{ByteFormat, EntryShape};
 use crate::element::{Element, Scalar};
 use crate::error::Result;
 pub use crate::gradients::{Gamma, GateGradients, GradientOps};
+pub use crate::offload::HostMemory;
 pub use crate::parameters::ParameterOps;
 
 /// The accumulation type of a backend: `f32`, or `f64` for `f64`.
@@ -178,6 +179,8 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     type Bytes: Debug + Send + Sync + 'static;
     /// What it does in a backward pass.
     type Gradients: GradientOps<Self>;
+    /// The host's memory beside the device.
+    type Memory: HostMemory<Self>;
     /// What it does to parameters.
     type Parameters: ParameterOps<Self>;
 

@@ -44,6 +44,7 @@ mod linear;
 mod loss_scaler;
 mod mask;
 mod norm;
+mod offload;
 mod rotary;
 mod rows;
 mod segments;
@@ -84,6 +85,7 @@ pub use linear::{AccumLinear, GroupPart, Linear};
 pub use loss_scaler::{LossScaler, LossScaling};
 pub use mask::{Mask, Padding};
 pub use norm::{LayerNorm, LayerNormLinear, Norm, RmsNorm};
+pub use offload::{Offload, Offloaded};
 pub use parameters::{
     GatedNormParameters, KeyPoolParameters, LinearParameters, LogPositionParameters, Module,
     NamedTensor, NormLinearParameters, NormParameters, Parameter, ParameterAt, ParameterGroup,

@@ -430,6 +430,10 @@ impl<B: Backend, L: RopeLayout, const R: usize> RopeKey<B, L, R> {
         }
     }
 
+    pub(crate) fn into_rows(self) -> Rows<B, R> {
+        self.values
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.values.rows

@@ -1,10 +1,10 @@
 //! Generated code against the oracle, which interprets the plan that the code was printed from: both in `f64`, call by call.
 
-use mla_codegen::plan::interpret::{Cache, Oracle, Piece, Weights as Numbers};
-use mla_codegen::plan::program;
+use mla_codegen::plan::interpret::{Cache, Incoming, Lent, Oracle, Piece, Weights as Numbers};
+use mla_codegen::plan::{Gradient, program};
 use mla_runtime::{
-    Batch, Cpu, CpuDevice, Decode, Extras, Forward, KvCache, Load, Mask, NoProbe, Prefill,
-    Sequence, Tensor, Weights,
+    Batch, Cpu, CpuDevice, Decode, ErasedGradients, Extras, Forward, KvCache, Load, Mask, NoProbe,
+    ParameterSet, Prefill, Sequence, Tensor, Train, Weights,
 };
 use mla_spec::{Checked, Phase};
 
@@ -78,6 +78,80 @@ pub fn forward_is_the_oracles<L: Forward<F64>>(name: &str, checked: &Checked) {
         .and_then(|found| found.to_vec())
         .expect("the layer runs");
     assert_close(&format!("{name}, forward"), &found, &wanted.output);
+}
+
+/// A training step of a generated layer is the oracle's: output, largest logits, and every gradient, in one part and in two.
+///
+/// # Panics
+/// When it is not.
+pub fn training_is_the_oracles<L: Train<F64>>(name: &str, checked: &Checked) {
+    let (layer, weights) = loaded::<L>(1);
+    let program = program(checked);
+    let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
+    let (hidden, d_output) = (hidden(7, L::HIDDEN_SIZE, 2), hidden(7, L::HIDDEN_SIZE, 3));
+    let positions = [0, 1, 2, 3, 40, 41, 1000];
+    let lent = Lent {
+        hidden: &hidden,
+        positions: &positions,
+        sequences: &[0..4, 4..7],
+        extras: mla_codegen::plan::interpret::Extras::default(),
+    };
+    let incoming = Incoming {
+        output: &d_output,
+        shared_kv: None,
+        loss_scale: 1.5,
+    };
+    let forwarded = oracle.forward_train(lent).expect("the oracle runs");
+    let wanted = oracle
+        .backward(&forwarded.saved, lent, incoming)
+        .expect("the oracle goes back");
+    let mask = Mask::cu_seqlens(&[0, 4, 7]);
+    let (input, d_input) = (
+        tensor(&hidden, L::HIDDEN_SIZE),
+        tensor(&d_output, L::HIDDEN_SIZE),
+    );
+    for split in [false, true] {
+        let mut extras = Extras {
+            loss_scale: 1.5,
+            ..Extras::default()
+        };
+        let device = CpuDevice::default();
+        let mut gradients = L::Parameters::zeros(&device).expect("room for gradients");
+        let (output, saved) = layer
+            .forward_train_erased(&input, &positions, &mask, &mut extras)
+            .expect("the layer runs");
+        let what = |of: &str| format!("{name}, {of}, split {split}");
+        let output = output.to_vec().expect("the output");
+        assert_close(&what("output"), &output, &forwarded.run.output);
+        let logits = L::max_logits(&saved);
+        assert_close(&what("largest logits"), logits, &forwarded.max_logits);
+        let found: ErasedGradients<F64> = if split {
+            let (found, deferred) = layer
+                .backward_input_erased(saved, &input, &d_input, &mut extras, &mut gradients)
+                .expect("the layer goes back");
+            layer
+                .backward_dw_erased(deferred, &input, &d_input, &mut extras, &mut gradients)
+                .expect("the weights' gradients");
+            found
+        } else {
+            layer
+                .backward_erased(saved, &input, &d_input, &mut extras, &mut gradients)
+                .expect("the layer goes back")
+        };
+        if let Some(of_hidden) = found.hidden {
+            let of_hidden = of_hidden.to_vec().expect("a gradient");
+            let wanted = &wanted.inputs[&Gradient::Hidden];
+            assert_close(&what("gradient of hidden"), &of_hidden, wanted);
+        }
+        if let Some(loss) = found.indexer_loss {
+            let wanted = &wanted.inputs[&Gradient::IndexerLoss];
+            assert_close(&what("indexer's loss"), &[loss], wanted);
+        }
+        for tensor in gradients.tensors().expect("gradients") {
+            let wanted = &wanted.parameters[&tensor.name];
+            assert_close(&what(&tensor.name), &tensor.values, wanted);
+        }
+    }
 }
 
 /// Blocks of two requests, interleaved, so that neither's lie together where the cache has pages.

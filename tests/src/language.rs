@@ -1,7 +1,7 @@
 //! Layers that together use every option of the language.
 
 use mla_spec::explain::whole;
-use mla_spec::{Checked, Sources, check, read};
+use mla_spec::{Activation, Checked, Phase, Sources, check, read};
 
 /// Small sizes of a latent layer.
 const LATENT: &str = "params:
@@ -63,6 +63,18 @@ fn shared_indexer(more: &str) -> String {
     format!(
         "submodules:\n  core_attention: {{ module: SparseAttention, submodules: {{ indexer: {{ module: SharedIndexer, params: {{ topk: 4{more} }} }} }} }}\n"
     )
+}
+
+/// The same layer, trained; half of them compute everything again that can be.
+pub fn trained(name: &str, checked: &Checked) -> Checked {
+    let mut trained = checked.clone();
+    trained.build.phases = vec![Phase::Train];
+    let again = name.len().is_multiple_of(2);
+    trained.build.recompute = match again {
+        true => Activation::ALL.to_vec(),
+        false => Vec::new(),
+    };
+    trained
 }
 
 /// Every option at least once, by a name of its own.

@@ -11,9 +11,22 @@ mod layers {
     include!(concat!(env!("OUT_DIR"), "/language.rs"));
 }
 
+/// The same layers, trained.
+#[allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated modules, of which tests use a part"
+)]
+mod trained_layers {
+    include!(concat!(env!("OUT_DIR"), "/trained.rs"));
+}
+
 use mla_spec::{Checked, Phase};
-use mla_tests::against_oracle::{F64, cached_is_the_oracles, forward_is_the_oracles};
-use mla_tests::language::language;
+use mla_tests::against_oracle::{
+    F64, cached_is_the_oracles, forward_is_the_oracles, training_is_the_oracles,
+};
+use mla_tests::language::{language, trained};
 
 fn layer(name: &str) -> Checked {
     let found = language().into_iter().find(|(known, _)| known == name);
@@ -34,6 +47,22 @@ macro_rules! alone {
             fn $all() {
                 let name = stringify!($all);
                 forward_is_the_oracles::<layers::$all::Layer<F64>>(name, &layer(name));
+            })+
+        }
+
+        mod train {
+            use super::*;
+            $(#[test]
+            fn $forward() {
+                let name = stringify!($forward);
+                let checked = trained(name, &layer(name));
+                training_is_the_oracles::<trained_layers::$forward::Layer<F64>>(name, &checked);
+            })+
+            $(#[test]
+            fn $all() {
+                let name = stringify!($all);
+                let checked = trained(name, &layer(name));
+                training_is_the_oracles::<trained_layers::$all::Layer<F64>>(name, &checked);
             })+
         }
 

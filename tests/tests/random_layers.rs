@@ -136,6 +136,9 @@ fn compared(seed: u64, name: &str, checked: &Checked) -> String {
     if phases.contains(&Phase::Forward) {
         calls.push(("forward", "forward_is_the_oracles", String::new()));
     }
+    if phases.contains(&Phase::Train) {
+        calls.push(("train", "training_is_the_oracles", String::new()));
+    }
     if phases.contains(&Phase::Prefill) && phases.contains(&Phase::Decode) {
         for (word, phase) in [("prefill", "Prefill"), ("decode", "Decode")] {
             let phase = format!(", mla_spec::Phase::{phase}");

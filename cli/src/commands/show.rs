@@ -1,7 +1,7 @@
 //! `mla-gen show SPEC`
 
 use mla_codegen::report;
-use mla_spec::{CheckedModel, FormChoice, Phase, check_model, import};
+use mla_spec::{Activation, Build, CheckedModel, FormChoice, Phase, check_model, import};
 
 use crate::args::Show;
 use crate::failure::Failure;
@@ -23,6 +23,12 @@ fn layer(args: &Show, spec: Spec) -> Result<(), Failure> {
     let mut checked = spec.checked;
     if let Some(form) = args.form {
         checked.build.form = FormChoice::Forced(form.into());
+    }
+    if let Some(path) = &args.schedule {
+        let schedule = source::schedule(path, &checked.layer)?;
+        checked.build.recompute = schedule.recompute;
+        checked.build.offload = schedule.offload;
+        announce(&checked.build)?;
     }
     let phase = args.phase.map(Phase::from);
     if let Some(phase) = phase.filter(|phase| !checked.build.phases.contains(phase)) {
@@ -50,6 +56,19 @@ fn layer(args: &Show, spec: Spec) -> Result<(), Failure> {
     talk::data(&format!(
         "\n{verdict}: recompute: [{}]\n{cheapest}\n",
         words.join(", ")
+    ))
+}
+
+/// The schedule, as a spec's `build` section would have it.
+fn announce(build: &Build) -> Result<(), Failure> {
+    let list = |parts: &[Activation]| {
+        let words: Vec<&str> = parts.iter().map(|part| part.word()).collect();
+        format!("[{}]", words.join(", "))
+    };
+    talk::data(&format!(
+        "recompute: {}\noffload: {}\n\n",
+        list(&build.recompute),
+        list(&build.offload)
     ))
 }
 

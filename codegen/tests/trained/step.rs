@@ -15,6 +15,10 @@ use super::sample::{numbers, weights};
 /// Rows of each sequence; rows 0 and 7 are padding.
 const SEQUENCES: [Range<usize>; 3] = [1..7, 8..9, 9..13];
 const TOKENS: usize = 13;
+/// All rows of a call.
+pub(crate) const ROWS: usize = TOKENS;
+/// Those of sequences.
+pub(crate) const VALID_ROWS: usize = 11;
 const LONGEST: usize = 6;
 /// Rows of the context that goes with each sequence.
 const CONTEXTS: [Range<usize>; 3] = [0..3, 4..9, 9..10];

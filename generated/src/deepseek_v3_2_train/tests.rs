@@ -159,7 +159,7 @@ fn indexer_is_walled_off() -> Verdict {
 
 /// Sizes and tensors of the twin.
 mod twin {
-    use mla_runtime::{Selecting, TensorShape};
+    use mla_runtime::{IndexerLoss, LossEpsilon, LossReduction, Selecting, TensorShape};
 
     pub(super) const HIDDEN_SIZE: usize = 44;
     pub(super) const NUM_ATTENTION_HEADS: usize = 4;
@@ -191,6 +191,11 @@ mod twin {
         relu: true,
         initial: 0,
         local: 0,
+    };
+    pub(super) const INDEXER_LOSS: IndexerLoss = IndexerLoss {
+        coeff: 1.0,
+        reduction: LossReduction::MeanValid,
+        epsilon: LossEpsilon::Clamp,
     };
 
     pub(super) const TENSORS: [TensorShape; 12] = [

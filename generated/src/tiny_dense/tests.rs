@@ -153,7 +153,7 @@ fn qk_clip_scales_logits() -> Verdict {
 
 /// Sizes and tensors of the twin.
 mod twin {
-    use mla_runtime::TensorShape;
+    use mla_runtime::{QkClip, TensorShape};
 
     pub(super) const HIDDEN_SIZE: usize = 44;
     pub(super) const NUM_ATTENTION_HEADS: usize = 4;
@@ -175,6 +175,10 @@ mod twin {
     pub(super) const KV_LAYERNORM_EPS: f64 = 1e-6;
     pub(super) const INV_FREQ: [f64; 3] = [1.0, 0.046415888336127795, 0.0021544346900318843];
     pub(super) const COS_SIN_FACTOR: f64 = 1.0;
+    pub(super) const QK_CLIP: QkClip = QkClip {
+        threshold: 30.0,
+        alpha: 0.5,
+    };
 
     pub(super) const TENSORS: [TensorShape; 7] = [
         TensorShape::new("q_a_proj.weight", &[Q_LORA_RANK, HIDDEN_SIZE]),

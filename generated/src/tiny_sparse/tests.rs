@@ -164,7 +164,7 @@ fn qk_clip_scales_logits() -> Verdict {
 
 /// Sizes and tensors of the twin.
 mod twin {
-    use mla_runtime::{Selecting, TensorShape};
+    use mla_runtime::{IndexerLoss, LossEpsilon, LossReduction, QkClip, Selecting, TensorShape};
 
     pub(super) const HIDDEN_SIZE: usize = 44;
     pub(super) const NUM_ATTENTION_HEADS: usize = 4;
@@ -196,6 +196,15 @@ mod twin {
         relu: true,
         initial: 0,
         local: 0,
+    };
+    pub(super) const INDEXER_LOSS: IndexerLoss = IndexerLoss {
+        coeff: 1.0,
+        reduction: LossReduction::MeanValid,
+        epsilon: LossEpsilon::Clamp,
+    };
+    pub(super) const QK_CLIP: QkClip = QkClip {
+        threshold: 30.0,
+        alpha: 0.5,
     };
 
     pub(super) const TENSORS: [TensorShape; 12] = [

@@ -13,6 +13,7 @@ mod index_loss;
 mod indexer;
 mod keys;
 mod linear;
+mod memory;
 mod merge;
 mod norm;
 mod pages;
@@ -68,6 +69,7 @@ impl<T: CpuElement> Backend for Cpu<T> {
     type Indices = Vec<i32>;
     type Bytes = Vec<u8>;
     type Gradients = Self;
+    type Memory = Self;
     type Parameters = Self;
 
     fn upload<S: Scalar>(_: &CpuDevice, values: Vec<S>) -> Result<Vec<S>> {

@@ -391,6 +391,10 @@ fn own_topk(program: &Program, twin: &Program, items: &str) -> Option<String> {
 fn all_constants(siblings: &Siblings) -> Program {
     // What makes itself what others are handed has all that they have, and more
     let mut all = siblings.own.as_ref().unwrap_or(&siblings.planned).clone();
+    if let Some(trainings) = &siblings.training {
+        all.training = trainings.planned.training.clone();
+        all.qk_clip = trainings.planned.qk_clip.clone();
+    }
     let others = [
         Some(&siblings.planned),
         siblings.other_form.as_ref(),

@@ -5,5 +5,6 @@ mod asked;
 mod clean;
 mod difference;
 mod edges;
+mod index_case;
 mod indexer;
 mod same;

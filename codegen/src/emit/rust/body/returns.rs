@@ -60,7 +60,7 @@ impl Body<'_> {
         let mut fields = Vec::new();
         for (kept, &id) in training.kept.iter().zip(kept) {
             let value = match kept.offloaded {
-                true => format!("{}.offload()?", self.name(id)),
+                true => format!("Offloaded::of({})?", self.name(id)),
                 false => self.name(id).to_owned(),
             };
             fields.push(field_of(&kept.name, &value));
