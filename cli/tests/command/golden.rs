@@ -5,7 +5,7 @@ use std::path::Path;
 use super::room::{Room, checkout};
 
 /// Copies a case into a room.
-fn copy(room: &Room, case: &str, to: &str) {
+pub(crate) fn copy(room: &Room, case: &str, to: &str) {
     std::fs::create_dir_all(room.path(to)).unwrap();
     for entry in std::fs::read_dir(Path::new(&checkout("tests/golden")).join(case)).unwrap() {
         let entry = entry.unwrap();

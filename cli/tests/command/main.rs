@@ -6,3 +6,4 @@ mod room;
 mod run;
 mod show;
 mod specs;
+mod training;
