@@ -355,7 +355,7 @@ pub fn qk_clip_scales_logits<L: ClipQk<B>, B: ProofBackend>(
     let relative = tolerance::<B::Elem, B::Elem>(L::HIDDEN_SIZE);
     let after = pass::<L, B>(&layer, &case, WHOLE)?.max_logits;
     let what = "clipped logits = factor times logits";
-    expect_close(what, &[after], &[wanted.clone()], 1, relative)?;
+    expect_close(what, &[after], std::slice::from_ref(&wanted), 1, relative)?;
     layer.assign(&master)?;
     let after = pass::<L, B>(&layer, &case, WHOLE)?.max_logits;
     let what = "logits of clipped master weights = factor times logits";
