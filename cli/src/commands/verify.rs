@@ -110,9 +110,11 @@ fn refuse_same_names(args: &Verify) -> Result<(), Failure> {
 /// The cases that can be run; the others are reported.
 fn load<T: Trial>(trial: &T, args: &Verify) -> (Vec<T::Subject>, Vec<Fault>) {
     let (mut subjects, mut faults) = (Vec::new(), Vec::new());
+    let mut passed_over = Vec::new();
     for folder in &args.cases {
         match trial.load(folder) {
-            Ok(subject) => subjects.extend(subject),
+            Ok(Some(subject)) => subjects.push(subject),
+            Ok(None) => passed_over.push(format!("`{}`", name(folder))),
             Err(failure) => {
                 faults.push(if failure.code() == 3 {
                     Fault::Refused
@@ -123,6 +125,14 @@ fn load<T: Trial>(trial: &T, args: &Verify) -> (Vec<T::Subject>, Vec<Fault>) {
                 talk::error(&format!("case `{}` is left out", name(folder)));
             }
         }
+    }
+    if !passed_over.is_empty() {
+        talk::note(&format!(
+            "{} passed over, with no {}: {}",
+            counted(passed_over.len(), "case"),
+            T::WANTED,
+            passed_over.join(", ")
+        ));
     }
     (subjects, faults)
 }

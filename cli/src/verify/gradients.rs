@@ -12,7 +12,6 @@ use crate::driver::job::{Grad, Input, Job, Mode, Report, Rope, Stored};
 use crate::driver::{Program, hands_on};
 use crate::failure::Failure;
 use crate::source::counted;
-use crate::talk;
 use crate::tensors::{Tensor, TensorFile};
 
 /// Verifies gradients.
@@ -32,17 +31,8 @@ impl Trial for Gradients<'_> {
 
     fn load(&self, folder: &Path) -> Result<Option<Self::Subject>, Failure> {
         let mut case = Case::load(folder, self.args.layer)?;
-        match Golden::load(folder, &mut case.manifest)? {
-            Some(golden) => Ok(Some((case, golden))),
-            None => {
-                let wanted = Self::WANTED;
-                talk::note(&format!(
-                    "case `{}` is passed over: its folder has no {wanted}",
-                    case.name
-                ));
-                Ok(None)
-            }
-        }
+        let golden = Golden::load(folder, &mut case.manifest)?;
+        Ok(golden.map(|golden| (case, golden)))
     }
 
     fn case<'a>(&self, (case, _): &'a Self::Subject) -> &'a Case {

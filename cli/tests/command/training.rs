@@ -15,13 +15,18 @@ fn tensor(path: &Path, name: &str) -> (Vec<usize>, Vec<f32>) {
     (view.shape().to_vec(), values.collect())
 }
 
-/// Writes an F32 file of one tensor.
-fn write(path: &Path, name: &str, shape: &[usize], value: f32) {
-    let count: usize = shape.iter().product();
-    let bytes = value.to_le_bytes().repeat(count);
-    let dtype = safetensors::Dtype::F32;
-    let view = safetensors::tensor::TensorView::new(dtype, shape.to_vec(), &bytes).unwrap();
-    safetensors::serialize_to_file([(name, view)], None, path).unwrap();
+/// Writes an F32 file of tensors that hold one value each.
+fn write(path: &Path, tensors: &[(&str, &[usize], f32)]) {
+    let data: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, shape, value)| value.to_le_bytes().repeat(shape.iter().product()))
+        .collect();
+    let views = tensors.iter().zip(&data).map(|((name, shape, _), bytes)| {
+        let dtype = safetensors::Dtype::F32;
+        let view = safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes);
+        (*name, view.unwrap())
+    });
+    safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
 /// Everything about `verify --grad` that needs a compiled program stands in one test: there is one program for all cases given.
@@ -45,7 +50,7 @@ fn gradients_are_verified_and_broken_cases_stop_nobody() {
     room.write("unlisted/manifest.json", &manifest);
     copy(&room, leftpad, "short");
     let short = room.path("short/grads.safetensors");
-    write(&short, "grad_output", &[2, 23, 64], 1.0);
+    write(&short, &[("grad_output", &[2, 23, 64], 1.0)]);
     copy(&room, leftpad, "without_file");
     std::fs::remove_file(room.path("without_file/grads.safetensors")).unwrap();
     copy(&room, leftpad, "without_section");
@@ -76,7 +81,7 @@ fn gradients_are_verified_and_broken_cases_stop_nobody() {
     for line in [
         "`without_file/grads.safetensors`: no such file, and `grads` in manifest.json compares with it; copy it there, or remove `grads`\n",
         "`without_section/manifest.json`: it has no `grads`, which says how closely `grads.safetensors` is to be met\n",
-        "note: case `v3_far_positions_b1_s16` is passed over: its folder has no `grads.safetensors`, ",
+        "note: 1 case passed over, with no `grads.safetensors`, `qkclip.safetensors` or `indexer_loss.safetensors`: `v3_far_positions_b1_s16`\n",
     ] {
         assert!(told.stderr.contains(line), "{line}: {}", told.stderr);
     }
@@ -211,14 +216,42 @@ fn a_layer_is_trained_whatever_its_phases_are() {
     }
 
     // Numbers that are too large are told
-    write(
-        &room.path("large.safetensors"),
-        "hidden_states",
-        &[1, 3, 75],
-        f32::MAX,
-    );
+    let large = room.path("large.safetensors");
+    write(&large, &[("hidden_states", &[1, 3, 75], f32::MAX)]);
     let told = room.run(&["run", "--grad", &spec, "--io", "large.safetensors"]);
     assert_eq!(told.code, 1, "{told:?}");
     assert!(told.stdout.contains("all finite: FAIL\n"), "{told:?}");
     assert!(told.stderr.contains("not finite"), "{told:?}");
+}
+
+/// The first attention of the model hands its latents on, the second attends to them.
+#[test]
+fn what_layers_hand_to_each_other_has_gradients() {
+    let room = Room::new();
+    let spec = checkout("spec/models/small-shared.yaml");
+    let run = |layer: &str, io: &str, out: &str| {
+        let words = ["run", "--grad", &spec, "--layer", layer, "--io", io];
+        room.run(&[&words[..], &["--out", out]].concat())
+    };
+    let hidden: (&str, &[usize], f32) = ("hidden_states", &[1, 5, 96], 0.5);
+    write(&room.path("own.safetensors"), &[hidden]);
+    let told = run("0", "own.safetensors", "first.safetensors");
+    assert_eq!(told.code, 0, "{told:?}");
+    let given: [(&str, &[usize], f32); 2] = [
+        ("shared_kv.kv_latent", &[1, 5, 24], 0.25),
+        ("shared_kv.k_pe", &[1, 5, 8], 0.125),
+    ];
+    write(
+        &room.path("taken.safetensors"),
+        &[hidden, given[0], given[1]],
+    );
+    let told = run("1", "taken.safetensors", "second.safetensors");
+    assert_eq!(told.code, 0, "{told:?}");
+    for (name, shape, _) in given {
+        assert!(told.stdout.contains(&format!("gradient  of {name} ")));
+        let second = room.path("second.safetensors");
+        assert_eq!(tensor(&second, &format!("grad.{name}")).0, shape);
+    }
+    let told = run("1", "own.safetensors", "third.safetensors");
+    assert_eq!(told.code, 5, "{told:?}");
 }
