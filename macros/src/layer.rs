@@ -9,6 +9,43 @@ use quote::{ToTokens, format_ident, quote};
 /// mean something else.
 const CARRIED: [&str; 6] = ["doc", "cfg", "allow", "expect", "warn", "deny"];
 
+/// A type that stands beside the layer under the layer's name and its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Companion {
+    Cache,
+    Parameters,
+}
+
+impl Companion {
+    fn name(self) -> &'static str {
+        match self {
+            Companion::Cache => "Cache",
+            Companion::Parameters => "Parameters",
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Companion::Cache => "The cache of",
+            Companion::Parameters => "Gradients, master weights or moments of",
+        }
+    }
+
+    /// Those that a layer's phases call for.
+    fn of(checked: &Checked) -> Vec<Self> {
+        let runs = |phases: &[Phase]| {
+            checked
+                .build
+                .phases
+                .iter()
+                .any(|phase| phases.contains(phase))
+        };
+        let cache = runs(&[Phase::Prefill, Phase::Decode]).then_some(Companion::Cache);
+        let parameters = runs(&[Phase::Train]).then_some(Companion::Parameters);
+        cache.into_iter().chain(parameters).collect()
+    }
+}
+
 /// What an expansion keeps of the user's struct.
 pub(crate) struct Frame<'a> {
     /// Name of the layer, with the span of the struct's name.
@@ -42,12 +79,12 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The module that holds the layer, and the names that the layer and its cache are used by beside it.
+    /// The module that holds the layer, and the names that the layer and its `companions` are used by beside it.
     pub(crate) fn around(
         &self,
         lints: &TokenStream,
         body: &TokenStream,
-        has_cache: bool,
+        companions: &[Companion],
     ) -> TokenStream {
         let Frame {
             name,
@@ -61,17 +98,18 @@ impl<'a> Frame<'a> {
             .iter()
             .copied()
             .partition(|attribute| attribute.path().is_ident("doc"));
-        let about = format!("Sizes, tensors and cache of [`{name}`], as mla-gen emits them.");
-        let cache = has_cache.then(|| {
+        let about = format!("[`{name}`] and the types it works with, as mla-gen emits them.");
+        let companions = companions.iter().map(|companion| {
+            let inner = Ident::new(companion.name(), Span::call_site());
             let (alias, doc) = (
-                format_ident!("{name}Cache"),
-                format!("The cache of [`{name}`]."),
+                format_ident!("{name}{inner}"),
+                format!("{} [`{name}`].", companion.about()),
             );
             quote! {
                 #(#cfgs)*
                 #[doc = #doc]
                 #[allow(unused_imports)]
-                #vis use self::#module::Cache as #alias;
+                #vis use self::#module::#inner as #alias;
             }
         });
         quote! {
@@ -85,7 +123,7 @@ impl<'a> Frame<'a> {
             #[doc(inline)]
             #[allow(unused_imports)]
             #vis use self::#module::#name;
-            #cache
+            #(#companions)*
         }
     }
 
@@ -142,13 +180,6 @@ pub(crate) fn expand(
     let body: TokenStream = text
         .parse()
         .map_err(|error| format!("this is a bug in mla-codegen, please report it: {error}"))?;
-    Ok(frame.around(&quote!(#[allow(dead_code)]), &body, has_cache(checked)))
-}
-
-fn has_cache(checked: &Checked) -> bool {
-    checked
-        .build
-        .phases
-        .iter()
-        .any(|phase| matches!(phase, Phase::Prefill | Phase::Decode))
+    let companions = Companion::of(checked);
+    Ok(frame.around(&quote!(#[allow(dead_code)]), &body, &companions))
 }

@@ -41,9 +41,9 @@ use proc_macro2::TokenStream;
 /// pub struct DeepSeekV3Attention;
 /// ```
 ///
-/// Beside the layer come its cache, `NameCache`, where it has phases that keep one, and a module named after the
-/// layer in snake case with its sizes and tensors. `build(...)` says how the layer is built, `crate = path` where
-/// `mla_runtime` is.
+/// Beside the layer come its cache, `NameCache`, where it has phases that keep one, its gradients' type,
+/// `NameParameters`, where it trains, and a module named after the layer in snake case with its sizes, its tensors and
+/// whatever else it works with. `build(...)` says how the layer is built, `crate = path` where `mla_runtime` is.
 ///
 /// A path is relative to the folder of `Cargo.toml`, else to the source file; a change of the file recompiles.
 #[proc_macro_attribute]

@@ -4,7 +4,7 @@ use mla_spec::{Body, Document, NodeKind, Scalar};
 use proc_macro2::TokenStream;
 use quote::quote;
 
-use crate::layer::Frame;
+use crate::layer::{Companion, Frame};
 
 /// A layer with every name a generated one has, whose functions never run: the errors beside it stop compilation.
 pub(crate) fn expand(frame: &Frame<'_>, hidden_size: Option<usize>) -> TokenStream {
@@ -31,6 +31,27 @@ pub(crate) fn expand(frame: &Frame<'_>, hidden_size: Option<usize>) -> TokenStre
                 -> #runtime::Result<#runtime::Rows<B, #width>> { #never }
             pub fn prefill #step
             pub fn decode #step
+            pub fn forward_train<#generic>(&self, _: &#runtime::Rows<B, #width>, _: &[u32], _: &#runtime::Mask)
+                -> #runtime::Result<(#runtime::Rows<B, #width>, Saved<B>)> { #never }
+            pub fn backward<#generic>(
+                &self,
+                _: Saved<B>,
+                _: &#runtime::Rows<B, #width>,
+                _: &#runtime::Rows<B, #width>,
+                _: &mut Parameters<B>,
+            ) -> #runtime::Result<InputGradients<B, #width>> { #never }
+        }
+
+        pub struct Saved<B: #runtime::Backend>(::core::marker::PhantomData<B>);
+
+        pub struct InputGradients<B: #runtime::Backend, const WIDTH: usize> {
+            pub hidden: #runtime::Rows<B, WIDTH>,
+        }
+
+        pub struct Parameters<B: #runtime::Backend = #runtime::Cpu>(::core::marker::PhantomData<B>);
+
+        impl<B: #runtime::Backend> Parameters<B> {
+            pub fn zeros(_: &B::Device) -> #runtime::Result<Self> { #never }
         }
 
         pub struct Cache<B: #runtime::Backend = #runtime::Cpu, E = f32>(::core::marker::PhantomData<(B, E)>);
@@ -41,7 +62,7 @@ pub(crate) fn expand(frame: &Frame<'_>, hidden_size: Option<usize>) -> TokenStre
         }
     };
     let lints = quote!(#[allow(missing_docs, dead_code, nonstandard_style, clippy::all)]);
-    frame.around(&lints, &body, true)
+    frame.around(&lints, &body, &[Companion::Cache, Companion::Parameters])
 }
 
 /// The width of the residual stream, where a refused document says it.

@@ -1,6 +1,8 @@
 //! Generated code against the oracle, which interprets the plan that the code was printed from: both in `f64`, call by call.
 
-use mla_codegen::plan::interpret::{Cache, Incoming, Lent, Oracle, Piece, Weights as Numbers};
+use mla_codegen::plan::interpret::{
+    Cache, Incoming, Lent, Oracle, Piece, SharedKv, Weights as Numbers,
+};
 use mla_codegen::plan::{Gradient, program};
 use mla_runtime::{
     Batch, Cpu, CpuDevice, Decode, ErasedGradients, Extras, Forward, KvCache, Load, Mask, NoProbe,
@@ -30,7 +32,7 @@ fn loaded<L: Load<F64>>(seed: u64) -> (L, Numbers) {
     (layer, numbers.collect())
 }
 
-fn hidden(tokens: usize, width: usize, seed: u64) -> Vec<f64> {
+fn random(tokens: usize, width: usize, seed: u64) -> Vec<f64> {
     let mut dice = Dice::new(seed);
     (0..tokens * width).map(|_| 1.7 * dice.signed()).collect()
 }
@@ -61,7 +63,7 @@ pub fn forward_is_the_oracles<L: Forward<F64>>(name: &str, checked: &Checked) {
     let (layer, weights) = loaded::<L>(1);
     let program = program(checked);
     let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
-    let hidden = hidden(7, L::HIDDEN_SIZE, 2);
+    let hidden = random(7, L::HIDDEN_SIZE, 2);
     let positions = [0, 1, 2, 3, 40, 41, 1000];
     let wanted = oracle
         .forward(&hidden, &positions, &[0..4, 4..7])
@@ -88,7 +90,7 @@ pub fn training_is_the_oracles<L: Train<F64>>(name: &str, checked: &Checked) {
     let (layer, weights) = loaded::<L>(1);
     let program = program(checked);
     let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
-    let (hidden, d_output) = (hidden(7, L::HIDDEN_SIZE, 2), hidden(7, L::HIDDEN_SIZE, 3));
+    let (hidden, d_output) = (random(7, L::HIDDEN_SIZE, 2), random(7, L::HIDDEN_SIZE, 3));
     let positions = [0, 1, 2, 3, 40, 41, 1000];
     let lent = Lent {
         hidden: &hidden,
@@ -96,12 +98,26 @@ pub fn training_is_the_oracles<L: Train<F64>>(name: &str, checked: &Checked) {
         sequences: &[0..4, 4..7],
         extras: mla_codegen::plan::interpret::Extras::default(),
     };
+    let forwarded = oracle.forward_train(lent).expect("the oracle runs");
+    // What comes back for what was handed out
+    let back = |given: &[f64], seed: u64| random(7, given.len() / 7, seed);
+    let d_shared_kv = forwarded
+        .run
+        .given
+        .shared_kv
+        .as_ref()
+        .map(|given| SharedKv {
+            latent: back(&given.latent, 4),
+            k_rope: back(&given.k_rope, 5),
+        });
+    let handed_back = d_shared_kv
+        .as_ref()
+        .map(|SharedKv { latent, k_rope }| [latent, k_rope].map(|d| tensor(d, d.len() / 7)));
     let incoming = Incoming {
         output: &d_output,
-        shared_kv: None,
+        shared_kv: d_shared_kv.as_ref(),
         loss_scale: 1.5,
     };
-    let forwarded = oracle.forward_train(lent).expect("the oracle runs");
     let wanted = oracle
         .backward(&forwarded.saved, lent, incoming)
         .expect("the oracle goes back");
@@ -113,6 +129,9 @@ pub fn training_is_the_oracles<L: Train<F64>>(name: &str, checked: &Checked) {
     for split in [false, true] {
         let mut extras = Extras {
             loss_scale: 1.5,
+            d_shared_kv: handed_back
+                .as_ref()
+                .map(|[latent, k_rope]| [latent, k_rope]),
             ..Extras::default()
         };
         let device = CpuDevice::default();
@@ -182,7 +201,7 @@ pub fn cached_is_the_oracles<L: Prefill<F64> + Decode<F64>>(
         L::Cache::<f64, f64>::with_blocks(&device, 2 * blocks[0].len(), 8).expect("a small cache");
     let mut logical = Cache::new(2);
     for (index, call) in CALLS.into_iter().enumerate() {
-        let hidden = hidden(call.iter().sum(), L::HIDDEN_SIZE, 4 + index as u64);
+        let hidden = random(call.iter().sum(), L::HIDDEN_SIZE, 4 + index as u64);
         let sequences = [0, 1].map(|request| Sequence {
             cached: logical.tokens(request),
             new: call[request],

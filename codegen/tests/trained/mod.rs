@@ -7,6 +7,7 @@ pub(crate) mod step;
 
 #[path = "../../../tests/src/language.rs"]
 #[allow(
+    dead_code,
     unreachable_pub,
     reason = "a library's file, of which each test crate reads a copy"
 )]

@@ -23,7 +23,7 @@
 //! | [`same_forward`], [`same_prefill`], [`same_decode`] | two layers | absorbed = expanded, fused = unfused, paged = contiguous |
 //! | [`handed_forward`], [`handed_prefill`], [`handed_decode`] | a layer and its sources | latents or a selection of another layer = the same ones of its own |
 //! | [`contexts_packed_equal_separate`] | forward | a sequence sees its own context only |
-//! | [`training_forward_equals_forward`] | train, forward | the same bits, whether or not something is kept |
+//! | [`training_forward_equals_forward`] | train, forward | the same output, whether or not something is kept |
 //! | [`gradients_are_finite_differences`], [`indexer_gradients_are_finite_differences`] | train | gradients are those of the function |
 //! | [`split_backward_equals_whole`] | train | the weights' gradients apart = all at once, to the bit |
 //! | [`identical_gradients`], [`same_gradients`] | two layers | recomputed = kept, to the bit; absorbed = expanded |

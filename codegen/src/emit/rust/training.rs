@@ -351,6 +351,12 @@ pub(super) fn has_softmax(plan: &Plan) -> bool {
     plan.ops().any(attends)
 }
 
+/// Whether a plan takes what the forward pass kept.
+pub(super) fn unpacks(plan: &Plan) -> bool {
+    plan.ops()
+        .any(|op| matches!(op, Op::Adjoint(Adjoint::Saved { .. })))
+}
+
 fn parameter(program: &Program, given: Given) -> String {
     match given {
         Given::Hidden => "hidden: &Rows<B, HIDDEN_SIZE>".to_owned(),

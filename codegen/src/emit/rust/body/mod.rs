@@ -8,7 +8,7 @@ mod select;
 mod train;
 
 use super::layout::{Call, Lines};
-use super::parts;
+use super::{parts, training};
 pub(in crate::emit) use returns::gradient_field;
 
 use crate::plan::{
@@ -62,7 +62,9 @@ pub(crate) fn write(
         lines,
     };
     let tail = body.tail();
-    body.softmax_binding();
+    if !training::unpacks(plan) {
+        body.softmax_binding();
+    }
     let mut first = true;
     for step in &plan.steps {
         let prints_nothing = |op: &Op| {

@@ -131,6 +131,8 @@ impl Body<'_> {
                     self.bind(id, &Call::fallible(callee, &[]));
                 }
             }
+            // What it drops was kept
+            self.softmax_binding();
         }
     }
 
