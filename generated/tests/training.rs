@@ -69,7 +69,7 @@ fn losses_fall_in_bf16() {
     let reports = steps(&mut trainer, 25);
     assert!(reports.iter().all(|report| report.taken));
     let last = mean(&trainer.history[20..]);
-    assert!(last < guess() - 1.3, "it ends at {last}");
+    assert!(last < guess() - 1.1, "it ends at {last}");
     assert_eq!(trainer.scaler.scale(), LossScaling::default().initial);
     // Master weights have moved by less than bf16 can tell, too
     let mut finer = 0;

@@ -189,7 +189,8 @@ impl Clock {
         let from = trainer.done();
         let bar = ProgressBar::new(end as u64).with_position(from as u64);
         // A template that indicatif refuses leaves its usual one
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {eta} left") {
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left")
+        {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(200));

@@ -6,7 +6,7 @@
 
 use mla_runtime::{
     Backend, ClipQk, ErasedGradients, Error, Extras, Forward, MaxLogits, NoProbe, ParameterSet,
-    Result, Tensor, Trainable, Weights,
+    Result, Tensor, Train, Trainable, Weights,
 };
 
 use super::around::{self, Around};
@@ -35,12 +35,11 @@ impl<B: Backend, P: ParameterSet<B>> BlockParameters<B, P> {
     }
 }
 
-/// What the backward pass needs; `S` is what the attention keeps.
-#[derive(Debug)]
-pub(crate) struct Saved<B: Backend, S> {
+/// What the backward pass needs.
+pub(crate) struct Saved<B: Backend, L: Train<B>> {
     x: Hidden<B>,
     normed: Tensor<B>,
-    attention: S,
+    attention: L::Saved,
     middle: Hidden<B>,
     mlp: around::Saved<B>,
 }
@@ -76,7 +75,7 @@ impl<B: Backend, L: ClipQk<B> + Forward<B>> Block<B, L> {
         x: Hidden<B>,
         at: &Sequences,
         largest: &mut MaxLogits,
-    ) -> Result<(Hidden<B>, Saved<B, L::Saved>)> {
+    ) -> Result<(Hidden<B>, Saved<B, L>)> {
         let normed = self.around.attention_norm.forward(&x)?.into();
         let (attended, attention) = self.attention.forward_train_erased(
             &normed,
@@ -103,7 +102,7 @@ impl<B: Backend, L: ClipQk<B> + Forward<B>> Block<B, L> {
     /// `scale`, as the caller has multiplied `d`. Those of the parameters are added to `gradients`.
     pub(crate) fn backward(
         &self,
-        saved: Saved<B, L::Saved>,
+        saved: Saved<B, L>,
         mut d: Hidden<B>,
         scale: f64,
         gradients: &mut BlockParameters<B, L::Parameters>,
