@@ -41,10 +41,41 @@ impl Default for LossScaling {
 ///
 /// It can be saved and restored: as a whole, through serde.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Stored")]
 pub struct LossScaler {
     scaling: LossScaling,
     scale: f64,
     clean_steps: u32,
+}
+
+/// A scaler as it was stored, before anyone has looked at its numbers.
+#[derive(Deserialize)]
+struct Stored {
+    scaling: LossScaling,
+    scale: f64,
+    clean_steps: u32,
+}
+
+impl TryFrom<Stored> for LossScaler {
+    type Error = Error;
+
+    fn try_from(stored: Stored) -> Result<Self> {
+        let Stored {
+            scaling,
+            scale,
+            clean_steps,
+        } = stored;
+        if !(SMALLEST..=LARGEST).contains(&scale) {
+            return Err(Error::BadConstant(format!(
+                "a stored loss scale is {scale}, wanted 2^-126 to 2^126"
+            )));
+        }
+        Ok(Self {
+            scale,
+            clean_steps,
+            ..Self::new(scaling)?
+        })
+    }
 }
 
 /// The scale stays within what an `f32` holds, so that neither it nor its inverse is infinite or 0 there.
@@ -180,6 +211,23 @@ mod tests {
             scales.push(scaler.scale());
         }
         assert_eq!(scales, [8.0, 16.0, 16.0, 8.0, 8.0, 16.0, 8.0, 4.0]);
+    }
+
+    #[test]
+    fn a_stored_one_is_read_back_or_refused() {
+        let mut kept = scaler(8.0, 3);
+        kept.judge(true);
+        let stored = serde_json::to_value(&kept).unwrap();
+        assert_eq!(
+            serde_json::from_value::<LossScaler>(stored.clone()).unwrap(),
+            kept
+        );
+        for (place, wrong) in [("/scale", 0.0), ("/scaling/growth_factor", 0.5)] {
+            let mut stored = stored.clone();
+            *stored.pointer_mut(place).unwrap() = wrong.into();
+            let refused = serde_json::from_value::<LossScaler>(stored).unwrap_err();
+            assert!(refused.to_string().contains("wanted"), "{refused}");
+        }
     }
 
     #[test]

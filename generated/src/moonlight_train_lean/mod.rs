@@ -513,7 +513,8 @@ impl<B: Backend> MoonlightTrainLeanAttention<B> {
     /// τ_c / s of what they were. Returns each head's η, 1 where nothing changes.
     ///
     /// `max_logits` is what [`Saved::max_logits`] holds, the largest over all micro-batches of a
-    /// step.
+    /// step. It comes after the optimiser and before `assign`, which makes the weights the rounded
+    /// master ones again.
     ///
     /// # Errors
     /// `max_logits` does not hold one number per head, or one of them is a NaN or infinite. The

@@ -57,7 +57,8 @@ fn documentation(plan: &ClipPlan, lines: &mut Lines) {
     lines.line("///");
     lines.prose(
         "///",
-        "`max_logits` is what [`Saved::max_logits`] holds, the largest over all micro-batches of a step.",
+        "`max_logits` is what [`Saved::max_logits`] holds, the largest over all micro-batches of a step. It comes after the \
+         optimiser and before `assign`, which makes the weights the rounded master ones again.",
     );
     lines.line("///");
     lines.line("/// # Errors");
