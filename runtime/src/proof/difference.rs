@@ -122,10 +122,14 @@ pub(crate) struct Difference {
     pub(crate) rms: f64,
 }
 
+pub(crate) fn root_mean_square(values: &[f64]) -> f64 {
+    let squares: f64 = values.iter().map(|value| value * value).sum();
+    (squares / values.len().max(1) as f64).sqrt()
+}
+
 /// Compares `found` with `wanted`. Elements that one of them lacks count as NaN.
 pub(crate) fn difference(found: &[f64], wanted: &[f64]) -> Difference {
-    let squares: f64 = wanted.iter().map(|value| value * value).sum();
-    let rms = (squares / wanted.len().max(1) as f64).sqrt();
+    let rms = root_mean_square(wanted);
     let mut worst = Difference {
         at: 0,
         error: 0.0,
@@ -157,8 +161,18 @@ pub(crate) fn expect_close(
     width: usize,
     relative: f64,
 ) -> Verdict {
-    let all = wanted.concat();
-    let tolerance = relative * difference(&all, &all).rms;
+    let tolerance = relative * root_mean_square(&wanted.concat());
+    expect_within(what, found, wanted, width, tolerance)
+}
+
+/// As [`expect_close`], where no element may be further than `tolerance` from the other.
+pub(crate) fn expect_within(
+    what: &str,
+    found: &[Vec<f64>],
+    wanted: &[Vec<f64>],
+    width: usize,
+    tolerance: f64,
+) -> Verdict {
     for (request, (found, wanted)) in found.iter().zip(wanted).enumerate() {
         let worst = difference(found, wanted);
         // Not `error > tolerance`: NaN has to fail
