@@ -32,6 +32,8 @@ mod attended;
 mod batch;
 mod cache;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod describes;
 mod element;
 mod error;

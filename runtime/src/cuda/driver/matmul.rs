@@ -1,0 +1,75 @@
+//! Products of matrices in the device's memory.
+
+use super::Address;
+
+/// What matrices hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum NumberType {
+    /// bf16.
+    Bf16,
+    /// f16.
+    F16,
+    /// f32.
+    F32,
+    /// f64.
+    F64,
+}
+
+impl NumberType {
+    /// The type of a scalar's name.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        match name {
+            "bf16" => Some(Self::Bf16),
+            "f16" => Some(Self::F16),
+            "f32" => Some(Self::F32),
+            "f64" => Some(Self::F64),
+            _ => None,
+        }
+    }
+
+    /// Bytes of one number.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::Bf16 | Self::F16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+}
+
+/// A matrix, or one for each of a batch. Strides count elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Operand {
+    /// The first element.
+    pub(crate) at: Address,
+    /// What it holds.
+    pub(crate) number: NumberType,
+    /// From one row to the next.
+    pub(crate) row_stride: usize,
+    /// From one column to the next.
+    pub(crate) column_stride: usize,
+    /// From one matrix of the batch to the next.
+    pub(crate) batch_stride: usize,
+}
+
+/// `C[m, n] = Σ_k A[m, k] B[k, n]`, or with `accumulate` that added to C, for each of a batch; summed in `f32`, or `f64` where a matrix
+/// holds that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Matmul {
+    /// Rows of A and C.
+    pub(crate) m: usize,
+    /// Columns of B and C.
+    pub(crate) n: usize,
+    /// Columns of A, rows of B.
+    pub(crate) k: usize,
+    /// Products.
+    pub(crate) batch: usize,
+    /// `[m, k]`.
+    pub(crate) a: Operand,
+    /// `[k, n]`.
+    pub(crate) b: Operand,
+    /// `[m, n]`.
+    pub(crate) c: Operand,
+    /// Whether the product is added to what C holds.
+    pub(crate) accumulate: bool,
+}

@@ -1,0 +1,219 @@
+//! What the backend asks of the machine behind it: a GPU's driver, or the host emulating one.
+
+mod matmul;
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::error::Result;
+
+pub(crate) use matmul::{Matmul, NumberType, Operand};
+
+/// A place in the device's memory.
+pub(crate) type Address = u64;
+
+/// A kernel's text, and what it is compiled for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    /// A name for messages, e.g. `norm_512.cu`.
+    pub(crate) name: &'a str,
+    /// CUDA C++ that includes nothing.
+    pub(crate) text: &'a str,
+    /// Macros: the number types that the text leaves open.
+    pub(crate) defines: &'a [(&'static str, &'a str)],
+    /// Whether indices from tables are checked: `MLA_CHECKED`.
+    pub(crate) checked: bool,
+}
+
+/// A kernel that can be launched. It stays loaded as long as `module` lives.
+#[derive(Clone)]
+pub(crate) struct Function {
+    /// What the driver knows it by.
+    pub(crate) handle: usize,
+    /// What holds its code.
+    pub(crate) module: Arc<dyn Module>,
+}
+
+impl Debug for Function {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "kernel {:#x}", self.handle)
+    }
+}
+
+/// Compiled and loaded code.
+pub(crate) trait Module: Send + Sync {
+    /// The `extern "C"` kernel of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    fn function(self: Arc<Self>, name: &str) -> Result<Function>;
+
+    /// The place of a variable, and its size in bytes; `None` where there is none of this name.
+    fn variable(&self, name: &str) -> Option<(Address, usize)>;
+}
+
+/// Something for the device to do. What it names has to stay valid until it is done.
+#[derive(Debug, Clone)]
+pub(crate) enum Command {
+    /// Runs a kernel of 128 threads a block, whose only parameter are these bytes.
+    Launch {
+        /// Which.
+        function: Function,
+        /// Blocks along x, y and z, none of them 0.
+        grid: [u32; 3],
+        /// The parameter.
+        args: Vec<u8>,
+    },
+    /// `C = A B`.
+    Matmul(Matmul),
+    /// Copies pinned memory of the host to the device.
+    Upload {
+        /// Where from: it is read when the command runs.
+        from: Pinned,
+        /// Where to.
+        to: Address,
+        /// How much.
+        bytes: usize,
+    },
+    /// Copies within the device.
+    Copy {
+        /// Where from.
+        from: Address,
+        /// Where to.
+        to: Address,
+        /// How much.
+        bytes: usize,
+    },
+    /// Sets bytes.
+    Fill {
+        /// Where.
+        at: Address,
+        /// How many.
+        bytes: usize,
+        /// To what.
+        byte: u8,
+    },
+}
+
+/// Memory of the host that the device can read.
+#[derive(Debug, Clone)]
+pub(crate) struct Pinned {
+    /// Where it begins.
+    pub(crate) at: *mut u8,
+    /// How long it is.
+    pub(crate) bytes: usize,
+    /// What frees it.
+    #[allow(dead_code, reason = "held for its drop")]
+    pub(crate) owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: a `Pinned` is a pointer and what keeps it valid; who writes through it sees to it that nobody else does
+unsafe impl Send for Pinned {}
+// SAFETY: as above
+unsafe impl Sync for Pinned {}
+
+/// Commands that run together, again and again.
+pub(crate) trait Graph: Debug + Send + Sync {
+    /// Runs them.
+    ///
+    /// # Errors
+    /// The device refuses.
+    ///
+    /// # Safety
+    /// As [`Driver::run`], of all its commands.
+    unsafe fn launch(&self) -> Result<()>;
+}
+
+/// Events on the device's clock.
+pub(crate) trait Clock: Debug + Send + Sync {
+    /// Notes the time once everything queued before is done. Returns a number for it.
+    ///
+    /// # Errors
+    /// The device refuses.
+    fn mark(&self) -> Result<usize>;
+
+    /// Milliseconds between two marks; waits for both.
+    ///
+    /// # Errors
+    /// The device refuses, or there is no such mark.
+    fn between(&self, from: usize, to: usize) -> Result<f64>;
+}
+
+/// A machine that runs kernels. Commands run in the order in which they are queued.
+pub(crate) trait Driver: Debug + Send + Sync {
+    /// Its name, e.g. `NVIDIA H200`.
+    fn name(&self) -> String;
+
+    /// Its architecture as compilers call it, e.g. `sm_90a`.
+    fn arch(&self) -> String;
+
+    /// Multiprocessors.
+    fn multiprocessors(&self) -> u32;
+
+    /// Memory, aligned to 256 bytes; `Ok(None)` where there is no room.
+    ///
+    /// # Errors
+    /// The device refuses for another reason.
+    fn allocate(&self, bytes: usize) -> Result<Option<Address>>;
+
+    /// Gives memory back, once everything queued is done.
+    ///
+    /// # Safety
+    /// It is [`allocate`](Self::allocate)'s, and nobody uses it.
+    unsafe fn free(&self, at: Address);
+
+    /// Memory of the host that the device can read.
+    ///
+    /// # Errors
+    /// There is no room.
+    fn pin(&self, bytes: usize) -> Result<Pinned>;
+
+    /// Compiles, or finds in the cache, and loads.
+    ///
+    /// # Errors
+    /// The compiler or the device refuses; what it says is in the message.
+    fn load(&self, source: &Source<'_>) -> Result<Arc<dyn Module>>;
+
+    /// Whether it multiplies these matrices without a kernel of ours.
+    fn multiplies(&self, matmul: &Matmul) -> bool;
+
+    /// Queues a command.
+    ///
+    /// # Errors
+    /// The device refuses.
+    ///
+    /// # Safety
+    /// All addresses in it, those in a launch's parameter and in tables that it reads included, are those of enough memory.
+    unsafe fn run(&self, command: &Command) -> Result<()>;
+
+    /// Makes a graph of commands. Nothing runs yet. The matrices in it are multiplied by algorithms that are already chosen.
+    ///
+    /// # Errors
+    /// The device refuses.
+    ///
+    /// # Safety
+    /// As [`run`](Self::run), for as long as the graph lives.
+    unsafe fn record(&self, commands: &[Command]) -> Result<Box<dyn Graph>>;
+
+    /// Copies memory to the host once everything queued before is done.
+    ///
+    /// # Errors
+    /// The device refuses, or something queued before failed.
+    ///
+    /// # Safety
+    /// There is as much memory at `from`.
+    unsafe fn download(&self, from: Address, to: &mut [u8]) -> Result<()>;
+
+    /// Waits until everything queued is done.
+    ///
+    /// # Errors
+    /// Something queued failed.
+    fn synchronize(&self) -> Result<()>;
+
+    /// A clock.
+    ///
+    /// # Errors
+    /// The device refuses.
+    fn clock(&self) -> Result<Box<dyn Clock>>;
+}
