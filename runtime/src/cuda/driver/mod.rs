@@ -1,5 +1,6 @@
 //! What the backend asks of the machine behind it: a GPU's driver, or the host emulating one.
 
+mod emulator;
 mod matmul;
 
 use std::any::Any;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 
+pub(crate) use emulator::Emulator;
 pub(crate) use matmul::{Matmul, NumberType, Operand};
 
 /// A place in the device's memory.
