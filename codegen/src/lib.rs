@@ -14,5 +14,5 @@ pub mod report;
 
 pub use builder::{BuildError, Builder};
 pub use digest::{model_digest, spec_digest};
-pub use emit::{Options, Origin, emit, emit_model, emit_module_text, model_modules};
+pub use emit::{Options, Origin, cuda, emit, emit_model, emit_module_text, model_modules};
 pub use files::{Files, module_name};

@@ -4,24 +4,22 @@ use mla_codegen::plan::interpret::{
     Cache, Incoming, Lent, Oracle, Piece, SharedKv, Weights as Numbers,
 };
 use mla_codegen::plan::{Gradient, program};
+use mla_runtime::proof::ProofBackend;
 use mla_runtime::{
-    Batch, Cpu, CpuDevice, Decode, ErasedGradients, Extras, Forward, KvCache, Load, Mask, NoProbe,
+    Batch, Decode, ErasedGradients, Extras, Forward, KvCache, Load, Mask, NoProbe,
     ParameterSet, Prefill, Sequence, Tensor, Train, Weights,
 };
 use mla_spec::{Checked, Phase};
 
 use crate::random_spec::Dice;
 
-/// What both compute in.
-pub type F64 = Cpu<f64>;
-
 /// New tokens of two requests in each call.
 const CALLS: [[usize; 2]; 4] = [[3, 2], [1, 0], [2, 4], [1, 1]];
 
 /// A layer and the same weights as plain numbers.
-fn loaded<L: Load<F64>>(seed: u64) -> (L, Numbers) {
+fn loaded<L: Load<B>, B: ProofBackend<Elem = f64>>(seed: u64) -> (L, Numbers) {
     let weights = Weights::random("layer", L::TENSORS, seed).expect("random weights");
-    let layer = L::load(&weights, "layer", &CpuDevice::default()).expect("the layer loads");
+    let layer = L::load(&weights, "layer", &B::Device::default()).expect("the layer loads");
     let selected = weights
         .exactly("layer", L::TENSORS)
         .expect("exactly the layer's tensors");
@@ -37,8 +35,8 @@ fn random(tokens: usize, width: usize, seed: u64) -> Vec<f64> {
     (0..tokens * width).map(|_| 1.7 * dice.signed()).collect()
 }
 
-fn tensor(values: &[f64], width: usize) -> Tensor<F64> {
-    Tensor::from_vec(&CpuDevice::default(), values.to_vec(), width).expect("whole rows")
+fn tensor<B: ProofBackend<Elem = f64>>(values: &[f64], width: usize) -> Tensor<B> {
+    Tensor::from_vec(&B::Device::default(), values.to_vec(), width).expect("whole rows")
 }
 
 fn largest<'a>(values: impl IntoIterator<Item = &'a f64>) -> f64 {
@@ -67,8 +65,8 @@ fn assert_close_beside(what: &str, found: &[f64], wanted: &[f64], largest: f64) 
 ///
 /// # Panics
 /// When it is not.
-pub fn forward_is_the_oracles<L: Forward<F64>>(name: &str, checked: &Checked) {
-    let (layer, weights) = loaded::<L>(1);
+pub fn forward_is_the_oracles<L: Forward<B>, B: ProofBackend<Elem = f64>>(name: &str, checked: &Checked) {
+    let (layer, weights) = loaded::<L, B>(1);
     let program = program(checked);
     let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
     let hidden = random(7, L::HIDDEN_SIZE, 2);
@@ -94,8 +92,8 @@ pub fn forward_is_the_oracles<L: Forward<F64>>(name: &str, checked: &Checked) {
 ///
 /// # Panics
 /// When it is not.
-pub fn training_is_the_oracles<L: Train<F64>>(name: &str, checked: &Checked) {
-    let (layer, weights) = loaded::<L>(1);
+pub fn training_is_the_oracles<L: Train<B>, B: ProofBackend<Elem = f64>>(name: &str, checked: &Checked) {
+    let (layer, weights) = loaded::<L, B>(1);
     let program = program(checked);
     let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
     let (hidden, d_output) = (random(7, L::HIDDEN_SIZE, 2), random(7, L::HIDDEN_SIZE, 3));
@@ -150,7 +148,7 @@ pub fn training_is_the_oracles<L: Train<F64>>(name: &str, checked: &Checked) {
                 .map(|[latent, k_rope]| [latent, k_rope]),
             ..Extras::default()
         };
-        let device = CpuDevice::default();
+        let device = B::Device::default();
         let mut gradients = L::Parameters::zeros(&device).expect("room for gradients");
         let (output, saved) = layer
             .forward_train_erased(&input, &positions, &mask, &mut extras)
@@ -160,7 +158,7 @@ pub fn training_is_the_oracles<L: Train<F64>>(name: &str, checked: &Checked) {
         assert_close(&what("output"), &output, &forwarded.run.output);
         let logits = L::max_logits(&saved);
         assert_close(&what("largest logits"), logits, &forwarded.max_logits);
-        let found: ErasedGradients<F64> = if split {
+        let found: ErasedGradients<B> = if split {
             let (found, deferred) = layer
                 .backward_input_erased(saved, &input, &d_input, &mut extras, &mut gradients)
                 .expect("the layer goes back");
@@ -203,16 +201,16 @@ fn blocks(page: Option<usize>) -> [Vec<u32>; 2] {
 ///
 /// # Panics
 /// When it is not.
-pub fn cached_is_the_oracles<L: Prefill<F64> + Decode<F64>>(
+pub fn cached_is_the_oracles<L: Prefill<B> + Decode<B>, B: ProofBackend<Elem = f64>>(
     name: &str,
     checked: &Checked,
     phase: Phase,
 ) {
-    let (layer, weights) = loaded::<L>(3);
+    let (layer, weights) = loaded::<L, B>(3);
     let program = program(checked);
     let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
     let blocks = blocks(L::Cache::<f64, f64>::PAGE_SIZE);
-    let device = CpuDevice::default();
+    let device = B::Device::default();
     let mut cache =
         L::Cache::<f64, f64>::with_blocks(&device, 2 * blocks[0].len(), 8).expect("a small cache");
     let mut logical = Cache::new(2);

@@ -22,9 +22,11 @@ mod trained_layers {
     include!(concat!(env!("OUT_DIR"), "/trained.rs"));
 }
 
+use mla_codegen::cuda::kernel_text;
+use mla_runtime::{Cpu, Cuda, CudaDevice};
 use mla_spec::{Checked, Phase};
 use mla_tests::against_oracle::{
-    F64, cached_is_the_oracles, forward_is_the_oracles, training_is_the_oracles,
+    cached_is_the_oracles, forward_is_the_oracles, training_is_the_oracles,
 };
 use mla_tests::language::{language, trained};
 
@@ -33,7 +35,7 @@ fn layer(name: &str) -> Checked {
     found.expect("a layer of the language").1
 }
 
-/// Layers that need nothing but hidden states, by their phases.
+/// Layers that need nothing but hidden states, by their phases, on the backend `Here`.
 macro_rules! alone {
     (forward: $($forward:ident)+; all phases: $($all:ident)+;) => {
         mod forward {
@@ -41,12 +43,14 @@ macro_rules! alone {
             $(#[test]
             fn $forward() {
                 let name = stringify!($forward);
-                forward_is_the_oracles::<layers::$forward::Layer<F64>>(name, &layer(name));
+                prepare();
+                forward_is_the_oracles::<layers::$forward::Layer<Here>, Here>(name, &layer(name));
             })+
             $(#[test]
             fn $all() {
                 let name = stringify!($all);
-                forward_is_the_oracles::<layers::$all::Layer<F64>>(name, &layer(name));
+                prepare();
+                forward_is_the_oracles::<layers::$all::Layer<Here>, Here>(name, &layer(name));
             })+
         }
 
@@ -56,13 +60,15 @@ macro_rules! alone {
             fn $forward() {
                 let name = stringify!($forward);
                 let checked = trained(name, &layer(name));
-                training_is_the_oracles::<trained_layers::$forward::Layer<F64>>(name, &checked);
+                prepare();
+                training_is_the_oracles::<trained_layers::$forward::Layer<Here>, Here>(name, &checked);
             })+
             $(#[test]
             fn $all() {
                 let name = stringify!($all);
                 let checked = trained(name, &layer(name));
-                training_is_the_oracles::<trained_layers::$all::Layer<F64>>(name, &checked);
+                prepare();
+                training_is_the_oracles::<trained_layers::$all::Layer<Here>, Here>(name, &checked);
             })+
         }
 
@@ -71,7 +77,8 @@ macro_rules! alone {
             $(#[test]
             fn $all() {
                 let name = stringify!($all);
-                cached_is_the_oracles::<layers::$all::Layer<F64>>(name, &layer(name), Phase::Prefill);
+                prepare();
+                cached_is_the_oracles::<layers::$all::Layer<Here>, Here>(name, &layer(name), Phase::Prefill);
             })+
         }
 
@@ -80,18 +87,46 @@ macro_rules! alone {
             $(#[test]
             fn $all() {
                 let name = stringify!($all);
-                cached_is_the_oracles::<layers::$all::Layer<F64>>(name, &layer(name), Phase::Decode);
+                prepare();
+                cached_is_the_oracles::<layers::$all::Layer<Here>, Here>(name, &layer(name), Phase::Decode);
             })+
         }
     };
 }
 
-alone! {
-    forward:
-        longrope dynamic two_sided sparse_expanded;
-    all phases:
-        plain llama4_scale log_position latent_scales latent_scale gate_per_head
-        gate_per_element gate_fused gated_norms llama3 soft_cap off_by_one window chunk gives_kv
-        sparse sparse_rich sparse_pooled fp8 fp8_ds_mla fp8_model1 mxfp8 grouped grouped_normed
-        grouped_l2 grouped_gate grouped_sink grouped_flash grouped_nope;
+macro_rules! everything_alone {
+    () => {
+        alone! {
+            forward:
+                longrope dynamic two_sided sparse_expanded;
+            all phases:
+                plain llama4_scale log_position latent_scales latent_scale gate_per_head
+                gate_per_element gate_fused gated_norms llama3 soft_cap off_by_one window chunk gives_kv
+                sparse sparse_rich sparse_pooled fp8 fp8_ds_mla fp8_model1 mxfp8 grouped grouped_normed
+                grouped_l2 grouped_gate grouped_sink grouped_flash grouped_nope;
+        }
+    };
+}
+
+mod on_the_cpu {
+    use super::*;
+
+    type Here = Cpu<f64>;
+
+    fn prepare() {}
+
+    everything_alone!();
+}
+
+/// On a GPU where there is one, otherwise on the host emulating one.
+mod on_cuda {
+    use super::*;
+
+    type Here = Cuda<f64>;
+
+    fn prepare() {
+        CudaDevice::shared().provide(kernel_text);
+    }
+
+    everything_alone!();
 }

@@ -129,7 +129,7 @@ fn comparison(part: u64) -> String {
 fn compared(seed: u64, name: &str, checked: &Checked) -> String {
     let phases = &checked.build.phases;
     let layer = format!(
-        "layers::{name}::{}<against_oracle::F64>",
+        "layers::{name}::{}<mla_runtime::Cpu<f64>>, mla_runtime::Cpu<f64>",
         checked.layer.name
     );
     let mut calls = Vec::new();

@@ -1,5 +1,6 @@
 //! Text from programs. Emission prints what was planned and decides nothing.
 
+pub mod cuda;
 mod proofs;
 mod rust;
 

@@ -1,3 +1,31 @@
-//! The CUDA backend.
+//! The CUDA backend: kernels that a generated layer brings along, on a GPU or on the host emulating one.
 
+mod buffer;
+mod device;
 mod driver;
+mod graph;
+mod kernels;
+mod ops;
+mod pool;
+mod staging;
+
+use std::marker::PhantomData;
+
+use half::bf16;
+
+use crate::element::Element;
+
+pub use buffer::CudaBuffer;
+pub use device::{CudaDevice, Statistics};
+pub use graph::CudaGraph;
+pub use kernels::KernelSource;
+
+/// A CUDA device, computing in `T`: `f32`, `f64`, or `bf16` (every result rounded to bf16, sums in f32).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cuda<T: Element = bf16>(PhantomData<T>);
+
+/// What kernels are compiled for.
+pub trait CudaElement: Element {}
+impl CudaElement for f32 {}
+impl CudaElement for f64 {}
+impl CudaElement for bf16 {}

@@ -155,6 +155,7 @@ fn templates() -> tera::TeraResult<tera::Tera> {
         ("module", include_str!("../../../templates/module.rs.tera")),
         ("model", include_str!("../../../templates/model.rs.tera")),
         ("tests", include_str!("../../../templates/tests.rs.tera")),
+        ("kernel", include_str!("../../../templates/kernel.cu.tera")),
     ])?;
     Ok(tera)
 }

@@ -27,6 +27,16 @@ impl NumberType {
         }
     }
 
+    /// The scalar's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+        }
+    }
+
     /// Bytes of one number.
     pub(crate) fn bytes(self) -> usize {
         match self {

@@ -69,7 +69,7 @@ pub(crate) enum Command {
     },
     /// `C = A B`.
     Matmul(Matmul),
-    /// Copies pinned memory of the host to the device.
+    /// Copies pinned memory of the host to the device. No graph holds one.
     Upload {
         /// Where from: it is read when the command runs.
         from: Pinned,
@@ -125,6 +125,15 @@ pub(crate) trait Graph: Debug + Send + Sync {
     /// # Safety
     /// As [`Driver::run`], of all its commands.
     unsafe fn launch(&self) -> Result<()>;
+}
+
+/// A point in the queue.
+pub(crate) trait Fence: Send + Sync {
+    /// Waits until everything queued before it is done.
+    ///
+    /// # Errors
+    /// The device refuses.
+    fn wait(&self) -> Result<()>;
 }
 
 /// Events on the device's clock.
@@ -206,6 +215,12 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// # Safety
     /// There is as much memory at `from`.
     unsafe fn download(&self, from: Address, to: &mut [u8]) -> Result<()>;
+
+    /// A point behind everything queued so far.
+    ///
+    /// # Errors
+    /// The device refuses.
+    fn fence(&self) -> Result<Box<dyn Fence>>;
 
     /// Waits until everything queued is done.
     ///

@@ -1,0 +1,123 @@
+//! The printer of CUDA: kernels' bodies, which are files, instantiated for sizes.
+
+mod units;
+
+use serde::Serialize;
+
+use super::rust::render;
+pub use units::{UNITS, Unit};
+
+/// Bodies that others include.
+const HEADERS: [(&str, &str); 1] = [("prelude.cuh", include_str!("../../../kernels/prelude.cuh"))];
+
+/// What the template `kernel.cu.tera` is filled with.
+#[derive(Serialize)]
+struct KernelFile<'a> {
+    version: &'a str,
+    unit: &'a str,
+    body: String,
+    sizes: Vec<Size<'a>>,
+    entries: Vec<Entry<'a>>,
+}
+
+#[derive(Serialize)]
+struct Size<'a> {
+    name: &'a str,
+    value: usize,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    symbol: String,
+    function: &'a str,
+    args: &'a str,
+}
+
+/// The kernels of a unit for some sizes, as one text that includes nothing; `None` where there is no such unit, or it takes
+/// other sizes.
+pub fn kernel_text(unit: &str, dims: &[usize]) -> Option<String> {
+    let unit = UNITS.iter().find(|known| known.name == unit)?;
+    if unit.sizes.len() != dims.len() {
+        return None;
+    }
+    let sizes = unit.sizes.iter().zip(dims);
+    let entries = unit.entries.iter().map(|&(function, args)| Entry {
+        symbol: symbol(function, dims),
+        function,
+        args,
+    });
+    Some(render(
+        "kernel",
+        &KernelFile {
+            version: env!("CARGO_PKG_VERSION"),
+            unit: unit.name,
+            body: included(unit.body),
+            sizes: sizes.map(|(name, &value)| Size { name, value }).collect(),
+            entries: entries.collect(),
+        },
+    ))
+}
+
+/// The name of a kernel, or of a text without its ending, for some sizes: `rms_norm_512`. The runtime asks by the same names.
+pub fn symbol(name: &str, dims: &[usize]) -> String {
+    dims.iter().fold(name.to_owned(), |mut name, size| {
+        name.push('_');
+        name.push_str(&size.to_string());
+        name
+    })
+}
+
+/// A body with what it includes in place of the lines that say so, each header once.
+fn included(body: &str) -> String {
+    let mut text = String::new();
+    append(body, &mut Vec::new(), &mut text);
+    text
+}
+
+fn append<'a>(body: &'a str, seen: &mut Vec<&'a str>, text: &mut String) {
+    for line in body.lines() {
+        let name = line
+            .strip_prefix("#include \"")
+            .and_then(|rest| rest.strip_suffix('"'));
+        let Some(name) = name else {
+            text.push_str(line);
+            text.push('\n');
+            continue;
+        };
+        if seen.contains(&name) {
+            continue;
+        }
+        seen.push(name);
+        if let Some((_, header)) = HEADERS.iter().find(|(known, _)| *known == name) {
+            append(header, seen, text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_body_includes_headers_that_there_are() {
+        let bodies = UNITS.iter().map(|unit| (unit.name, unit.body));
+        for (name, body) in bodies.chain(HEADERS) {
+            for line in body.lines().filter(|line| line.contains("#include")) {
+                let known = HEADERS
+                    .iter()
+                    .any(|(header, _)| line == format!("#include \"{header}\""));
+                assert!(known, "{name}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_includes_nothing_and_names_its_kernels_by_their_sizes() {
+        let text = kernel_text("norm", &[512]).expect("there are norms");
+        assert!(!text.contains("#include"));
+        assert!(text.contains("static constexpr int WIDTH = 512;"), "{text}");
+        assert!(text.contains("rms_norm_512(const Norm args) { rms_norm<Cfg>(args); }"));
+        assert_eq!(kernel_text("norm", &[]), None);
+        assert_eq!(kernel_text("abnorm", &[1]), None);
+    }
+}

@@ -1,0 +1,70 @@
+//! The bodies of kernels: what each is called, the sizes that it is written for, and the kernels that it holds.
+
+/// A body in `kernels/`.
+#[derive(Debug, Clone, Copy)]
+pub struct Unit {
+    /// What it is asked for by.
+    pub name: &'static str,
+    /// CUDA C++.
+    pub(super) body: &'static str,
+    /// Members of `Cfg`, in the order in which sizes are given.
+    pub(super) sizes: &'static [&'static str],
+    /// Its kernels, each with the type of its parameter.
+    pub(super) entries: &'static [(&'static str, &'static str)],
+}
+
+macro_rules! unit {
+    ($name:literal, $sizes:expr, $entries:expr) => {
+        Unit {
+            name: $name,
+            body: include_str!(concat!("../../../kernels/", $name, ".cuh")),
+            sizes: $sizes,
+            entries: $entries,
+        }
+    };
+}
+
+/// All bodies.
+pub const UNITS: &[Unit] = &[
+    unit!("copy", &[], &[("copy", "Copying")]),
+    unit!(
+        "pointwise",
+        &[],
+        &[
+            ("concat", "Side"),
+            ("widened", "Widening"),
+            ("narrowed", "Rounding"),
+            ("scale", "Scaling"),
+            ("scale_accum", "AccumScaling"),
+            ("scale_parts", "Parts"),
+            ("gate_parts", "Parts"),
+            ("gate", "Gating"),
+            ("silu", "Scaling"),
+            ("add_window", "Adding"),
+        ]
+    ),
+    unit!(
+        "norm",
+        &["WIDTH"],
+        &[("rms_norm", "Norm"), ("layer_norm", "Norm")]
+    ),
+    unit!(
+        "rotate",
+        &["WIDTH", "START", "PAIRS", "HALF_IN", "HALF_OUT"],
+        &[("rotate", "Turning")]
+    ),
+    unit!("hadamard", &["WIDTH"], &[("hadamard", "Transform")]),
+    unit!(
+        "product",
+        &[],
+        &[
+            ("product", "ElemProduct"),
+            ("accum_product", "AccumProduct"),
+        ]
+    ),
+    unit!(
+        "entries",
+        &[],
+        &[("scatter", "Scatter"), ("gather", "Gather")]
+    ),
+];

@@ -1,0 +1,363 @@
+//! A device, and how work is queued on it.
+
+use std::fmt::{self, Debug};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytemuck::Pod;
+
+use super::buffer::{CudaBuffer, Home};
+use super::driver::{Address, Clock, Command, Driver, Emulator, Matmul};
+use super::graph::{Recording, Replay};
+use super::kernels::{Kernel, KernelSource, Kernels, Provider};
+use super::pool::Pool;
+use super::staging::Staging;
+use crate::error::{Error, Result};
+
+/// A device that runs CUDA kernels: a GPU, or the host emulating one. Work runs in the order in which it is queued. A clone is the same device.
+#[derive(Clone)]
+pub struct CudaDevice {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) driver: Box<dyn Driver>,
+    pub(super) pool: Mutex<Pool>,
+    mode: Mutex<Mode>,
+    kernels: Kernels,
+    staging: Mutex<Staging>,
+    checked: bool,
+    queued: AtomicUsize,
+    waits: AtomicUsize,
+}
+
+/// What becomes of work.
+pub(super) enum Mode {
+    /// It is queued at once.
+    Immediate,
+    /// It is written down.
+    Recording(Recording),
+    /// It is compared with what was written down.
+    Replaying(Replay),
+}
+
+/// What a device was asked to do so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Statistics {
+    /// Allocations that the driver was asked for. Buffers that are used again are none.
+    pub allocations: usize,
+    /// Times that the host waited for the device.
+    pub waits: usize,
+    /// Commands queued.
+    pub commands: usize,
+}
+
+impl CudaDevice {
+    /// The host, emulating a GPU: for tests of kernels where there is none. It compiles kernels with the host's C++ compiler.
+    pub fn emulated() -> Self {
+        Self::over(Box::new(Emulator::default()), true)
+    }
+
+    /// The process's own device: its first GPU where there is one that can be used, otherwise the host emulating one.
+    pub fn shared() -> Self {
+        static DEVICE: OnceLock<CudaDevice> = OnceLock::new();
+        DEVICE.get_or_init(Self::emulated).clone()
+    }
+
+    /// `checked`: whether kernels check indices that come from tables.
+    pub(super) fn over(driver: Box<dyn Driver>, checked: bool) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                driver,
+                pool: Mutex::default(),
+                mode: Mutex::new(Mode::Immediate),
+                kernels: Kernels::default(),
+                staging: Mutex::default(),
+                checked,
+                queued: AtomicUsize::new(0),
+                waits: AtomicUsize::new(0),
+            }),
+        }
+    }
+
+    /// The device's name, e.g. `NVIDIA H200`.
+    pub fn name(&self) -> String {
+        self.shared.driver.name()
+    }
+
+    /// Its architecture, e.g. `sm_90a`.
+    pub fn arch(&self) -> String {
+        self.shared.driver.arch()
+    }
+
+    /// Its multiprocessors.
+    pub fn multiprocessors(&self) -> u32 {
+        self.shared.driver.multiprocessors()
+    }
+
+    /// Kernels that no layer brought along are asked of `provider`.
+    pub fn provide(
+        &self,
+        provider: impl Fn(&str, &[usize]) -> Option<String> + Send + Sync + 'static,
+    ) {
+        let provider: Arc<Provider> = Arc::new(provider);
+        self.shared.kernels.set_provider(provider);
+    }
+
+    /// Takes a layer's kernels.
+    pub(super) fn add_kernels(&self, kernels: &[KernelSource]) {
+        self.shared.kernels.add(kernels);
+    }
+
+    /// Waits until everything queued is done.
+    ///
+    /// # Errors
+    /// Something queued failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.shared.waits.fetch_add(1, Ordering::Relaxed);
+        self.shared.driver.synchronize()
+    }
+
+    /// What it was asked to do so far.
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            allocations: lock(&self.shared.pool).asked(),
+            waits: self.shared.waits.load(Ordering::Relaxed),
+            commands: self.shared.queued.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Gives memory that no buffer uses back to the driver.
+    pub fn trim(&self) {
+        lock(&self.shared.pool).trim(&*self.shared.driver);
+    }
+
+    /// A clock of the device.
+    pub(super) fn clock(&self) -> Result<Box<dyn Clock>> {
+        self.shared.driver.clock()
+    }
+
+    pub(super) fn mode(&self) -> MutexGuard<'_, Mode> {
+        lock(&self.shared.mode)
+    }
+
+    /// Room for `len` values, of which nothing is known.
+    pub(super) fn room<S: Pod>(&self, len: usize) -> Result<CudaBuffer<S>> {
+        let bytes = len.checked_mul(size_of::<S>()).ok_or(Error::Overflow {
+            what: "a buffer on the device",
+        })?;
+        let (at, home) = match &mut *self.mode() {
+            Mode::Immediate => {
+                let at = lock(&self.shared.pool).take(&*self.shared.driver, bytes)?;
+                (at, Home::Pool)
+            }
+            Mode::Recording(recording) => recording.room(&*self.shared.driver, bytes)?,
+            Mode::Replaying(replay) => replay.room(bytes)?,
+        };
+        Ok(CudaBuffer::new(self.clone(), at, home, len))
+    }
+
+    /// `len` zeros.
+    pub(super) fn zeros<S: Pod>(&self, len: usize) -> Result<CudaBuffer<S>> {
+        let buffer = self.room::<S>(len)?;
+        self.fill(&buffer, 0)?;
+        Ok(buffer)
+    }
+
+    /// Sets every byte of a buffer.
+    pub(super) fn fill<S: Pod>(&self, buffer: &CudaBuffer<S>, byte: u8) -> Result<()> {
+        if buffer.bytes() == 0 {
+            return Ok(());
+        }
+        self.queue(Command::Fill {
+            at: buffer.at(),
+            bytes: buffer.bytes(),
+            byte,
+        })
+    }
+
+    /// Copies values to the device.
+    pub(super) fn upload<S: Pod>(&self, values: &[S]) -> Result<CudaBuffer<S>> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        let room = match &mut *self.mode() {
+            Mode::Immediate => None,
+            Mode::Recording(recording) => {
+                Some(recording.upload(&*self.shared.driver, bytes.len())?)
+            }
+            Mode::Replaying(replay) => Some(replay.upload(bytes.len())?),
+        };
+        let buffer = match room {
+            Some((at, home)) => CudaBuffer::new(self.clone(), at, home, values.len()),
+            None => self.room(values.len())?,
+        };
+        self.send(buffer.at(), bytes)?;
+        Ok(buffer)
+    }
+
+    /// Copies bytes to the device by way of pinned memory, before whatever is queued later.
+    pub(super) fn send(&self, mut to: Address, bytes: &[u8]) -> Result<()> {
+        let driver = &*self.shared.driver;
+        let mut staging = lock(&self.shared.staging);
+        for part in bytes.chunks(Staging::PART) {
+            let from = staging.stage(driver, part)?;
+            self.run(&Command::Upload {
+                from,
+                to,
+                bytes: part.len(),
+            })?;
+            to += part.len() as Address;
+        }
+        Ok(())
+    }
+
+    /// Copies a buffer to the host, once everything queued before is done.
+    pub(super) fn download<S: Pod>(&self, buffer: &CudaBuffer<S>) -> Result<Vec<S>> {
+        if !matches!(*self.mode(), Mode::Immediate) {
+            return Err(Error::Device(
+                "a graph can't wait for values: nothing may be copied to the host while it is recorded"
+                    .to_owned(),
+            ));
+        }
+        let mut values = Vec::new();
+        values.try_reserve_exact(buffer.len()).map_err(|_| {
+            Error::Device(format!("no room on the host for {} values", buffer.len()))
+        })?;
+        values.resize(buffer.len(), S::zeroed());
+        if !values.is_empty() {
+            self.shared.waits.fetch_add(1, Ordering::Relaxed);
+            let to = bytemuck::cast_slice_mut(&mut values);
+            // SAFETY: the buffer is as long as `values`
+            unsafe { self.shared.driver.download(buffer.at(), to)? };
+        }
+        Ok(values)
+    }
+
+    /// Queues a kernel. A grid without blocks is none.
+    pub(super) fn launch<A: Pod>(
+        &self,
+        kernel: &Kernel<'_>,
+        grid: [usize; 3],
+        args: &A,
+    ) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let mut blocks = [0; 3];
+        for (blocks, (wanted, most)) in
+            blocks
+                .iter_mut()
+                .zip(grid.into_iter().zip([MOST_BLOCKS, 65_535, 65_535]))
+        {
+            *blocks = u32::try_from(wanted)
+                .ok()
+                .filter(|&wanted| wanted <= most)
+                .ok_or_else(|| {
+                    Error::Device(format!(
+                        "kernel `{}`: a grid of {grid:?} blocks is too large",
+                        kernel.entry
+                    ))
+                })?;
+        }
+        let driver = &*self.shared.driver;
+        let function = self
+            .shared
+            .kernels
+            .function(driver, kernel, self.shared.checked)?;
+        self.queue(Command::Launch {
+            function: function.clone(),
+            grid: blocks,
+            args: bytemuck::bytes_of(args).to_vec(),
+        })?;
+        if self.shared.checked && matches!(*self.mode(), Mode::Immediate) {
+            self.check(kernel, &function)?;
+        }
+        Ok(())
+    }
+
+    /// Queues a product of matrices; `false` where the driver has no way of its own.
+    pub(super) fn matmul(&self, matmul: &Matmul) -> Result<bool> {
+        if !self.shared.driver.multiplies(matmul) {
+            return Ok(false);
+        }
+        self.queue(Command::Matmul(*matmul))?;
+        Ok(true)
+    }
+
+    /// Queues a command, or records it, or compares it with what was recorded.
+    pub(super) fn queue(&self, command: Command) -> Result<()> {
+        match &mut *self.mode() {
+            Mode::Immediate => {}
+            Mode::Recording(recording) => {
+                recording.push(command);
+                return Ok(());
+            }
+            Mode::Replaying(replay) => return replay.expect(&command),
+        }
+        self.run(&command)
+    }
+
+    fn run(&self, command: &Command) -> Result<()> {
+        self.shared.queued.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: commands name buffers, which give their memory back to the pool and not to the driver: it stays valid, and
+        // work that takes it over is queued behind this. Windows lie inside their buffers, as `Backend`'s callers guarantee
+        unsafe { self.shared.driver.run(command) }
+    }
+
+    /// Reports an index out of range that a checked kernel has met.
+    fn check(&self, kernel: &Kernel<'_>, function: &super::driver::Function) -> Result<()> {
+        let Some((at, _)) = function.module.variable("mla_fault") else {
+            return Ok(());
+        };
+        let mut bytes = [0_u8; size_of::<Fault>()];
+        // SAFETY: the variable is a `Fault`, in every text
+        unsafe { self.shared.driver.download(at, &mut bytes)? };
+        let fault: Fault = bytemuck::pod_read_unaligned(&bytes);
+        if fault.seen == 0 {
+            return Ok(());
+        }
+        self.send(at, bytemuck::bytes_of(&Fault::default()))?;
+        Err(Error::Device(format!(
+            "kernel `{}`: index {} is not below {} (line {} of its text)",
+            kernel.entry, fault.index, fault.limit, fault.line
+        )))
+    }
+}
+
+/// Blocks along x.
+const MOST_BLOCKS: u32 = i32::MAX as u32;
+
+/// The first index out of range, as `prelude.cuh` keeps it.
+#[derive(Debug, Clone, Copy, Default, Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Fault {
+    seen: u32,
+    line: u32,
+    index: i64,
+    limit: i64,
+}
+
+impl Debug for CudaDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name(), self.arch())
+    }
+}
+
+impl Default for CudaDevice {
+    fn default() -> Self {
+        Self::shared()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let pool = self.pool.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Errors of what was queued have nobody to go to any more
+        let _ = self.driver.synchronize();
+        // SAFETY: every buffer holds the device, so none is left; and the device is idle
+        unsafe { pool.clear(&*self.driver) };
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,309 @@
+//! Work that is recorded once and then run again with other values: lengths, block tables, positions and whatever else the host computes.
+//!
+//! The host's part of a step is run every time. The first time, what it asks of the device is written down; later, each command
+//! is only compared with the one written down, the host's values go to where they went before, and at the end one graph is
+//! launched. Where a command differs (another number of rows, say), the step is recorded anew.
+
+use std::fmt::{self, Debug};
+use std::sync::{Arc, Mutex};
+
+use super::buffer::Home;
+use super::device::{CudaDevice, Mode, lock};
+use super::driver::{Address, Command, Driver, Graph};
+use super::pool::Pool;
+use crate::error::{Error, Result};
+
+/// A step of work that runs as one graph.
+///
+/// What the step returns holds memory of the graph, which the next run writes to again: copy it before, if it is wanted after.
+/// While a step runs, nothing else may be asked of the device.
+#[derive(Debug)]
+pub struct CudaGraph {
+    device: CudaDevice,
+    recorded: Option<Recorded>,
+    recordings: usize,
+}
+
+struct Recorded {
+    graph: Box<dyn Graph>,
+    log: Arc<Log>,
+}
+
+impl Debug for Recorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} commands", self.log.commands.len())
+    }
+}
+
+/// What was recorded.
+struct Log {
+    commands: Vec<Command>,
+    /// Every buffer that was made, in order.
+    rooms: Vec<(Address, usize)>,
+    arena: Arc<Arena>,
+}
+
+/// The memory of a graph's buffers.
+#[derive(Debug)]
+pub(super) struct Arena {
+    device: CudaDevice,
+    pool: Mutex<Pool>,
+    /// While recording, a dropped buffer's memory is used again.
+    open: std::sync::atomic::AtomicBool,
+}
+
+/// A recording under way.
+pub(super) struct Recording {
+    log: Log,
+}
+
+/// A comparison under way.
+pub(super) struct Replay {
+    log: Arc<Log>,
+    command: usize,
+    room: usize,
+    differs: bool,
+}
+
+impl CudaGraph {
+    /// A graph of nothing yet.
+    pub fn new(device: &CudaDevice) -> Self {
+        Self {
+            device: device.clone(),
+            recorded: None,
+            recordings: 0,
+        }
+    }
+
+    /// Runs a step: as a graph that was recorded before, where the step asks the same of the device, otherwise as a new one.
+    ///
+    /// # Errors
+    /// The step's own. The step waits for values of the device. The device refuses.
+    pub fn run<R>(&mut self, mut step: impl FnMut() -> Result<R>) -> Result<R> {
+        if let Some(recorded) = &self.recorded {
+            let log = Arc::clone(&recorded.log);
+            let (result, replay) = self
+                .device
+                .in_mode(Mode::Replaying(Replay::of(log)), &mut step)?;
+            let Mode::Replaying(replay) = replay else {
+                return Err(Error::Device("a graph was lost".to_owned()));
+            };
+            if !replay.differs {
+                let result = result?;
+                if replay.is_whole() {
+                    // SAFETY: the log holds what the commands name
+                    unsafe { recorded.graph.launch()? };
+                    return Ok(result);
+                }
+            }
+        }
+        self.record(step)
+    }
+
+    fn record<R>(&mut self, mut step: impl FnMut() -> Result<R>) -> Result<R> {
+        // What ran before may still use the memory
+        self.device.synchronize()?;
+        self.recorded = None;
+        let recording = Recording::new(&self.device);
+        let (result, recording) = self.device.in_mode(Mode::Recording(recording), &mut step)?;
+        let result = result?;
+        let Mode::Recording(Recording { log }) = recording else {
+            return Err(Error::Device("a recording was lost".to_owned()));
+        };
+        log.arena
+            .open
+            .store(false, std::sync::atomic::Ordering::Relaxed);
+        // SAFETY: the log holds what the commands name
+        let graph = unsafe { self.device.shared.driver.record(&log.commands)? };
+        // SAFETY: as above
+        unsafe { graph.launch()? };
+        self.recorded = Some(Recorded {
+            graph,
+            log: Arc::new(log),
+        });
+        self.recordings += 1;
+        Ok(result)
+    }
+
+    /// How often a step was recorded.
+    pub fn recordings(&self) -> usize {
+        self.recordings
+    }
+}
+
+impl Drop for CudaGraph {
+    fn drop(&mut self) {
+        // It may still run; its memory goes with it
+        let _ = self.device.synchronize();
+    }
+}
+
+impl CudaDevice {
+    /// Runs `step` in a mode; returns what became of the mode.
+    fn in_mode<R>(&self, mode: Mode, step: &mut impl FnMut() -> R) -> Result<(R, Mode)> {
+        {
+            let mut current = self.mode();
+            if !matches!(*current, Mode::Immediate) {
+                return Err(Error::Device(
+                    "a graph's step runs another graph".to_owned(),
+                ));
+            }
+            *current = mode;
+        }
+        /// Ends the mode, even where the step panics.
+        struct Back<'a>(&'a CudaDevice);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                *self.0.mode() = Mode::Immediate;
+            }
+        }
+        let back = Back(self);
+        let result = step();
+        let mode = std::mem::replace(&mut *self.mode(), Mode::Immediate);
+        drop(back);
+        Ok((result, mode))
+    }
+}
+
+impl Recording {
+    fn new(device: &CudaDevice) -> Self {
+        Self {
+            log: Log {
+                commands: Vec::new(),
+                rooms: Vec::new(),
+                arena: Arc::new(Arena {
+                    device: device.clone(),
+                    pool: Mutex::default(),
+                    open: true.into(),
+                }),
+            },
+        }
+    }
+
+    pub(super) fn room(&mut self, driver: &dyn Driver, bytes: usize) -> Result<(Address, Home)> {
+        let at = lock(&self.log.arena.pool).take(driver, bytes)?;
+        self.log.rooms.push((at, bytes));
+        Ok((at, Home::Graph(Arc::clone(&self.log.arena))))
+    }
+
+    /// Room for values of the host. They are copied before the graph runs, so that nothing else may use the room in it.
+    pub(super) fn upload(&mut self, driver: &dyn Driver, bytes: usize) -> Result<(Address, Home)> {
+        let room = room_of_upload(bytes);
+        let at = lock(&self.log.arena.pool).take(driver, room)?;
+        self.log.rooms.push((at, room));
+        Ok((at, Home::Kept(Arc::clone(&self.log.arena))))
+    }
+
+    pub(super) fn push(&mut self, command: Command) {
+        self.log.commands.push(command);
+    }
+}
+
+impl Replay {
+    fn of(log: Arc<Log>) -> Self {
+        Self {
+            log,
+            command: 0,
+            room: 0,
+            differs: false,
+        }
+    }
+
+    /// Whether the step has asked for everything that was recorded.
+    fn is_whole(&self) -> bool {
+        self.command == self.log.commands.len()
+    }
+
+    fn differing<T>(&mut self) -> Result<T> {
+        self.differs = true;
+        Err(Error::Device(
+            "the step is not the one that was recorded".to_owned(),
+        ))
+    }
+
+    pub(super) fn room(&mut self, bytes: usize) -> Result<(Address, Home)> {
+        match self.log.rooms.get(self.room) {
+            Some(&(at, room)) if room == bytes => {
+                self.room += 1;
+                Ok((at, Home::Graph(Arc::clone(&self.log.arena))))
+            }
+            _ => self.differing(),
+        }
+    }
+
+    pub(super) fn upload(&mut self, bytes: usize) -> Result<(Address, Home)> {
+        self.room(room_of_upload(bytes))
+    }
+
+    pub(super) fn expect(&mut self, command: &Command) -> Result<()> {
+        let same = self
+            .log
+            .commands
+            .get(self.command)
+            .is_some_and(|recorded| recorded.is(command));
+        if !same {
+            return self.differing();
+        }
+        self.command += 1;
+        Ok(())
+    }
+}
+
+/// Room for more than there is now: tables grow with the lengths.
+fn room_of_upload(bytes: usize) -> usize {
+    bytes.next_power_of_two().max(256)
+}
+
+impl Command {
+    /// Whether it does the same with the same memory.
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Launch {
+                    function,
+                    grid,
+                    args,
+                },
+                Self::Launch {
+                    function: other,
+                    grid: other_grid,
+                    args: other_args,
+                },
+            ) => function.handle == other.handle && grid == other_grid && args == other_args,
+            (Self::Matmul(matmul), Self::Matmul(other)) => matmul == other,
+            (
+                Self::Copy { from, to, bytes },
+                Self::Copy {
+                    from: other_from,
+                    to: other_to,
+                    bytes: other_bytes,
+                },
+            ) => (from, to, bytes) == (other_from, other_to, other_bytes),
+            (
+                Self::Fill { at, bytes, byte },
+                Self::Fill {
+                    at: other_at,
+                    bytes: other_bytes,
+                    byte: other_byte,
+                },
+            ) => (at, bytes, byte) == (other_at, other_bytes, other_byte),
+            _ => false,
+        }
+    }
+}
+
+impl Arena {
+    pub(super) fn give(&self, at: Address) {
+        if self.open.load(std::sync::atomic::Ordering::Relaxed) {
+            lock(&self.pool).give(at);
+        }
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let _ = self.device.synchronize();
+        // SAFETY: every buffer and the graph hold the arena, so none is left; and the device is idle
+        unsafe { lock(&self.pool).clear(&*self.device.shared.driver) };
+    }
+}

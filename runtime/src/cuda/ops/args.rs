@@ -1,0 +1,48 @@
+//! What kernels are told, as their texts lay it out.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::Cuda;
+use super::super::CudaElement;
+use super::super::driver::Address;
+use crate::backend::Strided;
+use crate::element::Scalar;
+
+/// Threads of a block.
+pub(super) const THREADS: usize = 128;
+
+/// `Window` of `prelude.cuh`.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Window {
+    data: Address,
+    rows: i64,
+    row_stride: i64,
+    head_stride: i64,
+    heads: i32,
+    width: i32,
+}
+
+impl<T: CudaElement, S: Scalar> From<&Strided<'_, Cuda<T>, S>> for Window {
+    fn from(x: &Strided<'_, Cuda<T>, S>) -> Self {
+        Self {
+            data: x.buffer.place(x.offset),
+            rows: x.rows as i64,
+            row_stride: x.row_stride as i64,
+            head_stride: x.head_stride as i64,
+            heads: x.heads as i32,
+            width: x.width as i32,
+        }
+    }
+}
+
+/// Values of a window.
+pub(super) fn len<T: CudaElement, S: Scalar>(x: &Strided<'_, Cuda<T>, S>) -> usize {
+    x.rows * x.heads * x.width
+}
+
+/// Blocks for a loop over so many values: some for each thread, where there are many.
+pub(super) fn blocks(values: usize) -> [usize; 3] {
+    const MOST: usize = 132 * 16;
+    [values.div_ceil(THREADS).min(MOST), 1, 1]
+}

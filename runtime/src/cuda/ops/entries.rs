@@ -1,0 +1,104 @@
+//! Between rows and caches of plain numbers.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::driver::Address;
+use super::super::kernels::Kernel;
+use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::args::{Window, blocks, len};
+use crate::backend::{Place, Strided};
+use crate::element::Scalar;
+use crate::error::Result;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Scatter {
+    x: Window,
+    cache: Address,
+    slots: Address,
+    slot_count: i64,
+    stride: i64,
+    offset: i64,
+    head_stride: i64,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Gather {
+    cache: Address,
+    slots: Address,
+    out: Address,
+    rows: i64,
+    width: i64,
+    slot_count: i64,
+    stride: i64,
+    offset: i64,
+}
+
+fn kernel<T: CudaElement, E: Scalar>(entry: &'static str) -> Kernel<'static> {
+    Kernel {
+        unit: "entries",
+        entry,
+        dims: &[],
+        elem: T::NAME,
+        key: E::NAME,
+    }
+}
+
+/// Slots as kernels read them: -1 is none.
+pub(super) fn signed(slots: &[Option<usize>]) -> Vec<i64> {
+    let signed = slots.iter().map(|slot| slot.map_or(-1, |slot| slot as i64));
+    signed.collect()
+}
+
+/// Slots that a buffer of entries has.
+fn slot_count<E>(cache: &CudaBuffer<E>, stride: usize) -> i64 {
+    cache.len().checked_div(stride).unwrap_or(0) as i64
+}
+
+/// Copies row `i` of `x` to slot `slots[i]`, converted.
+pub(super) fn scatter<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    x: &Strided<'_, Cuda<T>, T>,
+    cache: &CudaBuffer<E>,
+    slots: &[Option<usize>],
+    place: Place,
+) -> Result<()> {
+    let slots = device.upload(&signed(slots))?;
+    let args = Scatter {
+        x: x.into(),
+        cache: cache.at(),
+        slots: slots.at(),
+        slot_count: slot_count(cache, place.stride),
+        stride: place.stride as i64,
+        offset: place.offset as i64,
+        head_stride: place.head_stride as i64,
+    };
+    device.launch(&kernel::<T, E>("scatter"), blocks(len(x)), &args)
+}
+
+/// What slots hold, side by side, converted.
+pub(super) fn gather<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    cache: &CudaBuffer<E>,
+    slots: &[usize],
+    place: Place,
+    width: usize,
+) -> Result<CudaBuffer<T>> {
+    let out = device.room(slots.len() * width)?;
+    let rows = slots.len();
+    let slots: Vec<i64> = slots.iter().map(|&slot| slot as i64).collect();
+    let slots = device.upload(&slots)?;
+    let args = Gather {
+        cache: cache.at(),
+        slots: slots.at(),
+        out: out.at(),
+        rows: rows as i64,
+        width: width as i64,
+        slot_count: slot_count(cache, place.stride),
+        stride: place.stride as i64,
+        offset: place.offset as i64,
+    };
+    device.launch(&kernel::<T, E>("gather"), blocks(rows * width), &args)?;
+    Ok(out)
+}

@@ -1,0 +1,300 @@
+//! [`Backend`]'s operations as kernels and products.
+
+mod args;
+mod attention;
+mod bytes;
+mod entries;
+mod gradients;
+mod indexing;
+mod norms;
+mod parameters;
+mod pointwise;
+mod products;
+
+use super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use crate::backend::{
+    Accum, Attention, AttentionBackward, AttentionParts, Backend, HeadMatrices, IndexLoss,
+    IndexLossParts, Indexing, Landings, Parts, PartsMut, Place, Pooling, Rotation, Strided,
+};
+use crate::cache::{ByteFormat, EntryShape};
+use crate::element::Scalar;
+use crate::error::{Error, Result};
+
+fn missing<R>(what: &str) -> Result<R> {
+    Err(Error::Device(format!("no kernel for `{what}` yet")))
+}
+
+impl<T: CudaElement> Backend for Cuda<T> {
+    type Elem = T;
+    type Device = CudaDevice;
+    type Buffer<S: Scalar> = CudaBuffer<S>;
+    type Indices = CudaBuffer<i32>;
+    type Bytes = CudaBuffer<u8>;
+    type Gradients = Self;
+    type Memory = Self;
+    type Parameters = Self;
+
+    fn upload<S: Scalar>(device: &CudaDevice, values: Vec<S>) -> Result<CudaBuffer<S>> {
+        device.upload(&values)
+    }
+
+    fn zeros<S: Scalar>(device: &CudaDevice, len: usize) -> Result<CudaBuffer<S>> {
+        device.zeros(len)
+    }
+
+    fn download<S: Scalar>(device: &CudaDevice, buffer: &CudaBuffer<S>) -> Result<Vec<S>> {
+        device.download(buffer)
+    }
+
+    fn upload_indices(device: &CudaDevice, indices: Vec<i32>) -> Result<CudaBuffer<i32>> {
+        device.upload(&indices)
+    }
+
+    fn download_indices(device: &CudaDevice, indices: &CudaBuffer<i32>) -> Result<Vec<i32>> {
+        device.download(indices)
+    }
+
+    fn copy<S: Scalar>(device: &CudaDevice, x: Strided<'_, Self, S>) -> Result<CudaBuffer<S>> {
+        pointwise::copy(device, &x)
+    }
+
+    fn linear(
+        device: &CudaDevice,
+        x: Strided<'_, Self, T>,
+        weight: &CudaBuffer<T>,
+        bias: Option<&CudaBuffer<T>>,
+        out: usize,
+    ) -> Result<CudaBuffer<T>> {
+        products::linear(device, &x, weight, bias, out)
+    }
+
+    fn head_product(
+        device: &CudaDevice,
+        x: Strided<'_, Self, T>,
+        weight: &CudaBuffer<T>,
+        matrices: HeadMatrices,
+    ) -> Result<CudaBuffer<T>> {
+        products::head_product(device, &x, weight, matrices)
+    }
+
+    fn accum_linear(
+        device: &CudaDevice,
+        x: Strided<'_, Self, T>,
+        weight: &CudaBuffer<T::Accum>,
+        bias: Option<&CudaBuffer<T::Accum>>,
+        out: usize,
+    ) -> Result<CudaBuffer<T::Accum>> {
+        products::accum_linear(device, &x, weight, bias, out)
+    }
+
+    fn rms_norm(
+        device: &CudaDevice,
+        x: Strided<'_, Self, T>,
+        gamma: Option<&CudaBuffer<T>>,
+        eps: f64,
+    ) -> Result<CudaBuffer<T>> {
+        norms::norm(device, &x, gamma, None, eps)
+    }
+
+    fn layer_norm(
+        device: &CudaDevice,
+        x: Strided<'_, Self, T>,
+        gamma: &CudaBuffer<T>,
+        beta: &CudaBuffer<T>,
+        eps: f64,
+    ) -> Result<CudaBuffer<T>> {
+        norms::norm(device, &x, Some(gamma), Some(beta), eps)
+    }
+
+    fn rotate(
+        device: &CudaDevice,
+        x: &mut CudaBuffer<T>,
+        heads: usize,
+        width: usize,
+        rotation: &Rotation<'_, Self>,
+    ) -> Result<()> {
+        norms::rotate(device, x, heads, width, rotation)
+    }
+
+    fn widened(device: &CudaDevice, x: Strided<'_, Self, T>) -> Result<CudaBuffer<T::Accum>> {
+        pointwise::widened(device, &x)
+    }
+
+    fn scale(device: &CudaDevice, x: &mut CudaBuffer<T>, by: f64) -> Result<()> {
+        pointwise::scale(device, x, by)
+    }
+
+    fn scale_accum(device: &CudaDevice, x: &mut CudaBuffer<T::Accum>, by: f64) -> Result<()> {
+        pointwise::scale_accum::<T>(device, x, by)
+    }
+
+    fn scale_parts(
+        device: &CudaDevice,
+        x: &mut CudaBuffer<T>,
+        factors: &CudaBuffer<T::Accum>,
+        width: usize,
+    ) -> Result<()> {
+        pointwise::parts(device, "scale_parts", x, factors, width)
+    }
+
+    fn gate_parts(
+        device: &CudaDevice,
+        x: &mut CudaBuffer<T>,
+        gates: &CudaBuffer<T::Accum>,
+        width: usize,
+    ) -> Result<()> {
+        pointwise::parts(device, "gate_parts", x, gates, width)
+    }
+
+    fn gate(device: &CudaDevice, x: &mut CudaBuffer<T>, gates: Strided<'_, Self, T>) -> Result<()> {
+        pointwise::gate(device, x, &gates)
+    }
+
+    fn silu(device: &CudaDevice, x: &mut CudaBuffer<T>) -> Result<()> {
+        pointwise::silu(device, x)
+    }
+
+    fn hadamard(device: &CudaDevice, x: &mut CudaBuffer<T>, width: usize) -> Result<()> {
+        pointwise::hadamard(device, x, width)
+    }
+
+    fn concat(
+        device: &CudaDevice,
+        left: Strided<'_, Self, T>,
+        right: Strided<'_, Self, T>,
+    ) -> Result<CudaBuffer<T>> {
+        pointwise::concat(device, &left, &right)
+    }
+
+    fn attend<E: Scalar>(
+        device: &CudaDevice,
+        attention: &Attention<'_, Self, E>,
+    ) -> Result<AttentionParts<Self>> {
+        attention::attend(device, attention)
+    }
+
+    fn attend_backward(
+        device: &CudaDevice,
+        backward: &AttentionBackward<'_, Self>,
+        landings: &Landings,
+        into: &mut [CudaBuffer<Accum<Self>>],
+    ) -> Result<()> {
+        attention::attend_backward(device, backward, landings, into)
+    }
+
+    fn bias_backward(
+        device: &CudaDevice,
+        backward: &AttentionBackward<'_, Self>,
+        into: &mut CudaBuffer<Accum<Self>>,
+    ) -> Result<()> {
+        attention::bias_backward(device, backward, into)
+    }
+
+    fn index_select<E: Scalar>(
+        device: &CudaDevice,
+        indexing: &Indexing<'_, Self, E>,
+        most: usize,
+    ) -> Result<CudaBuffer<i32>> {
+        indexing::select(device, indexing, most)
+    }
+
+    fn pool_keys(device: &CudaDevice, pooling: &Pooling<'_, Self>) -> Result<CudaBuffer<T>> {
+        indexing::pool_keys(device, pooling)
+    }
+
+    fn index_scores(
+        device: &CudaDevice,
+        indexing: &Indexing<'_, Self, T>,
+        width: usize,
+    ) -> Result<CudaBuffer<Accum<Self>>> {
+        indexing::scores(device, indexing, width)
+    }
+
+    fn index_loss(device: &CudaDevice, loss: &IndexLoss<'_, Self>) -> Result<IndexLossParts<Self>> {
+        indexing::loss(device, loss)
+    }
+
+    fn merge(
+        device: &CudaDevice,
+        into: PartsMut<'_, Self>,
+        other: Parts<'_, Self>,
+        width: usize,
+    ) -> Result<()> {
+        attention::merge(device, into, other, width)
+    }
+
+    fn sink(
+        device: &CudaDevice,
+        out: &mut CudaBuffer<T::Accum>,
+        lse: &mut CudaBuffer<T::Accum>,
+        sinks: Option<&CudaBuffer<T::Accum>>,
+        width: usize,
+    ) -> Result<()> {
+        attention::sink::<T>(device, out, lse, sinks, width)
+    }
+
+    fn sink_backward(
+        device: &CudaDevice,
+        sinks: &CudaBuffer<T::Accum>,
+        out: Strided<'_, Self, T>,
+        lse: &CudaBuffer<T::Accum>,
+        d_out: Strided<'_, Self, T>,
+        into: &mut CudaBuffer<T::Accum>,
+    ) -> Result<()> {
+        attention::sink_backward(device, sinks, &out, lse, &d_out, into)
+    }
+
+    fn round(device: &CudaDevice, values: CudaBuffer<T::Accum>) -> Result<CudaBuffer<T>> {
+        pointwise::narrowed(device, &values)
+    }
+
+    fn scatter<E: Scalar>(
+        device: &CudaDevice,
+        x: Strided<'_, Self, T>,
+        cache: &mut CudaBuffer<E>,
+        slots: &[Option<usize>],
+        place: Place,
+    ) -> Result<()> {
+        entries::scatter(device, &x, cache, slots, place)
+    }
+
+    fn gather<E: Scalar>(
+        device: &CudaDevice,
+        cache: &CudaBuffer<E>,
+        slots: &[usize],
+        place: Place,
+        width: usize,
+    ) -> Result<CudaBuffer<T>> {
+        entries::gather(device, cache, slots, place, width)
+    }
+
+    fn zero_bytes(device: &CudaDevice, len: usize) -> Result<CudaBuffer<u8>> {
+        device.zeros(len)
+    }
+
+    fn download_bytes(device: &CudaDevice, bytes: &CudaBuffer<u8>) -> Result<Vec<u8>> {
+        device.download(bytes)
+    }
+
+    fn encode<F: ByteFormat>(
+        device: &CudaDevice,
+        _: F,
+        bytes: &mut CudaBuffer<u8>,
+        shape: EntryShape,
+        slots: &[Option<usize>],
+        latent: Strided<'_, Self, T>,
+        rope: Strided<'_, Self, T>,
+    ) -> Result<()> {
+        bytes::encode::<T, F>(device, bytes, shape, slots, &latent, &rope)
+    }
+
+    fn decode<F: ByteFormat>(
+        device: &CudaDevice,
+        _: F,
+        bytes: &CudaBuffer<u8>,
+        shape: EntryShape,
+        slots: &[usize],
+    ) -> Result<[CudaBuffer<T>; 2]> {
+        bytes::decode::<T, F>(device, bytes, shape, slots)
+    }
+}

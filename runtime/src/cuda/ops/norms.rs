@@ -1,0 +1,99 @@
+//! Norms and rotations: a block for each row and head.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::driver::Address;
+use super::super::kernels::Kernel;
+use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::args::{Window, len};
+use crate::backend::{Rotation, Strided};
+use crate::error::Result;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Norm {
+    x: Window,
+    gamma: Address,
+    beta: Address,
+    y: Address,
+    eps: f64,
+}
+
+/// RMSNorm, or LayerNorm where there is a `beta`.
+pub(super) fn norm<T: CudaElement>(
+    device: &CudaDevice,
+    x: &Strided<'_, Cuda<T>, T>,
+    gamma: Option<&CudaBuffer<T>>,
+    beta: Option<&CudaBuffer<T>>,
+    eps: f64,
+) -> Result<CudaBuffer<T>> {
+    let y = device.room(len(x))?;
+    if x.width == 0 {
+        return Ok(y);
+    }
+    let kernel = Kernel {
+        unit: "norm",
+        entry: if beta.is_some() {
+            "layer_norm"
+        } else {
+            "rms_norm"
+        },
+        dims: &[x.width],
+        elem: T::NAME,
+        key: T::NAME,
+    };
+    let args = Norm {
+        x: x.into(),
+        gamma: gamma.map_or(0, CudaBuffer::at),
+        beta: beta.map_or(0, CudaBuffer::at),
+        y: y.at(),
+        eps,
+    };
+    device.launch(&kernel, [x.rows * x.heads, 1, 1], &args)?;
+    Ok(y)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Turning {
+    x: Address,
+    cos: Address,
+    sin: Address,
+    heads: i64,
+    backward: i64,
+}
+
+/// Rotates some values of each head of a contiguous `[rows, heads, width]` buffer.
+pub(super) fn rotate<T: CudaElement>(
+    device: &CudaDevice,
+    x: &CudaBuffer<T>,
+    heads: usize,
+    width: usize,
+    rotation: &Rotation<'_, Cuda<T>>,
+) -> Result<()> {
+    let lines = x.len().checked_div(width).unwrap_or(0);
+    if rotation.pairs == 0 || heads == 0 {
+        return Ok(());
+    }
+    let kernel = Kernel {
+        unit: "rotate",
+        entry: "rotate",
+        dims: &[
+            width,
+            rotation.start,
+            rotation.pairs,
+            usize::from(rotation.half_in),
+            usize::from(rotation.half_out),
+        ],
+        elem: T::NAME,
+        key: T::NAME,
+    };
+    let args = Turning {
+        x: x.at(),
+        cos: rotation.cos.at(),
+        sin: rotation.sin.at(),
+        heads: heads as i64,
+        backward: i64::from(rotation.backward),
+    };
+    device.launch(&kernel, [lines, 1, 1], &args)
+}

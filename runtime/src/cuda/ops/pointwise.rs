@@ -1,0 +1,266 @@
+//! Loops over single values, and copies.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::driver::Address;
+use super::super::kernels::Kernel;
+use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::args::{Window, blocks, len};
+use crate::backend::{Place, Strided};
+use crate::element::Scalar;
+use crate::error::Result;
+
+type Accum<T> = <T as crate::element::Element>::Accum;
+
+fn kernel<T: CudaElement>(entry: &'static str) -> Kernel<'static> {
+    Kernel {
+        unit: "pointwise",
+        entry,
+        dims: &[],
+        elem: T::NAME,
+        key: T::NAME,
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Copying {
+    x: Window,
+    out: Address,
+}
+
+/// A contiguous copy of a window.
+pub(super) fn copy<T: CudaElement, S: Scalar>(
+    device: &CudaDevice,
+    x: &Strided<'_, Cuda<T>, S>,
+) -> Result<CudaBuffer<S>> {
+    let out = device.room(len(x))?;
+    let kernel = Kernel {
+        unit: "copy",
+        entry: "copy",
+        dims: &[],
+        elem: T::NAME,
+        key: S::NAME,
+    };
+    let args = Copying {
+        x: x.into(),
+        out: out.at(),
+    };
+    device.launch(&kernel, blocks(len(x)), &args)?;
+    Ok(out)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Side {
+    left: Window,
+    right: Window,
+    out: Address,
+}
+
+/// The rows of two windows side by side.
+pub(super) fn concat<T: CudaElement>(
+    device: &CudaDevice,
+    left: &Strided<'_, Cuda<T>, T>,
+    right: &Strided<'_, Cuda<T>, T>,
+) -> Result<CudaBuffer<T>> {
+    let values = left.rows * (left.width + right.width);
+    let out = device.room(values)?;
+    let args = Side {
+        left: left.into(),
+        right: right.into(),
+        out: out.at(),
+    };
+    device.launch(&kernel::<T>("concat"), blocks(values), &args)?;
+    Ok(out)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Widening {
+    x: Window,
+    out: Address,
+}
+
+/// The values of a window in the accumulation type.
+pub(super) fn widened<T: CudaElement>(
+    device: &CudaDevice,
+    x: &Strided<'_, Cuda<T>, T>,
+) -> Result<CudaBuffer<Accum<T>>> {
+    let out = device.room(len(x))?;
+    let args = Widening {
+        x: x.into(),
+        out: out.at(),
+    };
+    device.launch(&kernel::<T>("widened"), blocks(len(x)), &args)?;
+    Ok(out)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Rounding {
+    x: Address,
+    out: Address,
+    len: i64,
+}
+
+/// Accumulators rounded to elements.
+pub(super) fn narrowed<T: CudaElement>(
+    device: &CudaDevice,
+    x: &CudaBuffer<Accum<T>>,
+) -> Result<CudaBuffer<T>> {
+    let out = device.room(x.len())?;
+    narrow_to::<T>(device, x, &out)?;
+    Ok(out)
+}
+
+/// Accumulators rounded to elements that there are.
+pub(super) fn narrow_to<T: CudaElement>(
+    device: &CudaDevice,
+    x: &CudaBuffer<Accum<T>>,
+    out: &CudaBuffer<T>,
+) -> Result<()> {
+    let args = Rounding {
+        x: x.at(),
+        out: out.at(),
+        len: x.len() as i64,
+    };
+    device.launch(&kernel::<T>("narrowed"), blocks(x.len()), &args)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Scaling {
+    x: Address,
+    len: i64,
+    by: f64,
+}
+
+fn changed<T: CudaElement, S>(
+    device: &CudaDevice,
+    entry: &'static str,
+    x: &CudaBuffer<S>,
+    by: f64,
+) -> Result<()> {
+    let args = Scaling {
+        x: x.at(),
+        len: x.len() as i64,
+        by,
+    };
+    device.launch(&kernel::<T>(entry), blocks(x.len()), &args)
+}
+
+/// `x ← x · by`.
+pub(super) fn scale<T: CudaElement>(device: &CudaDevice, x: &CudaBuffer<T>, by: f64) -> Result<()> {
+    changed::<T, T>(device, "scale", x, by)
+}
+
+/// `x ← x · by`, of accumulators.
+pub(super) fn scale_accum<T: CudaElement>(
+    device: &CudaDevice,
+    x: &CudaBuffer<Accum<T>>,
+    by: f64,
+) -> Result<()> {
+    changed::<T, Accum<T>>(device, "scale_accum", x, by)
+}
+
+/// `x ← x · σ(x)`.
+pub(super) fn silu<T: CudaElement>(device: &CudaDevice, x: &CudaBuffer<T>) -> Result<()> {
+    changed::<T, T>(device, "silu", x, 1.0)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Parts {
+    x: Address,
+    factors: Address,
+    len: i64,
+    width: i64,
+}
+
+/// `x[i] ← x[i] · f(factors[i / width])`, `f` what `entry` says.
+pub(super) fn parts<T: CudaElement>(
+    device: &CudaDevice,
+    entry: &'static str,
+    x: &CudaBuffer<T>,
+    factors: &CudaBuffer<Accum<T>>,
+    width: usize,
+) -> Result<()> {
+    let args = Parts {
+        x: x.at(),
+        factors: factors.at(),
+        len: x.len() as i64,
+        width: width as i64,
+    };
+    device.launch(&kernel::<T>(entry), blocks(x.len()), &args)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Gating {
+    x: Address,
+    gates: Window,
+}
+
+/// `x[i] ← x[i] · σ(gates[i])`.
+pub(super) fn gate<T: CudaElement>(
+    device: &CudaDevice,
+    x: &CudaBuffer<T>,
+    gates: &Strided<'_, Cuda<T>, T>,
+) -> Result<()> {
+    let args = Gating {
+        x: x.at(),
+        gates: gates.into(),
+    };
+    device.launch(&kernel::<T>("gate"), blocks(len(gates)), &args)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Adding {
+    x: Window,
+    into: Address,
+    stride: i64,
+    offset: i64,
+    head_stride: i64,
+}
+
+/// `into[row · stride + offset + head · head_stride ..] += x[row, head, :]`.
+pub(super) fn add_window<T: CudaElement>(
+    device: &CudaDevice,
+    x: &Strided<'_, Cuda<T>, T>,
+    into: &CudaBuffer<T>,
+    place: Place,
+) -> Result<()> {
+    let args = Adding {
+        x: x.into(),
+        into: into.at(),
+        stride: place.stride as i64,
+        offset: place.offset as i64,
+        head_stride: place.head_stride as i64,
+    };
+    device.launch(&kernel::<T>("add_window"), blocks(len(x)), &args)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Transform {
+    x: Address,
+}
+
+/// `x ← H x / sqrt(width)` for each run of `width` values.
+pub(super) fn hadamard<T: CudaElement>(
+    device: &CudaDevice,
+    x: &CudaBuffer<T>,
+    width: usize,
+) -> Result<()> {
+    let kernel = Kernel {
+        unit: "hadamard",
+        entry: "hadamard",
+        dims: &[width],
+        elem: T::NAME,
+        key: T::NAME,
+    };
+    let runs = x.len().checked_div(width).unwrap_or(0);
+    device.launch(&kernel, [runs, 1, 1], &Transform { x: x.at() })
+}

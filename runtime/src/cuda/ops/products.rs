@@ -1,0 +1,223 @@
+//! Products of matrices: the driver's where it has them, otherwise a kernel of our own.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::driver::{Address, Matmul, NumberType, Operand};
+use super::super::kernels::Kernel;
+use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::pointwise::narrowed;
+use crate::backend::{HeadMatrices, Strided};
+use crate::element::{Element, Scalar};
+use crate::error::{Error, Result};
+
+type Accum<T> = <T as Element>::Accum;
+
+/// Rows and columns of a block's result, as `product.cuh` has it.
+const TILE: usize = 32;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Matrix {
+    at: Address,
+    row_stride: i64,
+    column_stride: i64,
+    batch_stride: i64,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Product {
+    a: Matrix,
+    b: Matrix,
+    c: Matrix,
+    bias: Address,
+    m: i64,
+    n: i64,
+    k: i64,
+    accumulate: i64,
+}
+
+impl From<Operand> for Matrix {
+    fn from(operand: Operand) -> Self {
+        Self {
+            at: operand.at,
+            row_stride: operand.row_stride as i64,
+            column_stride: operand.column_stride as i64,
+            batch_stride: operand.batch_stride as i64,
+        }
+    }
+}
+
+/// A matrix in memory, contiguous but for its strides.
+fn operand<S: Scalar>(
+    at: Address,
+    [row_stride, column_stride, batch_stride]: [usize; 3],
+) -> Result<Operand> {
+    Ok(Operand {
+        at,
+        number: NumberType::of(S::NAME)
+            .ok_or_else(|| Error::Device(format!("no products of type {}", S::NAME)))?,
+        row_stride,
+        column_stride,
+        batch_stride,
+    })
+}
+
+/// `C = A B`; a bias is of C's type.
+fn multiply(device: &CudaDevice, matmul: &Matmul, bias: Option<Address>) -> Result<()> {
+    if [matmul.m, matmul.n, matmul.batch].contains(&0) {
+        return Ok(());
+    }
+    if bias.is_none() && matmul.k > 0 && device.matmul(matmul)? {
+        return Ok(());
+    }
+    let kernel = Kernel {
+        unit: "product",
+        entry: if matmul.c.number == matmul.a.number {
+            "product"
+        } else {
+            "accum_product"
+        },
+        dims: &[],
+        elem: matmul.a.number.name(),
+        key: matmul.b.number.name(),
+    };
+    let args = Product {
+        a: matmul.a.into(),
+        b: matmul.b.into(),
+        c: matmul.c.into(),
+        bias: bias.unwrap_or(0),
+        m: matmul.m as i64,
+        n: matmul.n as i64,
+        k: matmul.k as i64,
+        accumulate: i64::from(matmul.accumulate),
+    };
+    let grid = [
+        matmul.m.div_ceil(TILE),
+        matmul.n.div_ceil(TILE),
+        matmul.batch,
+    ];
+    device.launch(&kernel, grid, &args)
+}
+
+/// `x Wᵀ + b`.
+pub(super) fn linear<T: CudaElement>(
+    device: &CudaDevice,
+    x: &Strided<'_, Cuda<T>, T>,
+    weight: &CudaBuffer<T>,
+    bias: Option<&CudaBuffer<T>>,
+    out: usize,
+) -> Result<CudaBuffer<T>> {
+    let y = device.room(x.rows * out)?;
+    let matmul = Matmul {
+        m: x.rows,
+        n: out,
+        k: x.width,
+        batch: 1,
+        a: operand::<T>(x.buffer.place(x.offset), [x.row_stride, 1, 0])?,
+        b: operand::<T>(weight.at(), [1, x.width, 0])?,
+        c: operand::<T>(y.at(), [out, 1, 0])?,
+        accumulate: false,
+    };
+    // A bias that is added later would be a second rounding: the kernel adds it to the sum
+    multiply(device, &matmul, bias.map(CudaBuffer::at))?;
+    Ok(y)
+}
+
+/// `x Wᵀ + b` in the accumulation type.
+pub(super) fn accum_linear<T: CudaElement>(
+    device: &CudaDevice,
+    x: &Strided<'_, Cuda<T>, T>,
+    weight: &CudaBuffer<Accum<T>>,
+    bias: Option<&CudaBuffer<Accum<T>>>,
+    out: usize,
+) -> Result<CudaBuffer<Accum<T>>> {
+    let y = device.room(x.rows * out)?;
+    let matmul = Matmul {
+        m: x.rows,
+        n: out,
+        k: x.width,
+        batch: 1,
+        a: operand::<T>(x.buffer.place(x.offset), [x.row_stride, 1, 0])?,
+        b: operand::<Accum<T>>(weight.at(), [1, x.width, 0])?,
+        c: operand::<Accum<T>>(y.at(), [out, 1, 0])?,
+        accumulate: false,
+    };
+    multiply(device, &matmul, bias.map(CudaBuffer::at))?;
+    Ok(y)
+}
+
+/// `y[r, h, :] = x[r, h, :] M_h`.
+pub(super) fn head_product<T: CudaElement>(
+    device: &CudaDevice,
+    x: &Strided<'_, Cuda<T>, T>,
+    weight: &CudaBuffer<T>,
+    matrices: HeadMatrices,
+) -> Result<CudaBuffer<T>> {
+    let n = matrices.columns;
+    let y = device.room(x.rows * x.heads * n)?;
+    let matmul = Matmul {
+        m: x.rows,
+        n,
+        k: x.width,
+        batch: x.heads,
+        a: operand::<T>(x.buffer.place(x.offset), [x.row_stride, 1, x.head_stride])?,
+        b: operand::<T>(
+            weight.place(matrices.offset),
+            [matrices.k_stride, matrices.n_stride, matrices.head_stride],
+        )?,
+        c: operand::<T>(y.at(), [x.heads * n, 1, n])?,
+        accumulate: false,
+    };
+    multiply(device, &matmul, None)?;
+    Ok(y)
+}
+
+/// `M_h[k, n] += Σ_r x[r, h, k] · dy[r, h, n]`.
+pub(super) fn outer_products<T: CudaElement, S: Scalar>(
+    device: &CudaDevice,
+    x: &Strided<'_, Cuda<T>, T>,
+    dy: &Strided<'_, Cuda<T>, S>,
+    into: &CudaBuffer<Accum<T>>,
+    matrices: HeadMatrices,
+) -> Result<()> {
+    let matmul = Matmul {
+        m: x.width,
+        n: dy.width,
+        k: x.rows,
+        batch: x.heads,
+        a: operand::<T>(x.buffer.place(x.offset), [1, x.row_stride, x.head_stride])?,
+        b: operand::<S>(
+            dy.buffer.place(dy.offset),
+            [dy.row_stride, 1, dy.head_stride],
+        )?,
+        c: operand::<Accum<T>>(
+            into.place(matrices.offset),
+            [matrices.k_stride, matrices.n_stride, matrices.head_stride],
+        )?,
+        accumulate: true,
+    };
+    multiply(device, &matmul, None)
+}
+
+/// `dx = dy W`, rounded once.
+pub(super) fn accum_linear_backward<T: CudaElement>(
+    device: &CudaDevice,
+    dy: &CudaBuffer<Accum<T>>,
+    weight: &CudaBuffer<Accum<T>>,
+    (rows, out, input): (usize, usize, usize),
+) -> Result<CudaBuffer<T>> {
+    let dx: CudaBuffer<Accum<T>> = device.room(rows * input)?;
+    let matmul = Matmul {
+        m: rows,
+        n: input,
+        k: out,
+        batch: 1,
+        a: operand::<Accum<T>>(dy.at(), [out, 1, 0])?,
+        b: operand::<Accum<T>>(weight.at(), [input, 1, 0])?,
+        c: operand::<Accum<T>>(dx.at(), [input, 1, 0])?,
+        accumulate: false,
+    };
+    multiply(device, &matmul, None)?;
+    narrowed::<T>(device, &dx)
+}
