@@ -6,8 +6,8 @@ use mla_codegen::plan::interpret::{
 use mla_codegen::plan::{Gradient, program};
 use mla_runtime::proof::ProofBackend;
 use mla_runtime::{
-    Batch, Decode, ErasedGradients, Extras, Forward, KvCache, Load, Mask, NoProbe,
-    ParameterSet, Prefill, Sequence, Tensor, Train, Weights,
+    Batch, Decode, ErasedGradients, Extras, Forward, KvCache, Load, Mask, NoProbe, ParameterSet,
+    Prefill, Sequence, Tensor, Train, Weights,
 };
 use mla_spec::{Checked, Phase};
 
@@ -65,7 +65,10 @@ fn assert_close_beside(what: &str, found: &[f64], wanted: &[f64], largest: f64) 
 ///
 /// # Panics
 /// When it is not.
-pub fn forward_is_the_oracles<L: Forward<B>, B: ProofBackend<Elem = f64>>(name: &str, checked: &Checked) {
+pub fn forward_is_the_oracles<L: Forward<B>, B: ProofBackend<Elem = f64>>(
+    name: &str,
+    checked: &Checked,
+) {
     let (layer, weights) = loaded::<L, B>(1);
     let program = program(checked);
     let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
@@ -92,7 +95,10 @@ pub fn forward_is_the_oracles<L: Forward<B>, B: ProofBackend<Elem = f64>>(name: 
 ///
 /// # Panics
 /// When it is not.
-pub fn training_is_the_oracles<L: Train<B>, B: ProofBackend<Elem = f64>>(name: &str, checked: &Checked) {
+pub fn training_is_the_oracles<L: Train<B>, B: ProofBackend<Elem = f64>>(
+    name: &str,
+    checked: &Checked,
+) {
     let (layer, weights) = loaded::<L, B>(1);
     let program = program(checked);
     let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");

@@ -3,6 +3,7 @@
 use std::fmt::{self, Debug};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
 
 use bytemuck::Pod;
 
@@ -23,7 +24,8 @@ pub struct CudaDevice {
 pub(super) struct Shared {
     pub(super) driver: Box<dyn Driver>,
     pub(super) pool: Mutex<Pool>,
-    mode: Mutex<Mode>,
+    /// The thread whose work is written down or compared, and its mode; everybody else's is queued at once.
+    mode: Mutex<Option<(ThreadId, Mode)>>,
     kernels: Kernels,
     staging: Mutex<Staging>,
     checked: bool,
@@ -31,10 +33,8 @@ pub(super) struct Shared {
     waits: AtomicUsize,
 }
 
-/// What becomes of work.
+/// What becomes of a graph's work, instead of being queued at once.
 pub(super) enum Mode {
-    /// It is queued at once.
-    Immediate,
     /// It is written down.
     Recording(Recording),
     /// It is compared with what was written down.
@@ -70,7 +70,7 @@ impl CudaDevice {
             shared: Arc::new(Shared {
                 driver,
                 pool: Mutex::default(),
-                mode: Mutex::new(Mode::Immediate),
+                mode: Mutex::default(),
                 kernels: Kernels::default(),
                 staging: Mutex::default(),
                 checked,
@@ -137,8 +137,36 @@ impl CudaDevice {
         self.shared.driver.clock()
     }
 
-    pub(super) fn mode(&self) -> MutexGuard<'_, Mode> {
-        lock(&self.shared.mode)
+    /// Does something with this thread's mode, where it has one.
+    pub(super) fn with_mode<R>(&self, then: impl FnOnce(Option<&mut Mode>) -> R) -> R {
+        let mut slot = lock(&self.shared.mode);
+        match &mut *slot {
+            Some((owner, mode)) if *owner == thread::current().id() => then(Some(mode)),
+            _ => {
+                drop(slot);
+                then(None)
+            }
+        }
+    }
+
+    /// Whether this thread's work is queued at once.
+    fn is_immediate(&self) -> bool {
+        self.with_mode(|mode| mode.is_none())
+    }
+
+    /// Gives this thread a mode; `false` where some thread has one.
+    pub(super) fn enter(&self, mode: Mode) -> bool {
+        let mut slot = lock(&self.shared.mode);
+        if slot.is_some() {
+            return false;
+        }
+        *slot = Some((thread::current().id(), mode));
+        true
+    }
+
+    /// Takes the mode back.
+    pub(super) fn leave(&self) -> Option<Mode> {
+        lock(&self.shared.mode).take().map(|(_, mode)| mode)
     }
 
     /// Room for `len` values, of which nothing is known.
@@ -146,14 +174,15 @@ impl CudaDevice {
         let bytes = len.checked_mul(size_of::<S>()).ok_or(Error::Overflow {
             what: "a buffer on the device",
         })?;
-        let (at, home) = match &mut *self.mode() {
-            Mode::Immediate => {
-                let at = lock(&self.shared.pool).take(&*self.shared.driver, bytes)?;
-                (at, Home::Pool)
+        let driver = &*self.shared.driver;
+        let (at, home) = self.with_mode(|mode| match mode {
+            None => {
+                let at = lock(&self.shared.pool).take(driver, bytes)?;
+                Ok((at, Home::Pool))
             }
-            Mode::Recording(recording) => recording.room(&*self.shared.driver, bytes)?,
-            Mode::Replaying(replay) => replay.room(bytes)?,
-        };
+            Some(Mode::Recording(recording)) => recording.room(driver, bytes),
+            Some(Mode::Replaying(replay)) => replay.room(bytes),
+        })?;
         Ok(CudaBuffer::new(self.clone(), at, home, len))
     }
 
@@ -179,13 +208,12 @@ impl CudaDevice {
     /// Copies values to the device.
     pub(super) fn upload<S: Pod>(&self, values: &[S]) -> Result<CudaBuffer<S>> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
-        let room = match &mut *self.mode() {
-            Mode::Immediate => None,
-            Mode::Recording(recording) => {
-                Some(recording.upload(&*self.shared.driver, bytes.len())?)
-            }
-            Mode::Replaying(replay) => Some(replay.upload(bytes.len())?),
-        };
+        let driver = &*self.shared.driver;
+        let room = self.with_mode(|mode| match mode {
+            None => Ok(None),
+            Some(Mode::Recording(recording)) => recording.upload(driver, bytes.len()).map(Some),
+            Some(Mode::Replaying(replay)) => replay.upload(bytes.len()).map(Some),
+        })?;
         let buffer = match room {
             Some((at, home)) => CudaBuffer::new(self.clone(), at, home, values.len()),
             None => self.room(values.len())?,
@@ -212,7 +240,7 @@ impl CudaDevice {
 
     /// Copies a buffer to the host, once everything queued before is done.
     pub(super) fn download<S: Pod>(&self, buffer: &CudaBuffer<S>) -> Result<Vec<S>> {
-        if !matches!(*self.mode(), Mode::Immediate) {
+        if !self.is_immediate() {
             return Err(Error::Device(
                 "a graph can't wait for values: nothing may be copied to the host while it is recorded"
                     .to_owned(),
@@ -268,7 +296,7 @@ impl CudaDevice {
             grid: blocks,
             args: bytemuck::bytes_of(args).to_vec(),
         })?;
-        if self.shared.checked && matches!(*self.mode(), Mode::Immediate) {
+        if self.shared.checked && self.is_immediate() {
             self.check(kernel, &function)?;
         }
         Ok(())
@@ -285,15 +313,15 @@ impl CudaDevice {
 
     /// Queues a command, or records it, or compares it with what was recorded.
     pub(super) fn queue(&self, command: Command) -> Result<()> {
-        match &mut *self.mode() {
-            Mode::Immediate => {}
-            Mode::Recording(recording) => {
+        let command = self.with_mode(|mode| match mode {
+            None => Ok(Some(command)),
+            Some(Mode::Recording(recording)) => {
                 recording.push(command);
-                return Ok(());
+                Ok(None)
             }
-            Mode::Replaying(replay) => return replay.expect(&command),
-        }
-        self.run(&command)
+            Some(Mode::Replaying(replay)) => replay.expect(&command).map(|()| None),
+        })?;
+        command.map_or(Ok(()), |command| self.run(&command))
     }
 
     fn run(&self, command: &Command) -> Result<()> {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// A step of work that runs as one graph.
 ///
 /// What the step returns holds memory of the graph, which the next run writes to again: copy it before, if it is wanted after.
-/// While a step runs, nothing else may be asked of the device.
+/// A step runs on the thread that calls [`run`](Self::run), which asks nothing else of the device meanwhile.
 #[derive(Debug)]
 pub struct CudaGraph {
     device: CudaDevice,
@@ -141,26 +141,23 @@ impl Drop for CudaGraph {
 impl CudaDevice {
     /// Runs `step` in a mode; returns what became of the mode.
     fn in_mode<R>(&self, mode: Mode, step: &mut impl FnMut() -> R) -> Result<(R, Mode)> {
-        {
-            let mut current = self.mode();
-            if !matches!(*current, Mode::Immediate) {
-                return Err(Error::Device(
-                    "a graph's step runs another graph".to_owned(),
-                ));
-            }
-            *current = mode;
-        }
         /// Ends the mode, even where the step panics.
         struct Back<'a>(&'a CudaDevice);
         impl Drop for Back<'_> {
             fn drop(&mut self) {
-                *self.0.mode() = Mode::Immediate;
+                self.0.leave();
             }
+        }
+        if !self.enter(mode) {
+            return Err(Error::Device(
+                "another graph of this device is being run: one at a time".to_owned(),
+            ));
         }
         let back = Back(self);
         let result = step();
-        let mode = std::mem::replace(&mut *self.mode(), Mode::Immediate);
-        drop(back);
+        let mode = self.leave();
+        std::mem::forget(back);
+        let mode = mode.ok_or_else(|| Error::Device("a graph was lost".to_owned()))?;
         Ok((result, mode))
     }
 }

@@ -8,6 +8,8 @@ mod kernels;
 mod ops;
 mod pool;
 mod staging;
+#[cfg(test)]
+mod tests;
 
 use std::marker::PhantomData;
 
