@@ -1,6 +1,12 @@
 //! What the backend asks of the machine behind it: a GPU's driver, or the host emulating one.
 
+#![allow(dead_code, reason = "the backend that will use it is being written")]
+
+mod cubin_cache;
+mod libraries;
 mod matmul;
+mod nvrtc;
+mod ptxas;
 
 use std::any::Any;
 use std::fmt::Debug;
