@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "the backend that will use it is being written")]
 
+mod blas;
 mod cubin_cache;
+mod gpu;
 mod libraries;
 mod matmul;
 mod nvrtc;

@@ -287,11 +287,12 @@ impl<'a> Program<'a> {
     ) -> Result<Vec<u8>> {
         let mut len = 0;
         // SAFETY: it writes a number
-        self.nvrtc.check(unsafe { size(self.handle, &mut len) })?;
+        let status = unsafe { size(self.handle, &mut len) };
+        self.nvrtc.check(status)?;
         let mut bytes = vec![0_u8; len];
         // SAFETY: there is as much room as it asked for
-        self.nvrtc
-            .check(unsafe { read(self.handle, bytes.as_mut_ptr().cast()) })?;
+        let status = unsafe { read(self.handle, bytes.as_mut_ptr().cast()) };
+        self.nvrtc.check(status)?;
         Ok(bytes)
     }
 }
