@@ -21,7 +21,6 @@ fn gpu() -> Option<Gpu> {
 
 const TEXT: &str = r#"
 struct Args { float* x; float by; int len; };
-__device__ int touched;
 extern "C" __device__ int counted;
 __device__ int counted;
 extern "C" __global__ void __launch_bounds__(128) scale(const Args args) {
