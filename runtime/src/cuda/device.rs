@@ -8,7 +8,7 @@ use std::thread::{self, ThreadId};
 use bytemuck::Pod;
 
 use super::buffer::{CudaBuffer, Home};
-use super::driver::{Address, Clock, Command, Driver, Emulator, Matmul};
+use super::driver::{Address, Clock, Command, Driver, Emulator, Gpu, Matmul};
 use super::graph::{Recording, Replay};
 use super::kernels::{Kernel, KernelSource, Kernels, Provider};
 use super::pool::Pool;
@@ -53,6 +53,22 @@ pub struct Statistics {
 }
 
 impl CudaDevice {
+    /// A GPU: the `ordinal`th of those that the driver sees, counted from 0.
+    ///
+    /// # Errors
+    /// There is no driver or no such GPU, or it can't be used; the message says what to do about it.
+    pub fn gpu(ordinal: usize) -> Result<Self> {
+        Ok(Self::over(Box::new(Gpu::open(ordinal)?), false))
+    }
+
+    /// How many GPUs the driver sees.
+    ///
+    /// # Errors
+    /// There is no driver, or none that can be used; the message says what to do about it.
+    pub fn count() -> Result<usize> {
+        Gpu::count()
+    }
+
     /// The host, emulating a GPU: for tests of kernels where there is none. It compiles kernels with the host's C++ compiler.
     pub fn emulated() -> Self {
         Self::over(Box::new(Emulator::default()), true)
@@ -61,7 +77,8 @@ impl CudaDevice {
     /// The process's own device: its first GPU where there is one that can be used, otherwise the host emulating one.
     pub fn shared() -> Self {
         static DEVICE: OnceLock<CudaDevice> = OnceLock::new();
-        DEVICE.get_or_init(Self::emulated).clone()
+        let open = || Self::gpu(0).unwrap_or_else(|_| Self::emulated());
+        DEVICE.get_or_init(open).clone()
     }
 
     /// `checked`: whether kernels check indices that come from tables.

@@ -1,7 +1,13 @@
 //! What the backend asks of the machine behind it: a GPU's driver, or the host emulating one.
 
+mod blas;
+mod cubin_cache;
 mod emulator;
+mod gpu;
+mod libraries;
 mod matmul;
+mod nvrtc;
+mod ptxas;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -10,6 +16,7 @@ use std::sync::Arc;
 use crate::error::Result;
 
 pub(crate) use emulator::Emulator;
+pub(crate) use gpu::Gpu;
 pub(crate) use matmul::{Matmul, NumberType, Operand};
 
 /// A place in the device's memory.
