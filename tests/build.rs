@@ -10,7 +10,7 @@ mod language;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-use mla_codegen::{Options, Origin, emit};
+use mla_codegen::{Files, Kernels, Options, Origin, emit};
 
 /// Layers whose proofs would be those of the layer `plain` over again, and take as long to compile; the oracle judges them.
 const COMPARED_ONLY: [&str; 14] = [
@@ -43,11 +43,10 @@ fn main() -> io::Result<()> {
         };
         let options = Options {
             tests: !COMPARED_ONLY.contains(&name.as_str()),
+            kernels: Kernels::Always,
             ..Options::new(origin)
         };
-        for (file, text) in emit(&checked, &options).0 {
-            fs::write(folder.join(file), text)?;
-        }
+        write(&folder, &emit(&checked, &options))?;
         modules.push_str(&module(&name, &folder));
         let folder = out.join("trained").join(&name);
         fs::create_dir_all(&folder)?;
@@ -55,13 +54,23 @@ fn main() -> io::Result<()> {
             tests: false,
             ..options
         };
-        for (file, text) in emit(&language::trained(&name, &checked), &options).0 {
-            fs::write(folder.join(file), text)?;
-        }
+        write(
+            &folder,
+            &emit(&language::trained(&name, &checked), &options),
+        )?;
         trained.push_str(&module(&name, &folder));
     }
     fs::write(out.join("trained.rs"), trained)?;
     fs::write(out.join("language.rs"), modules)
+}
+
+fn write(folder: &Path, files: &Files) -> io::Result<()> {
+    for (file, text) in &files.0 {
+        let path = folder.join(file);
+        fs::create_dir_all(path.parent().unwrap_or(folder))?;
+        fs::write(path, text)?;
+    }
+    Ok(())
 }
 
 /// The declaration of a layer's module.

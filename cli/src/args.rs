@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-pub(crate) use words::{DType, Emit, Form, Mode, Phase, Recompute};
+pub(crate) use words::{Backend, DType, Emit, Form, Mode, Phase, Recompute};
 
 const EXIT_CODES: &str = "\
 exit codes:
@@ -217,6 +217,9 @@ pub(crate) struct Run {
     /// Arithmetic and cache [default: the spec's]
     #[arg(long)]
     pub(crate) dtype: Option<DType>,
+    /// What the layer runs on
+    #[arg(long, default_value = "cpu")]
+    pub(crate) backend: Backend,
     /// Where the output tensors go; with --grad also the inputs and the gradients
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
@@ -269,6 +272,9 @@ pub(crate) struct Verify {
     /// Arithmetic and cache; bf16 is compared by the manifest's `bf16_rel_rms`, gradients by twice the output's
     #[arg(long, default_value = "f32")]
     pub(crate) dtype: DType,
+    /// What layers run on
+    #[arg(long, default_value = "cpu")]
+    pub(crate) backend: Backend,
     /// Columns per call of a cached run [default: the case's, else all but two and then one at a time]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) chunks: Option<Vec<u32>>,

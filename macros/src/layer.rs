@@ -171,10 +171,9 @@ pub(crate) fn expand(
         .to_string()
         .replace(' ', "");
     let options = Options {
-        origin,
-        probes: false,
         runtime,
         tests: false,
+        ..Options::new(origin)
     };
     let text = mla_codegen::emit_module_text(checked, &options);
     let body: TokenStream = text

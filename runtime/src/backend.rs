@@ -162,6 +162,30 @@ pub struct Pooling<'a, B: Backend> {
     pub first_rows: &'a [usize],
 }
 
+/// Kernels that a generated layer brings along: CUDA C++ for sizes of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct KernelSource {
+    pub(crate) name: &'static str,
+    pub(crate) text: &'static str,
+}
+
+impl KernelSource {
+    /// Kernels of a name that says what they do and for which sizes, `norm_512`, and their text, which includes nothing.
+    pub const fn new(name: &'static str, text: &'static str) -> Self {
+        Self { name, text }
+    }
+
+    /// The name.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The text.
+    pub const fn text(&self) -> &'static str {
+        self.text
+    }
+}
+
 /// A device and the number type it computes in.
 ///
 /// Callers guarantee that every window lies inside its buffer and that counts agree; an implementation reports what the device itself
@@ -183,6 +207,11 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     type Memory: HostMemory<Self>;
     /// What it does to parameters.
     type Parameters: ParameterOps<Self>;
+
+    /// Takes kernels that a generated layer brings along. A device that runs none ignores them.
+    fn add_kernels(_device: &Self::Device, _kernels: &[KernelSource]) -> Result<()> {
+        Ok(())
+    }
 
     /// Moves values to the device.
     fn upload<S: Scalar>(device: &Self::Device, values: Vec<S>) -> Result<Self::Buffer<S>>;

@@ -222,4 +222,36 @@ impl Default for Expect {
 pub enum Target {
     /// Any CPU that Rust compiles for.
     Cpu,
+    /// NVIDIA A100.
+    Sm80,
+    /// NVIDIA A10, RTX 30.
+    Sm86,
+    /// NVIDIA L4, L40, RTX 40.
+    Sm89,
+    /// NVIDIA H100, H200, with Hopper's own instructions.
+    Sm90a,
+    /// NVIDIA B200.
+    Sm100,
+    /// NVIDIA RTX 50.
+    Sm120,
+}
+
+impl Target {
+    /// The word for it in a spec.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Sm80 => "sm_80",
+            Self::Sm86 => "sm_86",
+            Self::Sm89 => "sm_89",
+            Self::Sm90a => "sm_90a",
+            Self::Sm100 => "sm_100",
+            Self::Sm120 => "sm_120",
+        }
+    }
+
+    /// Whether it runs CUDA kernels.
+    pub const fn is_gpu(self) -> bool {
+        !matches!(self, Self::Cpu)
+    }
 }

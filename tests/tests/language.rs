@@ -22,8 +22,7 @@ mod trained_layers {
     include!(concat!(env!("OUT_DIR"), "/trained.rs"));
 }
 
-use mla_codegen::cuda::kernel_text;
-use mla_runtime::{Cpu, Cuda, CudaDevice};
+use mla_runtime::{Cpu, Cuda};
 use mla_spec::{Checked, Phase};
 use mla_tests::against_oracle::{
     cached_is_the_oracles, forward_is_the_oracles, training_is_the_oracles,
@@ -43,13 +42,11 @@ macro_rules! alone {
             $(#[test]
             fn $forward() {
                 let name = stringify!($forward);
-                prepare();
                 forward_is_the_oracles::<layers::$forward::Layer<Here>, Here>(name, &layer(name));
             })+
             $(#[test]
             fn $all() {
                 let name = stringify!($all);
-                prepare();
                 forward_is_the_oracles::<layers::$all::Layer<Here>, Here>(name, &layer(name));
             })+
         }
@@ -60,14 +57,12 @@ macro_rules! alone {
             fn $forward() {
                 let name = stringify!($forward);
                 let checked = trained(name, &layer(name));
-                prepare();
                 training_is_the_oracles::<trained_layers::$forward::Layer<Here>, Here>(name, &checked);
             })+
             $(#[test]
             fn $all() {
                 let name = stringify!($all);
                 let checked = trained(name, &layer(name));
-                prepare();
                 training_is_the_oracles::<trained_layers::$all::Layer<Here>, Here>(name, &checked);
             })+
         }
@@ -77,7 +72,6 @@ macro_rules! alone {
             $(#[test]
             fn $all() {
                 let name = stringify!($all);
-                prepare();
                 cached_is_the_oracles::<layers::$all::Layer<Here>, Here>(name, &layer(name), Phase::Prefill);
             })+
         }
@@ -87,7 +81,6 @@ macro_rules! alone {
             $(#[test]
             fn $all() {
                 let name = stringify!($all);
-                prepare();
                 cached_is_the_oracles::<layers::$all::Layer<Here>, Here>(name, &layer(name), Phase::Decode);
             })+
         }
@@ -113,20 +106,14 @@ mod on_the_cpu {
 
     type Here = Cpu<f64>;
 
-    fn prepare() {}
-
     everything_alone!();
 }
 
-/// On a GPU where there is one, otherwise on the host emulating one.
+/// On a GPU where there is one, otherwise on the host emulating one. Layers bring all their kernels along.
 mod on_cuda {
     use super::*;
 
     type Here = Cuda<f64>;
-
-    fn prepare() {
-        CudaDevice::shared().provide(kernel_text);
-    }
 
     everything_alone!();
 }

@@ -4,7 +4,7 @@ use mla_runtime::mla_layer;
     hidden_size = 2048, num_attention_heads = 16, q_lora_rank = 768, kv_lora_rank = 512,
     qk_nope_head_dim = 128, qk_rope_head_dim = 64, v_head_dim = 128,
     attn_mask_type = causal, rope(type = plain, theta = 10000.0, layout = interleaved),
-    build(targets = [cpu, sm_90a, cpu]),
+    build(targets = [cpu, rocm, cpu]),
 )]
 struct BuildTargets {
     linear_q_down_proj: Linear,

@@ -5,7 +5,7 @@ use mla_runtime::mla_layer;
     qk_nope_head_dim = 128, qk_rope_head_dim = 63,
     attn_mask_type = causal, rope(type = plain, theta = 1, mscale = 1.0),
     softmax_scale = 3,
-    build(phases = [prefill, decode, decode], dtype = fp32, cache(format = fp8, page_size = 0), targets = [sm_90a]),
+    build(phases = [prefill, decode, decode], dtype = fp32, cache(format = fp8, page_size = 0), targets = [rocm]),
 )]
 struct EverythingAtOnce {
     linear_q_down_proj: Linear,

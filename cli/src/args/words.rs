@@ -59,6 +59,16 @@ pub(crate) enum DType {
     F64,
 }
 
+/// What a layer runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Backend {
+    /// The CPU
+    #[default]
+    Cpu,
+    /// The first GPU; where there is none, the host emulates one, thread by thread
+    Cuda,
+}
+
 /// What a backward pass computes again instead of keeping it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recompute {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::args::{DType, Verify};
+use crate::args::{Backend, DType, Verify};
 use crate::driver::job::{Job, Report};
 use crate::driver::{Compiled, Program};
 use crate::failure::Failure;
@@ -42,7 +42,7 @@ fn verify_by<T: Trial>(trial: &T, args: &Verify) -> Result<(), Failure> {
         )));
     }
     if !subjects.is_empty() {
-        let mut program = Program::default();
+        let mut program = Program::on(args.backend);
         let room =
             tempfile::tempdir().map_err(|error| Failure::write(&std::env::temp_dir(), error))?;
         let jobs: Vec<Vec<Job>> = subjects
@@ -54,7 +54,7 @@ fn verify_by<T: Trial>(trial: &T, args: &Verify) -> Result<(), Failure> {
             let case = trial.case(subject);
             let Some(program) = shared
                 .clone()
-                .or_else(|| alone(trial, subject, room.path()))
+                .or_else(|| alone(trial, subject, room.path(), args.backend))
             else {
                 faults.push(Fault::Program);
                 continue;
@@ -83,8 +83,13 @@ fn shared(program: &Program, cases: usize) -> Result<Option<Compiled>, Failure> 
 }
 
 /// A program for one case; `None`, and a report, where it does not compile.
-fn alone<T: Trial>(trial: &T, subject: &T::Subject, room: &Path) -> Option<Compiled> {
-    let mut program = Program::default();
+fn alone<T: Trial>(
+    trial: &T,
+    subject: &T::Subject,
+    room: &Path,
+    backend: Backend,
+) -> Option<Compiled> {
+    let mut program = Program::on(backend);
     trial.jobs(subject, &mut program, room);
     let compiled = program.compile().map_err(|failure| {
         talk::failure(&failure);

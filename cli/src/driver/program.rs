@@ -4,23 +4,28 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use mla_codegen::{Options, Origin};
+use mla_codegen::{Kernels, Options, Origin};
 use mla_spec::{Checked, DType, Phase};
 use sha2::{Digest, Sha256};
 
 use super::home::{self, Home};
 use super::job::{Job, JobFile, Report, Summary};
 use super::{cargo, variant};
+use crate::args::Backend;
 use crate::failure::Failure;
 use crate::folder::{self, Files};
 use crate::package::{self, Runtime};
 use crate::talk;
 
+/// Names a program that was compiled elsewhere, with at least these layers: for machines that have no Rust.
+const COMPILED: &str = "MLA_GEN_PROGRAM";
+
 /// Layers to be compiled into one program.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Program {
     /// By module name.
     layers: BTreeMap<String, Layer>,
+    backend: Backend,
 }
 
 #[derive(Debug)]
@@ -44,6 +49,14 @@ pub(crate) struct Compiled {
 }
 
 impl Program {
+    /// A program without layers yet, whose layers will run on a backend.
+    pub(crate) fn on(backend: Backend) -> Self {
+        Self {
+            layers: BTreeMap::new(),
+            backend,
+        }
+    }
+
     /// Adds a layer, once however often it is asked for: layers are the same where their text is.
     pub(crate) fn add(&mut self, checked: &Checked) -> Added {
         let origin = Origin {
@@ -56,6 +69,10 @@ impl Program {
             // What a backward pass is held against are gradients
             probes: !trained,
             tests: false,
+            kernels: match self.backend {
+                Backend::Cpu => Kernels::ByTargets,
+                Backend::Cuda => Kernels::Always,
+            },
             ..Options::new(origin)
         };
         let text = mla_codegen::emit_module_text(checked, &options);
@@ -64,7 +81,11 @@ impl Program {
             DType::F64 => "f64",
             DType::Bf16 => "mla_runtime::bf16",
         };
-        let key = format!("layer_{}", &digest([text.as_str(), element])[..12]);
+        let backend = match self.backend {
+            Backend::Cpu => "Cpu",
+            Backend::Cuda => "Cuda",
+        };
+        let key = format!("layer_{}", &digest([text.as_str(), element, backend])[..12]);
         let add = match checked.layer.qk_clip {
             Some(_) if trained => "add_clipped",
             None if trained => "add_train",
@@ -72,8 +93,9 @@ impl Program {
             _ => "add_forward",
         };
         let name = &checked.layer.name;
-        let registration =
-            format!("registry.{add}::<{key}::{name}<mla_runtime::Cpu<{element}>>, _>(\"{key}\");");
+        let registration = format!(
+            "registry.{add}::<{key}::{name}<mla_runtime::{backend}<{element}>>, _>(\"{key}\");"
+        );
         self.layers
             .entry(key.clone())
             .or_insert(Layer { text, registration });
@@ -85,6 +107,9 @@ impl Program {
 
     /// Compiles the program, or finds it compiled.
     pub(crate) fn compile(&self) -> Result<Compiled, Failure> {
+        if let Some(path) = std::env::var_os(COMPILED) {
+            return Ok(Compiled { path: path.into() });
+        }
         let runtime = Runtime::find(None)?;
         let lock = package::checkout().and_then(|root| std::fs::read(root.join("Cargo.lock")).ok());
         let sources = self.sources();
@@ -100,7 +125,7 @@ impl Program {
         write(
             &folder,
             &sources,
-            &manifest(&key, &runtime),
+            &self.manifest(&key, &runtime),
             lock.as_deref(),
         )?;
         let message = format!(
@@ -142,6 +167,39 @@ impl Program {
         files
     }
 
+    fn manifest(&self, key: &str, runtime: &Runtime) -> String {
+        let features = match self.backend {
+            Backend::Cpu => "\"proof\"",
+            Backend::Cuda => "\"cuda\", \"proof\"",
+        };
+        format!(
+            "# {marker} {version}. Do not edit.\n\
+         [package]\n\
+         name = \"mla-program-{key}\"\n\
+         version = \"0.0.0\"\n\
+         edition = \"2024\"\n\
+         publish = false\n\
+         \n\
+         [[bin]]\n\
+         name = \"mla-program-{key}\"\n\
+         path = \"src/main.rs\"\n\
+         \n\
+         [dependencies]\n\
+         mla-runtime = {{ {source}, default-features = false, features = [{features}] }}\n\
+         \n\
+         [workspace]\n\
+         \n\
+         [profile.release]\n\
+         opt-level = 3\n\
+         debug = false\n\
+         incremental = false\n\
+         codegen-units = 16\n",
+            marker = folder::MARKER,
+            version = env!("CARGO_PKG_VERSION"),
+            source = runtime.source(),
+        )
+    }
+
     /// What a compiled program is found again by: everything that it is compiled from.
     fn key(
         &self,
@@ -158,7 +216,7 @@ impl Program {
             part(name.as_bytes());
             part(text.as_bytes());
         });
-        part(manifest("", runtime).as_bytes());
+        part(self.manifest("", runtime).as_bytes());
         part(lock.unwrap_or_default());
         for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN"] {
             part(
@@ -223,35 +281,6 @@ impl Compiled {
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
         }
     }
-}
-
-fn manifest(key: &str, runtime: &Runtime) -> String {
-    format!(
-        "# {marker} {version}. Do not edit.\n\
-         [package]\n\
-         name = \"mla-program-{key}\"\n\
-         version = \"0.0.0\"\n\
-         edition = \"2024\"\n\
-         publish = false\n\
-         \n\
-         [[bin]]\n\
-         name = \"mla-program-{key}\"\n\
-         path = \"src/main.rs\"\n\
-         \n\
-         [dependencies]\n\
-         mla-runtime = {{ {source}, default-features = false, features = [\"proof\"] }}\n\
-         \n\
-         [workspace]\n\
-         \n\
-         [profile.release]\n\
-         opt-level = 3\n\
-         debug = false\n\
-         incremental = false\n\
-         codegen-units = 16\n",
-        marker = folder::MARKER,
-        version = env!("CARGO_PKG_VERSION"),
-        source = runtime.source(),
-    )
 }
 
 fn write(

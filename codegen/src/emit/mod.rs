@@ -22,6 +22,41 @@ pub struct Options {
     pub runtime: String,
     /// Whether `tests.rs` is emitted beside `mod.rs`.
     pub tests: bool,
+    /// Which layers bring kernels along.
+    pub kernels: Kernels,
+    /// What the proofs of `tests.rs` run on.
+    pub proofs: ProofsOn,
+}
+
+/// Which layers bring CUDA kernels along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kernels {
+    /// Those whose targets name a GPU's architecture.
+    #[default]
+    ByTargets,
+    /// All.
+    Always,
+}
+
+/// What proofs run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProofsOn {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// A GPU, or the host emulating one.
+    Cuda,
+}
+
+/// Where a layer's kernels stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KernelTexts {
+    /// Nowhere: it has none.
+    None,
+    /// In files beside its module.
+    Files,
+    /// In its module.
+    Inside,
 }
 
 /// Where a layer came from, for the header of its file.
@@ -41,6 +76,8 @@ impl Options {
             probes: false,
             runtime: "mla_runtime".to_owned(),
             tests: true,
+            kernels: Kernels::default(),
+            proofs: ProofsOn::default(),
         }
     }
 }
@@ -49,12 +86,18 @@ impl Options {
 pub fn emit(checked: &Checked, options: &Options) -> Files {
     let program = program(checked, options);
     let mut files = Files::default();
+    let kernels = kernel_texts(checked, options, KernelTexts::Files);
     files.0.insert(
         "mod.rs".to_owned(),
-        rust::module(&program, &setting(checked, options, options.tests)),
+        rust::module(&program, &setting(checked, options, options.tests, kernels)),
     );
+    if kernels == KernelTexts::Files {
+        let texts = plan::kernels(&program).into_iter();
+        let files_of_them = texts.map(|unit| (format!("cuda/{}.cu", unit.name()), unit.text()));
+        files.0.extend(files_of_them);
+    }
     if options.tests {
-        let tests = proofs::tests(checked, &options.runtime, header(checked, options));
+        let tests = proofs::tests(checked, options, header(checked, options));
         files.0.insert("tests.rs".to_owned(), tests);
     }
     files
@@ -121,7 +164,7 @@ fn modules(model: &CheckedModel, options: &Options) -> Vec<String> {
 
 /// `tests.rs` as a module of the file that the layer stands in.
 pub(crate) fn tests_module(checked: &Checked, options: &Options) -> String {
-    let tests = proofs::tests(checked, &options.runtime, header(checked, options));
+    let tests = proofs::tests(checked, options, header(checked, options));
     format!("\n#[cfg(test)]\nmod tests {{\n{tests}}}\n")
 }
 
@@ -129,7 +172,12 @@ pub(crate) fn tests_module(checked: &Checked, options: &Options) -> String {
 pub fn emit_module_text(checked: &Checked, options: &Options) -> String {
     rust::module(
         &program(checked, options),
-        &setting(checked, options, false),
+        &setting(
+            checked,
+            options,
+            false,
+            kernel_texts(checked, options, KernelTexts::Inside),
+        ),
     )
 }
 
@@ -144,8 +192,23 @@ fn program(checked: &Checked, options: &Options) -> Program {
     )
 }
 
-fn setting<'a>(checked: &Checked, options: &'a Options, tests: bool) -> Setting<'a> {
+/// Where the kernels of a layer stand that has some.
+fn kernel_texts(checked: &Checked, options: &Options, where_there_are: KernelTexts) -> KernelTexts {
+    let by_targets = checked.build.targets.iter().any(|target| target.is_gpu());
+    match options.kernels {
+        Kernels::ByTargets if !by_targets => KernelTexts::None,
+        _ => where_there_are,
+    }
+}
+
+fn setting<'a>(
+    checked: &Checked,
+    options: &'a Options,
+    tests: bool,
+    kernels: KernelTexts,
+) -> Setting<'a> {
     Setting {
+        kernels,
         header: header(checked, options),
         runtime: &options.runtime,
         probes: options.probes,

@@ -9,6 +9,7 @@ mod clip;
 pub mod cost;
 mod formulas;
 pub mod interpret;
+mod kernels;
 mod lower;
 mod module;
 mod op;
@@ -25,6 +26,7 @@ use mla_spec::{AttnMask, Build, Form, Phase, RopeLayout};
 
 pub use adjoint::{Adjoint, Over, Piece, Teacher};
 pub use clip::{ClipPlan, ClippedRows, ClippedWeight, Share};
+pub use kernels::{KernelUnit, kernels};
 pub use module::{GroupPiece, LinearParams, Module, ModuleKind, NormParams, Rows};
 pub use op::{
     Aspect, GroupPart, Handed, LinearPart, NormPart, Offset, Op, PositionScale, Turn, Turned,

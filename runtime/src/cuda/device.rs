@@ -10,9 +10,10 @@ use bytemuck::Pod;
 use super::buffer::{CudaBuffer, Home};
 use super::driver::{Address, Clock, Command, Driver, Emulator, Gpu, Matmul};
 use super::graph::{Recording, Replay};
-use super::kernels::{Kernel, KernelSource, Kernels, Provider};
+use super::kernels::{Kernel, Kernels, Provider};
 use super::pool::Pool;
 use super::staging::Staging;
+use crate::backend::KernelSource;
 use crate::error::{Error, Result};
 
 /// A device that runs CUDA kernels: a GPU, or the host emulating one. Work runs in the order in which it is queued. A clone is the same device.

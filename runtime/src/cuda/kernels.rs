@@ -4,21 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::driver::{Driver, Function, Module, Source};
+use crate::backend::KernelSource;
 use crate::error::{Error, Result};
 
-/// Kernels that a generated layer brings along: CUDA C++ for sizes of its own.
-#[derive(Debug, Clone, Copy)]
-pub struct KernelSource {
-    /// What they do, e.g. `norm`.
-    pub unit: &'static str,
-    /// The sizes that they are for.
-    pub dims: &'static [usize],
-    /// The text. It includes nothing.
-    pub text: &'static str,
-}
-
 /// Makes the text of kernels for sizes; `None` for a unit that it does not know.
-pub type Provider = dyn Fn(&str, &[usize]) -> Option<String> + Send + Sync;
+pub(super) type Provider = dyn Fn(&str, &[usize]) -> Option<String> + Send + Sync;
 
 /// One kernel for some sizes and number types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,7 +36,7 @@ struct UnitKey {
 
 #[derive(Default)]
 pub(super) struct Kernels {
-    texts: RwLock<HashMap<(String, Vec<usize>), Arc<str>>>,
+    texts: RwLock<HashMap<String, Arc<str>>>,
     provider: RwLock<Option<Arc<Provider>>>,
     units: Mutex<HashMap<UnitKey, Unit>>,
 }
@@ -68,7 +58,7 @@ impl Kernels {
         let mut texts = self.texts.write().unwrap_or_else(PoisonError::into_inner);
         for source in sources {
             texts
-                .entry((source.unit.to_owned(), source.dims.to_vec()))
+                .entry(source.name.to_owned())
                 .or_insert_with(|| source.text.into());
         }
     }
@@ -119,7 +109,7 @@ impl Kernels {
     }
 
     fn text(&self, kernel: &Kernel<'_>) -> Result<Arc<str>> {
-        let key = (kernel.unit.to_owned(), kernel.dims.to_vec());
+        let key = symbol(kernel.unit, kernel.dims);
         let texts = self.texts.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(text) = texts.get(&key) {
             return Ok(Arc::clone(text));
@@ -132,7 +122,7 @@ impl Kernels {
         made.map(Into::into).ok_or_else(|| {
             Error::Device(format!(
                 "no kernels `{}` among those that layers brought along; generate the layer with `targets: [cpu, sm_90a]`",
-                symbol(kernel.unit, kernel.dims)
+                key
             ))
         })
     }

@@ -20,7 +20,6 @@ use crate::element::Element;
 pub use buffer::CudaBuffer;
 pub use device::{CudaDevice, Statistics};
 pub use graph::CudaGraph;
-pub use kernels::KernelSource;
 
 /// A CUDA device, computing in `T`: `f32`, `f64`, or `bf16` (every result rounded to bf16, sums in f32).
 #[derive(Debug, Clone, Copy, Default)]

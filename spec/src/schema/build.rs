@@ -91,7 +91,12 @@ pub(super) fn build() -> Value {
                 ),
                 (
                     "targets",
-                    list(&["cpu"], "What the layer is built for. Default: cpu."),
+                    list(
+                        &[
+                            "cpu", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120",
+                        ],
+                        "What the layer is built for: with a GPU's architecture its CUDA kernels are generated too. Default: cpu.",
+                    ),
                 ),
             ],
             &[],

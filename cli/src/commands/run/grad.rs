@@ -24,7 +24,7 @@ pub(super) fn run(args: &Run) -> Result<(), Failure> {
         recompute: None,
     };
     let checked = training.of(&spec.checked, is_padded(args)?);
-    let mut program = Program::default();
+    let mut program = Program::on(args.backend);
     let layer = program.add(&checked);
     let job = Job {
         name: checked.layer.name.clone(),

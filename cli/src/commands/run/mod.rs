@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Run) -> Result<(), Failure> {
     refuse_consumer(args, &spec)?;
     let checked = variant(args, &spec)?.of(&spec.checked, is_padded(args)?);
     let modes = modes(args, &checked)?;
-    let mut program = Program::default();
+    let mut program = Program::on(args.backend);
     let layer = program.add(&checked);
     let job = Job {
         name: checked.layer.name.clone(),

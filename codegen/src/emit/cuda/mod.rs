@@ -5,6 +5,7 @@ mod units;
 use serde::Serialize;
 
 use super::rust::render;
+use crate::plan::KernelUnit;
 pub use units::{UNITS, Unit};
 
 /// Bodies that others include.
@@ -56,6 +57,20 @@ pub fn kernel_text(unit: &str, dims: &[usize]) -> Option<String> {
             entries: entries.collect(),
         },
     ))
+}
+
+impl KernelUnit {
+    /// The name of its text, without its ending: `norm_512`.
+    pub fn name(&self) -> String {
+        symbol(self.unit, &self.dims)
+    }
+
+    /// Its text.
+    pub fn text(&self) -> String {
+        // What plans ask for is a unit; tests render each
+        kernel_text(self.unit, &self.dims)
+            .unwrap_or_else(|| format!("#error \"no kernels {}\"\n", self.name()))
+    }
 }
 
 /// The name of a kernel, or of a text without its ending, for some sizes: `rms_norm_512`. The runtime asks by the same names.

@@ -11,6 +11,7 @@ use mla_spec::{Checked, MaskKind, Phase};
 use serde::Serialize;
 
 use super::rust::{self, Look, Style};
+use super::{KernelTexts, Options, ProofsOn};
 use crate::plan::{self, Argument, CacheContent, Family, Program};
 use siblings::Siblings;
 
@@ -30,6 +31,8 @@ struct TestsFile<'a> {
     header: Vec<String>,
     name: &'a str,
     runtime: &'a str,
+    /// What they run on.
+    backend: &'static str,
     /// The proof that runs at real size; `None` where the weights are too many.
     real: Option<&'static str>,
     /// Proofs about the twin alone, by their names in the runtime.
@@ -91,9 +94,10 @@ struct Module {
 }
 
 /// The text of `tests.rs`.
-pub(super) fn tests(checked: &Checked, runtime: &str, header: Vec<String>) -> String {
+pub(super) fn tests(checked: &Checked, options: &Options, header: Vec<String>) -> String {
     let siblings = siblings::of(checked, &twin::of(checked));
-    let modules = modules(&siblings, runtime);
+    let modules = modules(&siblings, options);
+    let runtime = &*options.runtime;
     let tensors = rust::tensors(&siblings.planned, INSIDE);
     let texts = modules.iter().map(|module| module.text.as_str());
     let needed: String = texts.chain([tensors.as_str()]).collect();
@@ -102,6 +106,10 @@ pub(super) fn tests(checked: &Checked, runtime: &str, header: Vec<String>) -> St
         header,
         name: &checked.layer.name,
         runtime,
+        backend: match options.proofs {
+            ProofsOn::Cpu => "Cpu",
+            ProofsOn::Cuda => "Cuda",
+        },
         real: real_size_proof(checked),
         proofs: proofs(checked, &siblings),
         pairs: pairs(&siblings),
@@ -275,11 +283,11 @@ fn handed(siblings: &Siblings) -> Handed {
     }
 }
 
-fn modules(siblings: &Siblings, runtime: &str) -> Vec<Module> {
+fn modules(siblings: &Siblings, options: &Options) -> Vec<Module> {
     let print = |name, doc, program| Module {
         name,
         doc,
-        text: module(program, &siblings.planned, runtime),
+        text: module(program, &siblings.planned, options),
     };
     let mut modules = vec![print(
         "planned",
@@ -336,11 +344,18 @@ fn modules(siblings: &Siblings, runtime: &str) -> Vec<Module> {
 }
 
 /// The items of a module beside the twin's constants; its tensors where they are not the twin's.
-fn module(program: &Program, twin: &Program, runtime: &str) -> String {
+fn module(program: &Program, twin: &Program, options: &Options) -> String {
+    let runtime = &options.runtime;
+    let texts = match options.proofs {
+        ProofsOn::Cpu => KernelTexts::None,
+        ProofsOn::Cuda => KernelTexts::Inside,
+    };
     let style = Style {
         formulas: false,
         probes: false,
+        kernels: texts != KernelTexts::None,
     };
+    let kernels = rust::kernels(program, texts, INSIDE);
     let differs = program.tensors() != twin.tensors();
     let tensors = differs.then(|| rust::tensors(program, INSIDE));
     let cache = rust::caches(program, INSIDE);
@@ -348,13 +363,15 @@ fn module(program: &Program, twin: &Program, runtime: &str) -> String {
     let traits = rust::all_traits(program, "Layer", runtime, false, INSIDE.level);
     let training = rust::training_structs(program, "Layer", INSIDE);
     let optional = [&tensors, &cache, &training].map(|item| item.as_deref().unwrap_or(""));
-    let items = [optional[0], optional[1], optional[2], &layer].join("\n");
+    let listed = kernels.as_deref().unwrap_or("");
+    let items = [optional[0], optional[1], optional[2], listed, &layer].join("\n");
     let picks = own_topk(program, twin, &items);
     let imports = rust::imports(&items, runtime, INSIDE.level);
     let parts = [
         Some(format!("{imports}\n\n    use super::twin::*;")),
         picks,
         tensors,
+        kernels,
         cache,
         training,
         Some(layer),

@@ -3,7 +3,7 @@
 use super::layout::Lines;
 
 /// Types and traits of the runtime that generated code may name. Sorted.
-const TYPES: [&str; 71] = [
+const TYPES: [&str; 72] = [
     "AccumLinear",
     "Angles",
     "Attended",
@@ -30,6 +30,7 @@ const TYPES: [&str; 71] = [
     "IndexerGradients",
     "IndexerLoss",
     "Interleaved",
+    "KernelSource",
     "KeyPoolParameters",
     "KeyPools",
     "LatentCache",

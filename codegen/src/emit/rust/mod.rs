@@ -7,6 +7,7 @@ mod body;
 mod cache;
 mod constants;
 mod imports;
+mod kernels;
 mod layout;
 mod model;
 mod parts;
@@ -17,11 +18,13 @@ mod words;
 
 use serde::Serialize;
 
+use super::KernelTexts;
 use crate::plan::{Plan, Program};
 pub(crate) use body::Style;
 pub(crate) use cache::caches;
 pub(crate) use constants::constants;
 pub(crate) use imports::of as imports;
+pub(crate) use kernels::kernels;
 pub(crate) use layout::Lines;
 pub(crate) use model::model;
 pub(crate) use parts::{Look, tensors};
@@ -38,6 +41,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) probes: bool,
     /// Whether `tests.rs` stands beside the module.
     pub(crate) tests: bool,
+    /// Where the layer's kernels stand.
+    pub(crate) kernels: KernelTexts,
 }
 
 /// The file around the parts, for the template `module.rs.tera`.
@@ -48,6 +53,7 @@ struct ModuleFile {
     imports: String,
     constants: String,
     tensors: String,
+    kernels: Option<String>,
     cache: Option<String>,
     training: Option<String>,
     layer: String,
@@ -60,13 +66,16 @@ pub(crate) fn module(program: &Program, setting: &Setting<'_>) -> String {
     let style = Style {
         formulas: true,
         probes: setting.probes,
+        kernels: setting.kernels != KernelTexts::None,
     };
     let layer = layer(program, &program.name, style, Look::PUBLIC);
     let tensors = parts::tensors(program, Look::PUBLIC);
     let cache = caches(program, Look::PUBLIC);
     let training = training_structs(program, &program.name, Look::PUBLIC);
     let optional = [&cache, &training].map(|item| item.as_deref().unwrap_or(""));
-    let needed = [layer.as_str(), &tensors, optional[0], optional[1]].concat();
+    let kernels = kernels(program, setting.kernels, Look::PUBLIC);
+    let listed = kernels.as_deref().unwrap_or("");
+    let needed = [layer.as_str(), &tensors, listed, optional[0], optional[1]].concat();
     let constants = constants(program, &needed, Look::PUBLIC);
     let code = [needed.as_str(), &constants].concat();
     render(
@@ -77,6 +86,7 @@ pub(crate) fn module(program: &Program, setting: &Setting<'_>) -> String {
             imports: imports(&code, setting.runtime, 0),
             constants,
             tensors,
+            kernels,
             cache,
             training,
             layer,
@@ -92,7 +102,7 @@ pub(crate) fn layer(program: &Program, name: &str, style: Style, look: Look) -> 
     parts::structure(program, name, look, &mut lines);
     lines.line("");
     lines.block(&format!("impl<B: Backend> {name}<B> {{"), "}", |lines| {
-        parts::load(program, look, lines);
+        parts::load(program, style, look, lines);
         for plan in &program.plans {
             lines.line("");
             function(program, plan, style, look, lines);

@@ -2,6 +2,7 @@
 
 use mla_spec::{DType, IndexerRope, NormKind, RopeLayout};
 
+use super::body::Style;
 use super::layout::{Call, Lines};
 use crate::plan::{
     Argument, ByLength, CheckpointTensor, Dim, Family, GroupPiece, LinearParams, Module,
@@ -184,7 +185,7 @@ fn norm_name(norm: &NormParams) -> &'static str {
 }
 
 /// `load`.
-pub(super) fn load(program: &Program, look: Look, lines: &mut Lines) {
+pub(super) fn load(program: &Program, style: Style, look: Look, lines: &mut Lines) {
     if look.documented {
         lines.prose(
             "///",
@@ -206,6 +207,9 @@ pub(super) fn load(program: &Program, look: Look, lines: &mut Lines) {
         "Result<Self>",
         |lines| {
             lines.line("let weights = weights.exactly(prefix, &TENSORS)?;");
+            if style.kernels {
+                lines.line("B::add_kernels(device, &KERNELS)?;");
+            }
             lines.block("Ok(Self {", "})", |lines| {
                 for module in &program.modules {
                     load_module(module, lines);

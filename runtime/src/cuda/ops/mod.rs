@@ -14,7 +14,8 @@ mod products;
 use super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
 use crate::backend::{
     Accum, Attention, AttentionBackward, AttentionParts, Backend, HeadMatrices, IndexLoss,
-    IndexLossParts, Indexing, Landings, Parts, PartsMut, Place, Pooling, Rotation, Strided,
+    IndexLossParts, Indexing, KernelSource, Landings, Parts, PartsMut, Place, Pooling, Rotation,
+    Strided,
 };
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::Scalar;
@@ -33,6 +34,11 @@ impl<T: CudaElement> Backend for Cuda<T> {
     type Gradients = Self;
     type Memory = Self;
     type Parameters = Self;
+
+    fn add_kernels(device: &CudaDevice, kernels: &[KernelSource]) -> Result<()> {
+        device.add_kernels(kernels);
+        Ok(())
+    }
 
     fn upload<S: Scalar>(device: &CudaDevice, values: Vec<S>) -> Result<CudaBuffer<S>> {
         device.upload(&values)

@@ -89,32 +89,50 @@ const FORMS: Words<'static, FormChoice> = Words {
 };
 
 const TARGETS: Words<'static, Target> = Words {
-    choices: &[("cpu", Target::Cpu)],
-    aliases: &[("x86_64", "cpu"), ("aarch64", "cpu")],
+    choices: &[
+        ("cpu", Target::Cpu),
+        ("sm_80", Target::Sm80),
+        ("sm_86", Target::Sm86),
+        ("sm_89", Target::Sm89),
+        ("sm_90a", Target::Sm90a),
+        ("sm_100", Target::Sm100),
+        ("sm_120", Target::Sm120),
+    ],
+    aliases: &[
+        ("x86_64", "cpu"),
+        ("aarch64", "cpu"),
+        ("sm_90", "sm_90a"),
+        ("sm_100a", "sm_100"),
+        ("sm_100f", "sm_100"),
+        ("a100", "sm_80"),
+        ("h100", "sm_90a"),
+        ("h200", "sm_90a"),
+    ],
     others: Some(&Others {
         code: codes::TARGET_LATER,
-        verdict: "is not in this release",
-        label: "known, but not yet a target",
+        verdict: "is no target",
+        label: "known, but not a target",
         words: &[
-            ("cuda", "use `cpu`, or wait: GPUs are not in this release"),
-            ("gpu", "use `cpu`, or wait: GPUs are not in this release"),
-            ("sm_80", "use `cpu`, or wait: GPUs are not in this release"),
-            ("sm_86", "use `cpu`, or wait: GPUs are not in this release"),
-            ("sm_89", "use `cpu`, or wait: GPUs are not in this release"),
-            ("sm_90", "use `cpu`, or wait: GPUs are not in this release"),
-            ("sm_90a", "use `cpu`, or wait: GPUs are not in this release"),
-            ("sm_100", "use `cpu`, or wait: GPUs are not in this release"),
             (
-                "sm_100a",
-                "use `cpu`, or wait: GPUs are not in this release",
+                "cuda",
+                "name the architecture: `sm_90a` is that of an H100 or H200",
             ),
             (
-                "sm_100f",
-                "use `cpu`, or wait: GPUs are not in this release",
+                "gpu",
+                "name the architecture: `sm_90a` is that of an H100 or H200",
             ),
-            ("sm_120", "use `cpu`, or wait: GPUs are not in this release"),
-            ("tpu", "use `cpu`: TPUs are not supported"),
-            ("rocm", "use `cpu`: AMD GPUs are not supported"),
+            (
+                "sm_70",
+                "use `sm_80` or later: CUDA 13 compiles for nothing older than sm_75",
+            ),
+            (
+                "tpu",
+                "use `cpu` or a GPU of NVIDIA's: TPUs are not supported",
+            ),
+            (
+                "rocm",
+                "use `cpu` or a GPU of NVIDIA's: AMD's are not supported",
+            ),
         ],
     }),
 };

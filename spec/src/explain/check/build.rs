@@ -91,14 +91,14 @@ build:
     },
     Rule {
         code: Code(608),
-        title: "a target of another release",
-        rule: "this release generates code for `cpu`.",
+        title: "a target that there are no kernels for",
+        rule: "targets are `cpu` and the architectures of NVIDIA's GPUs from `sm_80` on.",
         why: "a target decides on kernels, not on numbers, but a missing kernel can't be made up.",
         wrong: r"build:
-  targets: [cpu, sm_90a]
+  targets: [cpu, cuda]
 ",
         right: r"build:
-  targets: [cpu]
+  targets: [cpu, sm_90a]
 ",
     },
     Rule {

@@ -67,7 +67,10 @@ pub(super) fn build(build: &Build, sparse: bool) -> Node {
             Spanned::unplaced(build.context_chunk),
         ));
     }
-    entries.push(entry("targets", words(build.targets.iter().map(|_| "cpu"))));
+    entries.push(entry(
+        "targets",
+        words(build.targets.iter().map(|target| target.word())),
+    ));
     map(entries)
 }
 

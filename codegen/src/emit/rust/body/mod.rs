@@ -22,6 +22,8 @@ pub(crate) struct Style {
     pub(crate) formulas: bool,
     /// Whether they take a probe.
     pub(crate) probes: bool,
+    /// Whether loading hands over kernels.
+    pub(crate) kernels: bool,
 }
 
 /// Which function of a layer a plan is.
