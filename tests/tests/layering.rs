@@ -8,10 +8,11 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("mla-spec", &[]),
     ("mla-codegen", &["mla-spec"]),
+    ("mla-nvrtc", &[]),
     ("mla-macros", &["mla-spec", "mla-codegen"]),
-    ("mla-gen", &["mla-spec", "mla-codegen"]),
+    ("mla-gen", &["mla-spec", "mla-codegen", "mla-nvrtc"]),
     // The re-export of the macros, behind a feature, is all the runtime knows of the compiler.
-    ("mla-runtime", &["mla-macros"]),
+    ("mla-runtime", &["mla-macros", "mla-nvrtc"]),
     ("mla-generated", &["mla-runtime"]),
     (
         "mla-tests",

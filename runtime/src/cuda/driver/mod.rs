@@ -1,39 +1,30 @@
 //! What the backend asks of the machine behind it: a GPU's driver, or the host emulating one.
 
 mod blas;
-mod cubin_cache;
 mod emulator;
 mod gpu;
-mod libraries;
 mod matmul;
-mod nvrtc;
-mod ptxas;
 
 use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+pub(crate) use mla_nvrtc::Source;
 
 pub(crate) use emulator::Emulator;
 pub(crate) use gpu::Gpu;
 pub(crate) use matmul::{Matmul, NumberType, Operand};
 
+impl From<mla_nvrtc::Error> for Error {
+    fn from(error: mla_nvrtc::Error) -> Self {
+        Self::Device(error.to_string())
+    }
+}
+
 /// A place in the device's memory.
 pub(crate) type Address = u64;
-
-/// A kernel's text, and what it is compiled for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Source<'a> {
-    /// A name for messages, e.g. `norm_512.cu`.
-    pub(crate) name: &'a str,
-    /// CUDA C++ that includes nothing.
-    pub(crate) text: &'a str,
-    /// Macros: the number types that the text leaves open.
-    pub(crate) defines: &'a [(&'static str, &'a str)],
-    /// Whether indices from tables are checked: `MLA_CHECKED`.
-    pub(crate) checked: bool,
-}
 
 /// A kernel that can be launched. It stays loaded as long as `module` lives.
 #[derive(Clone)]

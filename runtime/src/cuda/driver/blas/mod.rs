@@ -23,7 +23,9 @@ use cudarc::driver::sys::CUstream;
 
 use self::layouts::{Layout, Product};
 use super::gpu::{Machine, OrFail};
-use super::{Address, Matmul, NumberType, Operand, libraries};
+use mla_nvrtc::libraries;
+
+use super::{Address, Matmul, NumberType, Operand};
 use crate::error::{Error, Result};
 
 /// Memory for parts of sums.

@@ -11,10 +11,9 @@ use std::sync::Arc;
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult, CUstream, CUstreamCaptureMode};
+use mla_nvrtc::{Compiled, CubinCache};
 
 use super::blas::Blas;
-use super::cubin_cache::CubinCache;
-use super::nvrtc::Compiled;
 use super::{Address, Clock, Command, Driver, Fence, Graph, Matmul, Module, Pinned, Source};
 use crate::error::{Error, Result};
 
@@ -73,7 +72,7 @@ impl Gpu {
     /// # Errors
     /// The compiler refuses; what it says is in the message.
     pub(crate) fn compile(&self, source: &Source<'_>) -> Result<Compiled> {
-        self.cubins.compile(source, &self.arch)
+        Ok(self.cubins.compile(source, &self.arch)?)
     }
 
     /// Queues a command in a stream of this GPU, which is the thread's.

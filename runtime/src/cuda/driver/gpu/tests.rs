@@ -1,13 +1,13 @@
 //! Without a GPU these tests say so and pass.
 
-use super::super::{Function, NumberType, Operand, nvrtc};
+use super::super::{Function, NumberType, Operand};
 use super::*;
 
 /// The first GPU, if there are one and a compiler.
 fn gpu() -> Option<Gpu> {
     let gpu = Gpu::open(0);
     match gpu {
-        Ok(gpu) if nvrtc::present() => Some(gpu),
+        Ok(gpu) if mla_nvrtc::present() => Some(gpu),
         Ok(_) => {
             eprintln!("no NVRTC here: skipped");
             None

@@ -2,51 +2,51 @@
 
 /// One function, most of them kernels; sizes are bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct FunctionReport {
+pub struct FunctionReport {
     /// Its name, mangled unless it is `extern "C"`.
-    pub(crate) name: String,
+    pub name: String,
     /// Registers of a thread.
-    pub(crate) registers: u32,
+    pub registers: u32,
     /// Static shared memory of a block.
-    pub(crate) shared_bytes: u64,
+    pub shared_bytes: u64,
     /// Local memory that a thread's stack takes.
-    pub(crate) stack_frame: u64,
+    pub stack_frame: u64,
     /// Written because registers ran out.
-    pub(crate) spill_stores: u64,
+    pub spill_stores: u64,
     /// Read because registers ran out.
-    pub(crate) spill_loads: u64,
+    pub spill_loads: u64,
     /// Local memory that was warned of.
-    pub(crate) local_bytes: u64,
+    pub local_bytes: u64,
 }
 
 /// Something that costs speed: a warning `(C75xx)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Warning {
+pub struct Warning {
     /// Its code, e.g. `C7510`.
-    pub(crate) code: String,
+    pub code: String,
     /// The kernel, where the warning names one.
-    pub(crate) function: Option<String>,
+    pub function: Option<String>,
     /// What it says.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 /// All that a log tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Report {
+pub struct Report {
     /// In the order in which they were assembled.
-    pub(crate) functions: Vec<FunctionReport>,
+    pub functions: Vec<FunctionReport>,
     /// In the order of the log.
-    pub(crate) warnings: Vec<Warning>,
+    pub warnings: Vec<Warning>,
 }
 
 impl Report {
     /// The function of this name.
-    pub(crate) fn function(&self, name: &str) -> Option<&FunctionReport> {
+    pub fn function(&self, name: &str) -> Option<&FunctionReport> {
         self.functions.iter().find(|function| function.name == name)
     }
 
     /// The first function that keeps values in local memory.
-    pub(crate) fn spilled(&self) -> Option<&FunctionReport> {
+    pub fn spilled(&self) -> Option<&FunctionReport> {
         self.functions.iter().find(|function| {
             function.stack_frame
                 + function.spill_stores
@@ -74,7 +74,7 @@ impl Report {
 }
 
 /// Reads a log that was written with `-v`, `-warn-spills` and `-warn-lmem-usage`. Lines that it doesn't know are left out.
-pub(crate) fn report(log: &str) -> Report {
+pub fn report(log: &str) -> Report {
     let mut report = Report::default();
     // What a line of numbers is about: the kernel, and within it the function
     let mut kernel = String::new();

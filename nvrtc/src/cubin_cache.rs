@@ -9,9 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-use super::Source;
-use super::nvrtc::{self, Compiled, Version};
-use crate::error::Result;
+use crate::compiler::{self, Compiled, Version};
+use crate::{Result, Source};
 
 /// How much the cache may hold, unless told otherwise.
 const LIMIT: u64 = 512 << 20;
@@ -33,7 +32,7 @@ const ABANDONED: Duration = Duration::from_secs(60 * 60);
 
 /// A folder of cubins. Several processes may share it; a folder that can't be used makes compiling slow, and nothing else.
 #[derive(Debug, Clone)]
-pub(crate) struct CubinCache {
+pub struct CubinCache {
     /// `None`: nothing is kept.
     folder: Option<PathBuf>,
     /// Bytes that it may hold.
@@ -42,13 +41,13 @@ pub(crate) struct CubinCache {
 
 /// What a cubin depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key([u8; 32]);
+pub struct Key([u8; 32]);
 
 impl Key {
     /// Of a source compiled for `arch` by a compiler of this version.
-    pub(crate) fn new(source: &Source<'_>, arch: &str, version: Version) -> Self {
+    pub fn new(source: &Source<'_>, arch: &str, version: Version) -> Self {
         let version = format!("{}.{}", version.0, version.1);
-        let options = nvrtc::options(source, arch);
+        let options = compiler::options(source, arch);
         let mut digest = Sha256::new();
         // The name stands in the lines that profilers show
         for part in [version.as_str(), source.name, source.text]
@@ -75,7 +74,7 @@ impl Key {
 
 impl CubinCache {
     /// The user's: `$MLA_CACHE_DIR`, or `mla-gen/cubins` in `$XDG_CACHE_HOME` or `~/.cache`.
-    pub(crate) fn of_user() -> Self {
+    pub fn of_user() -> Self {
         Self {
             folder: default_folder(|name| std::env::var_os(name)),
             limit: LIMIT,
@@ -83,7 +82,7 @@ impl CubinCache {
     }
 
     /// In a folder, of at most `limit` bytes. It is made when it is first written.
-    pub(crate) fn at(folder: impl Into<PathBuf>, limit: u64) -> Self {
+    pub fn at(folder: impl Into<PathBuf>, limit: u64) -> Self {
         Self {
             folder: Some(folder.into()),
             limit,
@@ -94,18 +93,18 @@ impl CubinCache {
     ///
     /// # Errors
     /// There is no compiler, or it refuses.
-    pub(crate) fn compile(&self, source: &Source<'_>, arch: &str) -> Result<Compiled> {
-        let key = Key::new(source, arch, nvrtc::version()?);
+    pub fn compile(&self, source: &Source<'_>, arch: &str) -> Result<Compiled> {
+        let key = Key::new(source, arch, compiler::version()?);
         if let Some(compiled) = self.get(&key) {
             return Ok(compiled);
         }
-        let compiled = nvrtc::compile(source, arch)?;
+        let compiled = compiler::compile(source, arch)?;
         self.put(&key, &compiled);
         Ok(compiled)
     }
 
     /// What was kept, which is now the last to go. A file that is not as it was written counts as absent.
-    pub(crate) fn get(&self, key: &Key) -> Option<Compiled> {
+    pub fn get(&self, key: &Key) -> Option<Compiled> {
         let mut file = File::open(self.folder.as_ref()?.join(key.file_name())).ok()?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).ok()?;
@@ -116,7 +115,7 @@ impl CubinCache {
     }
 
     /// Keeps what was compiled, if it can, and lets the longest unused go.
-    pub(crate) fn put(&self, key: &Key, compiled: &Compiled) {
+    pub fn put(&self, key: &Key, compiled: &Compiled) {
         let Some(folder) = &self.folder else { return };
         let bytes = encode(compiled, key);
         if bytes.len() as u64 > self.limit {

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use libloading::Library;
 
 /// Names the one folder in which NVRTC is looked for.
-pub(crate) const NVRTC_FOLDER: &str = "MLA_NVRTC_DIR";
+pub const NVRTC_FOLDER: &str = "MLA_NVRTC_DIR";
 
 /// Where pip's packages put libraries below `site-packages/nvidia`: those of CUDA 13 all together, those of CUDA 12 one by one.
 const PIP_FOLDERS: [&str; 3] = ["cu13/lib", "cuda_nvrtc/lib", "cublas/lib"];
 
 /// The folders to look in before the system's own, the likeliest first.
-pub(crate) fn folders() -> Vec<PathBuf> {
+pub fn folders() -> Vec<PathBuf> {
     folders_of(|name| std::env::var_os(name))
 }
 
@@ -50,7 +50,7 @@ fn site_packages(venv: &Path) -> Vec<PathBuf> {
 }
 
 /// The files of a folder whose names begin so, the last in the order of names first: `lib.so.13.0` comes before `lib.so`.
-pub(crate) fn named(folder: &Path, beginning: &str) -> Vec<PathBuf> {
+pub fn named(folder: &Path, beginning: &str) -> Vec<PathBuf> {
     names_in(folder)
         .into_iter()
         .filter(|name| name.starts_with(beginning))
@@ -70,7 +70,7 @@ fn names_in(folder: &Path) -> Vec<String> {
 }
 
 /// Opens a library whose symbols the libraries opened later can use, and which they find by its name wherever it lies.
-pub(crate) fn open(path: &Path) -> Result<Library, libloading::Error> {
+pub fn open(path: &Path) -> Result<Library, libloading::Error> {
     #[cfg(unix)]
     {
         use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
@@ -86,7 +86,7 @@ pub(crate) fn open(path: &Path) -> Result<Library, libloading::Error> {
 }
 
 /// Opens a library for good, if it is there.
-pub(crate) fn preload(path: &Path) -> bool {
+pub fn preload(path: &Path) -> bool {
     match open(path) {
         Ok(library) => {
             // Others hold on to what is in it, and nobody tells when they are done

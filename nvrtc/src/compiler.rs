@@ -8,23 +8,22 @@ use std::path::Path;
 use std::ptr;
 use std::sync::OnceLock;
 
-use super::{Source, libraries};
-use crate::error::{Error, Result};
+use crate::{Error, Result, Source, libraries};
 
 /// What the compiler made of a [`Source`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Compiled {
+pub struct Compiled {
     /// Machine code for one architecture.
-    pub(crate) cubin: Vec<u8>,
-    /// What the compiler and the assembler said: see [`report`](super::ptxas::report).
-    pub(crate) log: String,
+    pub cubin: Vec<u8>,
+    /// What the compiler and the assembler said: see [`report`](crate::report).
+    pub log: String,
 }
 
 /// A compiler's version, major and minor.
-pub(crate) type Version = (i32, i32);
+pub type Version = (i32, i32);
 
 /// Whether there is a compiler.
-pub(crate) fn present() -> bool {
+pub fn present() -> bool {
     nvrtc().is_ok()
 }
 
@@ -32,12 +31,12 @@ pub(crate) fn present() -> bool {
 ///
 /// # Errors
 /// There is none; the message says what to install.
-pub(crate) fn version() -> Result<Version> {
+pub fn version() -> Result<Version> {
     Ok(nvrtc()?.version)
 }
 
 /// What the compiler is told. All that a cubin depends on stands here or in the source's text and name.
-pub(crate) fn options(source: &Source<'_>, arch: &str) -> Vec<String> {
+pub fn options(source: &Source<'_>, arch: &str) -> Vec<String> {
     let mut options = vec![
         format!("--gpu-architecture={arch}"),
         "--std=c++17".into(),
@@ -64,7 +63,7 @@ pub(crate) fn options(source: &Source<'_>, arch: &str) -> Vec<String> {
 ///
 /// # Errors
 /// There is no compiler, or it refuses; what it says is in the message.
-pub(crate) fn compile(source: &Source<'_>, arch: &str) -> Result<Compiled> {
+pub fn compile(source: &Source<'_>, arch: &str) -> Result<Compiled> {
     let nvrtc = nvrtc()?;
     let text = terminated(source.text, source.name)?;
     let name = terminated(source.name, source.name)?;
@@ -77,14 +76,14 @@ pub(crate) fn compile(source: &Source<'_>, arch: &str) -> Result<Compiled> {
     let outcome = program.compile(&options);
     let log = program.log();
     if let Err(reason) = outcome {
-        return Err(Error::Device(format!(
+        return Err(Error(format!(
             "{} does not compile for {arch}: {reason}\n{log}",
             source.name
         )));
     }
     let cubin = program.cubin()?;
     if cubin.is_empty() {
-        return Err(Error::Device(format!(
+        return Err(Error(format!(
             "{}: NVRTC makes no machine code for {arch}, which is not an architecture of hardware",
             source.name
         )));
@@ -94,7 +93,7 @@ pub(crate) fn compile(source: &Source<'_>, arch: &str) -> Result<Compiled> {
 
 /// A string as C has it.
 fn terminated(text: &str, name: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| Error::Device(format!("{name} holds a byte 0")))
+    CString::new(text).map_err(|_| Error(format!("{name} holds a byte 0")))
 }
 
 /// `nvrtcProgram`.
@@ -128,7 +127,7 @@ fn nvrtc() -> Result<&'static Nvrtc> {
     NVRTC
         .get_or_init(load)
         .as_ref()
-        .map_err(|reason| Error::Device(reason.clone()))
+        .map_err(|reason| Error(reason.clone()))
 }
 
 /// What the system's loader may know the library by, the newest first.
@@ -226,11 +225,11 @@ impl Nvrtc {
         // SAFETY: it returns a constant string for every number
         let name = unsafe { (self.error)(status) };
         if name.is_null() {
-            return Err(Error::Device(format!("NVRTC fails with {status}")));
+            return Err(Error(format!("NVRTC fails with {status}")));
         }
         // SAFETY: not null, so such a string
         let name = unsafe { CStr::from_ptr(name) };
-        Err(Error::Device(name.to_string_lossy().into_owned()))
+        Err(Error(name.to_string_lossy().into_owned()))
     }
 }
 
@@ -306,8 +305,8 @@ impl Drop for Program<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ptxas;
     use super::*;
+    use crate::report;
 
     fn source(text: &str) -> Source<'_> {
         Source {
@@ -337,7 +336,7 @@ extern "C" __global__ void __launch_bounds__(128) add(NUMBER* x) {
         for arch in ["sm_90a", "sm_80"] {
             let compiled = compile(&source(ADD), arch).unwrap();
             assert_eq!(&compiled.cubin[..4], b"\x7fELF");
-            let report = ptxas::report(&compiled.log);
+            let report = report(&compiled.log);
             let add = report.function("add").unwrap();
             assert!(add.registers > 0, "{report:?}");
             assert_eq!(add.shared_bytes, 512);
