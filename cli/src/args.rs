@@ -272,6 +272,9 @@ pub(crate) struct Verify {
     /// Arithmetic and cache; bf16 is compared by the manifest's `bf16_rel_rms`, gradients by twice the output's
     #[arg(long, default_value = "f32")]
     pub(crate) dtype: DType,
+    /// Compile the cases' layers into FILE and run nothing: `MLA_GEN_PROGRAM=FILE` makes `verify` use it, on machines without Rust
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) compile_to: Option<PathBuf>,
     /// What layers run on
     #[arg(long, default_value = "cpu")]
     pub(crate) backend: Backend,

@@ -14,6 +14,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // The re-export of the macros, behind a feature, is all the runtime knows of the compiler.
     ("mla-runtime", &["mla-macros", "mla-nvrtc"]),
     ("mla-generated", &["mla-runtime"]),
+    ("xtask", &[]),
     (
         "mla-tests",
         &["mla-spec", "mla-codegen", "mla-runtime", "mla-generated"],

@@ -49,6 +49,9 @@ fn verify_by<T: Trial>(trial: &T, args: &Verify) -> Result<(), Failure> {
             .iter()
             .map(|subject| trial.jobs(subject, &mut program, room.path()))
             .collect();
+        if let Some(file) = &args.compile_to {
+            return program.compile()?.copy_to(file);
+        }
         let shared = shared(&program, subjects.len())?;
         for (i, (subject, jobs)) in subjects.iter().zip(jobs).enumerate() {
             let case = trial.case(subject);

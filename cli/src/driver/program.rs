@@ -236,6 +236,13 @@ impl Program {
 }
 
 impl Compiled {
+    /// Copies the program to a file.
+    pub(crate) fn copy_to(&self, file: &Path) -> Result<(), Failure> {
+        std::fs::copy(&self.path, file)
+            .map(drop)
+            .map_err(|error| Failure::write(file, error))
+    }
+
     /// Does the jobs. Reports are in the jobs' order; where the program dies there are those of the jobs before.
     pub(crate) fn run(&self, jobs: &[Job], message: String) -> (Vec<Report>, Option<Failure>) {
         match self.answer(jobs, message) {

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Tests the CUDA backend on the machine at hand: run.sh [tests] [verify] [gradients]. Without arguments: all of them.
+# Needs a GPU's driver and NVRTC (`MLA_NVRTC_DIR`, an active Python environment, or the system's).
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+export RUST_BACKTRACE=0
+failed=0
+
+section() { printf '\n== %s\n' "$1"; }
+try() { "$@" || { failed=1; echo "FAILED: $*"; }; }
+program() { MLA_GEN_PROGRAM="$here/programs/$1" try "$here/bin/mla-gen" verify --backend cuda "${@:2}" "$here"/cases/*/; }
+
+for what in "${@:-tests verify gradients}"; do
+  for what in $what; do
+    case $what in
+      tests)
+        section 'kernels against the CPU'
+        try "$here/tests/kernels" cuda --quiet --test-threads=8
+        section 'layers of every option against the oracle'
+        try "$here/tests/language" on_cuda --quiet --test-threads=8
+        ;;
+      verify)
+        section 'golden layers, f32'
+        program outputs-f32 --dtype f32
+        section 'golden layers, bf16'
+        program outputs-bf16 --dtype bf16
+        ;;
+      gradients)
+        section 'golden gradients, f32'
+        program gradients-f32 --dtype f32 --grad
+        section 'golden gradients, bf16'
+        program gradients-bf16 --dtype bf16 --grad
+        ;;
+      *) echo "no section \`$what\`"; failed=1 ;;
+    esac
+  done
+done
+exit $failed

@@ -1,0 +1,137 @@
+//! One folder that tests and times the CUDA backend where there is no Rust, and its archive in parts.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::steps::{cargo, copy, root, run};
+
+/// Bytes of a part.
+const PART: &str = "--bytes=22000000";
+
+/// What is compiled for the cases: a name, and what `mla-gen verify` is told.
+const PROGRAMS: [(&str, &[&str]); 4] = [
+    ("outputs-f32", &["--dtype", "f32"]),
+    ("outputs-bf16", &["--dtype", "bf16"]),
+    ("gradients-f32", &["--dtype", "f32", "--grad"]),
+    ("gradients-bf16", &["--dtype", "bf16", "--grad"]),
+];
+
+/// Test binaries: a name, and what cargo is told.
+const TESTS: [(&str, &[&str]); 2] = [
+    (
+        "kernels",
+        &["-p", "mla-runtime", "--features", "cuda,proof", "--lib"],
+    ),
+    ("language", &["-p", "mla-tests", "--test", "language"]),
+];
+
+/// Packs it. Without cases, those of `tests/golden`.
+pub(crate) fn bundle(cases: &[PathBuf], out: Option<PathBuf>) -> Result<(), String> {
+    let out = out.unwrap_or_else(|| root().join("target/bundle"));
+    let folder = out.join("mla-bundle");
+    let failed = |error: std::io::Error| format!("{}: {error}", out.display());
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(failed)?;
+    }
+    for inside in ["bin", "programs", "tests", "cases"] {
+        fs::create_dir_all(folder.join(inside)).map_err(failed)?;
+    }
+    let cases = match cases {
+        [] => golden()?,
+        cases => cases.to_vec(),
+    };
+    for case in &cases {
+        let name = case
+            .file_name()
+            .ok_or_else(|| format!("{} has no name", case.display()))?;
+        copy(case, &folder.join("cases").join(name))?;
+    }
+    let command = one(cargo(&["build", "--release", "-p", "mla-gen"])?)?;
+    stripped(&command, &folder.join("bin/mla-gen"))?;
+    for (name, arguments) in TESTS {
+        let built = cargo(&[&["test", "--no-run"], arguments].concat())?;
+        stripped(&one(built)?, &folder.join("tests").join(name))?;
+    }
+    for (name, arguments) in PROGRAMS {
+        let program = folder.join("programs").join(name);
+        let fixed = ["verify", "--backend", "cuda", "--compile-to"].map(OsStr::new);
+        let mut words = fixed.to_vec();
+        words.push(program.as_os_str());
+        words.extend(arguments.iter().map(OsStr::new));
+        words.extend(cases.iter().map(|case| case.as_os_str()));
+        run(&command, &words)?;
+        stripped(&program, &program)?;
+    }
+    copy(&root().join("xtask/run.sh"), &folder.join("run.sh"))?;
+    archive(&out)
+}
+
+/// The cases of `tests/golden`.
+fn golden() -> Result<Vec<PathBuf>, String> {
+    let folder = root().join("tests/golden");
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let mut cases = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.join("manifest.json").exists() {
+            cases.push(path);
+        }
+    }
+    cases.sort();
+    Ok(cases)
+}
+
+fn one(built: Vec<PathBuf>) -> Result<PathBuf, String> {
+    let mut built = built.into_iter();
+    match (built.next(), built.next()) {
+        (Some(path), None) => Ok(path),
+        _ => Err("cargo built no executable, or several".to_owned()),
+    }
+}
+
+fn stripped(from: &Path, to: &Path) -> Result<(), String> {
+    if from != to {
+        copy(from, to)?;
+    }
+    run("strip", &[to.as_os_str()])
+}
+
+/// Packs the folder, and cuts the archive into parts.
+fn archive(out: &Path) -> Result<(), String> {
+    let whole = out.join("mla-bundle.tar.xz");
+    for part in parts(out)? {
+        fs::remove_file(&part).map_err(|error| format!("{}: {error}", part.display()))?;
+    }
+    let packed = ["--create", "--use-compress-program=xz -4 -T0", "--file"].map(OsStr::new);
+    let from = [
+        "--directory".as_ref(),
+        out.as_os_str(),
+        "mla-bundle".as_ref(),
+    ];
+    run("tar", &[&packed[..], &[whole.as_os_str()], &from].concat())?;
+    let beginning = out.join("mla-bundle.tar.xz.");
+    run(
+        "split",
+        &[PART.as_ref(), whole.as_os_str(), beginning.as_os_str()],
+    )?;
+    fs::remove_file(&whole).map_err(|error| format!("{}: {error}", whole.display()))?;
+    for part in parts(out)? {
+        let bytes = fs::metadata(&part).map_or(0, |data| data.len());
+        println!("{} {:.1} MB", part.display(), bytes as f64 / 1e6);
+    }
+    Ok(())
+}
+
+fn parts(out: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = fs::read_dir(out).map_err(|error| format!("{}: {error}", out.display()))?;
+    let mut parts: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("mla-bundle.tar.xz."))
+        })
+        .collect();
+    parts.sort();
+    Ok(parts)
+}
