@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Compile golden cases' configs and compare the generated layers with the recorded numbers
     Verify(Verify),
+    /// Compile a layer's CUDA kernels and list what they take: registers, shared memory, spills. Needs NVRTC, and no GPU
+    Kernels(Kernels),
     /// Print a shell's completion script
     Completions(Completions),
 }
@@ -142,6 +144,20 @@ pub(crate) struct Show {
     /// Of a config.json: every attention layer, as a table
     #[arg(long, conflicts_with = "layer")]
     pub(crate) model: bool,
+    #[command(flatten)]
+    pub(crate) config: FromConfig,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Kernels {
+    /// YAML spec of a layer, config.json, or `-`
+    pub(crate) spec: PathBuf,
+    /// The GPU's architecture, as its machine code is called
+    #[arg(long, default_value = "sm_90a")]
+    pub(crate) arch: String,
+    /// Arithmetic and cache [default: the spec's]
+    #[arg(long)]
+    pub(crate) dtype: Option<DType>,
     #[command(flatten)]
     pub(crate) config: FromConfig,
 }

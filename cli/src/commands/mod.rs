@@ -5,6 +5,7 @@ mod check;
 mod explain;
 mod import;
 mod init;
+mod kernels;
 mod run;
 mod show;
 mod verify;
@@ -25,6 +26,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Explain(args) => explain::explain(&args),
         Command::Init(args) => init::init(&args),
         Command::Run(args) => run::run(&args),
+        Command::Kernels(args) => kernels::kernels(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Completions(args) => completions(&args),
     }

@@ -1,0 +1,119 @@
+//! `mla-gen kernels SPEC`
+
+use std::fmt::Write as _;
+
+use mla_codegen::plan;
+use mla_nvrtc::{CubinCache, Report, Source, report};
+use mla_spec::{CacheDType, Checked, DType, Store};
+
+use crate::args::Kernels;
+use crate::failure::Failure;
+use crate::source;
+use crate::talk;
+
+/// Compiles the kernels of a layer, and prints what became of each.
+pub(crate) fn kernels(args: &Kernels) -> Result<(), Failure> {
+    let spec = source::spec(&args.spec, &args.config)?;
+    let program = plan::program(&spec.checked);
+    let (elem, key) = types(&spec.checked, args);
+    let cache = CubinCache::of_user();
+    let mut table = vec![HEAD.map(str::to_owned)];
+    let mut slow = Vec::new();
+    let units = plan::kernels(&program);
+    let compiled = talk::progress(
+        format!(
+            "compiling {} texts of kernels for {}",
+            units.len(),
+            args.arch
+        ),
+        || -> Result<Vec<(String, Report)>, Failure> {
+            let compile = |unit: &plan::KernelUnit| {
+                let name = unit.name();
+                let compiled = cache.compile(
+                    &Source {
+                        name: &format!("{name}.cu"),
+                        text: &unit.text(),
+                        defines: &[("MLA_ELEM", elem), ("MLA_KEY", key)],
+                        checked: false,
+                    },
+                    &args.arch,
+                );
+                let compiled = compiled.map_err(|error| Failure::Program {
+                    message: format!("`{name}` has no cubin"),
+                    stderr: error.to_string(),
+                })?;
+                Ok((name, report(&compiled.log)))
+            };
+            units.iter().map(compile).collect()
+        },
+    )?;
+    for (unit, report) in &compiled {
+        rows(report, &mut table);
+        if let Some(function) = report.spilled() {
+            slow.push(format!("`{}` keeps values in local memory", function.name));
+        }
+        let warned = report.warnings.iter();
+        slow.extend(warned.map(|warning| format!("{unit}: {} {}", warning.code, warning.text)));
+    }
+    let mut text = aligned(&table);
+    for plan in &program.plans {
+        let _ = writeln!(
+            text,
+            "{:?} is in the {:?} form: {}",
+            plan.phase, plan.form, plan.form_reason
+        );
+    }
+    talk::data(&text)?;
+    match slow.as_slice() {
+        [] => Ok(()),
+        slow => Err(Failure::Check(slow.join("\n"))),
+    }
+}
+
+const HEAD: [&str; 5] = ["kernel", "registers", "shared", "spilled", "local"];
+
+fn rows(report: &Report, table: &mut Vec<[String; 5]>) {
+    for function in &report.functions {
+        table.push([
+            function.name.clone(),
+            function.registers.to_string(),
+            format!("{} B", function.shared_bytes),
+            format!("{} B", function.spill_stores + function.spill_loads),
+            format!("{} B", function.local_bytes.max(function.stack_frame)),
+        ]);
+    }
+}
+
+/// The number types of the layer's values and of its cache's entries.
+fn types(checked: &Checked, args: &Kernels) -> (&'static str, &'static str) {
+    let dtype = args.dtype.map_or(checked.build.dtype, Into::into);
+    let elem = match dtype {
+        DType::F32 => "f32",
+        DType::Bf16 => "bf16",
+        DType::F64 => "f64",
+    };
+    let key = match checked.build.cache.store {
+        Store::Plain(CacheDType::F32) => "f32",
+        Store::Plain(CacheDType::F16) => "f16",
+        Store::Plain(CacheDType::F64) => "f64",
+        Store::Plain(CacheDType::Bf16) => "bf16",
+        // What is stored as bytes is decoded to elements before attention reads it
+        _ => elem,
+    };
+    (elem, if args.dtype.is_some() { elem } else { key })
+}
+
+/// Columns of equal width, numbers to the right.
+fn aligned(table: &[[String; 5]]) -> String {
+    let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths = [0, 1, 2, 3, 4].map(width);
+    let mut text = String::new();
+    for row in table {
+        let _ = write!(text, "{:<1$}", row[0], widths[0]);
+        for (cell, width) in row.iter().zip(widths).skip(1) {
+            let _ = write!(text, "  {cell:>width$}");
+        }
+        text.push('\n');
+    }
+    text
+}
