@@ -70,7 +70,7 @@ fn prompt(
     let hidden = hidden(device, PROMPT, 100)?;
     let batch = batch(tables, 0, PROMPT)?;
     layer
-        .prefill_erased(cache, &batch, &hidden, &mut Extras::default(), &mut NoProbe)
+        .prefill_erased::<f32, f32>(cache, &batch, &hidden, &mut Extras::default(), &mut NoProbe)
         .map(drop)
 }
 
@@ -83,7 +83,7 @@ fn step(
 ) -> Result<Tensor<B>> {
     let hidden = hidden(device, 1, at as u64)?;
     let batch = batch(tables, PROMPT + at, 1)?;
-    layer.decode_erased(cache, &batch, &hidden, &mut Extras::default(), &mut NoProbe)
+    layer.decode_erased::<f32, f32>(cache, &batch, &hidden, &mut Extras::default(), &mut NoProbe)
 }
 
 #[test]

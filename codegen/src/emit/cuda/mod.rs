@@ -1,5 +1,6 @@
 //! The printer of CUDA: kernels' bodies, which are files, instantiated for sizes.
 
+pub mod tile;
 mod units;
 
 use serde::Serialize;
@@ -9,7 +10,11 @@ use crate::plan::KernelUnit;
 pub use units::{UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 1] = [("prelude.cuh", include_str!("../../../kernels/prelude.cuh"))];
+const HEADERS: [(&str, &str); 3] = [
+    ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
+    ("ptx.cuh", include_str!("../../../kernels/ptx.cuh")),
+    ("tile.cuh", include_str!("../../../kernels/tile.cuh")),
+];
 
 /// What the template `kernel.cu.tera` is filled with.
 #[derive(Serialize)]

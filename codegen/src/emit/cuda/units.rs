@@ -53,6 +53,18 @@ pub const UNITS: &[Unit] = &[
         &["WIDTH", "START", "PAIRS", "HALF_IN", "HALF_OUT"],
         &[("rotate", "Turning")]
     ),
+    unit!("swizzles", &[], &[("swizzles", "Swizzles")]),
+    unit!(
+        "tensor_core",
+        &[],
+        &[
+            ("tensor_core_rows", "TensorCore"),
+            ("tensor_core_b_turned", "TensorCore"),
+            ("tensor_core_a_turned", "TensorCore"),
+            ("tensor_core_a_held", "TensorCore"),
+            ("tensor_core_e4m3", "TensorCore"),
+        ]
+    ),
     unit!("hadamard", &["WIDTH"], &[("hadamard", "Transform")]),
     unit!(
         "product",

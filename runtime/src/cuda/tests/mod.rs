@@ -2,6 +2,7 @@
 
 mod pointwise;
 mod products;
+mod tensor_core;
 
 use half::bf16;
 

@@ -1,0 +1,126 @@
+// C[128, 256] = A[128, 64] B[64, 256] on Hopper's tensor cores, once for each way in which they take their operands. A test of `ptx.cuh`
+// and `tile.cuh`: small integers come out exactly.
+
+#include "prelude.cuh"
+#include "ptx.cuh"
+#include "tile.cuh"
+
+constexpr int M = 64;   // rows of a block: it is one warpgroup
+constexpr int N = 256;  // columns
+constexpr int K = 64;   // terms
+constexpr int PART = 64;  // columns of one product
+
+struct TensorCore {
+  const u8* a;  // [128, 64], row by row, of bf16 or e4m3
+  const u8* b;  // [256, 64]: column by column
+  f32* c;       // [128, 256]
+};
+
+__device__ inline void write_results(const TensorCore& args, const f32 (&d)[N / PART][32]) {
+  for (int part = 0; part < N / PART; part++) {
+    for (int pair = 0; pair < 16; pair++) {
+      const int row = blockIdx.x * M + accumulator_row(threadIdx.x, pair);
+      const int column = part * PART + accumulator_column(threadIdx.x, pair);
+      args.c[row * N + column] = d[part][2 * pair];
+      args.c[row * N + column + 1] = d[part][2 * pair + 1];
+    }
+  }
+}
+
+// `A_TURNED`: A stands in shared memory column by column. `B_TURNED`: B row by row. `A_HELD`: A stands in registers.
+template <int A_TURNED, int B_TURNED, int A_HELD>
+__device__ inline void multiply_bf16(const TensorCore& args) {
+  __shared__ alignas(1024) u8 left[M * K * 2];
+  __shared__ alignas(1024) u8 right[N * K * 2];
+  const u16* a = reinterpret_cast<const u16*>(args.a) + i64(blockIdx.x) * M * K;
+  const u16* b = reinterpret_cast<const u16*>(args.b);
+  for (int i = threadIdx.x; i < M * K; i += THREADS) {
+    const int row = i / K;
+    const int term = i % K;
+    const u32 byte = (A_TURNED ? term * M + row : row * K + term) * 2;
+    *reinterpret_cast<u16*>(left + swizzled_128(byte)) = a[i];
+  }
+  for (int i = threadIdx.x; i < N * K; i += THREADS) {
+    const int column = i / K;
+    const int term = i % K;
+    // A turned tile is 64 columns wide, one behind the other
+    const u32 tile = column / PART * PART * K * 2;
+    const u32 inside = (B_TURNED ? term * PART + column % PART : column % PART * K + term) * 2;
+    *reinterpret_cast<u16*>(right + tile + swizzled_128(inside)) = b[i];
+  }
+  fence_proxy_async();
+  __syncthreads();
+  f32 d[N / PART][32] = {};
+  wgmma_fence();
+#pragma unroll
+  for (int step = 0; step < K / 16; step++) {
+    // Sixteen terms lie 32 bytes further along a row, or 16 rows further down
+    const u32 along = step * 32;
+    const u32 down = step * 16 * 128;
+    u32 held[4];
+    if (A_HELD) {
+#pragma unroll
+      for (int part = 0; part < 4; part++) {
+        const u16* at = a + left_row(threadIdx.x, part) * K + step * 16 + left_column(threadIdx.x, part);
+        held[part] = at[0] | u32(at[1]) << 16;
+      }
+    }
+    const u64 of_a = descriptor(shared_address(left) + (A_TURNED ? down : along), PART * K * 2, 1024, LAYOUT_128);
+#pragma unroll
+    for (int part = 0; part < N / PART; part++) {
+      const u32 tile = shared_address(right) + part * PART * K * 2;
+      const u64 of_b = descriptor(tile + (B_TURNED ? down : along), PART * K * 2, 1024, LAYOUT_128);
+      if constexpr (A_HELD) {
+        wgmma_m64n64k16<B_TURNED>(d[part], held, of_b);
+      } else {
+        wgmma_m64n64k16<A_TURNED, B_TURNED>(d[part], of_a, of_b);
+      }
+    }
+  }
+  wgmma_commit();
+  wgmma_wait<0>();
+  write_results(args, d);
+}
+
+template <class Cfg>
+__device__ void tensor_core_rows(const TensorCore& args) {
+  multiply_bf16<0, 0, 0>(args);
+}
+template <class Cfg>
+__device__ void tensor_core_b_turned(const TensorCore& args) {
+  multiply_bf16<0, 1, 0>(args);
+}
+template <class Cfg>
+__device__ void tensor_core_a_turned(const TensorCore& args) {
+  multiply_bf16<1, 0, 0>(args);
+}
+template <class Cfg>
+__device__ void tensor_core_a_held(const TensorCore& args) {
+  multiply_bf16<0, 1, 1>(args);
+}
+
+// Of e4m3, whose rows are 64 bytes.
+template <class Cfg>
+__device__ void tensor_core_e4m3(const TensorCore& args) {
+  __shared__ alignas(1024) u8 left[M * K];
+  __shared__ alignas(1024) u8 right[N * K];
+  const u8* a = args.a + i64(blockIdx.x) * M * K;
+  for (int i = threadIdx.x; i < M * K; i += THREADS) left[swizzled_64(i)] = a[i];
+  for (int i = threadIdx.x; i < N * K; i += THREADS) right[swizzled_64(i)] = args.b[i];
+  fence_proxy_async();
+  __syncthreads();
+  f32 d[N / PART][32] = {};
+  wgmma_fence();
+#pragma unroll
+  for (int step = 0; step < K / 32; step++) {
+    const u64 of_a = descriptor(shared_address(left) + step * 32, 1, 512, LAYOUT_64);
+#pragma unroll
+    for (int part = 0; part < N / PART; part++) {
+      const u32 tile = shared_address(right) + part * PART * K;
+      wgmma_m64n64k32_e4m3(d[part], of_a, descriptor(tile + step * 32, 1, 512, LAYOUT_64));
+    }
+  }
+  wgmma_commit();
+  wgmma_wait<0>();
+  write_results(args, d);
+}

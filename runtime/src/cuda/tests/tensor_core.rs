@@ -1,0 +1,131 @@
+//! The instructions that kernels for Hopper stand on: products of every kind of operand, and how tiles lie.
+
+use bytemuck::{Pod, Zeroable};
+use half::bf16;
+use mla_codegen::cuda::tile;
+
+use super::super::kernels::Kernel;
+use super::{Dice, device};
+use crate::narrow::E4m3;
+
+fn kernel(unit: &'static str, entry: &'static str) -> Kernel<'static> {
+    Kernel {
+        unit,
+        entry,
+        dims: &[],
+        elem: "bf16",
+        key: "bf16",
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct TensorCore {
+    a: u64,
+    b: u64,
+    c: u64,
+}
+
+const M: usize = 128;
+const N: usize = 256;
+const K: usize = 64;
+
+#[test]
+fn tensor_cores_take_operands_in_every_layout() {
+    let device = device();
+    if device.arch() != "sm_90a" {
+        eprintln!("skipped: {device:?} has no tensor cores of Hopper's");
+        return;
+    }
+    let mut dice = Dice::new();
+    let mut integers =
+        |len: usize| -> Vec<f32> { (0..len).map(|_| dice.below(9) as f32 - 4.0).collect() };
+    let (a, b) = (integers(M * K), integers(N * K));
+    let wanted: Vec<f32> = (0..M * N)
+        .map(|i| {
+            let (row, column) = (i / N, i % N);
+            (0..K)
+                .map(|term| a[row * K + term] * b[column * K + term])
+                .sum()
+        })
+        .collect();
+    let wide = |values: &[f32]| -> Vec<u8> {
+        values
+            .iter()
+            .flat_map(|&value| bf16::from_f32(value).to_le_bytes())
+            .collect()
+    };
+    let narrow =
+        |values: &[f32]| -> Vec<u8> { values.iter().map(|&value| E4m3::encode(value).0).collect() };
+    let held: [(&str, &dyn Fn(&[f32]) -> Vec<u8>); 5] = [
+        ("tensor_core_rows", &wide),
+        ("tensor_core_b_turned", &wide),
+        ("tensor_core_a_turned", &wide),
+        ("tensor_core_a_held", &wide),
+        ("tensor_core_e4m3", &narrow),
+    ];
+    for (entry, encoded) in held {
+        let of_a = device.upload(&encoded(&a)).expect("room");
+        let of_b = device.upload(&encoded(&b)).expect("room");
+        let c = device.room::<f32>(M * N).expect("room");
+        let args = TensorCore {
+            a: of_a.at(),
+            b: of_b.at(),
+            c: c.at(),
+        };
+        device
+            .launch(&kernel("tensor_core", entry), [M / 64, 1, 1], &args)
+            .expect(entry);
+        assert_eq!(device.download(&c).expect("values"), wanted, "{entry}");
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Swizzles {
+    swizzled_128: u64,
+    swizzled_64: u64,
+    descriptors: u64,
+    places: u64,
+}
+
+#[test]
+fn tiles_lie_as_their_mirror_says() {
+    let device = device();
+    let [wide, small] = [(); 2].map(|()| device.room::<u32>(8192).expect("room"));
+    let descriptors = device.room::<u64>(8192).expect("room");
+    let places = device.room::<i32>(128 * 40).expect("room");
+    let args = Swizzles {
+        swizzled_128: wide.at(),
+        swizzled_64: small.at(),
+        descriptors: descriptors.at(),
+        places: places.at(),
+    };
+    device
+        .launch(&kernel("swizzles", "swizzles"), [1, 1, 1], &args)
+        .expect("it runs");
+    let wanted: Vec<u32> = (0..8192).map(tile::swizzled_128).collect();
+    assert_eq!(device.download(&wide).expect("values"), wanted);
+    let wanted: Vec<u32> = (0..8192).map(tile::swizzled_64).collect();
+    assert_eq!(device.download(&small).expect("values"), wanted);
+    let wanted: Vec<u64> = (0..8192)
+        .map(|i| {
+            let layout = [tile::Layout::Rows64, tile::Layout::Rows128][i as usize % 2];
+            tile::descriptor(16 * i, 32 * i, 1024, layout)
+        })
+        .collect();
+    assert_eq!(device.download(&descriptors).expect("values"), wanted);
+    let found = device.download(&places).expect("values");
+    for thread in 0..128 {
+        for pair in 0..16 {
+            let at = (thread * 16 + pair) as usize * 2;
+            let (row, column) = tile::accumulator_place(thread, pair);
+            assert_eq!(found[at..at + 2], [row as i32, column as i32]);
+        }
+        for part in 0..4 {
+            let at = 128 * 32 + (thread * 4 + part) as usize * 2;
+            let (row, column) = tile::accumulator_place(thread, part);
+            assert_eq!(found[at..at + 2], [row as i32, column as i32]);
+        }
+    }
+}
