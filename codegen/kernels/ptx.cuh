@@ -28,6 +28,9 @@ __device__ inline void wgmma_wait() {
   "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "   \
   "%24, %25, %26, %27, %28, %29, %30, %31}"
 
+// The accumulators have their values here: the compiler may not put off setting them until a product has begun.
+__device__ inline void settle(f32 (&d)[32]) { asm volatile("" : MLA_ACCUMULATORS_32(d)::"memory"); }
+
 // D[64, 64] += A[64, 16] B[16, 64], both of bf16 in shared memory. `A_TURNED`: A lies column by column; `B_TURNED`: B lies row by row.
 template <int A_TURNED, int B_TURNED>
 __device__ inline void wgmma_m64n64k16(f32 (&d)[32], u64 a, u64 b) {

@@ -48,30 +48,32 @@ __device__ inline void multiply_bf16(const TensorCore& args) {
     const u32 inside = (B_TURNED ? term * PART + column % PART : column % PART * K + term) * 2;
     *reinterpret_cast<u16*>(right + tile + swizzled_128(inside)) = b[i];
   }
+  u32 held[K / 16][4];
+  if (A_HELD) {
+#pragma unroll
+    for (int i = 0; i < K / 16 * 4; i++) {
+      const u16* at = a + left_row(threadIdx.x, i % 4) * K + i / 4 * 16 + left_column(threadIdx.x, i % 4);
+      held[i / 4][i % 4] = at[0] | u32(at[1]) << 16;
+    }
+  }
   fence_proxy_async();
   __syncthreads();
   f32 d[N / PART][32] = {};
+#pragma unroll
+  for (int part = 0; part < N / PART; part++) settle(d[part]);
   wgmma_fence();
 #pragma unroll
   for (int step = 0; step < K / 16; step++) {
     // Sixteen terms lie 32 bytes further along a row, or 16 rows further down
     const u32 along = step * 32;
     const u32 down = step * 16 * 128;
-    u32 held[4];
-    if (A_HELD) {
-#pragma unroll
-      for (int part = 0; part < 4; part++) {
-        const u16* at = a + left_row(threadIdx.x, part) * K + step * 16 + left_column(threadIdx.x, part);
-        held[part] = at[0] | u32(at[1]) << 16;
-      }
-    }
     const u64 of_a = descriptor(shared_address(left) + (A_TURNED ? down : along), PART * K * 2, 1024, LAYOUT_128);
 #pragma unroll
     for (int part = 0; part < N / PART; part++) {
       const u32 tile = shared_address(right) + part * PART * K * 2;
       const u64 of_b = descriptor(tile + (B_TURNED ? down : along), PART * K * 2, 1024, LAYOUT_128);
       if constexpr (A_HELD) {
-        wgmma_m64n64k16<B_TURNED>(d[part], held, of_b);
+        wgmma_m64n64k16<B_TURNED>(d[part], held[step], of_b);
       } else {
         wgmma_m64n64k16<A_TURNED, B_TURNED>(d[part], of_a, of_b);
       }
@@ -79,6 +81,8 @@ __device__ inline void multiply_bf16(const TensorCore& args) {
   }
   wgmma_commit();
   wgmma_wait<0>();
+#pragma unroll
+  for (int part = 0; part < N / PART; part++) settle(d[part]);
   write_results(args, d);
 }
 
@@ -110,6 +114,8 @@ __device__ void tensor_core_e4m3(const TensorCore& args) {
   fence_proxy_async();
   __syncthreads();
   f32 d[N / PART][32] = {};
+#pragma unroll
+  for (int part = 0; part < N / PART; part++) settle(d[part]);
   wgmma_fence();
 #pragma unroll
   for (int step = 0; step < K / 32; step++) {
@@ -122,5 +128,7 @@ __device__ void tensor_core_e4m3(const TensorCore& args) {
   }
   wgmma_commit();
   wgmma_wait<0>();
+#pragma unroll
+  for (int part = 0; part < N / PART; part++) settle(d[part]);
   write_results(args, d);
 }
