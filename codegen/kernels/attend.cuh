@@ -47,9 +47,9 @@ struct Attending {
 
 static_assert(sizeof(Sight) == 64 && sizeof(Attending) == 336, "as the runtime lays them out");
 
-constexpr int divisor_of_both(int a, int b) { return b == 0 ? a : divisor_of_both(b, a % b); }
-constexpr int power_from(int x) { return x <= 1 ? 1 : 2 * power_from((x + 1) / 2); }
-constexpr int quotient_up(int a, int b) { return (a + b - 1) / b; }
+__device__ constexpr int divisor_of_both(int a, int b) { return b == 0 ? a : divisor_of_both(b, a % b); }
+__device__ constexpr int power_from(int x) { return x <= 1 ? 1 : 2 * power_from((x + 1) / 2); }
+__device__ constexpr int quotient_up(int a, int b) { return (a + b - 1) / b; }
 
 constexpr int MOST_HEADS = 16;
 constexpr int ROOM = 256 / int(sizeof(Accum));  // results that a thread has registers for
@@ -67,7 +67,7 @@ struct Lie {
   static constexpr int OWN_COLUMNS = quotient_up(COLUMNS, COLUMN_THREADS);
   static constexpr int LINES = THREADS / COLUMN_THREADS;
 
-  static constexpr int heads_from(int heads) {
+  __device__ static constexpr int heads_from(int heads) {
     return heads > 1 && quotient_up(heads, LINES) * OWN_COLUMNS > ROOM ? heads_from(heads / 2) : heads;
   }
   // Of a block, those past the end included
@@ -137,8 +137,10 @@ __device__ inline bool is_dropped(u64 stream, i64 key, f64 drop) {
 __device__ inline i64 slot_of(const Attending& args, const Sight& sight, i64 key) {
   i64 slot = sight.base + key;
   if (args.page > 0) {
-    if (!IN_RANGE(key / args.page, sight.blocks)) return -1;
-    slot = i64(args.table[sight.base + key / args.page]) * args.page + key % args.page;
+    // Sequences are shorter than 2^32: a division of 64 bits is a call, for which registers are spilled
+    const u32 block = u32(key) / u32(args.page);
+    if (!IN_RANGE(block, sight.blocks)) return -1;
+    slot = i64(args.table[sight.base + block]) * args.page + u32(key) % u32(args.page);
   }
   return IN_RANGE(slot, args.k.rows) ? slot : -1;
 }
@@ -156,19 +158,22 @@ __device__ void attend(const Attending& args) {
   __shared__ Accum shrink[L::HEADS];
 
   // Rows are next to each other among blocks that run together: those of a sequence read the same keys
-  const i64 rows = args.q.rows;
+  const u32 rows = u32(args.q.rows);
+  const u32 splits = u32(args.splits);
   const i64 row = blockIdx.x % rows;
-  const i64 split = blockIdx.x / rows % args.splits;
-  const int group = int(blockIdx.x / rows / args.splits);
+  const u32 split = blockIdx.x / rows % splits;
+  const int group = int(blockIdx.x / rows / splits);
   const int first_shared = group / L::BLOCKS_OF_SHARING * L::SHARING;
   const int first_head = first_shared + group % L::BLOCKS_OF_SHARING * L::HEADS;
   const int end_head = min(first_head + L::HEADS, first_shared + L::SHARING);
 
   const Sight sight = args.sights[row];
   const i64 from = args.chosen ? 0 : sight.first;
-  const i64 count = args.chosen ? (sight.first < sight.last ? args.width : 0) : sight.last - sight.first;
-  const i64 start = from + count * split / args.splits;
-  const i64 end = from + count * (split + 1) / args.splits;
+  const u32 count = u32(args.chosen ? (sight.first < sight.last ? args.width : 0) : sight.last - sight.first);
+  // The first parts have one more where they can't be equal
+  const u32 rest = count % splits;
+  const i64 start = from + i64(count / splits) * split + min(split, rest);
+  const i64 end = start + count / splits + (split < rest ? 1 : 0);
 
   if (threadIdx.x < L::HEADS) {
     top[threadIdx.x] = minus_infinity();
@@ -272,7 +277,7 @@ __device__ void attend(const Attending& args) {
   }
   __syncthreads();
 
-  const i64 line = (split * rows + row) * Cfg::H + first_head;
+  const i64 line = (i64(split) * rows + row) * Cfg::H + first_head;
   if (threadIdx.x < end_head - first_head) {
     const bool saw = top[threadIdx.x] != minus_infinity();
     args.lse[line + threadIdx.x] = saw ? top[threadIdx.x] + logarithm(sums[threadIdx.x]) : minus_infinity();
