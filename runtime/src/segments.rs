@@ -133,9 +133,19 @@ impl Segments {
 
     /// What a dense mask says about query `i` of the segment and each of the segment's keys; `None` where there is no such mask.
     pub fn given(&self, segment: &Segment, i: usize) -> Option<&[bool]> {
-        let (start, stride) = segment.line;
-        let first = start + i * stride + segment.first_key;
+        let first = self.given_from(segment, i);
         Some(&self.given.as_deref()?[first..first + segment.keys.len()])
+    }
+
+    /// Where [`given`](Self::given) of query `i` starts among [`all_given`](Self::all_given).
+    pub(crate) fn given_from(&self, segment: &Segment, i: usize) -> usize {
+        let (start, stride) = segment.line;
+        start + i * stride + segment.first_key
+    }
+
+    /// The dense masks of all sequences.
+    pub(crate) fn all_given(&self) -> Option<&[bool]> {
+        self.given.as_deref()
     }
 
     /// Whether query `i` of the segment sees key `key`, both counted from the segment's first.

@@ -199,11 +199,14 @@ impl Dropout {
 
     /// The random numbers of one query and head.
     pub(crate) fn stream(&self, sequence: usize, head: usize, query: usize) -> u64 {
-        [sequence, head, query]
+        [head, query]
             .iter()
-            .fold(mixed(self.seed), |all, &one| {
-                mixed(all.wrapping_add(GOLDEN) ^ mixed(one as u64))
-            })
+            .fold(self.of_sequence(sequence), |all, &one| extended(all, one))
+    }
+
+    /// What the random numbers of all queries and heads of a sequence begin with.
+    pub(crate) fn of_sequence(&self, sequence: usize) -> u64 {
+        extended(mixed(self.seed), sequence)
     }
 
     /// What the probability of `key` is multiplied by in a stream.
@@ -218,6 +221,11 @@ impl Dropout {
             1.0 / (1.0 - self.probability)
         }
     }
+}
+
+/// The stream of a part of what `stream` is of.
+fn extended(stream: u64, part: usize) -> u64 {
+    mixed(stream.wrapping_add(GOLDEN) ^ mixed(part as u64))
 }
 
 /// The finaliser of SplitMix64.

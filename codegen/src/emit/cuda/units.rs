@@ -79,4 +79,18 @@ pub const UNITS: &[Unit] = &[
         &[],
         &[("scatter", "Scatter"), ("gather", "Gather")]
     ),
+    unit!(
+        "attend",
+        &["H", "GK", "GR", "GV", "A", "R", "V"],
+        &[("attend", "Attending")]
+    ),
+    unit!(
+        "merge",
+        &[],
+        &[
+            ("merge", "Merging"),
+            ("sink", "Sinking"),
+            ("merge_splits", "Joining"),
+        ]
+    ),
 ];

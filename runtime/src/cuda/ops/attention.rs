@@ -1,65 +1,335 @@
-//! Attention, forward and backward.
+//! Attention: what each row sees is put into tables here, the rest is kernels.
 
+use bytemuck::{Pod, Zeroable};
+
+use super::super::driver::Address;
+use super::super::kernels::Kernel;
 use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::missing;
-use crate::backend::{
-    Attention, AttentionBackward, AttentionParts, Landings, Parts, PartsMut, Strided,
-};
+use super::args::{THREADS, Window};
+use crate::backend::{Attention, AttentionParts, Parts, PartsMut, Strided};
 use crate::element::{Element, Scalar};
 use crate::error::Result;
 
 type Accum<T> = <T as Element>::Accum;
 
+/// What a row of queries sees, as `attend.cuh` lays it out. Keys count from the segment's first. Nothing in its place: no keys.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Sight {
+    first: i64,
+    last: i64,
+    base: i64,
+    blocks: i64,
+    first_key: i64,
+    query: i64,
+    given: i64,
+    stream: u64,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Attending {
+    q: Window,
+    q_rope: Window,
+    k: Window,
+    k_rope: Window,
+    v: Window,
+    out: Address,
+    lse: Address,
+    max_logit: Address,
+    sights: Address,
+    table: Address,
+    given: Address,
+    chosen: Address,
+    bias: Address,
+    splits: i64,
+    page: i64,
+    width: i64,
+    bias_heads: i64,
+    bias_queries: i64,
+    bias_keys: i64,
+    scale: f64,
+    cap: f64,
+    drop: f64,
+}
+
+/// Attention over all segments.
 pub(super) fn attend<T: CudaElement, E: Scalar>(
-    _: &CudaDevice,
-    _: &Attention<'_, Cuda<T>, E>,
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
 ) -> Result<AttentionParts<Cuda<T>>> {
-    missing("attend")
+    let (rows, heads, width) = (attention.q.rows, attention.q.heads, attention.v.width);
+    let lines = rows * heads;
+    let whole = room::<T>(device, lines, width)?;
+    if lines == 0 {
+        return Ok(whole);
+    }
+    let dims = dims(attention);
+    let groups = head_groups::<Accum<T>>(&dims);
+    let splits = splits(attention, rows * groups);
+
+    let (sights, table) = sights(attention);
+    let (sights, table) = (device.upload(&sights)?, device.upload(&table)?);
+    let given = attention.segments.all_given();
+    let given = given
+        .map(|given| device.upload::<u8>(bytemuck::cast_slice(given)))
+        .transpose()?;
+
+    let parts = match splits {
+        1 => None,
+        _ => Some(room::<T>(device, splits * lines, width)?),
+    };
+    let into = parts.as_ref().unwrap_or(&whole);
+    let softmax = attention.softmax;
+    let [bias_heads, bias_queries, bias_keys] = softmax.added().map_or([0; 3], |bias| bias.shape());
+    let args = Attending {
+        q: (&attention.q).into(),
+        q_rope: (&attention.q_rope).into(),
+        k: (&attention.k).into(),
+        k_rope: (&attention.k_rope).into(),
+        v: (&attention.v).into(),
+        out: into.out.at(),
+        lse: into.lse.at(),
+        max_logit: into.max_logit.at(),
+        sights: sights.at(),
+        table: table.at(),
+        given: given.as_ref().map_or(0, CudaBuffer::at),
+        chosen: attention.selection.map_or(0, |chosen| chosen.indices.at()),
+        bias: softmax.added().map_or(0, |bias| bias.values().at()),
+        splits: splits as i64,
+        page: attention.pages.map_or(0, |pages| pages.page() as i64),
+        width: attention.selection.map_or(0, |chosen| chosen.width as i64),
+        bias_heads: bias_heads as i64,
+        bias_queries: bias_queries as i64,
+        bias_keys: bias_keys as i64,
+        scale: softmax.scale(),
+        cap: softmax.cap().unwrap_or(0.0),
+        drop: softmax.dropped().map_or(0.0, |dropout| dropout.probability),
+    };
+    let kernel = Kernel {
+        unit: "attend",
+        entry: "attend",
+        dims: &dims,
+        elem: T::NAME,
+        key: E::NAME,
+    };
+    device.launch(&kernel, [rows * groups * splits, 1, 1], &args)?;
+    if let Some(parts) = parts {
+        join::<T>(device, &parts, &whole, [splits, lines, width])?;
+    }
+    Ok(whole)
 }
 
-pub(super) fn attend_backward<T: CudaElement>(
-    _: &CudaDevice,
-    _: &AttentionBackward<'_, Cuda<T>>,
-    _: &Landings,
-    _: &mut [CudaBuffer<Accum<T>>],
+fn room<T: CudaElement>(
+    device: &CudaDevice,
+    lines: usize,
+    width: usize,
+) -> Result<AttentionParts<Cuda<T>>> {
+    Ok(AttentionParts {
+        out: device.room(lines * width)?,
+        lse: device.room(lines)?,
+        max_logit: device.room(lines)?,
+    })
+}
+
+/// Heads of queries, of the three parts of keys, and the parts' widths. A part without width has any number of heads: one.
+fn dims<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>, E>) -> [usize; 7] {
+    let Attention { k, k_rope, v, .. } = attention;
+    let heads = |part: &Strided<'_, Cuda<T>, E>| match part.width {
+        0 => 1,
+        _ => part.heads,
+    };
+    [
+        attention.q.heads,
+        heads(k),
+        heads(k_rope),
+        heads(v),
+        k.width,
+        k_rope.width,
+        v.width,
+    ]
+}
+
+/// Blocks for all heads of a row, by the rules of `Lie` in `attend.cuh`.
+fn head_groups<A>(&[heads, k, k_rope, v, _, _, width]: &[usize; 7]) -> usize {
+    const MOST_HEADS: usize = 16;
+    let room = 256 / size_of::<A>();
+    let sharing = [heads / k_rope, heads / v]
+        .into_iter()
+        .fold(heads / k, divisor_of_both);
+    let column_threads = width.max(1).next_power_of_two().min(THREADS);
+    let (lines, columns) = (
+        THREADS / column_threads,
+        width.max(1).div_ceil(column_threads),
+    );
+    let mut at_once = sharing.next_power_of_two().min(MOST_HEADS);
+    while at_once > 1 && at_once.div_ceil(lines) * columns > room {
+        at_once /= 2;
+    }
+    heads / sharing * sharing.div_ceil(at_once)
+}
+
+fn divisor_of_both(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { divisor_of_both(b, a % b) }
+}
+
+/// Into how many parts what a row sees is cut, so that a large device has something to do: a matter of shapes only, since lengths change
+/// when a recorded graph runs again.
+fn splits<T: CudaElement, E: Scalar>(
+    attention: &Attention<'_, Cuda<T>, E>,
+    blocks: usize,
+) -> usize {
+    /// Two to each multiprocessor of an H200.
+    const WANTED: usize = 2 * 132;
+    /// A shorter part is not worth a block of its own.
+    const SHORTEST: usize = 256;
+    let most_keys = attention
+        .selection
+        .map_or(attention.k.rows, |chosen| chosen.width);
+    (WANTED / blocks)
+        .min(most_keys / SHORTEST)
+        .clamp(1, THREADS)
+}
+
+/// What each row sees, and the blocks of all segments.
+fn sights<T: CudaElement, E: Scalar>(
+    attention: &Attention<'_, Cuda<T>, E>,
+) -> (Vec<Sight>, Vec<u32>) {
+    let segments = attention.segments;
+    let mut sights = vec![Sight::zeroed(); attention.q.rows];
+    let mut table = Vec::new();
+    for (number, segment) in segments.list().iter().enumerate() {
+        let mut sight = Sight {
+            base: segment.keys.start as i64,
+            first_key: segment.first_key as i64,
+            ..Sight::zeroed()
+        };
+        if let Some(pages) = attention.pages {
+            // What stands behind the segment's last block says nothing
+            let blocks = &pages.tables()[number];
+            let blocks = &blocks[..segment.keys.len().div_ceil(pages.page()).min(blocks.len())];
+            sight.base = table.len() as i64;
+            sight.blocks = blocks.len() as i64;
+            table.extend_from_slice(blocks);
+        }
+        if let Some(dropout) = attention.softmax.dropped() {
+            sight.stream = dropout.of_sequence(segment.sequence);
+        }
+        for (i, row) in segment.queries.clone().enumerate() {
+            let visible = segments.visible(segment, i);
+            sights[row] = Sight {
+                first: visible.start as i64,
+                last: visible.end as i64,
+                query: (segment.first_query + i) as i64,
+                given: segments.given_from(segment, i) as i64,
+                ..sight
+            };
+        }
+    }
+    (sights, table)
+}
+
+fn merging<T: CudaElement>(entry: &'static str) -> Kernel<'static> {
+    Kernel {
+        unit: "merge",
+        entry,
+        dims: &[],
+        elem: T::NAME,
+        key: T::NAME,
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Joining {
+    parts: Address,
+    part_lse: Address,
+    part_max_logit: Address,
+    out: Address,
+    lse: Address,
+    max_logit: Address,
+    splits: i64,
+    lines: i64,
+    width: i64,
+}
+
+/// The parts that keys were split into as one.
+fn join<T: CudaElement>(
+    device: &CudaDevice,
+    parts: &AttentionParts<Cuda<T>>,
+    whole: &AttentionParts<Cuda<T>>,
+    [splits, lines, width]: [usize; 3],
 ) -> Result<()> {
-    missing("attend_backward")
+    let args = Joining {
+        parts: parts.out.at(),
+        part_lse: parts.lse.at(),
+        part_max_logit: parts.max_logit.at(),
+        out: whole.out.at(),
+        lse: whole.lse.at(),
+        max_logit: whole.max_logit.at(),
+        splits: splits as i64,
+        lines: lines as i64,
+        width: width as i64,
+    };
+    device.launch(&merging::<T>("merge_splits"), [lines, 1, 1], &args)
 }
 
-pub(super) fn bias_backward<T: CudaElement>(
-    _: &CudaDevice,
-    _: &AttentionBackward<'_, Cuda<T>>,
-    _: &CudaBuffer<Accum<T>>,
-) -> Result<()> {
-    missing("bias_backward")
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Merging {
+    out: Address,
+    lse: Address,
+    max_logit: Address,
+    other_out: Address,
+    other_lse: Address,
+    other_max_logit: Address,
+    width: i64,
 }
 
+/// Merges `other` into `into`, row by row and head by head.
+#[allow(clippy::needless_pass_by_value, reason = "as the trait hands them")]
 pub(super) fn merge<T: CudaElement>(
-    _: &CudaDevice,
-    _: PartsMut<'_, Cuda<T>>,
-    _: Parts<'_, Cuda<T>>,
-    _: usize,
+    device: &CudaDevice,
+    into: PartsMut<'_, Cuda<T>>,
+    other: Parts<'_, Cuda<T>>,
+    width: usize,
 ) -> Result<()> {
-    missing("merge")
+    let args = Merging {
+        out: into.out.at(),
+        lse: into.lse.at(),
+        max_logit: into.max_logit.at(),
+        other_out: other.out.at(),
+        other_lse: other.lse.at(),
+        other_max_logit: other.max_logit.at(),
+        width: width as i64,
+    };
+    device.launch(&merging::<T>("merge"), [into.lse.len(), 1, 1], &args)
 }
 
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Sinking {
+    out: Address,
+    lse: Address,
+    sinks: Address,
+    heads: i64,
+    width: i64,
+}
+
+/// Multiplies by what a sink of each head leaves, and adds the sink to the log-sum-exp; no sinks are sinks of 0.
 pub(super) fn sink<T: CudaElement>(
-    _: &CudaDevice,
-    _: &CudaBuffer<Accum<T>>,
-    _: &CudaBuffer<Accum<T>>,
-    _: Option<&CudaBuffer<Accum<T>>>,
-    _: usize,
+    device: &CudaDevice,
+    out: &CudaBuffer<Accum<T>>,
+    lse: &CudaBuffer<Accum<T>>,
+    sinks: Option<&CudaBuffer<Accum<T>>>,
+    width: usize,
 ) -> Result<()> {
-    missing("sink")
-}
-
-pub(super) fn sink_backward<T: CudaElement>(
-    _: &CudaDevice,
-    _: &CudaBuffer<Accum<T>>,
-    _: &Strided<'_, Cuda<T>, T>,
-    _: &CudaBuffer<Accum<T>>,
-    _: &Strided<'_, Cuda<T>, T>,
-    _: &CudaBuffer<Accum<T>>,
-) -> Result<()> {
-    missing("sink_backward")
+    let args = Sinking {
+        out: out.at(),
+        lse: lse.at(),
+        sinks: sinks.map_or(0, CudaBuffer::at),
+        heads: sinks.map_or(1, CudaBuffer::len).max(1) as i64,
+        width: width as i64,
+    };
+    device.launch(&merging::<T>("sink"), [lse.len(), 1, 1], &args)
 }

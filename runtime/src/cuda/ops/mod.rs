@@ -2,6 +2,7 @@
 
 mod args;
 mod attention;
+mod attention_backward;
 mod bytes;
 mod entries;
 mod gradients;
@@ -185,7 +186,7 @@ impl<T: CudaElement> Backend for Cuda<T> {
         landings: &Landings,
         into: &mut [CudaBuffer<Accum<Self>>],
     ) -> Result<()> {
-        attention::attend_backward(device, backward, landings, into)
+        attention_backward::attend_backward(device, backward, landings, into)
     }
 
     fn bias_backward(
@@ -193,7 +194,7 @@ impl<T: CudaElement> Backend for Cuda<T> {
         backward: &AttentionBackward<'_, Self>,
         into: &mut CudaBuffer<Accum<Self>>,
     ) -> Result<()> {
-        attention::bias_backward(device, backward, into)
+        attention_backward::bias_backward(device, backward, into)
     }
 
     fn index_select<E: Scalar>(
@@ -247,7 +248,7 @@ impl<T: CudaElement> Backend for Cuda<T> {
         d_out: Strided<'_, Self, T>,
         into: &mut CudaBuffer<T::Accum>,
     ) -> Result<()> {
-        attention::sink_backward(device, sinks, &out, lse, &d_out, into)
+        attention_backward::sink_backward(device, sinks, &out, lse, &d_out, into)
     }
 
     fn round(device: &CudaDevice, values: CudaBuffer<T::Accum>) -> Result<CudaBuffer<T>> {
