@@ -42,6 +42,7 @@ struct Visit {
 struct Softmax {
   f64 scale;
   f64 cap;   // 0: none
+  f64 per_cap;  // 1 / cap
   f64 drop;  // probability; negative: nothing is dropped
   f64 kept;  // what probabilities that stay are multiplied by
   u64 seed;
@@ -80,7 +81,7 @@ struct Backward {
   Accum* d_bias;
   Softmax softmax;
 };
-static_assert(sizeof(Backward) == 6 * 40 + 8 * 8 + 5 * 16 + 8 + 72);
+static_assert(sizeof(Backward) == 6 * 40 + 8 * 8 + 5 * 16 + 8 + 80);
 
 // ---- Lines and tiles ----
 
@@ -154,6 +155,18 @@ __device__ inline void spread(const Tile& tile, const Accum (&weights)[INNER][PA
   }
 }
 
+// Products of this thread's pairs: of query and key to `d_s`, of value and gradient to `p`, where what they give goes later.
+template <class Cfg>
+__device__ inline void multiply(Tile& tile) {
+  Accum sums[OWN] = {};
+  add_dots(tile, NOPE, Cfg::A, sums);
+  add_dots(tile, ROPE, Cfg::R, sums);
+  for (int i = 0; i < OWN; i++) tile.d_s[lane()][warp() * OWN + i] = sums[i];
+  for (int i = 0; i < OWN; i++) sums[i] = 0;
+  add_dots(tile, VALUE, Cfg::V, sums);
+  for (int i = 0; i < OWN; i++) tile.p[lane()][warp() * OWN + i] = sums[i];
+}
+
 // Where lines of a landing begin.
 __device__ inline Accum* place(const Landing& landing, i64 line) {
   return landing.at ? landing.at + line * landing.line : nullptr;
@@ -197,9 +210,9 @@ __device__ inline Pair pair_of(const Backward& args, const QueryRow& row, i64 qu
   Accum logit = dot * Accum(softmax.scale);
   Accum slope = 1;
   if (softmax.cap > 0) {
-    const Accum cap = Accum(softmax.cap);
-    logit = cap * tangent(logit / cap);
-    slope = Accum(1) - (logit / cap) * (logit / cap);
+    const Accum capped = tangent(logit * Accum(softmax.per_cap));
+    logit = Accum(softmax.cap) * capped;
+    slope = Accum(1) - capped * capped;
   }
   if (softmax.bias && IN_RANGE(row.index, softmax.bias_queries) && IN_RANGE(index, softmax.bias_keys)) {
     const i64 line = (softmax.bias_heads == 1 ? 0 : head) * softmax.bias_queries + row.index;
@@ -267,14 +280,15 @@ __device__ inline void over_keys(const Backward& args, i64 first_query, int quer
     tile.outer[VALUE][o] = present ? args.d_out.at(query, head) : nullptr;
   }
   __syncthreads();
-  // Rows of keys, or places in the only query's list
-  i64 from = 0;
-  i64 to = 0;
+  // Rows of keys, or places in the only query's list: neither are as many as an `int` can't count
+  int from = 0;
+  int to = 0;
   for (int i = 0; i < queries; i++) {
     const QueryRow& row = rows[i];
     if (row.seen_from >= row.seen_to) continue;
-    const i64 first = args.indices ? lower_bound(args, first_query, row.first_key + row.seen_from) : row.first_key_row + row.seen_from;
-    const i64 last = args.indices ? lower_bound(args, first_query, row.first_key + row.seen_to) : row.first_key_row + row.seen_to;
+    const int first =
+        int(args.indices ? lower_bound(args, first_query, row.first_key + row.seen_from) : row.first_key_row + row.seen_from);
+    const int last = int(args.indices ? lower_bound(args, first_query, row.first_key + row.seen_to) : row.first_key_row + row.seen_to);
     if (from < to) {
       from = from < first ? from : first;
       to = to < last ? last : to;
@@ -288,10 +302,10 @@ __device__ inline void over_keys(const Backward& args, i64 first_query, int quer
   for (int i = 0; i < queries; i++) full |= of_query << i * Rows::HEADS;
   const int key_head = first_head / Rows::GROUP;
   const int rope_head = first_head * Cfg::GR / Cfg::H;
-  for (i64 start = from; start < to; start += INNER) {
+  for (int start = from; start < to; start += INNER) {
     __syncthreads();
     if (threadIdx.x < INNER) {
-      const i64 n = start + threadIdx.x;
+      const int n = start + int(threadIdx.x);
       i64 key_row = n;
       if (args.indices && n < to) {
         key_row = args.indices[first_query * args.chosen + n] - rows[0].first_key + rows[0].first_key_row;
@@ -309,11 +323,7 @@ __device__ inline void over_keys(const Backward& args, i64 first_query, int quer
     }
     __syncthreads();
     if (!tile.any) continue;
-    Accum dots[OWN] = {};
-    Accum d_p[OWN] = {};
-    add_dots(tile, NOPE, Cfg::A, dots);
-    add_dots(tile, ROPE, Cfg::R, dots);
-    add_dots(tile, VALUE, Cfg::V, d_p);
+    multiply<Cfg>(tile);
     for (int i = 0; i < OWN; i++) {
       const int o = warp() * OWN + i;
       Accum d_s = 0;
@@ -321,7 +331,8 @@ __device__ inline void over_keys(const Backward& args, i64 first_query, int quer
         const QueryRow& row = rows[o / Rows::HEADS];
         const i64 query = first_query + o / Rows::HEADS;
         const Pair pair =
-            pair_of<Cfg>(args, row, query, first_head + o % Rows::HEADS, tile.row[lane()] - row.first_key_row, dots[i], d_p[i]);
+            pair_of<Cfg>(args, row, query, first_head + o % Rows::HEADS, tile.row[lane()] - row.first_key_row, tile.d_s[lane()][o],
+                         tile.p[lane()][o]);
         d_s = BIAS ? pair.d_s : pair.d_s * pair.slope * Accum(args.softmax.scale);
       }
       tile.d_s[lane()][o] = d_s;
@@ -368,7 +379,7 @@ __device__ void backward_bias(const Backward& args) {
   const Span span = args.spans[blockIdx.x / chunks];
   const int first_chunk = blockIdx.x % chunks;
   const int end_chunk = shared ? Cfg::GK * Rows::CHUNKS : first_chunk + 1;
-  for (i64 i = span.first_visit; i < span.end_visit; i++) {
+  for (int i = int(span.first_visit); i < int(span.end_visit); i++) {
     const Visit visit = args.visits[i];
     const int queries = int(visit.end - visit.first);
     for (int chunk = first_chunk; chunk < end_chunk; chunk++) {
@@ -453,18 +464,15 @@ __device__ void backward_keys(const Backward& args) {
       }
       __syncthreads();
       if (!tile.any) continue;
-      Accum dots[OWN] = {};
-      Accum d_p[OWN] = {};
-      add_dots(tile, NOPE, Cfg::A, dots);
-      add_dots(tile, ROPE, Cfg::R, dots);
-      add_dots(tile, VALUE, Cfg::V, d_p);
+      multiply<Cfg>(tile);
       for (int i = 0; i < OWN; i++) {
         const int o = warp() * OWN + i;
         Pair pair = {};
         if (tile.seen[lane()] >> o & 1) {
           const i64 query = tile.row[lane()];
           const QueryRow& row = args.rows[query];
-          pair = pair_of<Cfg>(args, row, query, tile.head[lane()], span.first + o - row.first_key_row, dots[i], d_p[i]);
+          pair = pair_of<Cfg>(args, row, query, tile.head[lane()], span.first + o - row.first_key_row, tile.d_s[lane()][o],
+                              tile.p[lane()][o]);
         }
         tile.d_s[lane()][o] = pair.d_s * pair.slope * Accum(args.softmax.scale);
         tile.p[lane()][o] = pair.p;

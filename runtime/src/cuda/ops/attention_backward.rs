@@ -25,6 +25,7 @@ const WARP: usize = 32;
 struct Probabilities {
     scale: f64,
     cap: f64,
+    per_cap: f64,
     drop: f64,
     kept: f64,
     seed: u64,
@@ -41,6 +42,7 @@ impl<T: CudaElement> From<&Softmax<'_, Cuda<T>>> for Probabilities {
         Self {
             scale: softmax.scale(),
             cap: softmax.cap().unwrap_or(0.0),
+            per_cap: softmax.cap().map_or(0.0, |cap| 1.0 / cap),
             drop: dropout.map_or(-1.0, |dropout| dropout.probability),
             kept: dropout.map_or(1.0, |dropout| 1.0 / (1.0 - dropout.probability)),
             seed: dropout.map_or(0, |dropout| dropout.seed),
@@ -172,6 +174,9 @@ impl<T: CudaElement> Pass<T> {
         }
         if [q.rows, q.heads, k.rows, k.heads].contains(&0) {
             return Ok(None);
+        }
+        if i32::try_from(k.rows).is_err() {
+            return Err(Error::Device(format!("{} keys are too many", k.rows)));
         }
         let rows = QueryRows::new(attention.segments, q.rows)?;
         let tables = rows.upload(device)?;
