@@ -93,4 +93,19 @@ pub const UNITS: &[Unit] = &[
             ("merge_splits", "Joining"),
         ]
     ),
+    unit!(
+        "attend_delta",
+        &[],
+        &[("delta", "Delta"), ("sink_backward", "SinkBackward")]
+    ),
+    unit!(
+        "attend_backward",
+        &["H", "GK", "GR", "A", "R", "V"],
+        &[
+            ("backward_queries", "Backward"),
+            ("backward_keys", "Backward"),
+            ("backward_bias", "Backward"),
+            ("backward_rope_sums", "RopeSums"),
+        ]
+    ),
 ];

@@ -1,0 +1,506 @@
+// The gradients of attention, tile by tile: logits are computed again, and turned to probabilities by the log-sum-exp that there is.
+//
+// Blocks are of two kinds. One has some (query, head) rows and walks over the keys that they see: it adds up the gradients of queries, or
+// of the bias. The other has some keys of one head and walks over the rows that see them: it adds up the gradients of keys and values.
+// Either way a block has `OUTER` lines of its own and meets `INNER` others at a time. Sums stay where they land, which is nobody
+// else's: the block reads and writes them once for each tile, in order.
+
+#include "prelude.cuh"
+
+constexpr int OUTER = 16;
+constexpr int INNER = WARP;           // a line to a lane
+constexpr int OWN = OUTER / WARPS;    // outer lines of a warp: neighbours
+constexpr int DEPTH = 32;             // values of lines that are staged at a time
+constexpr int PADDED = OUTER + 4;     // a row of weights, so that lanes' rows begin in different banks
+
+// A row of the query tensor, and what it sees: keys counted from its segment's first.
+struct QueryRow {
+  i64 seen_from;
+  i64 seen_to;
+  i64 first_key_row;  // row of the segment's first key
+  i64 first_key;      // its index in the sequence
+  i64 given;          // key k may be seen if byte `given + k` of the mask is not 0
+  i64 segment;
+  i64 sequence;
+  i64 index;  // of the query in its sequence
+};
+
+// Neighbouring lines, and the rows of queries that matter to them: visits `first_visit .. end_visit`.
+struct Span {
+  i64 first;
+  i64 count;
+  i64 first_visit;
+  i64 end_visit;
+};
+
+struct Visit {
+  i64 first;
+  i64 end;
+};
+
+// From logits to probabilities.
+struct Softmax {
+  f64 scale;
+  f64 cap;   // 0: none
+  f64 per_cap;  // 1 / cap
+  f64 drop;  // probability; negative: nothing is dropped
+  f64 kept;  // what probabilities that stay are multiplied by
+  u64 seed;
+  const Accum* bias;  // null: none
+  i64 bias_heads;
+  i64 bias_queries;
+  i64 bias_keys;
+};
+
+// `line` values for each row and head, and the first that a gradient goes to.
+struct Landing {
+  Accum* at;  // null: none
+  i64 line;
+};
+
+struct Backward {
+  Window<const Elem> q;
+  Window<const Elem> q_rope;
+  Window<const Elem> k;
+  Window<const Elem> k_rope;
+  Window<const Elem> v;
+  Window<const Elem> d_out;
+  const Accum* lse;    // [queries, H]
+  const Accum* delta;  // [queries, H]: d_out · out
+  const QueryRow* rows;
+  const u8* given;     // null: no mask
+  const i32* indices;  // [queries, chosen], null: all that is seen
+  i64 chosen;
+  const Span* spans;
+  const Visit* visits;
+  Landing d_q;
+  Landing d_q_rope;
+  Landing d_k;
+  Landing d_k_rope;  // lines are [keys, GK], whatever GR is
+  Landing d_v;       // none: where d_k goes
+  Accum* d_bias;
+  Softmax softmax;
+};
+static_assert(sizeof(Backward) == 6 * 40 + 8 * 8 + 5 * 16 + 8 + 80);
+
+// ---- Lines and tiles ----
+
+// The parts of a line: its key or query, the second part of that, its value or the gradient of the result.
+enum Part { NOPE, ROPE, VALUE, PARTS };
+
+struct Tile {
+  const Elem* outer[PARTS][OUTER];  // null: no line
+  const Elem* inner[PARTS][INNER];
+  Accum d_s[INNER][PADDED];
+  Accum p[INNER][PADDED];
+  i64 row[INNER];   // of keys or queries; -1: no line
+  int head[INNER];  // of queries
+  u32 seen[INNER];  // a bit for each outer line
+  int count;        // inner lines
+  bool any;         // whether any of the pairs see each other
+  bool all;
+};
+
+// How rows are cut: heads that read the same head of keys, and where those are few, more than one query.
+template <class Cfg>
+struct Cut {
+  static constexpr int GROUP = Cfg::H / Cfg::GK;
+  static constexpr int HEADS = GROUP < OUTER ? GROUP : OUTER;
+  static constexpr int QUERIES = OUTER / HEADS;
+  static constexpr int CHUNKS = (GROUP + HEADS - 1) / HEADS;
+};
+
+// sums[i] += outer line `warp() · OWN + i` times inner line `lane()`, over `width` values of a part.
+__device__ inline void add_dots(const Tile& tile, int part, int width, Accum (&sums)[OWN]) {
+  __shared__ Accum left[DEPTH][OUTER + 1];
+  __shared__ Accum right[DEPTH][INNER + 1];
+  const int term = threadIdx.x % DEPTH;
+  for (int first = 0; first < width; first += DEPTH) {
+    __syncthreads();
+    const bool inside = first + term < width;
+    for (int line = threadIdx.x / DEPTH; line < OUTER; line += THREADS / DEPTH) {
+      const Elem* from = tile.outer[part][line];
+      left[term][line] = from && inside ? load(from + first + term) : Accum(0);
+    }
+    for (int line = threadIdx.x / DEPTH; line < INNER; line += THREADS / DEPTH) {
+      const Elem* from = tile.inner[part][line];
+      right[term][line] = from && inside ? load(from + first + term) : Accum(0);
+    }
+    __syncthreads();
+    const int depth = width - first < DEPTH ? width - first : DEPTH;
+    for (int t = 0; t < depth; t++) {
+      const Accum y = right[t][lane()];
+      for (int i = 0; i < OWN; i++) sums[i] += left[t][warp() * OWN + i] * y;
+    }
+  }
+}
+
+// to[o · stride + column] += Σ weights[j][o] · column of inner line j, over the pairs that see each other: 0 times what is no number is
+// none, and would reach lines that have nothing to do with it. Lines from `lines` on are left out.
+__device__ inline void spread(const Tile& tile, const Accum (&weights)[INNER][PADDED], int part, int width, Accum* const (&to)[OUTER]) {
+  for (int column = threadIdx.x; column < width; column += THREADS) {
+    Accum sums[OUTER] = {};
+    for (int j = 0; j < tile.count; j++) {
+      const Accum x = load(tile.inner[part][j] + column);
+      if (tile.all) {
+        for (int o = 0; o < OUTER; o++) sums[o] += weights[j][o] * x;
+      } else {
+        const u32 seen = tile.seen[j];
+        for (int o = 0; o < OUTER; o++) sums[o] += seen >> o & 1 ? weights[j][o] * x : Accum(0);
+      }
+    }
+    for (int o = 0; o < OUTER; o++) {
+      if (to[o]) to[o][column] += sums[o];
+    }
+  }
+}
+
+// Products of this thread's pairs: of query and key to `d_s`, of value and gradient to `p`, where what they give goes later.
+template <class Cfg>
+__device__ inline void multiply(Tile& tile) {
+  Accum sums[OWN] = {};
+  add_dots(tile, NOPE, Cfg::A, sums);
+  add_dots(tile, ROPE, Cfg::R, sums);
+  for (int i = 0; i < OWN; i++) tile.d_s[lane()][warp() * OWN + i] = sums[i];
+  for (int i = 0; i < OWN; i++) sums[i] = 0;
+  add_dots(tile, VALUE, Cfg::V, sums);
+  for (int i = 0; i < OWN; i++) tile.p[lane()][warp() * OWN + i] = sums[i];
+}
+
+// Where lines of a landing begin.
+__device__ inline Accum* place(const Landing& landing, i64 line) {
+  return landing.at ? landing.at + line * landing.line : nullptr;
+}
+
+// ---- Pairs of a query and a key ----
+
+// The finaliser of SplitMix64.
+__device__ inline u64 mixed(u64 bits) {
+  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9ull;
+  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebull;
+  return bits ^ (bits >> 31);
+}
+
+constexpr u64 GOLDEN = 0x9e3779b97f4a7c15ull;
+
+// What the probability of a pair is multiplied by, key `index` of its sequence.
+__device__ inline Accum multiplier(const Softmax& softmax, const QueryRow& row, i64 head, i64 index) {
+  if (softmax.drop < 0) return Accum(1);
+  u64 stream = mixed(softmax.seed);
+  stream = mixed((stream + GOLDEN) ^ mixed(u64(row.sequence)));
+  stream = mixed((stream + GOLDEN) ^ mixed(u64(head)));
+  stream = mixed((stream + GOLDEN) ^ mixed(u64(row.index)));
+  const u64 bits = mixed(stream + (u64(index) + 1) * GOLDEN);
+  const f64 uniform = f64(bits >> 11) * (1.0 / 9007199254740992.0);
+  return uniform < softmax.drop ? Accum(0) : Accum(softmax.kept);
+}
+
+// What a pair gives: its probability, perhaps dropped; the gradient of its logit; and the soft cap's slope there.
+struct Pair {
+  Accum p;
+  Accum d_s;
+  Accum slope;
+};
+
+// `key` is counted from the segment's first. `dot` is query times key, `d_p` the gradient of the result times the value.
+template <class Cfg>
+__device__ inline Pair pair_of(const Backward& args, const QueryRow& row, i64 query, i64 head, i64 key, Accum dot, Accum d_p) {
+  const Softmax& softmax = args.softmax;
+  const i64 index = row.first_key + key;
+  Accum logit = dot * Accum(softmax.scale);
+  Accum slope = 1;
+  if (softmax.cap > 0) {
+    const Accum capped = tangent(logit * Accum(softmax.per_cap));
+    logit = Accum(softmax.cap) * capped;
+    slope = Accum(1) - capped * capped;
+  }
+  if (softmax.bias && IN_RANGE(row.index, softmax.bias_queries) && IN_RANGE(index, softmax.bias_keys)) {
+    const i64 line = (softmax.bias_heads == 1 ? 0 : head) * softmax.bias_queries + row.index;
+    logit += softmax.bias[line * softmax.bias_keys + index];
+  }
+  const i64 at = query * Cfg::H + head;
+  const Accum lse = args.lse[at];
+  const Accum p = exponential(logit - (lse == minus_infinity() ? Accum(0) : lse));
+  const Accum m = multiplier(softmax, row, head, index);
+  // A value may be no number where the probability is 0
+  return {p * m, p == Accum(0) ? Accum(0) : p * (m * d_p - args.delta[at]), slope};
+}
+
+__device__ inline bool sees(const Backward& args, const QueryRow& row, i64 key) {
+  return key >= row.seen_from && key < row.seen_to && (!args.given || args.given[row.given + key]);
+}
+
+// The first place in the list of a query's keys whose index is not below `index`.
+__device__ inline i64 lower_bound(const Backward& args, i64 query, i64 index) {
+  const i32* list = args.indices + query * args.chosen;
+  i64 from = 0;
+  i64 to = args.chosen;
+  while (from < to) {
+    const i64 middle = (from + to) / 2;
+    // -1 stands behind the last
+    if (list[middle] >= 0 && list[middle] < index) {
+      from = middle + 1;
+    } else {
+      to = middle;
+    }
+  }
+  return from;
+}
+
+// The first warp's last words on a tile's inner lines: `full` has a bit for every outer line that there is.
+__device__ inline void judge(Tile& tile, bool present, u32 seen, u32 full) {
+  tile.seen[lane()] = seen;
+  const bool any = __any_sync(ALL_LANES, seen != 0);
+  const bool all = __all_sync(ALL_LANES, !present || seen == full);
+  const int count = __popc(__ballot_sync(ALL_LANES, present));
+  if (lane() != 0) return;
+  tile.any = any;
+  tile.all = all;
+  tile.count = count;
+}
+
+// ---- Rows over keys ----
+
+// Calls `then(tile)` for the keys that some rows see: `heads` heads from `first_head` on of `queries` queries from `first_query` on. Outer
+// line `query · HEADS + head`. `d_s` is what `BIAS` says: the gradient of the bias, or of the product of query and key.
+template <class Cfg, bool BIAS, class Then>
+__device__ inline void over_keys(const Backward& args, i64 first_query, int queries, int first_head, int heads, Then then) {
+  using Rows = Cut<Cfg>;
+  __shared__ Tile tile;
+  __shared__ QueryRow rows[Rows::QUERIES];
+  __syncthreads();
+  if (int(threadIdx.x) < queries) rows[threadIdx.x] = args.rows[first_query + threadIdx.x];
+  if (threadIdx.x < OUTER) {
+    const int o = threadIdx.x;
+    const bool present = o / Rows::HEADS < queries && o % Rows::HEADS < heads;
+    const i64 query = first_query + o / Rows::HEADS;
+    const int head = first_head + o % Rows::HEADS;
+    tile.outer[NOPE][o] = present ? args.q.at(query, head) : nullptr;
+    tile.outer[ROPE][o] = present ? args.q_rope.at(query, head) : nullptr;
+    tile.outer[VALUE][o] = present ? args.d_out.at(query, head) : nullptr;
+  }
+  __syncthreads();
+  // Rows of keys, or places in the only query's list: neither are as many as an `int` can't count
+  int from = 0;
+  int to = 0;
+  for (int i = 0; i < queries; i++) {
+    const QueryRow& row = rows[i];
+    if (row.seen_from >= row.seen_to) continue;
+    const int first =
+        int(args.indices ? lower_bound(args, first_query, row.first_key + row.seen_from) : row.first_key_row + row.seen_from);
+    const int last = int(args.indices ? lower_bound(args, first_query, row.first_key + row.seen_to) : row.first_key_row + row.seen_to);
+    if (from < to) {
+      from = from < first ? from : first;
+      to = to < last ? last : to;
+    } else {
+      from = first;
+      to = last;
+    }
+  }
+  const u32 of_query = (1u << heads) - 1;
+  u32 full = 0;
+  for (int i = 0; i < queries; i++) full |= of_query << i * Rows::HEADS;
+  const int key_head = first_head / Rows::GROUP;
+  const int rope_head = first_head * Cfg::GR / Cfg::H;
+  for (int start = from; start < to; start += INNER) {
+    __syncthreads();
+    if (threadIdx.x < INNER) {
+      const int n = start + int(threadIdx.x);
+      i64 key_row = n;
+      if (args.indices && n < to) {
+        key_row = args.indices[first_query * args.chosen + n] - rows[0].first_key + rows[0].first_key_row;
+      }
+      const bool present = n < to && IN_RANGE(key_row, args.k.rows);
+      u32 seen = 0;
+      for (int i = 0; present && i < queries; i++) {
+        if (sees(args, rows[i], key_row - rows[i].first_key_row)) seen |= of_query << i * Rows::HEADS;
+      }
+      tile.row[threadIdx.x] = present ? key_row : -1;
+      tile.inner[NOPE][threadIdx.x] = present ? args.k.at(key_row, key_head) : nullptr;
+      tile.inner[ROPE][threadIdx.x] = present ? args.k_rope.at(key_row, rope_head) : nullptr;
+      tile.inner[VALUE][threadIdx.x] = present ? args.v.at(key_row, key_head) : nullptr;
+      judge(tile, present, seen, full);
+    }
+    __syncthreads();
+    if (!tile.any) continue;
+    multiply<Cfg>(tile);
+    for (int i = 0; i < OWN; i++) {
+      const int o = warp() * OWN + i;
+      Accum d_s = 0;
+      if (tile.seen[lane()] >> o & 1) {
+        const QueryRow& row = rows[o / Rows::HEADS];
+        const i64 query = first_query + o / Rows::HEADS;
+        const Pair pair =
+            pair_of<Cfg>(args, row, query, first_head + o % Rows::HEADS, tile.row[lane()] - row.first_key_row, tile.d_s[lane()][o],
+                         tile.p[lane()][o]);
+        d_s = BIAS ? pair.d_s : pair.d_s * pair.slope * Accum(args.softmax.scale);
+      }
+      tile.d_s[lane()][o] = d_s;
+    }
+    __syncthreads();
+    then(tile);
+  }
+}
+
+// The gradients of some rows: blocks are [queries, heads].
+template <class Cfg>
+__device__ void backward_queries(const Backward& args) {
+  using Rows = Cut<Cfg>;
+  __shared__ Accum* to[2][OUTER];
+  // Each query has a list of its own, where there are lists
+  const int most = args.indices ? 1 : Rows::QUERIES;
+  constexpr int CHUNKS = Cfg::GK * Rows::CHUNKS;
+  const i64 first_query = blockIdx.x / CHUNKS * i64(most);
+  const int chunk = blockIdx.x % CHUNKS;
+  const int first_in_group = chunk % Rows::CHUNKS * Rows::HEADS;
+  const int first_head = chunk / Rows::CHUNKS * Rows::GROUP + first_in_group;
+  const int queries = args.q.rows - first_query < most ? int(args.q.rows - first_query) : most;
+  const int heads = Rows::GROUP - first_in_group < Rows::HEADS ? Rows::GROUP - first_in_group : Rows::HEADS;
+  if (threadIdx.x < OUTER) {
+    const int o = threadIdx.x;
+    const bool present = o / Rows::HEADS < queries && o % Rows::HEADS < heads;
+    const i64 line = (first_query + o / Rows::HEADS) * Cfg::H + first_head + o % Rows::HEADS;
+    to[0][o] = present ? place(args.d_q, line) : nullptr;
+    to[1][o] = present ? place(args.d_q_rope, line) : nullptr;
+  }
+  over_keys<Cfg, false>(args, first_query, queries, first_head, heads, [&](const Tile& tile) {
+    spread(tile, tile.d_s, NOPE, Cfg::A, to[0]);
+    spread(tile, tile.d_s, ROPE, Cfg::R, to[1]);
+  });
+}
+
+// The gradient of the bias: blocks are [spans, heads of the bias]. A span is some queries' indices in their sequences; its visits are the
+// rows of queries that have them, sequence by sequence.
+template <class Cfg>
+__device__ void backward_bias(const Backward& args) {
+  using Rows = Cut<Cfg>;
+  const bool shared = args.softmax.bias_heads == 1;
+  const int chunks = shared ? 1 : Cfg::GK * Rows::CHUNKS;
+  const Span span = args.spans[blockIdx.x / chunks];
+  const int first_chunk = blockIdx.x % chunks;
+  const int end_chunk = shared ? Cfg::GK * Rows::CHUNKS : first_chunk + 1;
+  for (int i = int(span.first_visit); i < int(span.end_visit); i++) {
+    const Visit visit = args.visits[i];
+    const int queries = int(visit.end - visit.first);
+    for (int chunk = first_chunk; chunk < end_chunk; chunk++) {
+      const int first_in_group = chunk % Rows::CHUNKS * Rows::HEADS;
+      const int first_head = chunk / Rows::CHUNKS * Rows::GROUP + first_in_group;
+      const int heads = Rows::GROUP - first_in_group < Rows::HEADS ? Rows::GROUP - first_in_group : Rows::HEADS;
+      over_keys<Cfg, true>(args, visit.first, queries, first_head, heads, [&](const Tile& tile) {
+        const int j = lane();
+        if (tile.row[j] < 0) return;
+        for (int q = warp(); q < queries; q += WARPS) {
+          const QueryRow& row = args.rows[visit.first + q];
+          const i64 index = row.first_key + tile.row[j] - row.first_key_row;
+          if ((tile.seen[j] >> q * Rows::HEADS & 1) == 0) continue;
+          if (!IN_RANGE(row.index, args.softmax.bias_queries) || !IN_RANGE(index, args.softmax.bias_keys)) continue;
+          Accum* to = args.d_bias + row.index * args.softmax.bias_keys + index;
+          const i64 head_stride = shared ? 0 : args.softmax.bias_queries * args.softmax.bias_keys;
+          for (int h = 0; h < heads; h++) to[(first_head + h) * head_stride] += tile.d_s[j][q * Rows::HEADS + h];
+        }
+      });
+    }
+  }
+}
+
+// ---- Keys over rows ----
+
+// Which keys of a span a query sees, a bit for each.
+__device__ inline u32 seen_keys(const Backward& args, const QueryRow& row, i64 query, const Span& span) {
+  const i64 first = span.first - row.first_key_row;
+  u32 seen = 0;
+  if (row.seen_to <= first || row.seen_from >= first + span.count) return seen;
+  if (!args.indices) {
+    for (int o = 0; o < span.count; o++) seen |= u32(sees(args, row, first + o)) << o;
+    return seen;
+  }
+  const i32* list = args.indices + query * args.chosen;
+  for (i64 at = lower_bound(args, query, row.first_key + first); at < args.chosen; at++) {
+    const i64 o = list[at] - row.first_key - first;
+    if (list[at] < 0 || o >= span.count) break;
+    seen |= u32(sees(args, row, first + o)) << o;
+  }
+  return seen;
+}
+
+// The gradients of some keys and values: blocks are [spans, GK]. A span's visits are the rows of queries that may see its keys.
+template <class Cfg>
+__device__ void backward_keys(const Backward& args) {
+  constexpr int GROUP = Cut<Cfg>::GROUP;
+  __shared__ Tile tile;
+  __shared__ Accum* to[PARTS][OUTER];
+  const Span span = args.spans[blockIdx.x / Cfg::GK];
+  const int key_head = blockIdx.x % Cfg::GK;
+  if (threadIdx.x < OUTER) {
+    const int o = threadIdx.x;
+    const bool present = o < span.count;
+    const i64 row = span.first + o;
+    const i64 line = row * Cfg::GK + key_head;
+    tile.outer[NOPE][o] = present ? args.k.at(row, key_head) : nullptr;
+    tile.outer[ROPE][o] = present ? args.k_rope.at(row, key_head * Cfg::GR / Cfg::GK) : nullptr;
+    tile.outer[VALUE][o] = present ? args.v.at(row, key_head) : nullptr;
+    to[NOPE][o] = present ? place(args.d_k, line) : nullptr;
+    to[ROPE][o] = present ? place(args.d_k_rope, line) : nullptr;
+    to[VALUE][o] = present ? place(args.d_v.at ? args.d_v : args.d_k, line) : nullptr;
+  }
+  const u32 full = (1u << span.count) - 1;
+  for (i64 i = span.first_visit; i < span.end_visit; i++) {
+    const Visit visit = args.visits[i];
+    const i64 lines = (visit.end - visit.first) * GROUP;
+    for (i64 start = 0; start < lines; start += INNER) {
+      __syncthreads();
+      if (threadIdx.x < INNER) {
+        const i64 n = start + threadIdx.x;
+        const bool present = n < lines;
+        const i64 query = visit.first + n / GROUP;
+        const int head = key_head * GROUP + int(n % GROUP);
+        const u32 seen = present ? seen_keys(args, args.rows[query], query, span) : 0;
+        tile.row[threadIdx.x] = present ? query : -1;
+        tile.head[threadIdx.x] = head;
+        tile.inner[NOPE][threadIdx.x] = present ? args.q.at(query, head) : nullptr;
+        tile.inner[ROPE][threadIdx.x] = present ? args.q_rope.at(query, head) : nullptr;
+        tile.inner[VALUE][threadIdx.x] = present ? args.d_out.at(query, head) : nullptr;
+        judge(tile, present, seen, full);
+      }
+      __syncthreads();
+      if (!tile.any) continue;
+      multiply<Cfg>(tile);
+      for (int i = 0; i < OWN; i++) {
+        const int o = warp() * OWN + i;
+        Pair pair = {};
+        if (tile.seen[lane()] >> o & 1) {
+          const i64 query = tile.row[lane()];
+          const QueryRow& row = args.rows[query];
+          pair = pair_of<Cfg>(args, row, query, tile.head[lane()], span.first + o - row.first_key_row, tile.d_s[lane()][o],
+                              tile.p[lane()][o]);
+        }
+        tile.d_s[lane()][o] = pair.d_s * pair.slope * Accum(args.softmax.scale);
+        tile.p[lane()][o] = pair.p;
+      }
+      __syncthreads();
+      spread(tile, tile.d_s, NOPE, Cfg::A, to[NOPE]);
+      spread(tile, tile.d_s, ROPE, Cfg::R, to[ROPE]);
+      // Where values are keys, a thread has the same columns of both
+      spread(tile, tile.p, VALUE, Cfg::V, to[VALUE]);
+    }
+  }
+}
+
+// What heads of keys give to a second part that they share, added up.
+struct RopeSums {
+  const Accum* of_heads;  // [keys, GK, R]
+  Landing sums;           // lines are [keys, 1]
+  i64 keys;
+};
+
+template <class Cfg>
+__device__ void backward_rope_sums(const RopeSums& args) {
+  for (i64 i = thread_of_grid(); i < args.keys * Cfg::R; i += threads_of_grid()) {
+    // A kernel without a second part never gets here
+    const i64 key = i / (Cfg::R > 0 ? Cfg::R : 1);
+    const i64 column = i - key * Cfg::R;
+    Accum sum = 0;
+    for (int head = 0; head < Cfg::GK; head++) sum += args.of_heads[(key * Cfg::GK + head) * Cfg::R + column];
+    args.sums.at[key * args.sums.line + column] = sum;
+  }
+}
