@@ -8,7 +8,10 @@ use super::rust::render;
 pub use units::{UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 1] = [("prelude.cuh", include_str!("../../../kernels/prelude.cuh"))];
+const HEADERS: [(&str, &str); 2] = [
+    ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
+    ("sights.cuh", include_str!("../../../kernels/sights.cuh")),
+];
 
 /// What the template `kernel.cu.tera` is filled with.
 #[derive(Serialize)]
