@@ -5,7 +5,7 @@
 #include "sights.cuh"
 
 // Heads, and keys, that are staged at a time: as many as fit.
-constexpr int fitting(int width) {
+__device__ constexpr int fitting(int width) {
   int tile = 32;
   while (tile > 1 && 2 * tile * (width + tile + 2) * int(sizeof(Accum)) > 44 << 10) tile /= 2;
   return tile;
@@ -81,7 +81,7 @@ __device__ void spread_queries(const Spreading& args) {
   constexpr int TILE = Staged<Cfg>::TILE;
   constexpr int OWN = Staged<Cfg>::OWN;
   __shared__ Staged<Cfg> staged;
-  const Group group = args.sights.groups[args.first_group + blockIdx.x / args.per_group];
+  const Group& group = args.sights.groups[args.first_group + blockIdx.x / args.per_group];
   const i64 own = blockIdx.x % args.per_group;
   if (own >= group.count) return;
   const i64 row = group.row + own;
@@ -157,7 +157,7 @@ __device__ void spread_keys(const Spreading& args) {
   staged.load_keys(args);
   Accum sum[OWN > 0 ? OWN : 1] = {};
   for (i64 slot = 0; slot < args.groups * args.per_group; slot++) {
-    const Group group = args.sights.groups[args.first_group + slot / args.per_group];
+    const Group& group = args.sights.groups[args.first_group + slot / args.per_group];
     const i64 own = slot % args.per_group;
     const i64 first_key = first_row - group.keys;
     if (own >= group.count || first_key >= group.end || first_key + TILE <= group.begin) continue;

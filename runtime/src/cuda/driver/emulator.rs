@@ -24,7 +24,17 @@ use crate::error::{Error, Result};
 const SIMT: &str = include_str!("emulator/simt.hpp");
 
 /// What kernels are compiled with.
-const FLAGS: [&str; 7] = ["-std=c++17", "-O2", "-shared", "-fPIC", "-w", "-x", "c++"];
+const FLAGS: [&str; 8] = [
+    "-std=c++17",
+    "-O2",
+    "-shared",
+    "-fPIC",
+    // Texts for other sizes have variables of the same names: each library keeps its own
+    "-fno-gnu-unique",
+    "-w",
+    "-x",
+    "c++",
+];
 
 const ALIGNMENT: usize = 256;
 

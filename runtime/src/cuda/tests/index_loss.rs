@@ -44,8 +44,8 @@ mod cases {
             rope_heads: 1,
             nope: 5,
             rope: 2,
-            index_heads: 2,
-            index_width: 6,
+            index_heads: 3,
+            index_width: 5,
         };
         let absorbed = Sizes {
             heads: 4,
@@ -53,7 +53,7 @@ mod cases {
             rope_heads: 1,
             nope: 40,
             rope: 0,
-            index_heads: 35,
+            index_heads: 64,
             index_width: 33,
         };
         let plain = Options {
