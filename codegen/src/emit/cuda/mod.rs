@@ -10,9 +10,10 @@ use crate::plan::KernelUnit;
 pub use units::{UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 3] = [
+const HEADERS: [(&str, &str); 4] = [
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/ptx.cuh")),
+    ("sights.cuh", include_str!("../../../kernels/sights.cuh")),
     ("tile.cuh", include_str!("../../../kernels/tile.cuh")),
 ];
 

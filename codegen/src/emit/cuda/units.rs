@@ -108,4 +108,26 @@ pub const UNITS: &[Unit] = &[
             ("backward_rope_sums", "RopeSums"),
         ]
     ),
+    unit!(
+    unit!("index_scores", &["HI", "D"], &[("index_scores", "Scoring")]),
+    unit!("topk", &[], &[("topk", "Choosing")]),
+    unit!("pool_keys", &[], &[("pool_keys", "Pooling")]),
+    unit!(
+        "index_target",
+        &[],
+        &[
+            ("target", "Target"),
+            ("seeing", "Seeing"),
+            ("sum", "Summing"),
+            ("lose", "Losing"),
+        ]
+    ),
+    unit!(
+        "index_spread",
+        &["HI", "D"],
+        &[
+            ("spread_queries", "Spreading"),
+            ("spread_keys", "Spreading"),
+        ]
+    ),
 ];

@@ -1,37 +1,232 @@
 //! Indexers: scores, the best keys of each query, pooled keys, and the loss that trains them.
 
+mod loss;
+mod tables;
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::driver::Address;
+use super::super::kernels::Kernel;
 use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::missing;
-use crate::backend::{IndexLoss, IndexLossParts, Indexing, Pooling};
+use super::args::{Window, blocks};
+use crate::backend::{Indexing, Pooling};
 use crate::element::{Element, Scalar};
 use crate::error::Result;
+pub(super) use loss::loss;
+use tables::{Choice, Sights, Tables, Uploaded};
 
+type Accum<T> = <T as Element>::Accum;
+
+/// Bytes of scores that are held at a time, unless those of one group of queries are more. Tests have few queries, and still see
+/// them cut.
+const SCORES: usize = if cfg!(test) { 16 << 10 } else { 256 << 20 };
+/// Keys of a block, as `index_scores.cuh` has it.
+const KEYS: usize = 64;
+/// Blocks that a grid has along y.
+const MOST_BLOCKS: usize = 65_535;
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Scoring {
+    q: Window,
+    k: Window,
+    sights: Sights,
+    weights: Address,
+    out: Address,
+    scale: f64,
+    relu: i64,
+    width: i64,
+    first_group: i64,
+    per_group: i64,
+    by_position: i64,
+}
+
+impl Scoring {
+    /// Queues the scores of `groups` groups.
+    fn launch<T: CudaElement, E: Scalar>(
+        &self,
+        device: &CudaDevice,
+        [heads, width]: [usize; 2],
+        groups: usize,
+    ) -> Result<()> {
+        let kernel = Kernel {
+            unit: "index_scores",
+            entry: "index_scores",
+            dims: &[heads, width],
+            elem: T::NAME,
+            key: E::NAME,
+        };
+        let across = (self.width as usize).div_ceil(KEYS).min(MOST_BLOCKS);
+        device.launch(&kernel, [groups, across, 1], self)
+    }
+}
+
+/// Groups of queries, as many at a time as `bytes` of each allow.
+fn parts(groups: usize, bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    let at_once = SCORES
+        .checked_div(bytes)
+        .map_or(groups, |groups| groups.max(1));
+    (0..groups)
+        .step_by(at_once.max(1))
+        .map(move |start| start..groups.min(start + at_once))
+}
+
+fn scoring<T: CudaElement, E: Scalar>(
+    indexing: &Indexing<'_, Cuda<T>, E>,
+    tables: &Uploaded,
+) -> Scoring {
+    Scoring {
+        q: (&indexing.q).into(),
+        k: (&indexing.k).into(),
+        sights: tables.sights(indexing.pages, indexing.k.rows),
+        weights: indexing.weights.at(),
+        out: 0,
+        scale: indexing.scale,
+        relu: i64::from(indexing.relu),
+        width: 0,
+        first_group: 0,
+        per_group: 0,
+        by_position: 0,
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Choosing {
+    sights: Sights,
+    scores: Address,
+    out: Address,
+    most: i64,
+    width: i64,
+    first_group: i64,
+    per_group: i64,
+}
+
+/// The `most` best keys of each query.
 pub(super) fn select<T: CudaElement, E: Scalar>(
-    _: &CudaDevice,
-    _: &Indexing<'_, Cuda<T>, E>,
-    _: usize,
+    device: &CudaDevice,
+    indexing: &Indexing<'_, Cuda<T>, E>,
+    most: usize,
 ) -> Result<CudaBuffer<i32>> {
-    missing("index_select")
+    let out = device.room(indexing.q.rows * most)?;
+    // -1 for rows that no sight speaks of
+    device.fill(&out, 0xff)?;
+    if out.is_empty() {
+        return Ok(out);
+    }
+    let choice = Choice {
+        most,
+        initial: indexing.initial,
+        local: indexing.local,
+    };
+    let mut tables = Tables::of(
+        indexing.sights,
+        indexing.q.rows,
+        indexing.pages,
+        Some(choice),
+    );
+    tables.pad(indexing.q.rows, indexing.sights.len());
+    // A power of two, so that a recorded graph outlives some growth
+    let width = match tables.widest() {
+        0 => 0,
+        keys => keys.next_power_of_two().max(4 * KEYS),
+    };
+    let (groups, per_group) = (tables.groups.len(), tables.per_group);
+    let tables = tables.upload(device)?;
+    let kernel = Kernel {
+        unit: "topk",
+        entry: "topk",
+        dims: &[],
+        elem: T::NAME,
+        key: T::NAME,
+    };
+    for part in parts(groups, per_group * width * size_of::<Accum<T>>()) {
+        let scores: CudaBuffer<Accum<T>> = device.room(part.len() * per_group * width)?;
+        let scoring = Scoring {
+            out: scores.at(),
+            width: width as i64,
+            first_group: part.start as i64,
+            per_group: per_group as i64,
+            ..scoring(indexing, &tables)
+        };
+        let sizes = [indexing.q.heads, indexing.q.width];
+        scoring.launch::<T, E>(device, sizes, part.len())?;
+        let choosing = Choosing {
+            sights: scoring.sights,
+            scores: scores.at(),
+            out: out.at(),
+            most: most as i64,
+            width: width as i64,
+            first_group: part.start as i64,
+            per_group: per_group as i64,
+        };
+        device.launch(&kernel, [part.len() * per_group, 1, 1], &choosing)?;
+    }
+    Ok(out)
 }
 
+/// The score of each query and key, -∞ for keys that the query does not see.
 pub(super) fn scores<T: CudaElement>(
-    _: &CudaDevice,
-    _: &Indexing<'_, Cuda<T>, T>,
-    _: usize,
-) -> Result<CudaBuffer<<T as Element>::Accum>> {
-    missing("index_scores")
+    device: &CudaDevice,
+    indexing: &Indexing<'_, Cuda<T>, T>,
+    width: usize,
+) -> Result<CudaBuffer<Accum<T>>> {
+    let out = device.room(indexing.q.rows * width)?;
+    let mut tables = Tables::of(indexing.sights, indexing.q.rows, indexing.pages, None);
+    tables.add_unseeing(indexing.q.rows);
+    let groups = tables.groups.len();
+    let tables = tables.upload(device)?;
+    let scoring = Scoring {
+        out: out.at(),
+        width: width as i64,
+        by_position: 1,
+        ..scoring(indexing, &tables)
+    };
+    let sizes = [indexing.q.heads, indexing.q.width];
+    scoring.launch::<T, T>(device, sizes, groups)?;
+    Ok(out)
 }
 
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct PoolingArgs {
+    k: Window,
+    gates: Window,
+    positions: Address,
+    first_rows: Address,
+    out: Address,
+    pools: i64,
+    size: i64,
+}
+
+/// One key per pool.
 pub(super) fn pool_keys<T: CudaElement>(
-    _: &CudaDevice,
-    _: &Pooling<'_, Cuda<T>>,
+    device: &CudaDevice,
+    pooling: &Pooling<'_, Cuda<T>>,
 ) -> Result<CudaBuffer<T>> {
-    missing("pool_keys")
-}
-
-pub(super) fn loss<T: CudaElement>(
-    _: &CudaDevice,
-    _: &IndexLoss<'_, Cuda<T>>,
-) -> Result<IndexLossParts<Cuda<T>>> {
-    missing("index_loss")
+    let pools = pooling.first_rows.len();
+    let out = device.room(pools * pooling.k.width)?;
+    let first_rows = pooling.first_rows.iter().map(|&row| row as i64);
+    let first_rows: Vec<i64> = first_rows.collect();
+    let first_rows = device.upload(&first_rows)?;
+    let kernel = Kernel {
+        unit: "pool_keys",
+        entry: "pool_keys",
+        dims: &[],
+        elem: T::NAME,
+        key: T::NAME,
+    };
+    let args = PoolingArgs {
+        k: (&pooling.k).into(),
+        gates: (&pooling.gates).into(),
+        positions: pooling.positions.at(),
+        first_rows: first_rows.at(),
+        out: out.at(),
+        pools: pools as i64,
+        size: pooling.size as i64,
+    };
+    device.launch(&kernel, blocks(out.len()), &args)?;
+    Ok(out)
 }

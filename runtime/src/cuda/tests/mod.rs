@@ -2,6 +2,8 @@
 
 mod attention;
 mod attention_backward;
+mod index_loss;
+mod indexing;
 mod pointwise;
 mod products;
 mod tensor_core;

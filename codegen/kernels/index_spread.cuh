@@ -1,0 +1,212 @@
+// From the gradients of an indexer's scores to those of its queries, weights and keys: `HI` heads, `D` wide.
+//
+// With `dot = q_j · k` a score is `scale · Σ_j w_j relu(dot)`, so that `d_dot = scale · d_score · w_j` where the dot counts.
+
+#include "sights.cuh"
+
+// Heads, and keys, that are staged at a time: as many as fit.
+__device__ constexpr int fitting(int width) {
+  int tile = 32;
+  while (tile > 1 && 2 * tile * (width + tile + 2) * int(sizeof(Accum)) > 44 << 10) tile /= 2;
+  return tile;
+}
+
+struct Spreading {
+  Window<const Elem> q;
+  Window<const Elem> k;
+  Sights sights;
+  const Accum* weights;   // [rows, HI]
+  const Accum* d_scores;  // [groups, per_group, width] from the first group on; column 0 is the first key of the group
+  Accum* d_q;             // [rows, HI, D]
+  Accum* d_weights;       // [rows, HI]
+  Accum* d_k;             // [keys, D], added to
+  f64 scale;
+  i64 width;
+  i64 first_group;
+  i64 groups;
+  i64 per_group;
+  i64 relu;
+};
+
+// Some heads of a query against some keys.
+template <class Cfg>
+struct Staged {
+  static constexpr int TILE = fitting(Cfg::D);
+  static constexpr int OWN = (TILE * Cfg::D + THREADS - 1) / THREADS;  // values of a tile of lines that are a thread's
+  Accum q[TILE][Cfg::D + 1];
+  Accum k[TILE][Cfg::D + 1];
+  Accum d_dot[TILE][TILE + 1];   // [head][key]
+  Accum d_kept[TILE][TILE + 1];  // what the head's weight gets of it
+  Accum d_score[TILE];           // scale in it; 0: the key is passed over
+  i64 row[TILE];
+
+  __device__ void load_heads(const Spreading& args, i64 of, int first_head) {
+    for (int i = threadIdx.x; i < TILE * Cfg::D; i += THREADS) {
+      const int head = first_head + i / Cfg::D;
+      q[i / Cfg::D][i % Cfg::D] = head < Cfg::HI ? load(args.q.at(of, head) + i % Cfg::D) : Accum(0);
+    }
+  }
+
+  __device__ void load_keys(const Spreading& args) {
+    for (int i = threadIdx.x; i < TILE * Cfg::D; i += THREADS) {
+      const i64 of = row[i / Cfg::D];
+      k[i / Cfg::D][i % Cfg::D] = of >= 0 ? load(args.k.at(of, 0) + i % Cfg::D) : Accum(0);
+    }
+  }
+
+  // The gradients of products. What the query does not see may be no number, and is left out.
+  __device__ void multiply(const Spreading& args, i64 of, int first_head) {
+    for (int i = threadIdx.x; i < TILE * TILE; i += THREADS) {
+      const int line = i / TILE;
+      const int key = i % TILE;
+      const Accum slope = d_score[key];
+      Accum by_dot = 0;
+      Accum by_weight = 0;
+      if (slope != Accum(0) && first_head + line < Cfg::HI) {
+        Accum dot = 0;
+        for (int depth = 0; depth < Cfg::D; depth++) dot += q[line][depth] * k[key][depth];
+        const bool off = args.relu && dot <= Accum(0);
+        by_weight = slope * (off ? Accum(0) : dot);
+        by_dot = (off ? Accum(0) : slope) * args.weights[of * Cfg::HI + first_head + line];
+      }
+      d_dot[line][key] = by_dot;
+      d_kept[line][key] = by_weight;
+    }
+  }
+};
+
+// The gradients of a query's heads and their weights: a block for some heads, over all keys.
+template <class Cfg>
+__device__ void spread_queries(const Spreading& args) {
+  constexpr int TILE = Staged<Cfg>::TILE;
+  constexpr int OWN = Staged<Cfg>::OWN;
+  __shared__ Staged<Cfg> staged;
+  const Group& group = args.sights.groups[args.first_group + blockIdx.x / args.per_group];
+  const i64 own = blockIdx.x % args.per_group;
+  if (own >= group.count) return;
+  const i64 row = group.row + own;
+  const Query query = args.sights.queries[row];
+  const Accum* d_scores = args.d_scores + i64(blockIdx.x) * args.width;
+  const int first_head = blockIdx.y * TILE;
+  staged.load_heads(args, row, first_head);
+  Accum sum[OWN > 0 ? OWN : 1] = {};
+  Accum d_weight = 0;
+  const i64 end = args.sights.end_column(group, query);
+  for (i64 first = args.sights.first_column(group, query); first < end; first += TILE) {
+    int needed = 0;
+    if (threadIdx.x < TILE) {
+      const i64 column = first + threadIdx.x;
+      const Accum slope = column < end ? Accum(args.scale) * d_scores[column] : Accum(0);
+      i64 key_row = slope != Accum(0) ? args.sights.row_of(group, args.sights.key_of(group, row, group.begin, column)) : -1;
+      needed = slope != Accum(0) && IN_RANGE(key_row, args.sights.key_rows);
+      staged.d_score[threadIdx.x] = needed ? slope : Accum(0);
+      staged.row[threadIdx.x] = needed ? key_row : -1;
+    }
+    if (!__syncthreads_or(needed)) continue;
+    staged.load_keys(args);
+    __syncthreads();
+    staged.multiply(args, row, first_head);
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < OWN; j++) {
+      const int i = threadIdx.x + j * THREADS;
+      if (i >= TILE * Cfg::D) continue;
+      for (int key = 0; key < TILE; key++) {
+        const Accum d_dot = staged.d_dot[i / Cfg::D][key];
+        if (d_dot != Accum(0)) sum[j] += d_dot * staged.k[key][i % Cfg::D];
+      }
+    }
+    if (threadIdx.x < TILE) {
+      for (int key = 0; key < TILE; key++) d_weight += staged.d_kept[threadIdx.x][key];
+    }
+    __syncthreads();
+  }
+#pragma unroll
+  for (int j = 0; j < OWN; j++) {
+    const int i = threadIdx.x + j * THREADS;
+    if (i >= TILE * Cfg::D || first_head + i / Cfg::D >= Cfg::HI) continue;
+    args.d_q[(row * Cfg::HI + first_head) * Cfg::D + i] = sum[j];
+  }
+  if (threadIdx.x < TILE && first_head + threadIdx.x < Cfg::HI) args.d_weights[row * Cfg::HI + first_head + threadIdx.x] = d_weight;
+}
+
+// The first of a query's chosen columns whose position is not below `position`: they ascend, negative ones behind the last.
+__device__ inline i64 first_from(const i32* chosen, i64 width, i64 position) {
+  i64 low = 0;
+  i64 high = width;
+  while (low < high) {
+    const i64 middle = (low + high) / 2;
+    if (chosen[middle] >= 0 && chosen[middle] < position) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// The gradients of keys: a block for some neighbouring rows of keys, over all queries of the launch, in their order.
+template <class Cfg>
+__device__ void spread_keys(const Spreading& args) {
+  constexpr int TILE = Staged<Cfg>::TILE;
+  constexpr int OWN = Staged<Cfg>::OWN;
+  __shared__ Staged<Cfg> staged;
+  const i64 first_row = i64(blockIdx.x) * TILE;
+  if (threadIdx.x < TILE) staged.row[threadIdx.x] = first_row + threadIdx.x < args.k.rows ? first_row + threadIdx.x : -1;
+  __syncthreads();
+  staged.load_keys(args);
+  Accum sum[OWN > 0 ? OWN : 1] = {};
+  for (i64 slot = 0; slot < args.groups * args.per_group; slot++) {
+    const Group& group = args.sights.groups[args.first_group + slot / args.per_group];
+    const i64 own = slot % args.per_group;
+    const i64 first_key = first_row - group.keys;
+    if (own >= group.count || first_key >= group.end || first_key + TILE <= group.begin) continue;
+    const i64 row = group.row + own;
+    const Query query = args.sights.queries[row];
+    if (first_key >= query.end || first_key + TILE <= query.begin) continue;
+    const Accum* d_scores = args.d_scores + slot * args.width;
+    int needed = 0;
+    if (args.sights.chosen) {
+      const i32* chosen = args.sights.chosen + row * args.sights.chosen_width;
+      const i64 from = first_from(chosen, args.sights.chosen_width, group.first_position + first_key);
+      if (threadIdx.x < TILE) staged.d_score[threadIdx.x] = Accum(0);
+      __syncthreads();
+      const i64 column = from + threadIdx.x;
+      if (threadIdx.x < TILE && column < args.sights.chosen_width && chosen[column] >= 0) {
+        const i64 key = chosen[column] - group.first_position - first_key;
+        if (key >= 0 && key < TILE) {
+          staged.d_score[key] = Accum(args.scale) * d_scores[column];
+          needed = staged.d_score[key] != Accum(0);
+        }
+      }
+    } else if (threadIdx.x < TILE) {
+      const i64 key = first_key + threadIdx.x;
+      const bool seen = key >= query.begin && key < query.end;
+      staged.d_score[threadIdx.x] = seen ? Accum(args.scale) * d_scores[key - group.begin] : Accum(0);
+      needed = staged.d_score[threadIdx.x] != Accum(0);
+    }
+    if (!__syncthreads_or(needed)) continue;
+    for (int first_head = 0; first_head < Cfg::HI; first_head += TILE) {
+      staged.load_heads(args, row, first_head);
+      __syncthreads();
+      staged.multiply(args, row, first_head);
+      __syncthreads();
+#pragma unroll
+      for (int j = 0; j < OWN; j++) {
+        const int i = threadIdx.x + j * THREADS;
+        if (i >= TILE * Cfg::D) continue;
+        for (int line = 0; line < TILE; line++) {
+          const Accum d_dot = staged.d_dot[line][i / Cfg::D];
+          if (d_dot != Accum(0)) sum[j] += d_dot * staged.q[line][i % Cfg::D];
+        }
+      }
+      __syncthreads();
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < OWN; j++) {
+    const int i = threadIdx.x + j * THREADS;
+    if (i >= TILE * Cfg::D || first_row + i / Cfg::D >= args.k.rows) continue;
+    args.d_k[first_row * Cfg::D + i] += sum[j];
+  }
+}
