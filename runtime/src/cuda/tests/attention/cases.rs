@@ -91,7 +91,7 @@ pub(super) fn shapes<T: Number>() {
         [20, 1, 1, 1, 37, 4, 130],
         [3, 3, 1, 3, 12, 8, 9],
         [12, 2, 1, 4, 33, 2, 1],
-        [2, 1, 2, 1, 0, 3, 0],
+        [2, 1, 2, 1, 0, 3, 2],
     ] {
         let list = vec![segment(0, 0..5, 0..5), segment(1, 5..7, 5..140)];
         let segments = Segments::new(list, Visibility::CAUSAL, 7, 140);
