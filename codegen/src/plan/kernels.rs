@@ -31,6 +31,7 @@ pub fn kernels(program: &Program) -> Vec<KernelUnit> {
     };
     ALWAYS.iter().for_each(|unit| needs.add(unit, &[]));
     needs.norms();
+    needs.indexer();
     for plan in &program.plans {
         needs.plan(plan);
     }
@@ -89,12 +90,80 @@ impl Needs<'_> {
                 self.rotation(width(x), turn.part, turn.indexer, false);
             }
             Op::RotateKey { x, .. } => self.rotation(width(x), Turned::First, false, false),
-            Op::FlashDecode { q, k, .. } => {
-                self.rotation(width(q), Turned::First, false, false);
-                self.rotation(width(k), Turned::First, false, false);
+            Op::AttendExpanded { q, k_rope, out, .. } => {
+                self.expanded(plan, *q, width(k_rope), width(out));
+            }
+            Op::MergeContext { q, into, .. } => {
+                let cached = self.program.cache.as_ref();
+                let rope = cached.map_or(0, |cache| cache.rope_elements);
+                let rope = u32::try_from(rope).unwrap_or(u32::MAX);
+                self.expanded(plan, *q, rope, width(into));
+            }
+            Op::AttendAbsorbed {
+                q_latent, q_rope, ..
+            }
+            | Op::AttendLatentCache {
+                q_latent, q_rope, ..
+            } => self.absorbed(plan, *q_latent, width(q_rope)),
+            Op::AttendNaiveCache { q, out, .. } => {
+                let heads = heads(&plan.values[q.0].ty);
+                self.grouped(heads, heads, width(q), width(out));
+            }
+            Op::AttendGroups { q, out, .. }
+            | Op::AttendGroupCache { q, out }
+            | Op::FlashDecode { q, out, .. } => {
+                let groups = self.program.groups().size;
+                self.grouped(heads(&plan.values[q.0].ty), groups, width(q), width(out));
+                if let Op::FlashDecode { q, k, .. } = op {
+                    self.rotation(width(q), Turned::First, false, false);
+                    self.rotation(width(k), Turned::First, false, false);
+                }
             }
             Op::Adjoint(adjoint) => self.adjoint(plan, adjoint),
             _ => {}
+        }
+    }
+
+    fn expanded(&mut self, plan: &Plan, q: ValueId, rope: u32, value: u32) {
+        let ty = &plan.values[q.0].ty;
+        let (heads, key) = (heads(ty), width(ty).saturating_sub(rope));
+        self.attention([heads, heads, 1, heads, key, rope, value]);
+    }
+
+    fn absorbed(&mut self, plan: &Plan, q_latent: ValueId, rope: u32) {
+        let ty = &plan.values[q_latent.0].ty;
+        self.attention([heads(ty), 1, 1, 1, width(ty), rope, width(ty)]);
+    }
+
+    fn grouped(&mut self, heads: u32, groups: u32, key: u32, value: u32) {
+        self.attention([heads, groups, groups, groups, key, 0, value]);
+    }
+
+    /// Query heads, those of keys, of rotated keys and of values; widths of keys, of their rotated part and of values.
+    fn attention(&mut self, sizes: [u32; 7]) {
+        self.add("attend", &sizes.map(|size| size as usize));
+        self.add("merge", &[]);
+    }
+
+    /// As [`attention`](Self::attention), without the values' heads, which are the keys'.
+    fn attention_backward(&mut self, sizes: [u32; 6]) {
+        self.add("attend_backward", &sizes.map(|size| size as usize));
+        self.add("attend_delta", &[]);
+    }
+
+    fn indexer(&mut self) {
+        let Some(indexer) = &self.program.indexer else {
+            return;
+        };
+        let sizes = [indexer.heads.size, indexer.head_dim.size].map(|size| size as usize);
+        self.add("index_scores", &sizes);
+        self.add("topk", &[]);
+        if indexer.pool.is_some() {
+            self.add("pool_keys", &[]);
+        }
+        if indexer.loss.is_some() {
+            self.add("index_target", &[]);
+            self.add("index_spread", &sizes);
         }
     }
 
@@ -105,6 +174,26 @@ impl Needs<'_> {
                 self.rotation(width(dy), turn.part, turn.indexer, true);
             }
             Adjoint::RotateKey { dy, .. } => self.rotation(width(dy), Turned::First, false, true),
+            Adjoint::Expanded {
+                q, k_rope, over, ..
+            } => {
+                let ty = &plan.values[q.0].ty;
+                let (heads, rope, value) = (heads(ty), width(k_rope), width(&over.dy));
+                let key = self::width(ty).saturating_sub(rope);
+                self.attention_backward([heads, heads, 1, key, rope, value]);
+            }
+            Adjoint::Absorbed {
+                q_latent, q_rope, ..
+            } => {
+                let ty = &plan.values[q_latent.0].ty;
+                let latent = self::width(ty);
+                self.attention_backward([heads(ty), 1, 1, latent, width(q_rope), latent]);
+            }
+            Adjoint::Groups { q, over, .. } => {
+                let groups = self.program.groups().size;
+                let heads = heads(&plan.values[q.0].ty);
+                self.attention_backward([heads, groups, groups, width(q), 0, width(&over.dy)]);
+            }
             _ => {}
         }
     }
@@ -135,6 +224,14 @@ impl Needs<'_> {
             "rotate",
             &[&sizes[..], &[half(input), half(output)]].concat(),
         );
+    }
+}
+
+/// The heads of a value; 1 where it has none.
+fn heads(ty: &Ty) -> u32 {
+    match ty {
+        Ty::Heads(heads, _) | Ty::HeadPart(heads, _) | Ty::Attended(heads, _) => heads.size,
+        _ => 1,
     }
 }
 

@@ -108,7 +108,6 @@ pub const UNITS: &[Unit] = &[
             ("backward_rope_sums", "RopeSums"),
         ]
     ),
-    unit!(
     unit!("index_scores", &["HI", "D"], &[("index_scores", "Scoring")]),
     unit!("topk", &[], &[("topk", "Choosing")]),
     unit!("pool_keys", &[], &[("pool_keys", "Pooling")]),
