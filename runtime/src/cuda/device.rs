@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) pool: Mutex<Pool>,
     /// The thread whose work is written down or compared, and its mode; everybody else's is queued at once.
     mode: Mutex<Option<(ThreadId, Mode)>>,
+    /// Held by the thread whose graph is run.
+    graphs: Mutex<()>,
     kernels: Kernels,
     staging: Mutex<Staging>,
     checked: bool,
@@ -62,6 +64,14 @@ impl CudaDevice {
         Ok(Self::over(Box::new(Gpu::open(ordinal)?), false))
     }
 
+    /// As [`gpu`](Self::gpu), for hunting mistakes: kernels check every index that comes from a table, and each launch is waited for.
+    ///
+    /// # Errors
+    /// As [`gpu`](Self::gpu).
+    pub fn checked_gpu(ordinal: usize) -> Result<Self> {
+        Ok(Self::over(Box::new(Gpu::open(ordinal)?), true))
+    }
+
     /// How many GPUs the driver sees.
     ///
     /// # Errors
@@ -89,6 +99,7 @@ impl CudaDevice {
                 driver,
                 pool: Mutex::default(),
                 mode: Mutex::default(),
+                graphs: Mutex::default(),
                 kernels: Kernels::default(),
                 staging: Mutex::default(),
                 checked,
@@ -172,14 +183,14 @@ impl CudaDevice {
         self.with_mode(|mode| mode.is_none())
     }
 
-    /// Gives this thread a mode; `false` where some thread has one.
-    pub(super) fn enter(&self, mode: Mode) -> bool {
-        let mut slot = lock(&self.shared.mode);
-        if slot.is_some() {
-            return false;
+    /// Gives this thread a mode once no other thread has one; `None` where this thread has one already.
+    pub(super) fn enter(&self, mode: Mode) -> Option<MutexGuard<'_, ()>> {
+        if !self.is_immediate() {
+            return None;
         }
-        *slot = Some((thread::current().id(), mode));
-        true
+        let turn = lock(&self.shared.graphs);
+        *lock(&self.shared.mode) = Some((thread::current().id(), mode));
+        Some(turn)
     }
 
     /// Takes the mode back.

@@ -148,11 +148,11 @@ impl CudaDevice {
                 self.0.leave();
             }
         }
-        if !self.enter(mode) {
+        let Some(_turn) = self.enter(mode) else {
             return Err(Error::Device(
-                "another graph of this device is being run: one at a time".to_owned(),
+                "a graph's step runs another graph".to_owned(),
             ));
-        }
+        };
         let back = Back(self);
         let result = step();
         let mode = self.leave();

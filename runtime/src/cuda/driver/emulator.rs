@@ -24,13 +24,15 @@ use crate::error::{Error, Result};
 const SIMT: &str = include_str!("emulator/simt.hpp");
 
 /// What kernels are compiled with.
-const FLAGS: [&str; 8] = [
+const FLAGS: [&str; 9] = [
     "-std=c++17",
     "-O2",
     "-shared",
     "-fPIC",
     // Texts for other sizes have variables of the same names: each library keeps its own
     "-fno-gnu-unique",
+    // Fibers jump between stacks, which the C library takes for a mistake where it checks
+    "-U_FORTIFY_SOURCE",
     "-w",
     "-x",
     "c++",

@@ -217,7 +217,8 @@ fn kernels_that_nobody_brought_are_named() {
 #[test]
 fn an_index_out_of_range_is_reported_and_the_device_goes_on() {
     use crate::backend::Place;
-    let device = device();
+    let device = CudaDevice::checked_gpu(0).unwrap_or_else(|_| CudaDevice::emulated());
+    device.provide(mla_codegen::cuda::kernel_text);
     let cache = device.upload(&[1.0_f32, 2.0]).expect("room");
     let place = Place {
         stride: 1,
