@@ -67,4 +67,36 @@ pub const UNITS: &[Unit] = &[
         &[],
         &[("scatter", "Scatter"), ("gather", "Gather")]
     ),
+    unit!(
+        "norm_backward",
+        &["WIDTH"],
+        &[
+            ("rms_norm_backward", "NormBackward"),
+            ("layer_norm_backward", "NormBackward"),
+            ("norm_columns", "NormColumns"),
+        ]
+    ),
+    unit!(
+        "gradients",
+        &[],
+        &[
+            ("partial_column_sums", "Columns"),
+            ("add_partials", "Partials"),
+            ("gate_backward", "GateBackward"),
+            ("shared_gate_backward", "GateBackward"),
+            ("silu_backward", "SiluBackward"),
+            ("dots", "Dots"),
+        ]
+    ),
+    unit!(
+        "parameters",
+        &[],
+        &[
+            ("widen_parameters", "Exact"),
+            ("add_parameters", "Sum"),
+            ("scale_rows", "RowScaling"),
+            ("square_sums", "Squares"),
+            ("find_not_finite", "Finding"),
+        ]
+    ),
 ];
