@@ -8,7 +8,11 @@ use super::rust::render;
 pub use units::{UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 1] = [("prelude.cuh", include_str!("../../../kernels/prelude.cuh"))];
+const HEADERS: [(&str, &str); 3] = [
+    ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
+    ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
+    ("coding.cuh", include_str!("../../../kernels/coding.cuh")),
+];
 
 /// What the template `kernel.cu.tera` is filled with.
 #[derive(Serialize)]

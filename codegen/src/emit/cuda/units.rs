@@ -99,4 +99,51 @@ pub const UNITS: &[Unit] = &[
             ("find_not_finite", "Finding"),
         ]
     ),
+    unit!(
+        "fp8_flat",
+        &["LATENT", "ROPE"],
+        &[
+            ("encode_fp8_e4m3", "Encode"),
+            ("decode_fp8_e4m3", "Decode"),
+            ("encode_fp8_e5m2", "Encode"),
+            ("decode_fp8_e5m2", "Decode")
+        ]
+    ),
+    unit!(
+        "fp8_ds_mla",
+        &["LATENT", "ROPE", "POWER_OF_TWO"],
+        &[
+            ("encode_fp8_ds_mla", "Encode"),
+            ("decode_fp8_ds_mla", "Decode")
+        ]
+    ),
+    unit!(
+        "fp8_model1",
+        &["LATENT", "ROPE"],
+        &[
+            ("encode_fp8_model1", "Encode"),
+            ("decode_fp8_model1", "Decode")
+        ]
+    ),
+    unit!(
+        "mxfp8",
+        &["LATENT", "ROPE"],
+        &[("encode_mxfp8", "Encode"), ("decode_mxfp8", "Decode")]
+    ),
+    unit!(
+        "index_fp8",
+        &["KEY", "POWER_OF_TWO"],
+        &[
+            ("encode_index_fp8", "Encode"),
+            ("decode_index_fp8", "Decode")
+        ]
+    ),
+    unit!(
+        "index_mxfp4",
+        &["KEY"],
+        &[
+            ("encode_index_mxfp4", "Encode"),
+            ("decode_index_mxfp4", "Decode")
+        ]
+    ),
 ];

@@ -1,5 +1,6 @@
 //! Kernels against the CPU's own loops, on the same random windows: on a GPU where there is one, otherwise on the host emulating one.
 
+mod bytes;
 mod gradients;
 mod parameters;
 mod pointwise;
