@@ -6,8 +6,8 @@ mod emulator;
 mod gpu;
 mod libraries;
 mod matmul;
-mod nvrtc;
-mod ptxas;
+pub(crate) mod nvrtc;
+pub(crate) mod ptxas;
 
 use std::any::Any;
 use std::fmt::Debug;

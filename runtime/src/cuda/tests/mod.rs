@@ -1,6 +1,7 @@
 //! Kernels against the CPU's own loops, on the same random windows: on a GPU where there is one, otherwise on the host emulating one.
 
 mod bytes;
+mod compile;
 mod gradients;
 mod parameters;
 mod pointwise;
