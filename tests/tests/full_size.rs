@@ -86,7 +86,7 @@ where
         new: PROMPT,
         blocks: &blocks,
     }])?;
-    let hidden = hidden::<B>(device, PROMPT, L::HIDDEN_SIZE, 6)?;
+    let hidden = hidden_states::<B>(device, PROMPT, L::HIDDEN_SIZE, 6)?;
     let (prompt, first) = timed(|| {
         layer.prefill_erased(
             &mut cache,
@@ -124,7 +124,7 @@ where
         })
         .collect();
     let batch = Batch::new(&sequences)?;
-    let hidden = hidden::<B>(device, BATCH, L::HIDDEN_SIZE, 7)?;
+    let hidden = hidden_states::<B>(device, BATCH, L::HIDDEN_SIZE, 7)?;
     let mut step = || {
         layer.decode_erased(
             &mut cache,
@@ -143,7 +143,7 @@ where
     })
 }
 
-fn hidden<B: Backend>(
+fn hidden_states<B: Backend>(
     device: &B::Device,
     rows: usize,
     width: usize,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use mla_spec::RopeLayout;
+use mla_spec::{IndexStore, RopeLayout, ScaleFormat, Store};
 
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
@@ -32,6 +32,7 @@ pub fn kernels(program: &Program) -> Vec<KernelUnit> {
     ALWAYS.iter().for_each(|unit| needs.add(unit, &[]));
     needs.norms();
     needs.indexer();
+    needs.stores();
     for plan in &program.plans {
         needs.plan(plan);
     }
@@ -136,7 +137,7 @@ impl Needs<'_> {
     }
 
     fn grouped(&mut self, heads: u32, groups: u32, key: u32, value: u32) {
-        self.attention([heads, groups, groups, groups, key, 0, value]);
+        self.attention([heads, groups, 1, groups, key, 0, value]);
     }
 
     /// Query heads, those of keys, of rotated keys and of values; widths of keys, of their rotated part and of values.
@@ -149,6 +150,34 @@ impl Needs<'_> {
     fn attention_backward(&mut self, sizes: [u32; 6]) {
         self.add("attend_backward", &sizes.map(|size| size as usize));
         self.add("attend_delta", &[]);
+    }
+
+    /// Formats of caches that are no number types.
+    fn stores(&mut self) {
+        for cache in [&self.program.cache, &self.program.source]
+            .into_iter()
+            .flatten()
+        {
+            let count = |elements: u64| usize::try_from(elements).unwrap_or(usize::MAX);
+            let rope = count(cache.rope_elements);
+            let both = [count(cache.elements_per_token).saturating_sub(rope), rope];
+            match cache.store {
+                Store::Plain(_) => {}
+                Store::Fp8(_) => self.add("fp8_flat", &both),
+                Store::Fp8DsMla(scale) => {
+                    self.add("fp8_ds_mla", &[both[0], both[1], power_of_two(scale)]);
+                }
+                Store::Model1 => self.add("fp8_model1", &both),
+                Store::Mxfp8 => self.add("mxfp8", &both),
+            }
+            let Some(index) = cache.index else { continue };
+            let width = index.width.size as usize;
+            match index.store {
+                IndexStore::Plain(_) => {}
+                IndexStore::Fp8(scale) => self.add("index_fp8", &[width, power_of_two(scale)]),
+                IndexStore::Mxfp4 => self.add("index_mxfp4", &[width]),
+            }
+        }
     }
 
     fn indexer(&mut self) {
@@ -225,6 +254,10 @@ impl Needs<'_> {
             &[&sizes[..], &[half(input), half(output)]].concat(),
         );
     }
+}
+
+fn power_of_two(scale: ScaleFormat) -> usize {
+    usize::from(scale == ScaleFormat::PowerOfTwo)
 }
 
 /// The heads of a value; 1 where it has none.

@@ -64,6 +64,41 @@ pub trait ByteFormat: Copy + Debug + Default + Send + Sync + 'static {
 
     /// Reads an entry.
     fn decode(self, data: &[u8], scales: &[u8], latent: &mut [f32], rope: &mut [f32]);
+
+    /// Which format it is, for backends that encode and decode by other means than the two above.
+    #[doc(hidden)]
+    fn coding(self) -> Coding;
+}
+
+/// This crate's byte formats, with what a cache decides for itself and what their types do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Coding {
+    /// [`Fp8E4m3`](super::Fp8E4m3).
+    FlatE4m3 {
+        /// What a code's value is multiplied by.
+        k_scale: f32,
+    },
+    /// [`Fp8E5m2`](super::Fp8E5m2).
+    FlatE5m2 {
+        /// What a code's value is multiplied by.
+        k_scale: f32,
+    },
+    /// [`Fp8DsMla`](super::Fp8DsMla).
+    DsMla {
+        /// Whether scales are powers of two.
+        power_of_two: bool,
+    },
+    /// [`Fp8Model1`](super::Fp8Model1).
+    Model1,
+    /// [`Mxfp8`](super::Mxfp8).
+    Mxfp8,
+    /// [`IndexFp8`](super::IndexFp8).
+    IndexFp8 {
+        /// Whether scales are powers of two.
+        power_of_two: bool,
+    },
+    /// [`IndexMxfp4`](super::IndexMxfp4).
+    IndexMxfp4,
 }
 
 /// A cache's bytes, and its format.

@@ -12,6 +12,11 @@ mod layout;
 mod naive;
 mod pooled;
 
+#[cfg_attr(
+    not(feature = "cuda"),
+    allow(unused_imports, reason = "for backends that have kernels")
+)]
+pub(crate) use bytes::Coding;
 pub use bytes::{ByteFormat, ByteLayout};
 pub use format::{CacheFormat, EntryKind, EntryShape};
 pub use formats::{

@@ -10,7 +10,9 @@ use crate::plan::KernelUnit;
 pub use units::{UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 4] = [
+const HEADERS: [(&str, &str); 6] = [
+    ("coding.cuh", include_str!("../../../kernels/coding.cuh")),
+    ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/ptx.cuh")),
     ("sights.cuh", include_str!("../../../kernels/sights.cuh")),

@@ -129,4 +129,83 @@ pub const UNITS: &[Unit] = &[
             ("spread_keys", "Spreading"),
         ]
     ),
+    unit!(
+        "norm_backward",
+        &["WIDTH"],
+        &[
+            ("rms_norm_backward", "NormBackward"),
+            ("layer_norm_backward", "NormBackward"),
+            ("norm_columns", "NormColumns"),
+        ]
+    ),
+    unit!(
+        "gradients",
+        &[],
+        &[
+            ("partial_column_sums", "Columns"),
+            ("add_partials", "Partials"),
+            ("gate_backward", "GateBackward"),
+            ("shared_gate_backward", "GateBackward"),
+            ("silu_backward", "SiluBackward"),
+            ("dots", "Dots"),
+        ]
+    ),
+    unit!(
+        "parameters",
+        &[],
+        &[
+            ("widen_parameters", "Exact"),
+            ("add_parameters", "Sum"),
+            ("scale_rows", "RowScaling"),
+            ("square_sums", "Squares"),
+            ("find_not_finite", "Finding"),
+        ]
+    ),
+    unit!(
+        "fp8_flat",
+        &["LATENT", "ROPE"],
+        &[
+            ("encode_fp8_e4m3", "Encode"),
+            ("decode_fp8_e4m3", "Decode"),
+            ("encode_fp8_e5m2", "Encode"),
+            ("decode_fp8_e5m2", "Decode")
+        ]
+    ),
+    unit!(
+        "fp8_ds_mla",
+        &["LATENT", "ROPE", "POWER_OF_TWO"],
+        &[
+            ("encode_fp8_ds_mla", "Encode"),
+            ("decode_fp8_ds_mla", "Decode")
+        ]
+    ),
+    unit!(
+        "fp8_model1",
+        &["LATENT", "ROPE"],
+        &[
+            ("encode_fp8_model1", "Encode"),
+            ("decode_fp8_model1", "Decode")
+        ]
+    ),
+    unit!(
+        "mxfp8",
+        &["LATENT", "ROPE"],
+        &[("encode_mxfp8", "Encode"), ("decode_mxfp8", "Decode")]
+    ),
+    unit!(
+        "index_fp8",
+        &["KEY", "POWER_OF_TWO"],
+        &[
+            ("encode_index_fp8", "Encode"),
+            ("decode_index_fp8", "Decode")
+        ]
+    ),
+    unit!(
+        "index_mxfp4",
+        &["KEY"],
+        &[
+            ("encode_index_mxfp4", "Encode"),
+            ("decode_index_mxfp4", "Decode")
+        ]
+    ),
 ];

@@ -1,7 +1,7 @@
 //! J-02: one byte per value, the rotated part included, and one scale for the whole cache: value = fp8 · `k_scale`.
 
 use crate::backend::Backend;
-use crate::cache::bytes::{ByteFormat, ByteLayout, byte_format};
+use crate::cache::bytes::{ByteFormat, ByteLayout, Coding, byte_format};
 use crate::cache::latent::LatentCache;
 use crate::cache::layout::CacheLayout;
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ use crate::narrow::{E4m3, E5m2};
 use crate::rotary::RopeLayout;
 
 macro_rules! flat {
-    ($(#[$doc:meta])+ $name:ident, $code:ident, $called:literal) => {
+    ($(#[$doc:meta])+ $name:ident, $code:ident, $coding:ident, $called:literal) => {
         $(#[$doc])+
         #[derive(Debug, Clone, Copy, PartialEq)]
         pub struct $name {
@@ -20,6 +20,14 @@ macro_rules! flat {
             /// A scale of 1.
             fn default() -> Self {
                 Self { k_scale: 1.0 }
+            }
+        }
+
+        #[cfg(all(test, feature = "cuda"))]
+        impl $name {
+            /// The format of a cache with this scale.
+            pub(crate) fn of_scale(k_scale: f32) -> Self {
+                Self { k_scale }
             }
         }
 
@@ -39,6 +47,12 @@ macro_rules! flat {
             fn decode(self, data: &[u8], _: &[u8], latent: &mut [f32], rope: &mut [f32]) {
                 for (value, &code) in latent.iter_mut().chain(rope).zip(data) {
                     *value = $code(code).decode() * self.k_scale;
+                }
+            }
+
+            fn coding(self) -> Coding {
+                Coding::$coding {
+                    k_scale: self.k_scale,
                 }
             }
         }
@@ -66,9 +80,9 @@ macro_rules! flat {
 
 flat! {
     /// `C + R` bytes per token: latent and rotated part as e4m3, one scale for the cache (vLLM's `fp8_e4m3`).
-    Fp8E4m3, E4m3, "fp8_e4m3"
+    Fp8E4m3, E4m3, FlatE4m3, "fp8_e4m3"
 }
 flat! {
     /// `C + R` bytes per token: latent and rotated part as e5m2, one scale for the cache (vLLM's `fp8_e5m2`).
-    Fp8E5m2, E5m2, "fp8_e5m2"
+    Fp8E5m2, E5m2, FlatE5m2, "fp8_e5m2"
 }

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::{AnyScale, ScaleKind, decode_e4m3, encode_e4m3, largest};
-use crate::cache::bytes::{ByteFormat, ByteLayout, byte_format};
+use crate::cache::bytes::{ByteFormat, ByteLayout, Coding, byte_format};
 use crate::narrow::{E2m1, E4m3, E8m0};
 
 /// e4m3 with one f32 scale per 128 values of a key, or for the whole key where it is shorter: 132 bytes for a key of 128.
@@ -31,6 +31,12 @@ impl<S: ScaleKind> ByteFormat for IndexFp8<S> {
         let groups = key.chunks_mut(FP8_GROUP).zip(data.chunks(FP8_GROUP));
         for ((values, codes), scale) in groups.zip(scales.as_chunks::<4>().0) {
             decode_e4m3(codes, f32::from_le_bytes(*scale), values);
+        }
+    }
+
+    fn coding(self) -> Coding {
+        Coding::IndexFp8 {
+            power_of_two: S::POWER_OF_TWO,
         }
     }
 }
@@ -91,5 +97,9 @@ impl ByteFormat for IndexMxfp4 {
                 ];
             }
         }
+    }
+
+    fn coding(self) -> Coding {
+        Coding::IndexMxfp4
     }
 }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::{
     AnyScale, ScaleKind, decode_bf16, decode_e4m3, encode_bf16, encode_e4m3, largest, power_scale,
 };
-use crate::cache::bytes::{ByteFormat, ByteLayout, byte_format};
+use crate::cache::bytes::{ByteFormat, ByteLayout, Coding, byte_format};
 use crate::narrow::{E4m3, E8m0};
 
 /// `fp8_ds_mla` of FlashMLA and vLLM (J-03). Per token: `C` bytes e4m3, `C / 128` f32 scales, `R` bf16 of rotated part, not
@@ -35,6 +35,12 @@ impl<S: ScaleKind> ByteFormat for Fp8DsMla<S> {
 
     fn decode(self, data: &[u8], _: &[u8], latent: &mut [f32], rope: &mut [f32]) {
         decode_ds_mla(data, latent, rope);
+    }
+
+    fn coding(self) -> Coding {
+        Coding::DsMla {
+            power_of_two: S::POWER_OF_TWO,
+        }
     }
 }
 
@@ -104,6 +110,10 @@ impl ByteFormat for Fp8Model1 {
         decode_powers(codes, scales, MODEL1_GROUP, latent);
         decode_bf16(tail, rope);
     }
+
+    fn coding(self) -> Coding {
+        Coding::Model1
+    }
 }
 
 /// MXFP8 (J-05), the rotated part quantised as well. Per token `C + R` bytes e4m3, then `(C + R) / 32` power-of-two scales: 528
@@ -138,6 +148,10 @@ impl ByteFormat for Mxfp8 {
         let (first_scales, last_scales) = scales.split_at(latent.len() / MX_GROUP);
         decode_powers(first, first_scales, MX_GROUP, latent);
         decode_powers(last, last_scales, MX_GROUP, rope);
+    }
+
+    fn coding(self) -> Coding {
+        Coding::Mxfp8
     }
 }
 

@@ -1,10 +1,19 @@
 //! Gradients of norms, gates, activations and biases.
 
+mod norms;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::driver::Address;
+use super::super::kernels::Kernel;
 use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::{missing, pointwise, products};
+use super::args::{THREADS, Window, blocks, len};
+use super::{pointwise, products};
 use crate::backend::{Gamma, GateGradients, GradientOps, HeadMatrices, Place, Strided};
 use crate::element::{Element, Scalar};
 use crate::error::Result;
+
+type Accum<T> = <T as Element>::Accum;
 
 impl<T: CudaElement> GradientOps<Self> for Cuda<T> {
     fn add(
@@ -20,69 +29,241 @@ impl<T: CudaElement> GradientOps<Self> for Cuda<T> {
         device: &CudaDevice,
         x: Strided<'_, Self, T>,
         dy: Strided<'_, Self, S>,
-        into: &mut CudaBuffer<<T as Element>::Accum>,
+        into: &mut CudaBuffer<Accum<T>>,
         matrices: HeadMatrices,
     ) -> Result<()> {
         products::outer_products(device, &x, &dy, into, matrices)
     }
 
     fn column_sums<S: Scalar>(
-        _: &CudaDevice,
-        _: Strided<'_, Self, S>,
-        _: &mut CudaBuffer<<T as Element>::Accum>,
+        device: &CudaDevice,
+        x: Strided<'_, Self, S>,
+        into: &mut CudaBuffer<Accum<T>>,
     ) -> Result<()> {
-        missing("column_sums")
+        column_sums(device, &x, into)
     }
 
     fn accum_linear_backward(
         device: &CudaDevice,
-        dy: &CudaBuffer<<T as Element>::Accum>,
-        weight: &CudaBuffer<<T as Element>::Accum>,
+        dy: &CudaBuffer<Accum<T>>,
+        weight: &CudaBuffer<Accum<T>>,
         sizes: (usize, usize, usize),
     ) -> Result<CudaBuffer<T>> {
         products::accum_linear_backward::<T>(device, dy, weight, sizes)
     }
 
     fn rms_norm_backward(
-        _: &CudaDevice,
-        _: Strided<'_, Self, T>,
-        _: Strided<'_, Self, T>,
-        _: Option<Gamma<'_, Self>>,
-        _: f64,
+        device: &CudaDevice,
+        x: Strided<'_, Self, T>,
+        dy: Strided<'_, Self, T>,
+        gamma: Option<Gamma<'_, Self>>,
+        eps: f64,
     ) -> Result<CudaBuffer<T>> {
-        missing("rms_norm_backward")
+        norms::rms_norm_backward(device, &x, &dy, gamma, eps)
     }
 
     fn layer_norm_backward(
-        _: &CudaDevice,
-        _: Strided<'_, Self, T>,
-        _: Strided<'_, Self, T>,
-        _: &CudaBuffer<T>,
-        _: f64,
-        _: &mut CudaBuffer<<T as Element>::Accum>,
-        _: &mut CudaBuffer<<T as Element>::Accum>,
+        device: &CudaDevice,
+        x: Strided<'_, Self, T>,
+        dy: Strided<'_, Self, T>,
+        gamma: &CudaBuffer<T>,
+        eps: f64,
+        d_gamma: &mut CudaBuffer<Accum<T>>,
+        d_beta: &mut CudaBuffer<Accum<T>>,
     ) -> Result<CudaBuffer<T>> {
-        missing("layer_norm_backward")
+        norms::layer_norm_backward(device, &x, &dy, gamma, eps, [d_gamma, d_beta])
     }
 
     fn gate_backward<S: Scalar>(
-        _: &CudaDevice,
-        _: &CudaBuffer<T>,
-        _: &CudaBuffer<T>,
-        _: Strided<'_, Self, S>,
+        device: &CudaDevice,
+        x: &CudaBuffer<T>,
+        dy: &CudaBuffer<T>,
+        gates: Strided<'_, Self, S>,
     ) -> Result<GateGradients<Self, S>> {
-        missing("gate_backward")
+        gate_backward(device, x, dy, &gates)
     }
 
-    fn silu_backward(_: &CudaDevice, _: &CudaBuffer<T>, _: &mut CudaBuffer<T>) -> Result<()> {
-        missing("silu_backward")
+    fn silu_backward(device: &CudaDevice, x: &CudaBuffer<T>, dy: &mut CudaBuffer<T>) -> Result<()> {
+        let args = SiluBackward {
+            x: x.at(),
+            dy: dy.at(),
+            len: x.len() as i64,
+        };
+        device.launch(&kernel::<T, T>("silu_backward"), blocks(x.len()), &args)
     }
 
     fn dots(
-        _: &CudaDevice,
-        _: Strided<'_, Self, T>,
-        _: Strided<'_, Self, T>,
-    ) -> Result<CudaBuffer<<T as Element>::Accum>> {
-        missing("dots")
+        device: &CudaDevice,
+        x: Strided<'_, Self, T>,
+        y: Strided<'_, Self, T>,
+    ) -> Result<CudaBuffer<Accum<T>>> {
+        let lines = x.rows * x.heads;
+        let out = device.room(lines)?;
+        let args = Dots {
+            x: (&x).into(),
+            y: (&y).into(),
+            out: out.at(),
+        };
+        device.launch(&kernel::<T, T>("dots"), warps(lines), &args)?;
+        Ok(out)
     }
+}
+
+fn kernel<T: CudaElement, S: Scalar>(entry: &'static str) -> Kernel<'static> {
+    Kernel {
+        unit: "gradients",
+        entry,
+        dims: &[],
+        elem: T::NAME,
+        key: S::NAME,
+    }
+}
+
+/// Blocks for a loop in which a warp does each of so many things.
+fn warps(things: usize) -> [usize; 3] {
+    const LANES: usize = 32;
+    blocks(things * LANES)
+}
+
+/// How sums over lines are cut: a function of sizes alone, so that the result is too.
+struct Cut {
+    /// Lines that share a partial sum.
+    lines: usize,
+    /// Partial sums of a column.
+    partials: usize,
+}
+
+impl Cut {
+    /// Few enough partial sums that one thread adds a column's, and enough to keep a device busy.
+    fn of(lines: usize) -> Self {
+        const SHORTEST: usize = 64;
+        const MOST_PARTIALS: usize = 512;
+        let each = lines.div_ceil(MOST_PARTIALS).max(SHORTEST);
+        Self {
+            lines: each,
+            partials: lines.div_ceil(each),
+        }
+    }
+
+    /// A block for each partial sum of each run of columns.
+    fn grid(&self, columns: usize) -> [usize; 3] {
+        [self.partials, columns.div_ceil(THREADS), 1]
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Columns {
+    x: Window,
+    sums: Address,
+    lines: i64,
+}
+
+/// `into[i] += Σ_r x[r, i]`.
+fn column_sums<T: CudaElement, S: Scalar>(
+    device: &CudaDevice,
+    x: &Strided<'_, Cuda<T>, S>,
+    into: &CudaBuffer<Accum<T>>,
+) -> Result<()> {
+    let cut = Cut::of(x.rows * x.heads);
+    let sums = device.room(cut.partials * x.width)?;
+    let args = Columns {
+        x: x.into(),
+        sums: sums.at(),
+        lines: cut.lines as i64,
+    };
+    let kernel = kernel::<T, S>("partial_column_sums");
+    device.launch(&kernel, cut.grid(x.width), &args)?;
+    add_partials::<T>(device, &sums, into, x.width)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Partials {
+    partials: Address,
+    into: Address,
+    count: i64,
+    width: i64,
+}
+
+/// `into += Σ partials`, the first one first; each has `width` values.
+fn add_partials<T: CudaElement>(
+    device: &CudaDevice,
+    partials: &CudaBuffer<Accum<T>>,
+    into: &CudaBuffer<Accum<T>>,
+    width: usize,
+) -> Result<()> {
+    if partials.is_empty() {
+        return Ok(());
+    }
+    let args = Partials {
+        partials: partials.at(),
+        into: into.at(),
+        count: (partials.len() / width) as i64,
+        width: width as i64,
+    };
+    device.launch(&kernel::<T, T>("add_partials"), blocks(width), &args)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct GateBackward {
+    x: Address,
+    dy: Address,
+    gates: Window,
+    dx: Address,
+    d_gates: Address,
+    shared: i64,
+}
+
+/// The gradients of `y[i] = x[i] · σ(gates[i / n])`.
+fn gate_backward<T: CudaElement, S: Scalar>(
+    device: &CudaDevice,
+    x: &CudaBuffer<T>,
+    dy: &CudaBuffer<T>,
+    gates: &Strided<'_, Cuda<T>, S>,
+) -> Result<GateGradients<Cuda<T>, S>> {
+    let count = len(gates);
+    let shared = x.len().checked_div(count).unwrap_or(0);
+    if shared == 0 {
+        return Ok(GateGradients {
+            x: device.zeros(x.len())?,
+            gates: device.zeros(count)?,
+        });
+    }
+    let gradients = GateGradients::<Cuda<T>, S> {
+        x: device.room(x.len())?,
+        gates: device.room(count)?,
+    };
+    let args = GateBackward {
+        x: x.at(),
+        dy: dy.at(),
+        gates: gates.into(),
+        dx: gradients.x.at(),
+        d_gates: gradients.gates.at(),
+        shared: shared as i64,
+    };
+    let (entry, grid) = if shared == 1 {
+        ("gate_backward", blocks(count))
+    } else {
+        ("shared_gate_backward", warps(count))
+    };
+    device.launch(&kernel::<T, S>(entry), grid, &args)?;
+    Ok(gradients)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct SiluBackward {
+    x: Address,
+    dy: Address,
+    len: i64,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Dots {
+    x: Window,
+    y: Window,
+    out: Address,
 }

@@ -286,23 +286,23 @@ impl<T: CudaElement> Backend for Cuda<T> {
 
     fn encode<F: ByteFormat>(
         device: &CudaDevice,
-        _: F,
+        format: F,
         bytes: &mut CudaBuffer<u8>,
         shape: EntryShape,
         slots: &[Option<usize>],
         latent: Strided<'_, Self, T>,
         rope: Strided<'_, Self, T>,
     ) -> Result<()> {
-        bytes::encode::<T, F>(device, bytes, shape, slots, &latent, &rope)
+        bytes::encode(device, format, bytes, shape, slots, [&latent, &rope])
     }
 
     fn decode<F: ByteFormat>(
         device: &CudaDevice,
-        _: F,
+        format: F,
         bytes: &CudaBuffer<u8>,
         shape: EntryShape,
         slots: &[usize],
     ) -> Result<[CudaBuffer<T>; 2]> {
-        bytes::decode::<T, F>(device, bytes, shape, slots)
+        bytes::decode(device, format, bytes, shape, slots)
     }
 }

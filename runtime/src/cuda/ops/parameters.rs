@@ -1,7 +1,12 @@
 //! What a device does to parameters, and what waits in the host's memory.
 
+use bytemuck::{Pod, Zeroable};
+
+use super::super::driver::Address;
+use super::super::kernels::Kernel;
 use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::missing;
+use super::args::blocks;
+use super::pointwise;
 use crate::element::{Element, Scalar};
 use crate::error::Result;
 use crate::offload::HostMemory;
@@ -9,43 +14,151 @@ use crate::parameters::ParameterOps;
 
 type Accum<T> = <T as Element>::Accum;
 
+fn kernel<T: CudaElement>(entry: &'static str) -> Kernel<'static> {
+    Kernel {
+        unit: "parameters",
+        entry,
+        dims: &[],
+        elem: T::NAME,
+        key: T::NAME,
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Exact {
+    from: Address,
+    to: Address,
+    len: i64,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Sum {
+    x: Address,
+    y: Address,
+    len: i64,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct RowScaling {
+    x: Address,
+    factors: Address,
+    len: i64,
+    width: i64,
+}
+
+/// `Squares` and `Finding`: a result for each block.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Reduction {
+    x: Address,
+    results: Address,
+    len: i64,
+}
+
+/// What each block makes of the values that its threads come by. How many blocks there are depends on their count alone.
+fn reduced<T: CudaElement, R: Pod>(
+    device: &CudaDevice,
+    entry: &'static str,
+    x: &CudaBuffer<Accum<T>>,
+) -> Result<Vec<R>> {
+    let grid = blocks(x.len());
+    let results = device.room::<R>(grid[0])?;
+    let args = Reduction {
+        x: x.at(),
+        results: results.at(),
+        len: x.len() as i64,
+    };
+    device.launch(&kernel::<T>(entry), grid, &args)?;
+    device.download(&results)
+}
+
 impl<T: CudaElement> ParameterOps<Self> for Cuda<T> {
-    fn widen(_: &CudaDevice, _: &CudaBuffer<T>, _: &mut CudaBuffer<Accum<T>>) -> Result<()> {
-        missing("widen")
+    fn widen(
+        device: &CudaDevice,
+        from: &CudaBuffer<T>,
+        to: &mut CudaBuffer<Accum<T>>,
+    ) -> Result<()> {
+        let args = Exact {
+            from: from.at(),
+            to: to.at(),
+            len: from.len() as i64,
+        };
+        device.launch(&kernel::<T>("widen_parameters"), blocks(from.len()), &args)
     }
 
-    fn narrow(_: &CudaDevice, _: &CudaBuffer<Accum<T>>, _: &mut CudaBuffer<T>) -> Result<()> {
-        missing("narrow")
+    fn narrow(
+        device: &CudaDevice,
+        from: &CudaBuffer<Accum<T>>,
+        to: &mut CudaBuffer<T>,
+    ) -> Result<()> {
+        pointwise::narrow_to(device, from, to)
     }
 
     fn on_host<const N: usize, const M: usize, R>(
-        _: &CudaDevice,
-        _: [&mut CudaBuffer<Accum<T>>; N],
-        _: [&CudaBuffer<Accum<T>>; M],
-        _: impl FnOnce([&mut [Accum<T>]; N], [&[Accum<T>]; M]) -> R,
+        device: &CudaDevice,
+        changed: [&mut CudaBuffer<Accum<T>>; N],
+        read: [&CudaBuffer<Accum<T>>; M],
+        work: impl FnOnce([&mut [Accum<T>]; N], [&[Accum<T>]; M]) -> R,
     ) -> Result<R> {
-        missing("on_host")
+        let mut of_changed = [const { Vec::new() }; N];
+        for (values, buffer) in of_changed.iter_mut().zip(&changed) {
+            *values = device.download(buffer)?;
+        }
+        let mut of_read = [const { Vec::new() }; M];
+        for (values, buffer) in of_read.iter_mut().zip(read) {
+            *values = device.download(buffer)?;
+        }
+        let outcome = work(
+            of_changed.each_mut().map(Vec::as_mut_slice),
+            of_read.each_ref().map(Vec::as_slice),
+        );
+        for (values, buffer) in of_changed.iter().zip(changed) {
+            device.send(buffer.at(), bytemuck::cast_slice(values))?;
+        }
+        Ok(outcome)
     }
 
-    fn add(_: &CudaDevice, _: &mut CudaBuffer<Accum<T>>, _: &CudaBuffer<Accum<T>>) -> Result<()> {
-        missing("add")
+    fn add(
+        device: &CudaDevice,
+        x: &mut CudaBuffer<Accum<T>>,
+        y: &CudaBuffer<Accum<T>>,
+    ) -> Result<()> {
+        let args = Sum {
+            x: x.at(),
+            y: y.at(),
+            len: x.len() as i64,
+        };
+        device.launch(&kernel::<T>("add_parameters"), blocks(x.len()), &args)
     }
 
     fn scale_rows(
-        _: &CudaDevice,
-        _: &mut CudaBuffer<Accum<T>>,
-        _: &CudaBuffer<Accum<T>>,
-        _: usize,
+        device: &CudaDevice,
+        x: &mut CudaBuffer<Accum<T>>,
+        factors: &CudaBuffer<Accum<T>>,
+        width: usize,
     ) -> Result<()> {
-        missing("scale_rows")
+        // A row that lacks a factor keeps its values
+        let len = x.len().min(factors.len() * width);
+        let args = RowScaling {
+            x: x.at(),
+            factors: factors.at(),
+            len: len as i64,
+            width: width as i64,
+        };
+        device.launch(&kernel::<T>("scale_rows"), blocks(len), &args)
     }
 
-    fn square_norm(_: &CudaDevice, _: &CudaBuffer<Accum<T>>) -> Result<f64> {
-        missing("square_norm")
+    fn square_norm(device: &CudaDevice, x: &CudaBuffer<Accum<T>>) -> Result<f64> {
+        let sums = reduced::<T, f64>(device, "square_sums", x)?;
+        Ok(sums.iter().sum())
     }
 
-    fn is_finite(_: &CudaDevice, _: &CudaBuffer<Accum<T>>) -> Result<bool> {
-        missing("is_finite")
+    fn is_finite(device: &CudaDevice, x: &CudaBuffer<Accum<T>>) -> Result<bool> {
+        let found = reduced::<T, i32>(device, "find_not_finite", x)?;
+        Ok(found.iter().all(|&found| found == 0))
     }
 }
 

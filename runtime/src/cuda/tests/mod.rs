@@ -2,8 +2,12 @@
 
 mod attention;
 mod attention_backward;
+mod bytes;
+mod compile;
+mod gradients;
 mod index_loss;
 mod indexing;
+mod parameters;
 mod pointwise;
 mod products;
 mod tensor_core;

@@ -1,0 +1,240 @@
+//! Every kernel through NVIDIA's compiler, for sizes that models have and for odd ones: nothing may go to slow memory, and the
+//! assembler may warn of nothing.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use mla_codegen::cuda::{UNITS, kernel_text, symbol};
+
+use crate::cuda::driver::Source;
+
+/// Fails instead of being skipped where there is no compiler.
+const REQUIRED: &str = "MLA_REQUIRE_NVRTC";
+
+const ARCHITECTURES: [&str; 2] = ["sm_90a", "sm_80"];
+
+/// Types of a layer's values.
+const ELEMENTS: [&str; 3] = ["f32", "f64", "bf16"];
+
+/// Which second types a unit is compiled with.
+#[derive(Clone, Copy)]
+enum Keys {
+    /// It has none: the elements' own.
+    Own,
+    /// The elements' or the accumulators'.
+    Sums,
+    /// Those of a cache's entries.
+    Entries,
+    /// It has none, and uses instructions of Hopper's own.
+    Hopper,
+}
+
+impl Keys {
+    fn of(self, element: &'static str) -> Vec<&'static str> {
+        match (self, element) {
+            (Self::Own | Self::Hopper, _) | (Self::Sums, "f32" | "f64") => vec![element],
+            (Self::Sums, _) => vec![element, "f32"],
+            (Self::Entries, _) => vec!["f32", "f64", "bf16", "f16"],
+        }
+    }
+}
+
+/// A unit's name, the sizes that it is compiled for, and its second types.
+const CASES: &[(&str, &[&[usize]], Keys)] = &[
+    ("copy", &[&[]], Keys::Entries),
+    ("pointwise", &[&[]], Keys::Own),
+    ("norm", &[&[7168], &[512], &[1]], Keys::Own),
+    ("norm_backward", &[&[7168], &[512], &[1]], Keys::Own),
+    (
+        "rotate",
+        &[
+            &[192, 128, 32, 0, 0],
+            &[64, 0, 32, 0, 1],
+            &[128, 0, 32, 1, 1],
+            &[11, 2, 4, 1, 0],
+        ],
+        Keys::Own,
+    ),
+    ("hadamard", &[&[128], &[1]], Keys::Own),
+    ("product", &[&[]], Keys::Sums),
+    ("entries", &[&[]], Keys::Entries),
+    ("gradients", &[&[]], Keys::Sums),
+    ("parameters", &[&[]], Keys::Own),
+    ("fp8_flat", &[&[512, 64], &[3, 0]], Keys::Own),
+    (
+        "fp8_ds_mla",
+        &[&[512, 64, 0], &[512, 64, 1], &[128, 0, 0], &[128, 3, 1]],
+        Keys::Own,
+    ),
+    ("fp8_model1", &[&[448, 64], &[64, 0], &[192, 3]], Keys::Own),
+    ("mxfp8", &[&[448, 64], &[32, 0]], Keys::Own),
+    (
+        "index_fp8",
+        &[&[128, 0], &[128, 1], &[200, 1], &[1, 0]],
+        Keys::Own,
+    ),
+    ("index_mxfp4", &[&[128], &[32]], Keys::Own),
+    (
+        "attend",
+        &[
+            &[128, 1, 1, 1, 512, 64, 512],
+            &[128, 128, 1, 128, 128, 64, 128],
+            &[32, 8, 1, 8, 128, 0, 128],
+            &[5, 1, 1, 1, 21, 6, 13],
+        ],
+        Keys::Entries,
+    ),
+    ("merge", &[&[]], Keys::Own),
+    ("attend_delta", &[&[]], Keys::Own),
+    (
+        "attend_backward",
+        &[
+            &[128, 1, 1, 512, 64, 512],
+            &[128, 128, 1, 128, 64, 128],
+            &[32, 8, 8, 128, 0, 128],
+            &[5, 5, 1, 11, 6, 13],
+        ],
+        Keys::Own,
+    ),
+    ("index_scores", &[&[64, 128], &[3, 7]], Keys::Entries),
+    ("topk", &[&[]], Keys::Own),
+    ("pool_keys", &[&[]], Keys::Own),
+    ("index_target", &[&[]], Keys::Own),
+    ("index_spread", &[&[64, 128], &[3, 7]], Keys::Own),
+    ("swizzles", &[&[]], Keys::Own),
+    ("tensor_core", &[&[]], Keys::Hopper),
+];
+
+/// One compilation.
+struct Task {
+    unit: &'static str,
+    dims: &'static [usize],
+    element: &'static str,
+    key: &'static str,
+    arch: &'static str,
+}
+
+fn tasks() -> Vec<Task> {
+    let mut tasks = Vec::new();
+    for &(unit, sizes, keys) in CASES {
+        for &dims in sizes {
+            for element in ELEMENTS {
+                for key in keys.of(element) {
+                    for arch in ARCHITECTURES {
+                        if matches!(keys, Keys::Hopper) && arch != "sm_90a" {
+                            continue;
+                        }
+                        tasks.push(Task {
+                            unit,
+                            dims,
+                            element,
+                            key,
+                            arch,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    tasks
+}
+
+impl Task {
+    /// What is wrong with what the compiler makes of it.
+    fn complaint(&self) -> Option<String> {
+        let Some(text) = kernel_text(self.unit, self.dims) else {
+            return Some(format!(
+                "{} takes other sizes than {:?}",
+                self.unit, self.dims
+            ));
+        };
+        let source = Source {
+            name: &format!("{}.cu", symbol(self.unit, self.dims)),
+            text: &text,
+            defines: &[("MLA_ELEM", self.element), ("MLA_KEY", self.key)],
+            checked: false,
+        };
+        let log = match mla_nvrtc::compile(&source, self.arch) {
+            Ok(compiled) => compiled.log,
+            Err(error) => return Some(error.to_string()),
+        };
+        let complaint = complaint_of(&log)?;
+        let Self {
+            element, key, arch, ..
+        } = self;
+        Some(format!(
+            "{} for {arch}, elements {element}, keys {key}: {complaint}",
+            source.name
+        ))
+    }
+}
+
+/// What is wrong, by what the compiler and the assembler say.
+fn complaint_of(log: &str) -> Option<String> {
+    let report = mla_nvrtc::report(log);
+    if report.functions.is_empty() {
+        return Some(format!("no kernels in what the assembler says:\n{log}"));
+    }
+    if let Some(function) = report.spilled() {
+        return Some(format!("{function:?}"));
+    }
+    if let Some(warning) = report.warnings.first() {
+        return Some(format!("{warning:?}"));
+    }
+    log.lines()
+        .find(|line| line.to_lowercase().contains("warning"))
+        .map(ToOwned::to_owned)
+}
+
+#[test]
+fn every_unit_is_among_the_cases() {
+    for unit in UNITS {
+        let listed = CASES.iter().any(|(name, ..)| *name == unit.name);
+        assert!(listed, "`{}` is compiled nowhere", unit.name);
+    }
+    for (name, ..) in CASES {
+        let known = UNITS.iter().any(|unit| unit.name == *name);
+        assert!(known, "there is no unit `{name}`");
+    }
+}
+
+#[test]
+fn every_kernel_compiles_and_keeps_to_its_registers() {
+    if !mla_nvrtc::present() {
+        let required = std::env::var_os(REQUIRED).is_some_and(|value| value == "1");
+        assert!(!required, "{:?}", mla_nvrtc::version());
+        eprintln!("no NVRTC here: skipped");
+        return;
+    }
+    let tasks = tasks();
+    let next = AtomicUsize::new(0);
+    let complaints = Mutex::new(Vec::new());
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Some(complaint) = task.complaint() {
+                        complaints.lock().expect("no worker panics").push(complaint);
+                    }
+                }
+            });
+        }
+    });
+    let complaints = complaints.into_inner().expect("no worker panics");
+    assert!(complaints.is_empty(), "{}", complaints.join("\n\n"));
+}
+
+#[test]
+fn a_spill_a_warning_and_silence_are_complained_of() {
+    let good = "ptxas info    : Compiling entry function 'k' for 'sm_90a'\n\
+                ptxas info    : Function properties for k\n\
+                ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\
+                ptxas info    : Used 10 registers, used 1 barriers";
+    assert_eq!(complaint_of(good), None);
+    assert!(complaint_of("").is_some());
+    assert!(complaint_of(&good.replace("0 bytes spill loads", "4 bytes spill loads")).is_some());
+    assert!(complaint_of(&good.replace("0 bytes stack", "8 bytes stack")).is_some());
+    assert!(complaint_of(&format!("{good}\nk.cu(3): warning #177-D: unused")).is_some());
+}
