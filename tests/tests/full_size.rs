@@ -206,7 +206,7 @@ fn gpu() -> Option<CudaDevice> {
 }
 
 macro_rules! full_size {
-    ($($module:ident $layer:ident)+) => {
+    ($($module:ident $layer:ident $in_bf16:literal)+) => {
         $(#[test]
         fn $module() {
             use mla_generated::$module::$layer as Layer;
@@ -217,15 +217,16 @@ macro_rules! full_size {
             drop(found);
             device.trim();
             let found = outputs::<Layer<Cuda<bf16>>, Cuda<bf16>>(&device).expect("the GPU runs it");
-            judge(stringify!($module), "bf16", &found, &wanted, 3e-2);
+            judge(stringify!($module), "bf16", &found, &wanted, $in_bf16);
         })+
     };
 }
 
+// Rounded scores pick some other keys: what attends to a selection differs by more than its roundings
 full_size! {
-    deepseek_v3 DeepSeekV3Attention
-    deepseek_v3_2 DeepSeekV32Attention
-    glm_5 GLM5Attention
-    minicpm3 MiniCPM3Attention
-    mistral_4 Mistral4Attention
+    deepseek_v3 DeepSeekV3Attention 2e-2
+    deepseek_v3_2 DeepSeekV32Attention 1e-1
+    glm_5 GLM5Attention 1e-1
+    minicpm3 MiniCPM3Attention 2e-2
+    mistral_4 Mistral4Attention 2e-2
 }

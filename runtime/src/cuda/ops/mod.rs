@@ -21,11 +21,7 @@ use crate::backend::{
 };
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::Scalar;
-use crate::error::{Error, Result};
-
-fn missing<R>(what: &str) -> Result<R> {
-    Err(Error::Device(format!("no kernel for `{what}` yet")))
-}
+use crate::error::Result;
 
 impl<T: CudaElement> Backend for Cuda<T> {
     type Elem = T;

@@ -6,7 +6,7 @@ in_each_type! { forms sights softmaxes selections unseen_values_are_never_used s
 
 mod cases {
     use super::super::*;
-    use crate::backend::{Attention, AttentionBackward, Chosen, GradientOps, Landing, Landings};
+    use crate::backend::{Attention, AttentionBackward, Chosen, Landing, Landings};
     use crate::mask::Padding;
     use crate::segments::{Segment, Segments};
     use crate::softmax::{AttentionBias, Dropout, Softmax};

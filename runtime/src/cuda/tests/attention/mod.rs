@@ -193,7 +193,7 @@ impl<T: Number, E: Scalar> Question<T, E> {
         let wanted = self.on_cpu();
         assert_same(&format!("{what}: lse"), &found.lse, &wanted.lse);
         // Which of several logits is the largest, where one that is seen is a NaN, nobody says
-        let numbers = wanted.lse.iter().map(|lse| !lse.is_nan());
+        let numbers = wanted.lse.iter().map(|lse| !lse.to_f64().is_nan());
         let told = |all: &[Accum<T>]| -> Vec<Accum<T>> {
             let pairs = all.iter().zip(numbers.clone());
             pairs
