@@ -139,14 +139,6 @@ mod cases {
             (
                 &packed,
                 Sizes {
-                    index_heads: 0,
-                    ..expanded
-                },
-                plain,
-            ),
-            (
-                &packed,
-                Sizes {
                     index_width: 0,
                     ..expanded
                 },
