@@ -237,6 +237,7 @@ __device__ void attend(const Attending& args) {
         weights[i][head] = weight;
       }
       sum = warp_sum(sum);
+      __syncwarp();  // every lane has read what stood there before
       if (lane() == 0) {
         shrink[head] = before == now ? Accum(1) : exponential(before - base);
         sums[head] = sums[head] * shrink[head] + sum;

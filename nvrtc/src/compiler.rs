@@ -43,6 +43,8 @@ pub fn options(source: &Source<'_>, arch: &str) -> Vec<String> {
         // Profilers then show lines of the source
         "-lineinfo".into(),
         // One option each: a list with commas is refused
+        // With a driver at hand it would take cubins from another cache, and say nothing of them
+        "--no-cache".into(),
         "--ptxas-options=-v".into(),
         "--ptxas-options=-warn-spills".into(),
         "--ptxas-options=-warn-lmem-usage".into(),

@@ -264,8 +264,9 @@ mod cases {
     #[test]
     fn a_slot_out_of_range_is_reported() {
         let shape = one(4);
-        let mut bytes = Bytes::of(vec![0; 4]);
-        let row = device().upload(&[1.0_f32; 4]).expect("room");
+        let device = checked_device();
+        let mut bytes = device.upload(&[0_u8; 4]).expect("room");
+        let row = device.upload(&[1.0_f32; 4]).expect("room");
         let window = |width| Strided::<Cuda<f32>, f32> {
             buffer: &row,
             offset: 0,
@@ -277,23 +278,15 @@ mod cases {
         };
         let (format, slots) = (Fp8E4m3::default(), [Some(1)]);
         let (first, last) = (window(4), window(0));
-        let error = Cuda::encode(
-            &device(),
-            format,
-            &mut bytes.cuda,
-            shape,
-            &slots,
-            first,
-            last,
-        )
-        .expect_err("slot 1");
+        let error = Cuda::encode(&device, format, &mut bytes, shape, &slots, first, last)
+            .expect_err("slot 1");
         assert!(
             error.to_string().contains("index 1 is not below 1"),
             "{error}"
         );
-        bytes.assert_same(format);
+        assert_eq!(device.download(&bytes).expect("bytes"), [0; 4]);
         let decoded: crate::Result<[CudaBuffer<f32>; 2]> =
-            Cuda::decode(&device(), IndexMxfp4, &bytes.cuda, one(32), &[3]);
+            Cuda::decode(&device, IndexMxfp4, &bytes, one(32), &[3]);
         let error = decoded.expect_err("slot 3");
         assert!(
             error.to_string().contains("index 3 is not below 1"),

@@ -27,6 +27,13 @@ pub(super) fn device() -> CudaDevice {
     device
 }
 
+/// One whose kernels check indices that come from tables.
+pub(super) fn checked_device() -> CudaDevice {
+    let device = CudaDevice::checked_gpu(0).unwrap_or_else(|_| CudaDevice::emulated());
+    device.provide(mla_codegen::cuda::kernel_text);
+    device
+}
+
 pub(super) const CPU: CpuDevice = CpuDevice::new();
 
 /// The same random numbers in every run.
@@ -139,7 +146,8 @@ pub(super) fn assert_near<S: Scalar>(what: &str, found: &[S], wanted: &[S]) {
         .iter()
         .map(|value| value.to_f64().abs())
         .filter(|value| value.is_finite());
-    let largest = finite.fold(1e-300, f64::max);
+    // What is made of numbers around 1 and cancels to 0 has their roundings
+    let largest = finite.fold(1e-2, f64::max);
     for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
         let (found, wanted) = (found.to_f64(), wanted.to_f64());
         let same = found == wanted || (found.is_nan() && wanted.is_nan());
@@ -221,8 +229,7 @@ fn kernels_that_nobody_brought_are_named() {
 #[test]
 fn an_index_out_of_range_is_reported_and_the_device_goes_on() {
     use crate::backend::Place;
-    let device = CudaDevice::checked_gpu(0).unwrap_or_else(|_| CudaDevice::emulated());
-    device.provide(mla_codegen::cuda::kernel_text);
+    let device = checked_device();
     let cache = device.upload(&[1.0_f32, 2.0]).expect("room");
     let place = Place {
         stride: 1,

@@ -45,6 +45,8 @@ pub(crate) struct Blas {
     workspace: Address,
     /// `None`: the library can't do it.
     chosen: Mutex<HashMap<Shape, Option<Arc<Chosen>>>>,
+    /// Held while a product is queued.
+    queueing: Mutex<()>,
 }
 
 // SAFETY: the library's functions may be called from any thread, also with one handle; the workspace is used by one stream
@@ -84,6 +86,7 @@ impl Blas {
             handle,
             workspace,
             chosen: Mutex::default(),
+            queueing: Mutex::default(),
         }))
     }
 
@@ -122,6 +125,8 @@ impl Blas {
                 (&raw const beta_single).cast(),
             )
         };
+        // A product may be several kernels that hand on the workspace: another thread's come before or after them
+        let _turn = self.queueing.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the layouts are those of these matrices; the factors' scales are read before this returns
         unsafe {
             result::matmul(
