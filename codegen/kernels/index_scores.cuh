@@ -63,8 +63,6 @@ __device__ void index_scores(const Scoring& args) {
     for (int first_run = 0; first_run < runs; first_run += RUNS) {
       Accum sum[RUN][OWN] = {};
       for (int depth = 0; depth < Cfg::D; depth += DEPTH) {
-        // Unrolled in full, these would need more registers than there are
-#pragma unroll 2
         for (int i = threadIdx.x; i < DEPTH * LINES; i += THREADS) {
           const int term = i % DEPTH;
           const int line = i / DEPTH;
@@ -73,7 +71,6 @@ __device__ void index_scores(const Scoring& args) {
           const bool inside = run < runs && head < Cfg::HI && depth + term < Cfg::D;
           left[term][line] = inside ? load(args.q.at(group.row + run / PARTS, head) + depth + term) : Accum(0);
         }
-#pragma unroll 4
         for (int i = threadIdx.x; i < DEPTH * KEYS; i += THREADS) {
           const int term = i % DEPTH;
           const i64 row = rows[i / DEPTH];

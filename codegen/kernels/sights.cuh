@@ -58,3 +58,5 @@ struct Sights {
   __device__ i64 first_column(const Group& group, const Query& query) const { return chosen ? 0 : query.begin - group.begin; }
   __device__ i64 end_column(const Group& group, const Query& query) const { return chosen ? chosen_width : query.end - group.begin; }
 };
+
+static_assert(sizeof(Query) == 48 && sizeof(Group) == 56 && sizeof(Sights) == 64, "the host lays them out alike");

@@ -11,13 +11,22 @@ mod cases {
     use crate::backend::{Indexing, Pages, Pooling, Sight};
     use crate::element::Real;
 
+    /// One sequence's queries, and what they see of its keys.
+    struct Sequence {
+        queries: Range<usize>,
+        first_row: usize,
+        first_position: usize,
+        visible: Vec<Range<usize>>,
+        /// A line of the mask for each query, or none.
+        given: Vec<Vec<bool>>,
+    }
+
     /// Some sequences' queries and keys.
-    pub(super) struct Case {
-        pub(super) rows: usize,
-        pub(super) key_rows: usize,
-        pub(super) visible: Vec<(Range<usize>, usize, usize, Vec<Range<usize>>)>,
-        given: Vec<Vec<Vec<bool>>>,
-        pub(super) pages: Option<Pages>,
+    struct Case {
+        rows: usize,
+        key_rows: usize,
+        sequences: Vec<Sequence>,
+        pages: Option<Pages>,
         /// Rows of keys that somebody sees.
         written: Vec<bool>,
     }
@@ -30,8 +39,7 @@ mod cases {
             let mut case = Self {
                 rows: 0,
                 key_rows: 0,
-                visible: Vec::new(),
-                given: Vec::new(),
+                sequences: Vec::new(),
                 pages: None,
                 written: Vec::new(),
             };
@@ -49,12 +57,9 @@ mod cases {
                     })
                     .collect();
                 let keys = visible.iter().map(|range| range.end).max().unwrap_or(0);
-                if masked {
-                    let line = |_| (0..most_keys).map(|_| dice.below(4) > 0).collect();
-                    case.given.push((0..count).map(line).collect());
-                } else {
-                    case.given.push(Vec::new());
-                }
+                let lines = if masked { count } else { 0 };
+                let line = |_| (0..most_keys).map(|_| dice.below(4) > 0).collect();
+                let given = (0..lines).map(line).collect();
                 let first_row = case.key_rows + dice.below(3);
                 if paged {
                     // Blocks of the sequence's own, in no order, and behind those that are needed nothing that may be read
@@ -67,8 +72,13 @@ mod cases {
                 } else {
                     case.key_rows = first_row + keys;
                 }
-                let first = if paged { 0 } else { first_row };
-                case.visible.push((own, first, dice.below(4), visible));
+                case.sequences.push(Sequence {
+                    queries: own,
+                    first_row: if paged { 0 } else { first_row },
+                    first_position: dice.below(4),
+                    visible,
+                    given,
+                });
             }
             case.rows += dice.below(2);
             if paged {
@@ -76,16 +86,16 @@ mod cases {
                 case.pages = Some(Pages::new(page, tables));
             }
             case.written = vec![false; case.key_rows];
-            for (i, (_, first, _, visible)) in case.visible.iter().enumerate() {
+            for (i, sequence) in case.sequences.iter().enumerate() {
                 // What lies between two ranges is read too
-                let all = visible.iter().filter(|range| !range.is_empty());
+                let all = sequence.visible.iter().filter(|range| !range.is_empty());
                 let all = all
                     .cloned()
                     .reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
                 for key in all.unwrap_or(0..0) {
                     let row = match &case.pages {
                         Some(pages) => pages.slot(i, key),
-                        None => first + key,
+                        None => sequence.first_row + key,
                     };
                     case.written[row] = true;
                 }
@@ -93,15 +103,18 @@ mod cases {
             case
         }
 
-        pub(super) fn sights(&self) -> Vec<Sight<'_>> {
-            let sequences = self.visible.iter().zip(&self.given);
-            let sight = |((queries, first, position, visible), given): (&(_, _, _, Vec<_>), _)| {
-                let given: &Vec<Vec<bool>> = given;
-                let given = given.iter().map(Vec::as_slice).collect();
-                let queries: &Range<usize> = queries;
-                Sight::new(queries.clone(), (*first, *position), visible.clone(), given)
-            };
-            sequences.map(sight).collect()
+        fn sights(&self) -> Vec<Sight<'_>> {
+            fn sight(sequence: &Sequence) -> Sight<'_> {
+                let first = (sequence.first_row, sequence.first_position);
+                let given = sequence.given.iter().map(Vec::as_slice).collect();
+                Sight::new(
+                    sequence.queries.clone(),
+                    first,
+                    sequence.visible.clone(),
+                    given,
+                )
+            }
+            self.sequences.iter().map(sight).collect()
         }
     }
 

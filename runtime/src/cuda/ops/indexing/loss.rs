@@ -19,6 +19,7 @@ use crate::segments::Segments;
 /// Keys of a block of targets: some for each warp.
 const TARGET_KEYS: usize = 64;
 
+/// `Some` of `index_target.cuh`: the queries of a launch.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Part {
