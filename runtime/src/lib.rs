@@ -72,7 +72,7 @@ pub use cache::{
 pub use consistency::{Alone, Fingerprint, Replicas, check_replicas};
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 #[cfg(feature = "cuda")]
-pub use cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, CudaGraph, Statistics};
+pub use cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, CudaGraph, Statistics, Stopwatch};
 pub use describes::Describes;
 pub use element::{Element, Real, Scalar};
 pub use error::{Error, Result};

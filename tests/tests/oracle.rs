@@ -19,23 +19,24 @@ macro_rules! layers {
         $(mod $module {
             use mla_generated::$module::$layer;
             use mla_spec::Phase;
-            use mla_tests::against_oracle::{F64, cached_is_the_oracles, forward_is_the_oracles};
+            type F64 = mla_runtime::Cpu<f64>;
+            use mla_tests::against_oracle::{cached_is_the_oracles, forward_is_the_oracles};
 
             use super::model;
 
             #[test]
             fn forward() {
-                forward_is_the_oracles::<$layer<F64>>($spec, &model($spec));
+                forward_is_the_oracles::<$layer<F64>, F64>($spec, &model($spec));
             }
 
             #[test]
             fn prefill() {
-                cached_is_the_oracles::<$layer<F64>>($spec, &model($spec), Phase::Prefill);
+                cached_is_the_oracles::<$layer<F64>, F64>($spec, &model($spec), Phase::Prefill);
             }
 
             #[test]
             fn decode() {
-                cached_is_the_oracles::<$layer<F64>>($spec, &model($spec), Phase::Decode);
+                cached_is_the_oracles::<$layer<F64>, F64>($spec, &model($spec), Phase::Decode);
             }
         })+
     };

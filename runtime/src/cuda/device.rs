@@ -161,9 +161,12 @@ impl CudaDevice {
         lock(&self.shared.pool).trim(&*self.shared.driver);
     }
 
-    /// A clock of the device.
-    pub(super) fn clock(&self) -> Result<Box<dyn Clock>> {
-        self.shared.driver.clock()
+    /// A stopwatch on the device's own clock.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn stopwatch(&self) -> Result<Stopwatch> {
+        Ok(Stopwatch(self.shared.driver.clock()?))
     }
 
     /// Does something with this thread's mode, where it has one.
@@ -377,6 +380,28 @@ impl CudaDevice {
             "kernel `{}`: index {} is not below {} (line {} of its text)",
             kernel.entry, fault.index, fault.limit, fault.line
         )))
+    }
+}
+
+/// Times between points of a device's queue.
+#[derive(Debug)]
+pub struct Stopwatch(Box<dyn Clock>);
+
+impl Stopwatch {
+    /// Notes the time once everything queued before is done. Returns a number for it.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn mark(&self) -> Result<usize> {
+        self.0.mark()
+    }
+
+    /// Milliseconds between two marks; waits for both.
+    ///
+    /// # Errors
+    /// The device refuses, or there is no such mark.
+    pub fn milliseconds(&self, from: usize, to: usize) -> Result<f64> {
+        self.0.between(from, to)
     }
 }
 

@@ -18,7 +18,7 @@ use half::bf16;
 use crate::element::Element;
 
 pub use buffer::CudaBuffer;
-pub use device::{CudaDevice, Statistics};
+pub use device::{CudaDevice, Statistics, Stopwatch};
 pub use graph::CudaGraph;
 
 /// A CUDA device, computing in `T`: `f32`, `f64`, or `bf16` (every result rounded to bf16, sums in f32).

@@ -252,6 +252,10 @@ fn first_to_cover(
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::single_range_in_vec_init,
+    reason = "rows that see one run of keys"
+)]
 mod tests {
     use super::*;
     use crate::Visibility;

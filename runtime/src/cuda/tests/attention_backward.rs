@@ -99,6 +99,9 @@ mod cases {
         *x = Both::of(values);
     }
 
+    /// A bias of both.
+    type Biases<T> = (AttentionBias<Cpu<T>>, AttentionBias<Cuda<T>>);
+
     /// All windows of a pass, and where gradients go.
     struct Pass<'a, T: Number> {
         segments: &'a Segments,
@@ -108,7 +111,7 @@ mod cases {
         shapes: [Shape; 7],
         values: [Both<T>; 7],
         lse: Both<Accum<T>>,
-        bias: Option<(AttentionBias<Cpu<T>>, AttentionBias<Cuda<T>>)>,
+        bias: Option<Biases<T>>,
         chosen: Option<Both<i32>>,
         landings: Landings,
         lens: Vec<usize>,

@@ -26,6 +26,9 @@ struct TensorCore {
     c: u64,
 }
 
+/// How numbers become a tensor core's operand.
+type Encoding<'a> = &'a dyn Fn(&[f32]) -> Vec<u8>;
+
 const M: usize = 128;
 const N: usize = 256;
 const K: usize = 64;
@@ -57,7 +60,7 @@ fn tensor_cores_take_operands_in_every_layout() {
     };
     let narrow =
         |values: &[f32]| -> Vec<u8> { values.iter().map(|&value| E4m3::encode(value).0).collect() };
-    let held: [(&str, &dyn Fn(&[f32]) -> Vec<u8>); 5] = [
+    let held: [(&str, Encoding<'_>); 5] = [
         ("tensor_core_rows", &wide),
         ("tensor_core_b_turned", &wide),
         ("tensor_core_a_turned", &wide),
