@@ -6,11 +6,19 @@
     reason = "a library's file, of which this script reads a copy"
 )]
 mod language;
+#[path = "src/random_spec/mod.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a library's file, of which this script reads a copy"
+)]
+mod random_spec;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
-use mla_codegen::{Files, Kernels, Options, Origin, emit};
+use mla_codegen::{Files, Kernels, Options, Origin, ProofsOn, emit, module_name};
+use mla_spec::Phase;
 
 /// Layers whose proofs would be those of the layer `plain` over again, and take as long to compile; the oracle judges them.
 const COMPARED_ONLY: [&str; 14] = [
@@ -29,6 +37,9 @@ const COMPARED_ONLY: [&str; 14] = [
     "fp8_model1",
     "mxfp8",
 ];
+
+/// Random layers that a GPU is judged by.
+const RANDOM_LAYERS: u64 = 100;
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=src/language.rs");
@@ -61,7 +72,83 @@ fn main() -> io::Result<()> {
         trained.push_str(&module(&name, &folder));
     }
     fs::write(out.join("trained.rs"), trained)?;
-    fs::write(out.join("language.rs"), modules)
+    fs::write(out.join("language.rs"), modules)?;
+    println!("cargo:rerun-if-changed=src/random_spec");
+    if env::var_os("CARGO_FEATURE_GPU").is_some() {
+        random_layers(&out)?;
+        proofs(&out)?;
+    }
+    Ok(())
+}
+
+/// Random layers in the file `random.rs`, with comparisons with the oracle on the backend `Here`.
+fn random_layers(out: &Path) -> io::Result<()> {
+    let mut text = String::new();
+    for seed in 0..RANDOM_LAYERS {
+        let checked = random_spec::checked(seed);
+        let name = module_name(&checked.layer.name);
+        let folder = out.join("random").join(&name);
+        let options = Options {
+            tests: false,
+            kernels: Kernels::Always,
+            ..Options::new(origin(&name))
+        };
+        write(&folder, &emit(&checked, &options))?;
+        text.push_str(&module(&name, &folder));
+        let layer = format!("{name}::{}<Here>, Here", checked.layer.name);
+        let phases = &checked.build.phases;
+        let cached = phases.contains(&Phase::Prefill) && phases.contains(&Phase::Decode);
+        for (is_there, word, judge, phase) in [
+            (
+                phases.contains(&Phase::Forward),
+                "forward",
+                "forward_is",
+                "",
+            ),
+            (phases.contains(&Phase::Train), "train", "training_is", ""),
+            (cached, "prefill", "cached_is", ", Phase::Prefill"),
+            (cached, "decode", "cached_is", ", Phase::Decode"),
+        ] {
+            if is_there {
+                text.push_str(&format!(
+                    "#[test]\nfn {word}_{seed}() {{\n    {judge}_the_oracles::<{layer}>(\"seed {seed}\", &checked({seed}){phase});\n}}\n"
+                ));
+            }
+        }
+    }
+    fs::write(out.join("random.rs"), text)
+}
+
+/// The language's layers with proofs that run on CUDA, in the file `proofs.rs`.
+fn proofs(out: &Path) -> io::Result<()> {
+    let mut modules = String::new();
+    for (name, checked) in language::language() {
+        if COMPARED_ONLY.contains(&name.as_str()) {
+            continue;
+        }
+        let folder = out.join("proofs").join(&name);
+        for (kind, checked) in [
+            ("cached", checked.clone()),
+            ("trained", language::trained(&name, &checked)),
+        ] {
+            let folder = folder.join(kind);
+            let options = Options {
+                kernels: Kernels::Always,
+                proofs: ProofsOn::Cuda,
+                ..Options::new(origin(&name))
+            };
+            write(&folder, &emit(&checked, &options))?;
+            modules.push_str(&module(&format!("{name}_{kind}"), &folder));
+        }
+    }
+    fs::write(out.join("proofs.rs"), modules)
+}
+
+fn origin(name: &str) -> Origin {
+    Origin {
+        spec: name.to_owned(),
+        command: None,
+    }
 }
 
 fn write(folder: &Path, files: &Files) -> io::Result<()> {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the CUDA backend on the machine at hand: run.sh [tests] [verify] [gradients]. Without arguments: all of them.
+# Tests the CUDA backend on the machine at hand: run.sh [tests] [verify] [gradients] [full]. Without arguments: all of them.
 # Needs a GPU's driver and NVRTC (`MLA_NVRTC_DIR`, an active Python environment, or the system's).
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,7 +10,7 @@ section() { printf '\n== %s\n' "$1"; }
 try() { "$@" || { failed=1; echo "FAILED: $*"; }; }
 program() { MLA_GEN_PROGRAM="$here/programs/$1" try "$here/bin/mla-gen" verify --backend cuda "${@:2}" "$here"/cases/*/; }
 
-for what in "${@:-tests verify gradients}"; do
+for what in "${@:-tests verify gradients full}"; do
   for what in $what; do
     case $what in
       tests)
@@ -18,6 +18,12 @@ for what in "${@:-tests verify gradients}"; do
         try "$here/tests/kernels" cuda --quiet --test-threads=8
         section 'layers of every option against the oracle'
         try "$here/tests/language" on_cuda --quiet --test-threads=8
+        section 'random layers against the oracle'
+        try "$here/tests/random" --quiet --test-threads=8
+        section "layers' own proofs"
+        try "$here/tests/proofs" --quiet --test-threads=8
+        section 'decode steps as graphs'
+        try "$here/tests/graphs" --quiet
         ;;
       verify)
         section 'golden layers, f32'
@@ -30,6 +36,10 @@ for what in "${@:-tests verify gradients}"; do
         program gradients-f32 --dtype f32 --grad
         section 'golden gradients, bf16'
         program gradients-bf16 --dtype bf16 --grad
+        ;;
+      full)
+        section 'layers at their real sizes'
+        try "$here/tests/full-size" --nocapture --test-threads=1
         ;;
       *) echo "no section \`$what\`"; failed=1 ;;
     esac

@@ -18,12 +18,36 @@ const PROGRAMS: [(&str, &[&str]); 4] = [
 ];
 
 /// Test binaries: a name, and what cargo is told.
-const TESTS: [(&str, &[&str]); 2] = [
+const TESTS: [(&str, &[&str]); 6] = [
     (
         "kernels",
         &["-p", "mla-runtime", "--features", "cuda,proof", "--lib"],
     ),
     ("language", &["-p", "mla-tests", "--test", "language"]),
+    ("graphs", &["-p", "mla-tests", "--test", "decode_graph"]),
+    ("full-size", &["-p", "mla-tests", "--test", "full_size"]),
+    (
+        "random",
+        &[
+            "-p",
+            "mla-tests",
+            "--features",
+            "gpu",
+            "--test",
+            "random_on_cuda",
+        ],
+    ),
+    (
+        "proofs",
+        &[
+            "-p",
+            "mla-tests",
+            "--features",
+            "gpu",
+            "--test",
+            "proofs_on_cuda",
+        ],
+    ),
 ];
 
 /// Packs it. Without cases, those of `tests/golden`.
