@@ -10,7 +10,11 @@ use crate::plan::KernelUnit;
 pub use units::{UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 6] = [
+const HEADERS: [(&str, &str); 7] = [
+    (
+        "attend_pairs.cuh",
+        include_str!("../../../kernels/attend_pairs.cuh"),
+    ),
     ("coding.cuh", include_str!("../../../kernels/coding.cuh")),
     ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
