@@ -131,3 +131,25 @@ fn a_step_neither_allocates_nor_waits() {
     }
     assert_eq!(graph.recordings(), 1);
 }
+
+#[test]
+fn the_same_step_gives_the_same_bits_whatever_shared_memory_held() {
+    let device = device();
+    let (layer, mut cache, tables) = start(&device).expect("a layer");
+    prompt(&device, &layer, &mut cache, &tables).expect("a prompt");
+    let mut graph = CudaGraph::new(&device);
+    let mut bits = || -> Result<Vec<u32>> {
+        let out = graph.run(|| step(&device, &layer, &mut cache, &tables, 0))?;
+        Ok(out.to_vec()?.into_iter().map(f32::to_bits).collect())
+    };
+    let first = bits().expect("a step");
+    // An emulated device takes seconds for what a GPU does in milliseconds
+    let runs = if device.arch() == "host" { 3 } else { 1000 };
+    for run in 0..runs {
+        let patterns = [0xffff_ffff, 0x7f80_0000, 0, 0x3f80_0000, 0xdead_beef];
+        device
+            .poison_shared_memory(patterns[run % patterns.len()])
+            .expect("it runs");
+        assert_eq!(bits().expect("a step"), first, "run {run}");
+    }
+}

@@ -53,6 +53,7 @@ pub const UNITS: &[Unit] = &[
         &["WIDTH", "START", "PAIRS", "HALF_IN", "HALF_OUT"],
         &[("rotate", "Turning")]
     ),
+    unit!("poison", &[], &[("poison", "Poison")]),
     unit!("swizzles", &[], &[("swizzles", "Swizzles")]),
     unit!(
         "tensor_core",

@@ -13,6 +13,10 @@ mod parameters;
 mod pointwise;
 mod products;
 
+use bytemuck::{Pod, Zeroable};
+
+use super::driver::Address;
+use super::kernels::Kernel;
 use super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
 use crate::backend::{
     Accum, Attention, AttentionBackward, AttentionParts, Backend, HeadMatrices, IndexLoss,
@@ -22,6 +26,39 @@ use crate::backend::{
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::Scalar;
 use crate::error::Result;
+
+/// What `poison.cuh` is told.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Poison {
+    sink: Address,
+    pattern: u64,
+}
+
+impl CudaDevice {
+    /// Leaves a pattern in the shared memory of every multiprocessor: what kernels compute must not depend on it. Takes the kernels
+    /// `poison`.
+    ///
+    /// # Errors
+    /// There are no such kernels, or the device refuses.
+    #[doc(hidden)]
+    pub fn poison_shared_memory(&self, pattern: u32) -> Result<()> {
+        let sink = self.zeros::<u32>(1)?;
+        let kernel = Kernel {
+            unit: "poison",
+            entry: "poison",
+            dims: &[],
+            elem: "f32",
+            key: "f32",
+        };
+        let args = Poison {
+            sink: sink.at(),
+            pattern: u64::from(pattern),
+        };
+        // Several blocks of 48 KB for each
+        self.launch(&kernel, [self.multiprocessors() as usize * 8, 1, 1], &args)
+    }
+}
 
 impl<T: CudaElement> Backend for Cuda<T> {
     type Elem = T;

@@ -102,6 +102,7 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
     ("pool_keys", &[&[]], Keys::Own),
     ("index_target", &[&[]], Keys::Own),
     ("index_spread", &[&[64, 128], &[3, 7]], Keys::Own),
+    ("poison", &[&[]], Keys::Own),
     ("swizzles", &[&[]], Keys::Own),
     ("tensor_core", &[&[]], Keys::Hopper),
 ];
