@@ -363,7 +363,8 @@ fn module(program: &Program, twin: &Program, options: &Options) -> String {
     let traits = rust::all_traits(program, "Layer", runtime, false, INSIDE.level);
     let training = rust::training_structs(program, "Layer", INSIDE);
     let optional = [&tensors, &cache, &training].map(|item| item.as_deref().unwrap_or(""));
-    let listed = kernels.as_deref().unwrap_or("");
+    // Their texts are CUDA's, and name nothing of Rust's
+    let listed = kernels.as_ref().map_or("", |_| "KernelSource");
     let items = [optional[0], optional[1], optional[2], listed, &layer].join("\n");
     let picks = own_topk(program, twin, &items);
     let imports = rust::imports(&items, runtime, INSIDE.level);

@@ -74,7 +74,8 @@ pub(crate) fn module(program: &Program, setting: &Setting<'_>) -> String {
     let training = training_structs(program, &program.name, Look::PUBLIC);
     let optional = [&cache, &training].map(|item| item.as_deref().unwrap_or(""));
     let kernels = kernels(program, setting.kernels, Look::PUBLIC);
-    let listed = kernels.as_deref().unwrap_or("");
+    // Their texts are CUDA's, and name nothing of Rust's
+    let listed = kernels.as_ref().map_or("", |_| "KernelSource");
     let needed = [layer.as_str(), &tensors, listed, optional[0], optional[1]].concat();
     let constants = constants(program, &needed, Look::PUBLIC);
     let code = [needed.as_str(), &constants].concat();

@@ -207,7 +207,8 @@ fn sights<T: CudaElement, E: Scalar>(
         if let Some(pages) = attention.pages {
             // What stands behind the segment's last block says nothing
             let blocks = &pages.tables()[number];
-            let blocks = &blocks[..segment.keys.len().div_ceil(pages.page()).min(blocks.len())];
+            let needed = segment.keys.len().div_ceil(pages.page().max(1));
+            let blocks = &blocks[..needed.min(blocks.len())];
             sight.base = table.len() as i64;
             sight.blocks = blocks.len() as i64;
             table.extend_from_slice(blocks);

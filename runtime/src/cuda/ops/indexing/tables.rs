@@ -126,7 +126,11 @@ impl Tables {
     fn add_blocks(&mut self, sight: &Sight<'_>, pages: &Pages, i: usize) -> usize {
         let at = self.blocks.len();
         let ends = (0..sight.queries.len()).map(|query| sight.visible(query).end);
-        let needed = ends.max().unwrap_or(0).div_ceil(pages.page());
+        // Blocks too short for one pool hold no keys
+        let needed = match pages.page() {
+            0 => 0,
+            page => ends.max().unwrap_or(0).div_ceil(page),
+        };
         let list = &pages.tables()[i];
         self.blocks.extend(&list[..needed.min(list.len())]);
         at
