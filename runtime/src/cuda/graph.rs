@@ -153,11 +153,11 @@ impl CudaDevice {
                 "a graph's step runs another graph".to_owned(),
             ));
         };
-        let back = Back(self);
+        let _back = Back(self);
         let result = step();
-        let mode = self.leave();
-        std::mem::forget(back);
-        let mode = mode.ok_or_else(|| Error::Device("a graph was lost".to_owned()))?;
+        let mode = self
+            .leave()
+            .ok_or_else(|| Error::Device("a graph was lost".to_owned()))?;
         Ok((result, mode))
     }
 }

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::CudaElement;
 use super::driver::{Driver, Function, Module, Source};
 use crate::backend::KernelSource;
+use crate::element::Scalar;
 use crate::error::{Error, Result};
 
 /// Makes the text of kernels for sizes; `None` for a unit that it does not know.
@@ -23,6 +25,31 @@ pub(super) struct Kernel<'a> {
     pub(super) elem: &'static str,
     /// That of a cache's entries, or what else a kernel reads in a type of its own.
     pub(super) key: &'static str,
+}
+
+impl<'a> Kernel<'a> {
+    /// One that knows no number type but a layer's own.
+    pub(super) const fn of<T: CudaElement>(
+        unit: &'static str,
+        entry: &'static str,
+        dims: &'a [usize],
+    ) -> Self {
+        Self {
+            unit,
+            entry,
+            dims,
+            elem: T::NAME,
+            key: T::NAME,
+        }
+    }
+
+    /// The same, with `S` as its second number type.
+    pub(super) const fn reading<S: Scalar>(self) -> Self {
+        Self {
+            key: S::NAME,
+            ..self
+        }
+    }
 }
 
 /// A text and the types it is compiled for.

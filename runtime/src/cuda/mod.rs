@@ -25,6 +25,9 @@ pub use graph::CudaGraph;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cuda<T: Element = bf16>(PhantomData<T>);
 
+/// What sums of `T` are held in.
+type Accum<T> = <T as Element>::Accum;
+
 /// What kernels are compiled for.
 pub trait CudaElement: Element {}
 impl CudaElement for f32 {}

@@ -4,13 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
 use super::args::{THREADS, Window};
 use crate::backend::{Attention, AttentionParts, Parts, PartsMut, Strided};
-use crate::element::{Element, Scalar};
+use crate::element::Scalar;
 use crate::error::Result;
-
-type Accum<T> = <T as Element>::Accum;
 
 /// What a row of queries sees, as `attend.cuh` lays it out. Keys count from the segment's first. Nothing in its place: no keys.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -106,13 +104,7 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
         cap: softmax.cap().unwrap_or(0.0),
         drop: softmax.dropped().map_or(0.0, |dropout| dropout.probability),
     };
-    let kernel = Kernel {
-        unit: "attend",
-        entry: "attend",
-        dims: &dims,
-        elem: T::NAME,
-        key: E::NAME,
-    };
+    let kernel = Kernel::of::<T>("attend", "attend", &dims).reading::<E>();
     device.launch(&kernel, [rows * groups * splits, 1, 1], &args)?;
     if let Some(parts) = parts {
         join::<T>(device, &parts, &whole, [splits, lines, width])?;
@@ -231,13 +223,7 @@ fn sights<T: CudaElement, E: Scalar>(
 }
 
 fn merging<T: CudaElement>(entry: &'static str) -> Kernel<'static> {
-    Kernel {
-        unit: "merge",
-        entry,
-        dims: &[],
-        elem: T::NAME,
-        key: T::NAME,
-    }
+    Kernel::of::<T>("merge", entry, &[])
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -4,15 +4,12 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
 use super::args::{THREADS, Window, blocks};
 use super::attention_tables::{QueryRow, QueryRows, Spans};
 use crate::backend::{AttentionBackward, Landing, Landings, Strided};
-use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::softmax::Softmax;
-
-type Accum<T> = <T as Element>::Accum;
 
 /// Lines that a block adds up, as `attend_backward.cuh` has it.
 const OUTER: usize = 16;
@@ -134,13 +131,7 @@ fn delta<T: CudaElement>(
 }
 
 fn of_deltas<T: CudaElement>(entry: &'static str) -> Kernel<'static> {
-    Kernel {
-        unit: "attend_delta",
-        entry,
-        dims: &[],
-        elem: T::NAME,
-        key: T::NAME,
-    }
+    Kernel::of::<T>("attend_delta", entry, &[])
 }
 
 /// How rows are cut, as `Cut` of `attend_backward.cuh` has it.
@@ -235,13 +226,7 @@ impl<T: CudaElement> Pass<T> {
         blocks: usize,
         args: &A,
     ) -> Result<()> {
-        let kernel = Kernel {
-            unit: "attend_backward",
-            entry,
-            dims: &self.dims,
-            elem: T::NAME,
-            key: T::NAME,
-        };
+        let kernel = Kernel::of::<T>("attend_backward", entry, &self.dims);
         device.launch(&kernel, [blocks, 1, 1], args)
     }
 }

@@ -108,13 +108,7 @@ impl Kernels {
         (rows, width): (usize, usize),
         args: &A,
     ) -> Result<()> {
-        let kernel = Kernel {
-            unit: self.unit,
-            entry,
-            dims: &self.dims,
-            elem: T::NAME,
-            key: T::NAME,
-        };
+        let kernel = Kernel::of::<T>(self.unit, entry, &self.dims);
         let grid = if self.flat {
             blocks(rows * width)
         } else {

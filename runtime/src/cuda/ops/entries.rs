@@ -36,13 +36,7 @@ struct Gather {
 }
 
 fn kernel<T: CudaElement, E: Scalar>(entry: &'static str) -> Kernel<'static> {
-    Kernel {
-        unit: "entries",
-        entry,
-        dims: &[],
-        elem: T::NAME,
-        key: E::NAME,
-    }
+    Kernel::of::<T>("entries", entry, &[]).reading::<E>()
 }
 
 /// Slots as kernels read them: -1 is none.

@@ -6,14 +6,12 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
 use super::args::{THREADS, Window, blocks, len};
 use super::{pointwise, products};
 use crate::backend::{Gamma, GateGradients, GradientOps, HeadMatrices, Place, Strided};
-use crate::element::{Element, Scalar};
+use crate::element::Scalar;
 use crate::error::Result;
-
-type Accum<T> = <T as Element>::Accum;
 
 impl<T: CudaElement> GradientOps<Self> for Cuda<T> {
     fn add(
@@ -110,13 +108,7 @@ impl<T: CudaElement> GradientOps<Self> for Cuda<T> {
 }
 
 fn kernel<T: CudaElement, S: Scalar>(entry: &'static str) -> Kernel<'static> {
-    Kernel {
-        unit: "gradients",
-        entry,
-        dims: &[],
-        elem: T::NAME,
-        key: S::NAME,
-    }
+    Kernel::of::<T>("gradients", entry, &[]).reading::<S>()
 }
 
 /// Blocks for a loop in which a warp does each of so many things.

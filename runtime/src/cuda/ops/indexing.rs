@@ -9,15 +9,13 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
 use super::args::{Window, blocks};
 use crate::backend::{Indexing, Pooling};
-use crate::element::{Element, Scalar};
+use crate::element::Scalar;
 use crate::error::Result;
 pub(super) use loss::loss;
 use tables::{Choice, Sights, Tables, Uploaded};
-
-type Accum<T> = <T as Element>::Accum;
 
 /// Bytes of scores that are held at a time, unless those of one group of queries are more. Tests have few queries, and still see
 /// them cut.
@@ -51,13 +49,8 @@ impl Scoring {
         [heads, width]: [usize; 2],
         groups: usize,
     ) -> Result<()> {
-        let kernel = Kernel {
-            unit: "index_scores",
-            entry: "index_scores",
-            dims: &[heads, width],
-            elem: T::NAME,
-            key: E::NAME,
-        };
+        let dims = [heads, width];
+        let kernel = Kernel::of::<T>("index_scores", "index_scores", &dims).reading::<E>();
         let across = (self.width as usize).div_ceil(KEYS).min(MOST_BLOCKS);
         device.launch(&kernel, [groups, across, 1], self)
     }
@@ -135,13 +128,7 @@ pub(super) fn select<T: CudaElement, E: Scalar>(
     };
     let (groups, per_group) = (tables.groups.len(), tables.per_group);
     let tables = tables.upload(device)?;
-    let kernel = Kernel {
-        unit: "topk",
-        entry: "topk",
-        dims: &[],
-        elem: T::NAME,
-        key: T::NAME,
-    };
+    let kernel = Kernel::of::<T>("topk", "topk", &[]);
     for part in parts(groups, per_group * width * size_of::<Accum<T>>()) {
         let scores: CudaBuffer<Accum<T>> = device.room(part.len() * per_group * width)?;
         let scoring = Scoring {
@@ -211,13 +198,7 @@ pub(super) fn pool_keys<T: CudaElement>(
     let first_rows = pooling.first_rows.iter().map(|&row| row as i64);
     let first_rows: Vec<i64> = first_rows.collect();
     let first_rows = device.upload(&first_rows)?;
-    let kernel = Kernel {
-        unit: "pool_keys",
-        entry: "pool_keys",
-        dims: &[],
-        elem: T::NAME,
-        key: T::NAME,
-    };
+    let kernel = Kernel::of::<T>("pool_keys", "pool_keys", &[]);
     let args = PoolingArgs {
         k: (&pooling.k).into(),
         gates: (&pooling.gates).into(),

@@ -44,13 +44,7 @@ impl CudaDevice {
     #[doc(hidden)]
     pub fn poison_shared_memory(&self, pattern: u32) -> Result<()> {
         let sink = self.zeros::<u32>(1)?;
-        let kernel = Kernel {
-            unit: "poison",
-            entry: "poison",
-            dims: &[],
-            elem: "f32",
-            key: "f32",
-        };
+        let kernel = Kernel::of::<f32>("poison", "poison", &[]);
         let args = Poison {
             sink: sink.at(),
             pattern: u64::from(pattern),
@@ -125,7 +119,7 @@ impl<T: CudaElement> Backend for Cuda<T> {
         bias: Option<&CudaBuffer<T::Accum>>,
         out: usize,
     ) -> Result<CudaBuffer<T::Accum>> {
-        products::accum_linear(device, &x, weight, bias, out)
+        products::linear(device, &x, weight, bias, out)
     }
 
     fn rms_norm(

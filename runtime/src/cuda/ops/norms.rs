@@ -31,17 +31,16 @@ pub(super) fn norm<T: CudaElement>(
     if x.width == 0 {
         return Ok(y);
     }
-    let kernel = Kernel {
-        unit: "norm",
-        entry: if beta.is_some() {
+    let dims = [x.width];
+    let kernel = Kernel::of::<T>(
+        "norm",
+        if beta.is_some() {
             "layer_norm"
         } else {
             "rms_norm"
         },
-        dims: &[x.width],
-        elem: T::NAME,
-        key: T::NAME,
-    };
+        &dims,
+    );
     let args = Norm {
         x: x.into(),
         gamma: gamma.map_or(0, CudaBuffer::at),
@@ -75,19 +74,14 @@ pub(super) fn rotate<T: CudaElement>(
     if rotation.pairs == 0 || heads == 0 {
         return Ok(());
     }
-    let kernel = Kernel {
-        unit: "rotate",
-        entry: "rotate",
-        dims: &[
-            width,
-            rotation.start,
-            rotation.pairs,
-            usize::from(rotation.half_in),
-            usize::from(rotation.half_out),
-        ],
-        elem: T::NAME,
-        key: T::NAME,
-    };
+    let dims = [
+        width,
+        rotation.start,
+        rotation.pairs,
+        usize::from(rotation.half_in),
+        usize::from(rotation.half_out),
+    ];
+    let kernel = Kernel::of::<T>("rotate", "rotate", &dims);
     let args = Turning {
         x: x.at(),
         cos: rotation.cos.at(),

@@ -4,24 +4,16 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
 use super::args::blocks;
 use super::pointwise;
-use crate::element::{Element, Scalar};
+use crate::element::Scalar;
 use crate::error::Result;
 use crate::offload::HostMemory;
 use crate::parameters::ParameterOps;
 
-type Accum<T> = <T as Element>::Accum;
-
 fn kernel<T: CudaElement>(entry: &'static str) -> Kernel<'static> {
-    Kernel {
-        unit: "parameters",
-        entry,
-        dims: &[],
-        elem: T::NAME,
-        key: T::NAME,
-    }
+    Kernel::of::<T>("parameters", entry, &[])
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -4,22 +4,14 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::{Address, Command};
 use super::super::kernels::Kernel;
-use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
 use super::args::{Window, blocks, len};
 use crate::backend::{Place, Strided};
 use crate::element::Scalar;
 use crate::error::Result;
 
-type Accum<T> = <T as crate::element::Element>::Accum;
-
 fn kernel<T: CudaElement>(entry: &'static str) -> Kernel<'static> {
-    Kernel {
-        unit: "pointwise",
-        entry,
-        dims: &[],
-        elem: T::NAME,
-        key: T::NAME,
-    }
+    Kernel::of::<T>("pointwise", entry, &[])
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -46,13 +38,7 @@ pub(super) fn copy<T: CudaElement, S: Scalar>(
         }
         return Ok(out);
     }
-    let kernel = Kernel {
-        unit: "copy",
-        entry: "copy",
-        dims: &[],
-        elem: T::NAME,
-        key: S::NAME,
-    };
+    let kernel = Kernel::of::<T>("copy", "copy", &[]).reading::<S>();
     let args = Copying {
         x: x.into(),
         out: out.at(),
@@ -265,13 +251,8 @@ pub(super) fn hadamard<T: CudaElement>(
     x: &CudaBuffer<T>,
     width: usize,
 ) -> Result<()> {
-    let kernel = Kernel {
-        unit: "hadamard",
-        entry: "hadamard",
-        dims: &[width],
-        elem: T::NAME,
-        key: T::NAME,
-    };
+    let dims = [width];
+    let kernel = Kernel::of::<T>("hadamard", "hadamard", &dims);
     let runs = x.len().checked_div(width).unwrap_or(0);
     device.launch(&kernel, [runs, 1, 1], &Transform { x: x.at() })
 }

@@ -4,13 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::{Address, Matmul, NumberType, Operand};
 use super::super::kernels::Kernel;
-use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
 use super::pointwise::narrowed;
 use crate::backend::{HeadMatrices, Strided};
-use crate::element::{Element, Scalar};
+use crate::element::Scalar;
 use crate::error::{Error, Result};
-
-type Accum<T> = <T as Element>::Accum;
 
 /// Rows and columns of a block's result, as `product.cuh` has it.
 const TILE: usize = 32;
@@ -100,14 +98,14 @@ fn multiply(device: &CudaDevice, matmul: &Matmul, bias: Option<Address>) -> Resu
     device.launch(&kernel, grid, &args)
 }
 
-/// `x Wᵀ + b`.
-pub(super) fn linear<T: CudaElement>(
+/// `x Wᵀ + b`, the weight, the bias and the result of elements or of accumulators.
+pub(super) fn linear<T: CudaElement, S: Scalar>(
     device: &CudaDevice,
     x: &Strided<'_, Cuda<T>, T>,
-    weight: &CudaBuffer<T>,
-    bias: Option<&CudaBuffer<T>>,
+    weight: &CudaBuffer<S>,
+    bias: Option<&CudaBuffer<S>>,
     out: usize,
-) -> Result<CudaBuffer<T>> {
+) -> Result<CudaBuffer<S>> {
     let y = device.room(x.rows * out)?;
     let matmul = Matmul {
         m: x.rows,
@@ -115,34 +113,11 @@ pub(super) fn linear<T: CudaElement>(
         k: x.width,
         batch: 1,
         a: operand::<T>(x.buffer.place(x.offset), [x.row_stride, 1, 0])?,
-        b: operand::<T>(weight.at(), [1, x.width, 0])?,
-        c: operand::<T>(y.at(), [out, 1, 0])?,
+        b: operand::<S>(weight.at(), [1, x.width, 0])?,
+        c: operand::<S>(y.at(), [out, 1, 0])?,
         accumulate: false,
     };
     // A bias that is added later would be a second rounding: the kernel adds it to the sum
-    multiply(device, &matmul, bias.map(CudaBuffer::at))?;
-    Ok(y)
-}
-
-/// `x Wᵀ + b` in the accumulation type.
-pub(super) fn accum_linear<T: CudaElement>(
-    device: &CudaDevice,
-    x: &Strided<'_, Cuda<T>, T>,
-    weight: &CudaBuffer<Accum<T>>,
-    bias: Option<&CudaBuffer<Accum<T>>>,
-    out: usize,
-) -> Result<CudaBuffer<Accum<T>>> {
-    let y = device.room(x.rows * out)?;
-    let matmul = Matmul {
-        m: x.rows,
-        n: out,
-        k: x.width,
-        batch: 1,
-        a: operand::<T>(x.buffer.place(x.offset), [x.row_stride, 1, 0])?,
-        b: operand::<Accum<T>>(weight.at(), [1, x.width, 0])?,
-        c: operand::<Accum<T>>(y.at(), [out, 1, 0])?,
-        accumulate: false,
-    };
     multiply(device, &matmul, bias.map(CudaBuffer::at))?;
     Ok(y)
 }

@@ -14,10 +14,10 @@ mod tensor_core;
 
 use half::bf16;
 
-use super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
 use crate::backend::{Backend, Strided};
 use crate::cpu::CpuElement;
-use crate::element::{Element, Scalar};
+use crate::element::Scalar;
 use crate::{Cpu, CpuDevice};
 
 /// The device, with kernels for any sizes.
@@ -162,9 +162,6 @@ pub(super) fn assert_near<S: Scalar>(what: &str, found: &[S], wanted: &[S]) {
 /// What both backends compute in.
 pub(super) trait Number: CpuElement + CudaElement {}
 impl<T: CpuElement + CudaElement> Number for T {}
-
-/// The accumulation type.
-pub(super) type Accum<T> = <T as Element>::Accum;
 
 /// Runs a test in each number type.
 macro_rules! in_each_type {

@@ -56,13 +56,8 @@ impl<T: CudaElement> Norm<'_, T> {
         grid: [usize; 3],
         args: &A,
     ) -> Result<()> {
-        let kernel = Kernel {
-            unit: "norm_backward",
-            entry,
-            dims: &[self.x.width],
-            elem: T::NAME,
-            key: T::NAME,
-        };
+        let dims = [self.x.width];
+        let kernel = Kernel::of::<T>("norm_backward", entry, &dims);
         device.launch(&kernel, grid, args)
     }
 

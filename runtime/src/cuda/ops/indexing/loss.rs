@@ -96,13 +96,7 @@ struct Spreading {
 }
 
 fn kernel<T: CudaElement>(entry: &'static str) -> Kernel<'static> {
-    Kernel {
-        unit: "index_target",
-        entry,
-        dims: &[],
-        elem: T::NAME,
-        key: T::NAME,
-    }
+    Kernel::of::<T>("index_target", entry, &[])
 }
 
 /// What all launches read, and where they write.
@@ -326,13 +320,8 @@ impl<T: CudaElement> Work<'_, T> {
             ),
             ("spread_keys", [self.loss.k.rows.div_ceil(tile), 1, 1]),
         ] {
-            let kernel = Kernel {
-                unit: "index_spread",
-                entry,
-                dims: &[heads, width],
-                elem: T::NAME,
-                key: T::NAME,
-            };
+            let dims = [heads, width];
+            let kernel = Kernel::of::<T>("index_spread", entry, &dims);
             self.device.launch(&kernel, grid, &args)?;
         }
         Ok(())
