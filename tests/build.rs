@@ -61,14 +61,10 @@ fn main() -> io::Result<()> {
     for (name, checked) in language::language() {
         let folder = out.join("language").join(&name);
         fs::create_dir_all(&folder)?;
-        let origin = Origin {
-            spec: name.clone(),
-            command: None,
-        };
         let options = Options {
             tests: !COMPARED_ONLY.contains(&name.as_str()),
             kernels: Kernels::Always,
-            ..Options::new(origin)
+            ..Options::new(origin(&name))
         };
         write(&folder, &emit(&checked, &options))?;
         modules.push_str(&module(&name, &folder));

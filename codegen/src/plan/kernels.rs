@@ -59,19 +59,18 @@ impl Needs<'_> {
 
     /// Those of modules, whichever op uses them.
     fn norms(&mut self) {
-        let trained = self.program.training.is_some();
         for module in &self.program.modules {
             let width = match &module.kind {
                 ModuleKind::Norm(norm) | ModuleKind::NormLinear(norm, _) => norm.width,
                 _ => continue,
             };
-            self.norm(width.size, trained);
+            self.norm(width.size);
         }
     }
 
-    fn norm(&mut self, width: u32, trained: bool) {
+    fn norm(&mut self, width: u32) {
         self.add("norm", &[width as usize]);
-        if trained {
+        if self.program.training.is_some() {
             self.add("norm_backward", &[width as usize]);
         }
     }
@@ -85,7 +84,7 @@ impl Needs<'_> {
     fn op(&mut self, plan: &Plan, op: &Op) {
         let width = |id: &ValueId| width(&plan.values[id.0].ty);
         match op {
-            Op::L2Norm { x, .. } => self.norm(width(x), self.program.training.is_some()),
+            Op::L2Norm { x, .. } => self.norm(width(x)),
             Op::Hadamard { x, .. } => self.add("hadamard", &[width(x) as usize]),
             Op::RotateHeads { x, turn, .. } | Op::RotateRows { x, turn, .. } => {
                 self.rotation(width(x), turn.part, turn.indexer, false);
@@ -110,15 +109,13 @@ impl Needs<'_> {
                 let heads = heads(&plan.values[q.0].ty);
                 self.grouped(heads, heads, width(q), width(out));
             }
-            Op::AttendGroups { q, out, .. }
-            | Op::AttendGroupCache { q, out }
-            | Op::FlashDecode { q, out, .. } => {
-                let groups = self.program.groups().size;
-                self.grouped(heads(&plan.values[q.0].ty), groups, width(q), width(out));
-                if let Op::FlashDecode { q, k, .. } = op {
-                    self.rotation(width(q), Turned::First, false, false);
-                    self.rotation(width(k), Turned::First, false, false);
-                }
+            Op::AttendGroups { q, out, .. } | Op::AttendGroupCache { q, out } => {
+                self.groups(plan, *q, width(out));
+            }
+            Op::FlashDecode { q, k, out, .. } => {
+                self.groups(plan, *q, width(out));
+                self.rotation(width(q), Turned::First, false, false);
+                self.rotation(width(k), Turned::First, false, false);
             }
             Op::Adjoint(adjoint) => self.adjoint(plan, adjoint),
             _ => {}
@@ -134,6 +131,13 @@ impl Needs<'_> {
     fn absorbed(&mut self, plan: &Plan, q_latent: ValueId, rope: u32) {
         let ty = &plan.values[q_latent.0].ty;
         self.attention([heads(ty), 1, 1, 1, width(ty), rope, width(ty)]);
+    }
+
+    /// The program's own groups.
+    fn groups(&mut self, plan: &Plan, q: ValueId, value: u32) {
+        let ty = &plan.values[q.0].ty;
+        let groups = self.program.groups().size;
+        self.grouped(heads(ty), groups, width(ty), value);
     }
 
     fn grouped(&mut self, heads: u32, groups: u32, key: u32, value: u32) {
