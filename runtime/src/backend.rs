@@ -167,12 +167,37 @@ pub struct Pooling<'a, B: Backend> {
 pub struct KernelSource {
     pub(crate) name: &'static str,
     pub(crate) text: &'static str,
+    pub(crate) cubins: &'static [Cubin],
+}
+
+/// Kernels that were compiled ahead of time, for one architecture and for the number types of a layer's values and of its cache's entries.
+#[derive(Debug, Clone, Copy)]
+pub struct Cubin {
+    pub(crate) arch: &'static str,
+    pub(crate) types: [&'static str; 2],
+    pub(crate) bytes: &'static [u8],
+}
+
+impl Cubin {
+    /// What NVIDIA's compiler made for an architecture, `sm_90a`, and number types, `["bf16", "bf16"]`.
+    pub const fn new(arch: &'static str, types: [&'static str; 2], bytes: &'static [u8]) -> Self {
+        Self { arch, types, bytes }
+    }
 }
 
 impl KernelSource {
     /// Kernels of a name that says what they do and for which sizes, `norm_512`, and their text, which includes nothing.
     pub const fn new(name: &'static str, text: &'static str) -> Self {
-        Self { name, text }
+        Self {
+            name,
+            text,
+            cubins: &[],
+        }
+    }
+
+    /// The same, compiled already for some devices: there no compiler is needed.
+    pub const fn with_cubins(self, cubins: &'static [Cubin]) -> Self {
+        Self { cubins, ..self }
     }
 
     /// The name.

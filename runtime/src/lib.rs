@@ -61,7 +61,7 @@ mod visibility;
 pub mod weights;
 
 pub use attended::{Attended, PerHead};
-pub use backend::{Backend, KernelSource};
+pub use backend::{Backend, Cubin, KernelSource};
 pub use batch::{Batch, Sequence};
 pub use cache::{
     AnyScale, ByteFormat, ByteLayout, CacheElement, CacheFormat, CacheLayout, ContextChunk,
@@ -72,7 +72,7 @@ pub use cache::{
 pub use consistency::{Alone, Fingerprint, Replicas, check_replicas};
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 #[cfg(feature = "cuda")]
-pub use cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, CudaGraph, Statistics, Stopwatch};
+pub use cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, CudaGraph, Statistics, Stopwatch, Work};
 pub use describes::Describes;
 pub use element::{Element, Real, Scalar};
 pub use error::{Error, Result};

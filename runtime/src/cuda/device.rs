@@ -8,11 +8,12 @@ use std::thread::{self, ThreadId};
 use bytemuck::Pod;
 
 use super::buffer::{CudaBuffer, Home};
-use super::driver::{Address, Clock, Command, Driver, Emulator, Gpu, Matmul};
+use super::driver::{Address, Clock, Command, Driver, Emulator, Gpu, Launch, Matmul};
 use super::graph::{Recording, Replay};
 use super::kernels::{Kernel, Kernels, Provider};
 use super::pool::Pool;
 use super::staging::Staging;
+use super::work::Work;
 use crate::backend::KernelSource;
 use crate::error::{Error, Result};
 
@@ -292,13 +293,18 @@ impl CudaDevice {
         Ok(values)
     }
 
-    /// Queues a kernel. A grid without blocks is none.
+    /// Queues a kernel, which has to do this work at least. A grid without blocks is none.
     pub(super) fn launch<A: Pod>(
         &self,
         kernel: &Kernel<'_>,
-        grid: [usize; 3],
+        grid: impl Into<Grid>,
+        work: Work,
         args: &A,
     ) -> Result<()> {
+        let Grid {
+            blocks: grid,
+            shared,
+        } = grid.into();
         if grid.contains(&0) {
             return Ok(());
         }
@@ -323,11 +329,13 @@ impl CudaDevice {
             .shared
             .kernels
             .function(driver, kernel, self.shared.checked)?;
-        self.queue(Command::Launch {
+        self.queue(Command::Launch(Launch {
             function: function.clone(),
             grid: blocks,
+            shared,
             args: bytemuck::bytes_of(args).to_vec(),
-        })?;
+            work,
+        }))?;
         if self.shared.checked && self.is_immediate() {
             self.check(kernel, &function)?;
         }
@@ -402,6 +410,31 @@ impl Stopwatch {
     /// The device refuses, or there is no such mark.
     pub fn milliseconds(&self, from: usize, to: usize) -> Result<f64> {
         self.0.between(from, to)
+    }
+}
+
+/// How a kernel is spread over a device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grid {
+    /// Blocks along x, y and z.
+    blocks: [usize; 3],
+    /// Bytes of shared memory of each block, besides what the kernel declares.
+    shared: u32,
+}
+
+impl From<[usize; 3]> for Grid {
+    fn from(blocks: [usize; 3]) -> Self {
+        Self { blocks, shared: 0 }
+    }
+}
+
+impl Grid {
+    /// With more shared memory for each block.
+    pub(super) fn sharing(blocks: [usize; 3], bytes: u32) -> Self {
+        Self {
+            blocks,
+            shared: bytes,
+        }
     }
 }
 

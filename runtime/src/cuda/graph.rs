@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::buffer::Home;
 use super::device::{CudaDevice, Mode, lock};
-use super::driver::{Address, Command, Driver, Graph};
+use super::driver::{Address, Command, Driver, Graph, Launch};
 use super::pool::Pool;
 use crate::error::{Error, Result};
 
@@ -256,17 +256,23 @@ impl Command {
     fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (
-                Self::Launch {
+                Self::Launch(Launch {
                     function,
                     grid,
+                    shared,
                     args,
-                },
-                Self::Launch {
-                    function: other,
-                    grid: other_grid,
-                    args: other_args,
-                },
-            ) => function.handle == other.handle && grid == other_grid && args == other_args,
+                    work: _,
+                }),
+                Self::Launch(other),
+            ) => {
+                (function.handle, grid, shared, args)
+                    == (
+                        other.function.handle,
+                        &other.grid,
+                        &other.shared,
+                        &other.args,
+                    )
+            }
             (Self::Matmul(matmul), Self::Matmul(other)) => matmul == other,
             (
                 Self::Copy { from, to, bytes },

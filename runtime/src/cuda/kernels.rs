@@ -1,11 +1,11 @@
 //! The kernels that a device has: texts, compiled when they are first used.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::CudaElement;
 use super::driver::{Driver, Function, Module, Source};
-use crate::backend::KernelSource;
+use crate::backend::{Cubin, KernelSource};
 use crate::element::Scalar;
 use crate::error::{Error, Result};
 
@@ -52,50 +52,58 @@ impl<'a> Kernel<'a> {
     }
 }
 
-/// A text and the types it is compiled for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct UnitKey {
-    unit: &'static str,
-    dims: Vec<usize>,
-    elem: &'static str,
-    key: &'static str,
-}
+/// The number types that a text is compiled for.
+type Types = [&'static str; 2];
+
+/// Where a unit for some types is looked up, without its sizes.
+type Family = (&'static str, Types);
 
 #[derive(Default)]
 pub(super) struct Kernels {
-    texts: RwLock<HashMap<String, Arc<str>>>,
+    sources: RwLock<HashMap<String, Brought>>,
     provider: RwLock<Option<Arc<Provider>>>,
-    units: Mutex<HashMap<UnitKey, Unit>>,
+    units: RwLock<HashMap<Family, Vec<Arc<Unit>>>>,
 }
 
+/// What a layer brought along.
+#[derive(Clone)]
+struct Brought {
+    text: Arc<str>,
+    cubins: &'static [Cubin],
+}
+
+/// A text that is compiled for some types, once it is asked for.
 struct Unit {
-    module: Arc<dyn Module>,
-    functions: HashMap<&'static str, Function>,
+    dims: Vec<usize>,
+    /// Held while it is compiled: others are compiled meanwhile.
+    module: Mutex<Option<Arc<dyn Module>>>,
+    functions: RwLock<Vec<(&'static str, Function)>>,
 }
 
 impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let texts = self.texts.read().unwrap_or_else(PoisonError::into_inner);
-        write!(f, "{} texts of kernels", texts.len())
+        write!(f, "{} texts of kernels", read(&self.sources).len())
     }
 }
 
 impl Kernels {
     pub(super) fn add(&self, sources: &[KernelSource]) {
-        let mut texts = self.texts.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = write(&self.sources);
         for source in sources {
-            texts
+            let brought = known
                 .entry(source.name.to_owned())
-                .or_insert_with(|| source.text.into());
+                .or_insert_with(|| Brought {
+                    text: source.text.into(),
+                    cubins: source.cubins,
+                });
+            if brought.cubins.is_empty() {
+                brought.cubins = source.cubins;
+            }
         }
     }
 
     pub(super) fn set_provider(&self, provider: Arc<Provider>) {
-        let mut slot = self
-            .provider
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(provider);
+        *write(&self.provider) = Some(provider);
     }
 
     /// The kernel, compiled and loaded if it is not yet.
@@ -105,54 +113,95 @@ impl Kernels {
         kernel: &Kernel<'_>,
         checked: bool,
     ) -> Result<Function> {
-        let key = UnitKey {
-            unit: kernel.unit,
-            dims: kernel.dims.to_vec(),
-            elem: kernel.elem,
-            key: kernel.key,
-        };
-        let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
-        if !units.contains_key(&key) {
-            let text = self.text(kernel)?;
-            let module = driver.load(&Source {
-                name: &format!("{}.cu", symbol(kernel.unit, kernel.dims)),
-                text: &text,
-                defines: &[("MLA_ELEM", kernel.elem), ("MLA_KEY", kernel.key)],
-                checked,
-            })?;
-            let functions = HashMap::new();
-            units.insert(key.clone(), Unit { module, functions });
+        let unit = self.unit(kernel);
+        let known = read(&unit.functions)
+            .iter()
+            .find(|(entry, _)| *entry == kernel.entry)
+            .map(|(_, function)| function.clone());
+        if let Some(function) = known {
+            return Ok(function);
         }
-        let Some(unit) = units.get_mut(&key) else {
-            return Err(Error::Device("a kernel was lost".to_owned()));
+        let mut slot = unit.module.lock().unwrap_or_else(PoisonError::into_inner);
+        let module = match &*slot {
+            Some(module) => Arc::clone(module),
+            None => Arc::clone(slot.insert(self.load(driver, kernel, checked)?)),
         };
-        if let Some(function) = unit.functions.get(kernel.entry) {
-            return Ok(function.clone());
-        }
-        let name = symbol(kernel.entry, kernel.dims);
-        let function = Arc::clone(&unit.module).function(&name)?;
-        unit.functions.insert(kernel.entry, function.clone());
+        drop(slot);
+        let function = module.function(&symbol(kernel.entry, kernel.dims))?;
+        write(&unit.functions).push((kernel.entry, function.clone()));
         Ok(function)
     }
 
-    fn text(&self, kernel: &Kernel<'_>) -> Result<Arc<str>> {
-        let key = symbol(kernel.unit, kernel.dims);
-        let texts = self.texts.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(text) = texts.get(&key) {
-            return Ok(Arc::clone(text));
+    /// The unit that a kernel stands in.
+    fn unit(&self, kernel: &Kernel<'_>) -> Arc<Unit> {
+        let family = (kernel.unit, [kernel.elem, kernel.key]);
+        let of_size = |units: &Vec<Arc<Unit>>| {
+            let found = units.iter().find(|unit| unit.dims == kernel.dims);
+            found.map(Arc::clone)
+        };
+        if let Some(unit) = read(&self.units).get(&family).and_then(of_size) {
+            return unit;
         }
-        drop(texts);
-        let provider = self.provider.read().unwrap_or_else(PoisonError::into_inner);
-        let made = provider
+        let mut units = write(&self.units);
+        let units = units.entry(family).or_default();
+        of_size(units).unwrap_or_else(|| {
+            units.push(Arc::new(Unit {
+                dims: kernel.dims.to_vec(),
+                module: Mutex::default(),
+                functions: RwLock::default(),
+            }));
+            Arc::clone(&units[units.len() - 1])
+        })
+    }
+
+    /// Loads the kernel's unit: what was compiled ahead of time for this device, otherwise what the compiler makes of its text.
+    fn load(
+        &self,
+        driver: &dyn Driver,
+        kernel: &Kernel<'_>,
+        checked: bool,
+    ) -> Result<Arc<dyn Module>> {
+        let name = symbol(kernel.unit, kernel.dims);
+        let brought = self.brought(kernel, &name)?;
+        let types = [kernel.elem, kernel.key];
+        let fits = |cubin: &&Cubin| cubin.types == types && cubin.arch == driver.arch();
+        // What checks indices is never compiled ahead of time
+        match brought.cubins.iter().find(fits).filter(|_| !checked) {
+            Some(cubin) => driver.load_compiled(&format!("{name}.cubin"), cubin.bytes),
+            None => driver.load(&Source {
+                name: &format!("{name}.cu"),
+                text: &brought.text,
+                defines: &[("MLA_ELEM", kernel.elem), ("MLA_KEY", kernel.key)],
+                checked,
+            }),
+        }
+    }
+
+    fn brought(&self, kernel: &Kernel<'_>, name: &str) -> Result<Brought> {
+        if let Some(brought) = read(&self.sources).get(name) {
+            return Ok(brought.clone());
+        }
+        let made = read(&self.provider)
             .as_ref()
             .and_then(|provide| provide(kernel.unit, kernel.dims));
-        made.map(Into::into).ok_or_else(|| {
+        made.map(|text| Brought {
+            text: text.into(),
+            cubins: &[],
+        })
+        .ok_or_else(|| {
             Error::Device(format!(
-                "no kernels `{}` among those that layers brought along; generate the layer with `targets: [cpu, sm_90a]`",
-                key
+                "no kernels `{name}` among those that layers brought along; generate the layer with `targets: [cpu, sm_90a]`"
             ))
         })
     }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The name of a kernel, or of a text without its ending, for some sizes: `rms_norm_512`.

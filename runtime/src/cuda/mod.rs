@@ -10,6 +10,7 @@ mod pool;
 mod staging;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::marker::PhantomData;
 
@@ -20,6 +21,7 @@ use crate::element::Element;
 pub use buffer::CudaBuffer;
 pub use device::{CudaDevice, Statistics, Stopwatch};
 pub use graph::CudaGraph;
+pub use work::Work;
 
 /// A CUDA device, computing in `T`: `f32`, `f64`, or `bf16` (every result rounded to bf16, sums in f32).
 #[derive(Debug, Clone, Copy, Default)]

@@ -29,6 +29,7 @@ struct KernelFile<'a> {
     version: &'a str,
     unit: &'a str,
     body: String,
+    threads: u32,
     sizes: Vec<Size<'a>>,
     entries: Vec<Entry<'a>>,
 }
@@ -65,6 +66,7 @@ pub fn kernel_text(unit: &str, dims: &[usize]) -> Option<String> {
             version: env!("CARGO_PKG_VERSION"),
             unit: unit.name,
             body: included(unit.body),
+            threads: unit.threads,
             sizes: sizes.map(|(name, &value)| Size { name, value }).collect(),
             entries: entries.collect(),
         },

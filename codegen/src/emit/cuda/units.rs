@@ -9,16 +9,25 @@ pub struct Unit {
     pub(super) body: &'static str,
     /// Members of `Cfg`, in the order in which sizes are given.
     pub(super) sizes: &'static [&'static str],
+    /// Threads of a block.
+    pub(super) threads: u32,
     /// Its kernels, each with the type of its parameter.
     pub(super) entries: &'static [(&'static str, &'static str)],
 }
 
+/// Threads of a block where a unit says nothing else, as `THREADS` of `prelude.cuh`.
+const THREADS: u32 = 128;
+
 macro_rules! unit {
     ($name:literal, $sizes:expr, $entries:expr) => {
+        unit!($name, $sizes, $entries, THREADS)
+    };
+    ($name:literal, $sizes:expr, $entries:expr, $threads:expr) => {
         Unit {
             name: $name,
             body: include_str!(concat!("../../../kernels/", $name, ".cuh")),
             sizes: $sizes,
+            threads: $threads,
             entries: $entries,
         }
     };

@@ -16,7 +16,7 @@ use libloading::Library;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Address, Clock, Command, Driver, Fence, Function, Graph, Matmul, Module, Pinned, Source,
+    Address, Clock, Command, Driver, Fence, Function, Graph, Launch, Matmul, Module, Pinned, Source,
 };
 use crate::error::{Error, Result};
 
@@ -39,6 +39,9 @@ const FLAGS: [&str; 9] = [
 ];
 
 const ALIGNMENT: usize = 256;
+
+/// Threads of every block, as `simt.hpp` has it.
+const THREADS: u32 = 128;
 
 /// The host, emulating a device.
 #[derive(Debug, Default)]
@@ -106,6 +109,12 @@ impl Driver for Emulator {
         Ok(Arc::new(Loaded(library)))
     }
 
+    fn load_compiled(&self, name: &str, _: &[u8]) -> Result<Arc<dyn Module>> {
+        Err(Error::Device(format!(
+            "{name} is compiled for a GPU, and there is none"
+        )))
+    }
+
     fn multiplies(&self, _: &Matmul) -> bool {
         false
     }
@@ -114,11 +123,20 @@ impl Driver for Emulator {
         // SAFETY: addresses are valid, as the caller says
         unsafe {
             match command {
-                Command::Launch {
+                Command::Launch(Launch {
                     function,
                     grid: [x, y, z],
                     args,
-                } => {
+                    ..
+                }) => {
+                    if function.parameter != args.len() {
+                        return Err(Error::Device(format!(
+                            "the kernel {} takes a parameter of {} bytes and is launched with {}",
+                            function.name,
+                            function.parameter,
+                            args.len()
+                        )));
+                    }
                     let entry: Entry = std::mem::transmute(function.handle);
                     // The parameter may hold pointers
                     let mut aligned = vec![0_u64; args.len().div_ceil(8)];
@@ -181,8 +199,16 @@ impl Module for Loaded {
         // SAFETY: what `with_entries` wrote has this type
         let entry = unsafe { self.0.get::<Entry>(format!("simt_{name}")) };
         let entry = entry.map_err(|error| Error::Device(format!("kernel `{name}`: {error}")))?;
+        // SAFETY: as above
+        let parameter = unsafe { self.0.get::<*const u64>(format!("simt_bytes_{name}")) };
+        let parameter =
+            parameter.map_err(|error| Error::Device(format!("kernel `{name}`: {error}")))?;
         Ok(Function {
             handle: *entry as usize,
+            name: name.into(),
+            threads: THREADS,
+            // SAFETY: the variable is such a number
+            parameter: unsafe { **parameter } as usize,
             module: self,
         })
     }
@@ -327,26 +353,28 @@ fn with_entries(source: &Source<'_>) -> String {
     for (kernel, args) in kernels(source.text) {
         let _ = writeln!(
             text,
-            "extern \"C\" void simt_{kernel}(const void* args, unsigned x, unsigned y, unsigned z) {{\n  \
+            "extern \"C\" const unsigned long long simt_bytes_{kernel} = sizeof({args});\n\
+             extern \"C\" void simt_{kernel}(const void* args, unsigned x, unsigned y, unsigned z) {{\n  \
              simt::launch([](const void* args) {{ {kernel}(*static_cast<const {args}*>(args)); }}, args, x, y, z);\n}}"
         );
     }
     text
 }
 
-/// The names of a text's kernels, and the types of their parameters: `extern "C" __global__ … NAME(const ARGS args)`.
+/// The names of a text's kernels, and the types of their parameters: `extern "C" __global__ … NAME(const … ARGS args)`.
 fn kernels(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.split("extern \"C\" __global__")
         .skip(1)
         .filter_map(|kernel| {
             let (head, _) = kernel.split_once(" args)")?;
             let (name, args) = head.rsplit_once("(const ")?;
-            Some((name.rsplit(' ').next()?, args))
+            Some((name.rsplit(' ').next()?, args.rsplit(' ').next()?))
         })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Work;
     use super::*;
 
     const REVERSED: &str = r#"
@@ -377,11 +405,13 @@ extern "C" __global__ void __launch_bounds__(128) reversed(const Reversed args) 
             .and_then(|module| module.function("reversed"))
             .expect("the kernel compiles");
         let mut values: Vec<i32> = (0..256).collect();
-        let command = Command::Launch {
+        let command = Command::Launch(Launch {
             function,
             grid: [2, 1, 1],
+            shared: 0,
             args: (values.as_mut_ptr() as u64).to_ne_bytes().to_vec(),
-        };
+            work: Work::default(),
+        });
         // SAFETY: the kernel writes 2 · 128 values
         unsafe { emulator.run(&command) }.expect("it runs");
         let wanted: Vec<i32> = (0..128).rev().chain((128..256).rev()).collect();

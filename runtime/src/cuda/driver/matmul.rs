@@ -1,6 +1,6 @@
 //! Products of matrices in the device's memory.
 
-use super::Address;
+use super::{Address, Work};
 
 /// What matrices hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,4 +82,18 @@ pub(crate) struct Matmul {
     pub(crate) c: Operand,
     /// Whether the product is added to what C holds.
     pub(crate) accumulate: bool,
+}
+
+impl Matmul {
+    /// Each matrix once, C twice where it is added to.
+    pub(crate) fn work(&self) -> Work {
+        let bytes = |rows: usize, columns: usize, number: NumberType| {
+            self.batch * rows * columns * number.bytes()
+        };
+        let results = bytes(self.m, self.n, self.c.number) * if self.accumulate { 2 } else { 1 };
+        Work::moving(
+            bytes(self.m, self.k, self.a.number) + bytes(self.k, self.n, self.b.number) + results,
+        )
+        .adding(self.batch * self.m * self.n * self.k)
+    }
 }

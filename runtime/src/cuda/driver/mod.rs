@@ -9,6 +9,7 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use super::work::Work;
 use crate::error::{Error, Result};
 
 pub(crate) use mla_nvrtc::Source;
@@ -31,13 +32,19 @@ pub(crate) type Address = u64;
 pub(crate) struct Function {
     /// What the driver knows it by.
     pub(crate) handle: usize,
+    /// Its symbol.
+    pub(crate) name: Arc<str>,
+    /// Threads of a block, which the kernel itself says.
+    pub(crate) threads: u32,
+    /// Bytes of its only parameter.
+    pub(crate) parameter: usize,
     /// What holds its code.
     pub(crate) module: Arc<dyn Module>,
 }
 
 impl Debug for Function {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "kernel {:#x}", self.handle)
+        write!(f, "kernel {} {:#x}", self.name, self.handle)
     }
 }
 
@@ -56,15 +63,8 @@ pub(crate) trait Module: Send + Sync {
 /// Something for the device to do. What it names has to stay valid until it is done.
 #[derive(Debug, Clone)]
 pub(crate) enum Command {
-    /// Runs a kernel of 128 threads a block, whose only parameter are these bytes.
-    Launch {
-        /// Which.
-        function: Function,
-        /// Blocks along x, y and z, none of them 0.
-        grid: [u32; 3],
-        /// The parameter.
-        args: Vec<u8>,
-    },
+    /// Runs a kernel.
+    Launch(Launch),
     /// `C = A B`.
     Matmul(Matmul),
     /// Copies pinned memory of the host to the device. No graph holds one.
@@ -94,6 +94,21 @@ pub(crate) enum Command {
         /// To what.
         byte: u8,
     },
+}
+
+/// A kernel, what it is told, and how it is spread over the device.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    /// Which.
+    pub(crate) function: Function,
+    /// Blocks along x, y and z, none of them 0.
+    pub(crate) grid: [u32; 3],
+    /// Bytes of shared memory of each block, besides what the kernel declares.
+    pub(crate) shared: u32,
+    /// The parameter.
+    pub(crate) args: Vec<u8>,
+    /// What it has to do at least.
+    pub(crate) work: Work,
 }
 
 /// Memory of the host that the device can read.
@@ -183,6 +198,12 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// # Errors
     /// The compiler or the device refuses; what it says is in the message.
     fn load(&self, source: &Source<'_>) -> Result<Arc<dyn Module>>;
+
+    /// Loads what was compiled for [`arch`](Self::arch) before.
+    ///
+    /// # Errors
+    /// The device refuses.
+    fn load_compiled(&self, name: &str, cubin: &[u8]) -> Result<Arc<dyn Module>>;
 
     /// Whether it multiplies these matrices without a kernel of ours.
     fn multiplies(&self, matmul: &Matmul) -> bool;

@@ -41,6 +41,11 @@ pub(super) fn len<T: CudaElement, S: Scalar>(x: &Strided<'_, Cuda<T>, S>) -> usi
     x.rows * x.heads * x.width
 }
 
+/// Bytes of a window.
+pub(super) fn bytes<T: CudaElement, S: Scalar>(x: &Strided<'_, Cuda<T>, S>) -> usize {
+    len(x) * size_of::<S>()
+}
+
 /// Blocks for a loop over so many values: some for each thread, where there are many.
 pub(super) fn blocks(values: usize) -> [usize; 3] {
     const MOST: usize = 132 * 16;

@@ -4,8 +4,10 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::args::{THREADS, Window};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
+use super::args::{THREADS, Window, bytes};
+use super::attention_backward::values_are_keys;
+use super::attention_tables::Seen;
 use crate::backend::{Attention, AttentionParts, Parts, PartsMut, Strided};
 use crate::element::Scalar;
 use crate::error::Result;
@@ -105,11 +107,42 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
         drop: softmax.dropped().map_or(0.0, |dropout| dropout.probability),
     };
     let kernel = Kernel::of::<T>("attend", "attend", &dims).reading::<E>();
-    device.launch(&kernel, [rows * groups * splits, 1, 1], &args)?;
+    device.launch(
+        &kernel,
+        [rows * groups * splits, 1, 1],
+        work(attention),
+        &args,
+    )?;
     if let Some(parts) = parts {
         join::<T>(device, &parts, &whole, [splits, lines, width])?;
     }
     Ok(whole)
+}
+
+/// Queries and results once, each key that is seen once in its segment, and the products of each query with the keys that it sees.
+fn work<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>, E>) -> Work {
+    let Attention {
+        q,
+        q_rope,
+        k,
+        k_rope,
+        v,
+        ..
+    } = attention;
+    let seen = Seen::of(
+        attention.segments,
+        attention.selection.map(|chosen| chosen.width),
+    );
+    // Keys that are values too are read once
+    let values = if values_are_keys(k, v) {
+        0
+    } else {
+        v.heads * v.width
+    };
+    let entry = (k.heads * k.width + k_rope.heads * k_rope.width + values) * size_of::<E>();
+    let results = q.rows * q.heads * v.width * size_of::<Accum<T>>();
+    Work::moving(bytes(q) + bytes(q_rope) + results + seen.keys * entry)
+        .adding(seen.pairs * q.heads * (q.width + q_rope.width + v.width))
 }
 
 fn room<T: CudaElement>(
@@ -258,7 +291,8 @@ fn join<T: CudaElement>(
         lines: lines as i64,
         width: width as i64,
     };
-    device.launch(&merging::<T>("merge_splits"), [lines, 1, 1], &args)
+    let work = Work::moving(parts.out.bytes() + whole.out.bytes());
+    device.launch(&merging::<T>("merge_splits"), [lines, 1, 1], work, &args)
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -290,7 +324,8 @@ pub(super) fn merge<T: CudaElement>(
         other_max_logit: other.max_logit.at(),
         width: width as i64,
     };
-    device.launch(&merging::<T>("merge"), [into.lse.len(), 1, 1], &args)
+    let work = Work::moving(2 * into.out.bytes() + other.out.bytes());
+    device.launch(&merging::<T>("merge"), [into.lse.len(), 1, 1], work, &args)
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -318,5 +353,6 @@ pub(super) fn sink<T: CudaElement>(
         heads: sinks.map_or(1, CudaBuffer::len).max(1) as i64,
         width: width as i64,
     };
-    device.launch(&merging::<T>("sink"), [lse.len(), 1, 1], &args)
+    let work = Work::moving(2 * out.bytes());
+    device.launch(&merging::<T>("sink"), [lse.len(), 1, 1], work, &args)
 }

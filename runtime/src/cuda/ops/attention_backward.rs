@@ -4,10 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::args::{THREADS, Window, blocks};
-use super::attention_tables::{QueryRow, QueryRows, Spans};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
+use super::args::{THREADS, Window, blocks, bytes};
+use super::attention_tables::{QueryRow, QueryRows, Seen, Spans};
 use crate::backend::{AttentionBackward, Landing, Landings, Strided};
+use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::softmax::Softmax;
 
@@ -126,7 +127,8 @@ fn delta<T: CudaElement>(
         delta: delta.at(),
     };
     let grid = [lines.div_ceil(THREADS / WARP), 1, 1];
-    device.launch(&of_deltas::<T>("delta"), grid, &args)?;
+    let work = Work::moving(bytes(out) + bytes(d_out));
+    device.launch(&of_deltas::<T>("delta"), grid, work, &args)?;
     Ok(delta)
 }
 
@@ -224,10 +226,11 @@ impl<T: CudaElement> Pass<T> {
         device: &CudaDevice,
         entry: &'static str,
         blocks: usize,
+        work: Work,
         args: &A,
     ) -> Result<()> {
         let kernel = Kernel::of::<T>("attend_backward", entry, &self.dims);
-        device.launch(&kernel, [blocks, 1, 1], args)
+        device.launch(&kernel, [blocks, 1, 1], work, args)
     }
 }
 
@@ -253,9 +256,9 @@ fn lines<A>(
 }
 
 /// Whether values are the window that keys are.
-fn values_are_keys<T: CudaElement>(
-    k: &Strided<'_, Cuda<T>, T>,
-    v: &Strided<'_, Cuda<T>, T>,
+pub(super) fn values_are_keys<T: CudaElement, E: Scalar>(
+    k: &Strided<'_, Cuda<T>, E>,
+    v: &Strided<'_, Cuda<T>, E>,
 ) -> bool {
     k.buffer.place(k.offset) == v.buffer.place(v.offset)
         && (k.width, k.row_stride, k.head_stride) == (v.width, v.row_stride, v.head_stride)
@@ -288,7 +291,18 @@ pub(super) fn attend_backward<T: CudaElement>(
         }
     }
     let row_blocks = q.rows.div_ceil(pass.cut.queries) * pass.cut.chunks;
-    pass.launch(device, "backward_queries", row_blocks, &pass.args)?;
+    let seen = Seen::of(
+        attention.segments,
+        attention.selection.map(|chosen| chosen.width),
+    );
+    let both = q.width + attention.q_rope.width;
+    let of_queries = bytes(q) + bytes(&attention.q_rope);
+    let of_keys = (k.heads * (k.width + v.width) + k_rope.heads * k_rope.width) * size_of::<T>();
+    let read = of_queries + bytes(&backward.d_out) + seen.keys * of_keys;
+    // Logits, gradients of probabilities, and one product more for what is written
+    let pairs = seen.pairs * q.heads;
+    let work = Work::moving(read + of_queries).adding(pairs * (2 * both + v.width));
+    pass.launch(device, "backward_queries", row_blocks, work, &pass.args)?;
 
     let spans = Spans::of_keys(attention.segments, &pass.rows, OUTER);
     let (on_device, visits) = spans.upload(device)?;
@@ -306,7 +320,8 @@ pub(super) fn attend_backward<T: CudaElement>(
         of_heads = Some(sums);
     }
     let key_blocks = spans.len() * k.heads;
-    pass.launch(device, "backward_keys", key_blocks, &pass.args)?;
+    let work = Work::moving(read + k.rows * of_keys).adding(pairs * (2 * both + 2 * v.width));
+    pass.launch(device, "backward_keys", key_blocks, work, &pass.args)?;
     let Some(of_heads) = of_heads else {
         return Ok(());
     };
@@ -316,7 +331,8 @@ pub(super) fn attend_backward<T: CudaElement>(
         keys: k.rows as i64,
     };
     let grid = blocks(k.rows * k_rope.width);
-    pass.launch(device, "backward_rope_sums", grid[0], &args)
+    let work = Work::moving(of_heads.bytes());
+    pass.launch(device, "backward_rope_sums", grid[0], work, &args)
 }
 
 /// Adds the gradient of the bias, where there is one.
@@ -343,7 +359,20 @@ pub(super) fn bias_backward<T: CudaElement>(
     pass.args.visits = visits.at();
     pass.args.d_bias = into.at();
     let chunks = if heads == 1 { 1 } else { pass.cut.chunks };
-    pass.launch(device, "backward_bias", spans.len() * chunks, &pass.args)
+    let attention = &backward.attention;
+    let seen = Seen::of(
+        attention.segments,
+        attention.selection.map(|chosen| chosen.width),
+    );
+    let each = attention.q.width + attention.q_rope.width + attention.v.width;
+    let work = Work::moving(into.bytes()).adding(seen.pairs * attention.q.heads * each);
+    pass.launch(
+        device,
+        "backward_bias",
+        spans.len() * chunks,
+        work,
+        &pass.args,
+    )
 }
 
 /// Adds the gradient of sinks.
@@ -363,5 +392,7 @@ pub(super) fn sink_backward<T: CudaElement>(
         into: into.at(),
         rows: out.rows as i64,
     };
-    device.launch(&of_deltas::<T>("sink_backward"), [out.heads, 1, 1], &args)
+    let kernel = of_deltas::<T>("sink_backward");
+    let work = Work::moving(lse.bytes() + delta.bytes());
+    device.launch(&kernel, [out.heads, 1, 1], work, &args)
 }

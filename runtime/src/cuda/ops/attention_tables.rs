@@ -327,3 +327,34 @@ mod tests {
         assert!(QueryRows::new(&segments, 9).is_err());
     }
 }
+
+/// How much the queries of some segments see.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seen {
+    /// Queries, each with a key that it sees.
+    pub(super) pairs: usize,
+    /// Keys that some query of their segment sees; with a choice of keys, as often as they are chosen.
+    pub(super) keys: usize,
+}
+
+impl Seen {
+    /// Of segments' queries, each of which sees `chosen` keys at most.
+    pub(super) fn of(segments: &Segments, chosen: Option<usize>) -> Self {
+        let mut seen = Self::default();
+        for segment in segments.list() {
+            let mut all = usize::MAX..0;
+            for query in 0..segment.queries.len() {
+                let visible = segments.visible(segment, query);
+                let count = chosen.map_or(visible.len(), |most| most.min(visible.len()));
+                seen.pairs += count;
+                if chosen.is_some() {
+                    seen.keys += count;
+                } else if !visible.is_empty() {
+                    all = all.start.min(visible.start)..all.end.max(visible.end);
+                }
+            }
+            seen.keys += all.end.saturating_sub(all.start);
+        }
+        seen
+    }
+}

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use super::args::{Window, blocks};
 use super::entries::signed;
 use crate::backend::Strided;
@@ -106,6 +106,7 @@ impl Kernels {
         device: &CudaDevice,
         entry: &'static str,
         (rows, width): (usize, usize),
+        work: Work,
         args: &A,
     ) -> Result<()> {
         let kernel = Kernel::of::<T>(self.unit, entry, &self.dims);
@@ -114,7 +115,7 @@ impl Kernels {
         } else {
             [rows, 1, 1]
         };
-        device.launch(&kernel, grid, args)
+        device.launch(&kernel, grid, work, args)
     }
 }
 
@@ -129,6 +130,12 @@ fn places<F: ByteFormat>(slots: &CudaBuffer<i64>, shape: EntryShape) -> Places {
         data: layout.data as i64,
         scales: layout.scales as i64,
     }
+}
+
+/// Entries as values on one side, as bytes on the other.
+fn moved<T: CudaElement, F: ByteFormat>(rows: usize, shape: EntryShape) -> Work {
+    let stored = F::layout(shape.latent, shape.rope).block_bytes(shape.page) / shape.page.max(1);
+    Work::moving(rows * (shape.width() * size_of::<T>() + stored))
 }
 
 /// Writes one entry per slot.
@@ -150,7 +157,9 @@ pub(super) fn encode<T: CudaElement, F: ByteFormat>(
         bytes: bytes.at(),
         scale: kernels.scale,
     };
-    kernels.launch::<T, _>(device, kernels.encode, (rows, shape.width()), &args)
+    let sizes = (rows, shape.width());
+    let work = moved::<T, F>(rows, shape);
+    kernels.launch::<T, _>(device, kernels.encode, sizes, work, &args)
 }
 
 /// The latents and the rotated parts of `slots`.
@@ -175,6 +184,8 @@ pub(super) fn decode<T: CudaElement, F: ByteFormat>(
         rows: rows as i64,
         scale: kernels.scale,
     };
-    kernels.launch::<T, _>(device, kernels.decode, (rows, shape.width()), &args)?;
+    let sizes = (rows, shape.width());
+    let work = moved::<T, F>(rows, shape);
+    kernels.launch::<T, _>(device, kernels.decode, sizes, work, &args)?;
     Ok([latent, rope])
 }

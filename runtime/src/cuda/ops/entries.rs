@@ -4,8 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::args::{Window, blocks, len};
+use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
+use super::args::{Window, blocks, bytes, len};
 use crate::backend::{Place, Strided};
 use crate::element::Scalar;
 use crate::error::Result;
@@ -68,7 +68,8 @@ pub(super) fn scatter<T: CudaElement, E: Scalar>(
         offset: place.offset as i64,
         head_stride: place.head_stride as i64,
     };
-    device.launch(&kernel::<T, E>("scatter"), blocks(len(x)), &args)
+    let work = Work::moving(bytes(x) + len(x) * size_of::<E>());
+    device.launch(&kernel::<T, E>("scatter"), blocks(len(x)), work, &args)
 }
 
 /// What slots hold, side by side, converted.
@@ -79,7 +80,7 @@ pub(super) fn gather<T: CudaElement, E: Scalar>(
     place: Place,
     width: usize,
 ) -> Result<CudaBuffer<T>> {
-    let out = device.room(slots.len() * width)?;
+    let out: CudaBuffer<T> = device.room(slots.len() * width)?;
     let rows = slots.len();
     let slots: Vec<i64> = slots.iter().map(|&slot| slot as i64).collect();
     let slots = device.upload(&slots)?;
@@ -93,6 +94,7 @@ pub(super) fn gather<T: CudaElement, E: Scalar>(
         stride: place.stride as i64,
         offset: place.offset as i64,
     };
-    device.launch(&kernel::<T, E>("gather"), blocks(rows * width), &args)?;
+    let work = Work::moving(out.bytes() + out.len() * size_of::<E>());
+    device.launch(&kernel::<T, E>("gather"), blocks(rows * width), work, &args)?;
     Ok(out)
 }

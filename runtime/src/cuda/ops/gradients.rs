@@ -6,8 +6,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::args::{THREADS, Window, blocks, len};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
+use super::args::{THREADS, Window, blocks, bytes, len};
 use super::{pointwise, products};
 use crate::backend::{Gamma, GateGradients, GradientOps, HeadMatrices, Place, Strided};
 use crate::element::Scalar;
@@ -87,7 +87,9 @@ impl<T: CudaElement> GradientOps<Self> for Cuda<T> {
             dy: dy.at(),
             len: x.len() as i64,
         };
-        device.launch(&kernel::<T, T>("silu_backward"), blocks(x.len()), &args)
+        let work = Work::moving(3 * x.bytes());
+        let kernel = kernel::<T, T>("silu_backward");
+        device.launch(&kernel, blocks(x.len()), work, &args)
     }
 
     fn dots(
@@ -102,7 +104,8 @@ impl<T: CudaElement> GradientOps<Self> for Cuda<T> {
             y: (&y).into(),
             out: out.at(),
         };
-        device.launch(&kernel::<T, T>("dots"), warps(lines), &args)?;
+        let work = Work::moving(bytes(&x) + bytes(&y));
+        device.launch(&kernel::<T, T>("dots"), warps(lines), work, &args)?;
         Ok(out)
     }
 }
@@ -165,7 +168,7 @@ fn column_sums<T: CudaElement, S: Scalar>(
         lines: cut.lines as i64,
     };
     let kernel = kernel::<T, S>("partial_column_sums");
-    device.launch(&kernel, cut.grid(x.width), &args)?;
+    device.launch(&kernel, cut.grid(x.width), Work::moving(bytes(x)), &args)?;
     add_partials::<T>(device, &sums, into, x.width)
 }
 
@@ -194,7 +197,8 @@ fn add_partials<T: CudaElement>(
         count: (partials.len() / width) as i64,
         width: width as i64,
     };
-    device.launch(&kernel::<T, T>("add_partials"), blocks(width), &args)
+    let work = Work::moving(partials.bytes() + 2 * width * size_of::<Accum<T>>());
+    device.launch(&kernel::<T, T>("add_partials"), blocks(width), work, &args)
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -240,7 +244,8 @@ fn gate_backward<T: CudaElement, S: Scalar>(
     } else {
         ("shared_gate_backward", warps(count))
     };
-    device.launch(&kernel::<T, S>(entry), grid, &args)?;
+    let work = Work::moving(3 * x.bytes() + 2 * bytes(gates));
+    device.launch(&kernel::<T, S>(entry), grid, work, &args)?;
     Ok(gradients)
 }
 

@@ -9,8 +9,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::args::{Window, blocks};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
+use super::args::{Window, blocks, bytes};
 use crate::backend::{Indexing, Pooling};
 use crate::element::Scalar;
 use crate::error::Result;
@@ -42,17 +42,19 @@ struct Scoring {
 }
 
 impl Scoring {
-    /// Queues the scores of `groups` groups.
+    /// Queues the scores of `groups` groups, of so many queries with a key.
     fn launch<T: CudaElement, E: Scalar>(
         &self,
         device: &CudaDevice,
         [heads, width]: [usize; 2],
         groups: usize,
+        pairs: usize,
     ) -> Result<()> {
         let dims = [heads, width];
         let kernel = Kernel::of::<T>("index_scores", "index_scores", &dims).reading::<E>();
         let across = (self.width as usize).div_ceil(KEYS).min(MOST_BLOCKS);
-        device.launch(&kernel, [groups, across, 1], self)
+        let scores = Work::moving(pairs * size_of::<Accum<T>>()).adding(pairs * heads * width);
+        device.launch(&kernel, [groups, across, 1], scores, self)
     }
 }
 
@@ -126,7 +128,7 @@ pub(super) fn select<T: CudaElement, E: Scalar>(
         0 => 0,
         keys => keys.next_power_of_two().max(4 * KEYS),
     };
-    let (groups, per_group) = (tables.groups.len(), tables.per_group);
+    let (groups, per_group, pairs) = (tables.groups.len(), tables.per_group, tables.pairs());
     let tables = tables.upload(device)?;
     let kernel = Kernel::of::<T>("topk", "topk", &[]);
     for part in parts(groups, per_group * width * size_of::<Accum<T>>()) {
@@ -139,7 +141,9 @@ pub(super) fn select<T: CudaElement, E: Scalar>(
             ..scoring(indexing, &tables)
         };
         let sizes = [indexing.q.heads, indexing.q.width];
-        scoring.launch::<T, E>(device, sizes, part.len())?;
+        // Groups see about as much as each other
+        let pairs = pairs * part.len() / groups;
+        scoring.launch::<T, E>(device, sizes, part.len(), pairs)?;
         let choosing = Choosing {
             sights: scoring.sights,
             scores: scores.at(),
@@ -149,7 +153,8 @@ pub(super) fn select<T: CudaElement, E: Scalar>(
             first_group: part.start as i64,
             per_group: per_group as i64,
         };
-        device.launch(&kernel, [part.len() * per_group, 1, 1], &choosing)?;
+        let work = Work::moving(pairs * size_of::<Accum<T>>());
+        device.launch(&kernel, [part.len() * per_group, 1, 1], work, &choosing)?;
     }
     Ok(out)
 }
@@ -163,7 +168,7 @@ pub(super) fn scores<T: CudaElement>(
     let out = device.room(indexing.q.rows * width)?;
     let mut tables = Tables::of(indexing.sights, indexing.q.rows, indexing.pages, None);
     tables.add_unseeing(indexing.q.rows);
-    let groups = tables.groups.len();
+    let (groups, pairs) = (tables.groups.len(), tables.pairs());
     let tables = tables.upload(device)?;
     let scoring = Scoring {
         out: out.at(),
@@ -172,7 +177,7 @@ pub(super) fn scores<T: CudaElement>(
         ..scoring(indexing, &tables)
     };
     let sizes = [indexing.q.heads, indexing.q.width];
-    scoring.launch::<T, T>(device, sizes, groups)?;
+    scoring.launch::<T, T>(device, sizes, groups, pairs)?;
     Ok(out)
 }
 
@@ -194,7 +199,7 @@ pub(super) fn pool_keys<T: CudaElement>(
     pooling: &Pooling<'_, Cuda<T>>,
 ) -> Result<CudaBuffer<T>> {
     let pools = pooling.first_rows.len();
-    let out = device.room(pools * pooling.k.width)?;
+    let out: CudaBuffer<T> = device.room(pools * pooling.k.width)?;
     let first_rows = pooling.first_rows.iter().map(|&row| row as i64);
     let first_rows: Vec<i64> = first_rows.collect();
     let first_rows = device.upload(&first_rows)?;
@@ -208,6 +213,7 @@ pub(super) fn pool_keys<T: CudaElement>(
         pools: pools as i64,
         size: pooling.size as i64,
     };
-    device.launch(&kernel, blocks(out.len()), &args)?;
+    let work = Work::moving(bytes(&pooling.k) + bytes(&pooling.gates) + out.bytes());
+    device.launch(&kernel, blocks(out.len()), work, &args)?;
     Ok(out)
 }

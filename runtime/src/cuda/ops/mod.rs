@@ -17,7 +17,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::driver::Address;
 use super::kernels::Kernel;
-use super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use crate::backend::{
     Accum, Attention, AttentionBackward, AttentionParts, Backend, HeadMatrices, IndexLoss,
     IndexLossParts, Indexing, KernelSource, Landings, Parts, PartsMut, Place, Pooling, Rotation,
@@ -50,7 +50,8 @@ impl CudaDevice {
             pattern: u64::from(pattern),
         };
         // Several blocks of 48 KB for each
-        self.launch(&kernel, [self.multiprocessors() as usize * 8, 1, 1], &args)
+        let grid = [self.multiprocessors() as usize * 8, 1, 1];
+        self.launch(&kernel, grid, Work::default(), &args)
     }
 }
 

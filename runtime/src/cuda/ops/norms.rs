@@ -4,8 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::args::{Window, len};
+use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
+use super::args::{Window, bytes, len};
 use crate::backend::{Rotation, Strided};
 use crate::error::Result;
 
@@ -27,7 +27,7 @@ pub(super) fn norm<T: CudaElement>(
     beta: Option<&CudaBuffer<T>>,
     eps: f64,
 ) -> Result<CudaBuffer<T>> {
-    let y = device.room(len(x))?;
+    let y: CudaBuffer<T> = device.room(len(x))?;
     if x.width == 0 {
         return Ok(y);
     }
@@ -48,7 +48,8 @@ pub(super) fn norm<T: CudaElement>(
         y: y.at(),
         eps,
     };
-    device.launch(&kernel, [x.rows * x.heads, 1, 1], &args)?;
+    let work = Work::moving(bytes(x) + y.bytes());
+    device.launch(&kernel, [x.rows * x.heads, 1, 1], work, &args)?;
     Ok(y)
 }
 
@@ -89,5 +90,6 @@ pub(super) fn rotate<T: CudaElement>(
         heads: heads as i64,
         backward: i64::from(rotation.backward),
     };
-    device.launch(&kernel, [lines, 1, 1], &args)
+    let turned = lines * 2 * rotation.pairs * size_of::<T>();
+    device.launch(&kernel, [lines, 1, 1], Work::moving(2 * turned), &args)
 }

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use super::args::blocks;
 use super::pointwise;
 use crate::element::Scalar;
@@ -63,7 +63,7 @@ fn reduced<T: CudaElement, R: Pod>(
         results: results.at(),
         len: x.len() as i64,
     };
-    device.launch(&kernel::<T>(entry), grid, &args)?;
+    device.launch(&kernel::<T>(entry), grid, Work::moving(x.bytes()), &args)?;
     device.download(&results)
 }
 
@@ -78,7 +78,9 @@ impl<T: CudaElement> ParameterOps<Self> for Cuda<T> {
             to: to.at(),
             len: from.len() as i64,
         };
-        device.launch(&kernel::<T>("widen_parameters"), blocks(from.len()), &args)
+        let work = Work::moving(from.bytes() + to.bytes());
+        let kernel = kernel::<T>("widen_parameters");
+        device.launch(&kernel, blocks(from.len()), work, &args)
     }
 
     fn narrow(
@@ -123,7 +125,9 @@ impl<T: CudaElement> ParameterOps<Self> for Cuda<T> {
             y: y.at(),
             len: x.len() as i64,
         };
-        device.launch(&kernel::<T>("add_parameters"), blocks(x.len()), &args)
+        let work = Work::moving(3 * x.bytes());
+        let kernel = kernel::<T>("add_parameters");
+        device.launch(&kernel, blocks(x.len()), work, &args)
     }
 
     fn scale_rows(
@@ -140,7 +144,8 @@ impl<T: CudaElement> ParameterOps<Self> for Cuda<T> {
             len: len as i64,
             width: width as i64,
         };
-        device.launch(&kernel::<T>("scale_rows"), blocks(len), &args)
+        let work = Work::moving(2 * len * size_of::<Accum<T>>());
+        device.launch(&kernel::<T>("scale_rows"), blocks(len), work, &args)
     }
 
     fn square_norm(device: &CudaDevice, x: &CudaBuffer<Accum<T>>) -> Result<f64> {

@@ -4,8 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::{Address, Command};
 use super::super::kernels::Kernel;
-use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::args::{Window, blocks, len};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
+use super::args::{Window, blocks, bytes, len};
 use crate::backend::{Place, Strided};
 use crate::element::Scalar;
 use crate::error::Result;
@@ -43,7 +43,8 @@ pub(super) fn copy<T: CudaElement, S: Scalar>(
         x: x.into(),
         out: out.at(),
     };
-    device.launch(&kernel, blocks(len(x)), &args)?;
+    let work = Work::moving(2 * out.bytes());
+    device.launch(&kernel, blocks(len(x)), work, &args)?;
     Ok(out)
 }
 
@@ -62,13 +63,14 @@ pub(super) fn concat<T: CudaElement>(
     right: &Strided<'_, Cuda<T>, T>,
 ) -> Result<CudaBuffer<T>> {
     let values = left.rows * (left.width + right.width);
-    let out = device.room(values)?;
+    let out: CudaBuffer<T> = device.room(values)?;
     let args = Side {
         left: left.into(),
         right: right.into(),
         out: out.at(),
     };
-    device.launch(&kernel::<T>("concat"), blocks(values), &args)?;
+    let work = Work::moving(2 * out.bytes());
+    device.launch(&kernel::<T>("concat"), blocks(values), work, &args)?;
     Ok(out)
 }
 
@@ -84,12 +86,13 @@ pub(super) fn widened<T: CudaElement>(
     device: &CudaDevice,
     x: &Strided<'_, Cuda<T>, T>,
 ) -> Result<CudaBuffer<Accum<T>>> {
-    let out = device.room(len(x))?;
+    let out: CudaBuffer<Accum<T>> = device.room(len(x))?;
     let args = Widening {
         x: x.into(),
         out: out.at(),
     };
-    device.launch(&kernel::<T>("widened"), blocks(len(x)), &args)?;
+    let work = Work::moving(bytes(x) + out.bytes());
+    device.launch(&kernel::<T>("widened"), blocks(len(x)), work, &args)?;
     Ok(out)
 }
 
@@ -122,7 +125,8 @@ pub(super) fn narrow_to<T: CudaElement>(
         out: out.at(),
         len: x.len() as i64,
     };
-    device.launch(&kernel::<T>("narrowed"), blocks(x.len()), &args)
+    let work = Work::moving(x.bytes() + out.bytes());
+    device.launch(&kernel::<T>("narrowed"), blocks(x.len()), work, &args)
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -144,7 +148,8 @@ fn changed<T: CudaElement, S>(
         len: x.len() as i64,
         by,
     };
-    device.launch(&kernel::<T>(entry), blocks(x.len()), &args)
+    let work = Work::moving(2 * x.bytes());
+    device.launch(&kernel::<T>(entry), blocks(x.len()), work, &args)
 }
 
 /// `x ← x · by`.
@@ -189,7 +194,8 @@ pub(super) fn parts<T: CudaElement>(
         len: x.len() as i64,
         width: width as i64,
     };
-    device.launch(&kernel::<T>(entry), blocks(x.len()), &args)
+    let work = Work::moving(2 * x.bytes() + factors.bytes());
+    device.launch(&kernel::<T>(entry), blocks(x.len()), work, &args)
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -209,7 +215,8 @@ pub(super) fn gate<T: CudaElement>(
         x: x.at(),
         gates: gates.into(),
     };
-    device.launch(&kernel::<T>("gate"), blocks(len(gates)), &args)
+    let work = Work::moving(2 * x.bytes() + bytes(gates));
+    device.launch(&kernel::<T>("gate"), blocks(len(gates)), work, &args)
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -236,7 +243,8 @@ pub(super) fn add_window<T: CudaElement>(
         offset: place.offset as i64,
         head_stride: place.head_stride as i64,
     };
-    device.launch(&kernel::<T>("add_window"), blocks(len(x)), &args)
+    let work = Work::moving(3 * bytes(x));
+    device.launch(&kernel::<T>("add_window"), blocks(len(x)), work, &args)
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -254,5 +262,6 @@ pub(super) fn hadamard<T: CudaElement>(
     let dims = [width];
     let kernel = Kernel::of::<T>("hadamard", "hadamard", &dims);
     let runs = x.len().checked_div(width).unwrap_or(0);
-    device.launch(&kernel, [runs, 1, 1], &Transform { x: x.at() })
+    let work = Work::moving(2 * x.bytes());
+    device.launch(&kernel, [runs, 1, 1], work, &Transform { x: x.at() })
 }

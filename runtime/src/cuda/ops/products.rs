@@ -95,7 +95,7 @@ fn multiply(device: &CudaDevice, matmul: &Matmul, bias: Option<Address>) -> Resu
         matmul.n.div_ceil(TILE),
         matmul.batch,
     ];
-    device.launch(&kernel, grid, &args)
+    device.launch(&kernel, grid, matmul.work(), &args)
 }
 
 /// `x Wᵀ + b`, the weight, the bias and the result of elements or of accumulators.

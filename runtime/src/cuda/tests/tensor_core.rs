@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use half::bf16;
 use mla_codegen::cuda::tile;
 
+use super::super::Work;
 use super::super::kernels::Kernel;
 use super::{Dice, device};
 use crate::narrow::E4m3;
@@ -77,7 +78,12 @@ fn tensor_cores_take_operands_in_every_layout() {
             c: c.at(),
         };
         device
-            .launch(&kernel("tensor_core", entry), [M / 64, 1, 1], &args)
+            .launch(
+                &kernel("tensor_core", entry),
+                [M / 64, 1, 1],
+                Work::default(),
+                &args,
+            )
             .expect(entry);
         assert_eq!(device.download(&c).expect("values"), wanted, "{entry}");
     }
@@ -105,7 +111,12 @@ fn tiles_lie_as_their_mirror_says() {
         places: places.at(),
     };
     device
-        .launch(&kernel("swizzles", "swizzles"), [1, 1, 1], &args)
+        .launch(
+            &kernel("swizzles", "swizzles"),
+            [1, 1, 1],
+            Work::default(),
+            &args,
+        )
         .expect("it runs");
     let wanted: Vec<u32> = (0..8192).map(tile::swizzled_128).collect();
     assert_eq!(device.download(&wide).expect("values"), wanted);

@@ -14,15 +14,14 @@ use cudarc::driver::sys::{self, CUdevice_attribute, CUresult, CUstream, CUstream
 use mla_nvrtc::{Compiled, CubinCache};
 
 use super::blas::Blas;
-use super::{Address, Clock, Command, Driver, Fence, Graph, Matmul, Module, Pinned, Source};
+use super::{
+    Address, Clock, Command, Driver, Fence, Graph, Launch, Matmul, Module, Pinned, Source,
+};
 use crate::error::{Error, Result};
 
 pub(crate) use machine::{Machine, OrFail};
 use module::GpuModule;
 use timeline::{GpuClock, GpuFence, GpuGraph};
-
-/// Threads of every block.
-const THREADS: u32 = 128;
 
 /// An NVIDIA GPU. Its commands run in one stream of its own.
 #[derive(Debug)]
@@ -81,14 +80,8 @@ impl Gpu {
     /// As [`Driver::run`].
     unsafe fn queue(&self, command: &Command, stream: CUstream) -> Result<()> {
         match command {
-            Command::Launch {
-                function,
-                grid,
-                args,
-            } => {
-                // SAFETY: the function's module is held by the command
-                unsafe { launch(module::handle(function), *grid, args, stream) }
-            }
+            // SAFETY: the function's module is held by the command; the rest is this function's contract
+            Command::Launch(launched) => unsafe { launch(launched, stream) },
             Command::Matmul(matmul) => {
                 let blas = self.blas.as_ref().ok_or_else(Blas::missing)?;
                 // SAFETY: this function's contract
@@ -132,22 +125,24 @@ fn arch(major: i32, minor: i32) -> String {
     }
 }
 
-/// Launches a kernel whose only parameter are these bytes.
+/// Launches a kernel.
 ///
 /// # Safety
 /// The function is one of a module that is loaded, and what its parameter names is valid.
-unsafe fn launch(
-    function: sys::CUfunction,
-    grid: [u32; 3],
-    args: &[u8],
-    stream: CUstream,
-) -> Result<()> {
-    // SAFETY: the function is one of a module that is loaded
-    let wanted = unsafe { module::parameter_bytes(function) }?;
+unsafe fn launch(launched: &Launch, stream: CUstream) -> Result<()> {
+    let Launch {
+        function,
+        grid: [x, y, z],
+        shared,
+        args,
+        work: _,
+    } = launched;
     // The driver reads as much as the kernel wants, whatever there is
-    if wanted != args.len() {
+    if function.parameter != args.len() {
         return Err(Error::Device(format!(
-            "a kernel takes a parameter of {wanted} bytes and is launched with {}",
+            "the kernel {} takes a parameter of {} bytes and is launched with {}",
+            function.name,
+            function.parameter,
             args.len()
         )));
     }
@@ -155,21 +150,26 @@ unsafe fn launch(
     // SAFETY: the parameter is as long as the kernel reads, and is copied before this returns; the rest is the contract's
     unsafe {
         sys::cuLaunchKernel(
-            function,
-            grid[0],
-            grid[1],
-            grid[2],
-            THREADS,
+            module::handle(function),
+            *x,
+            *y,
+            *z,
+            function.threads,
             1,
             1,
-            0,
+            *shared,
             stream,
             parameters.as_mut_ptr(),
             std::ptr::null_mut(),
         )
     }
     .result()
-    .or_fail(|| format!("launching a kernel of {grid:?} blocks"))
+    .or_fail(|| {
+        format!(
+            "launching {x} x {y} x {z} blocks of the kernel {}",
+            function.name
+        )
+    })
 }
 
 /// Memory of the host that is pinned.
@@ -239,7 +239,11 @@ impl Driver for Gpu {
 
     fn load(&self, source: &Source<'_>) -> Result<Arc<dyn Module>> {
         let compiled = self.compile(source)?;
-        let module = GpuModule::load(self.machine.clone(), source.name, &compiled.cubin)?;
+        self.load_compiled(source.name, &compiled.cubin)
+    }
+
+    fn load_compiled(&self, name: &str, cubin: &[u8]) -> Result<Arc<dyn Module>> {
+        let module = GpuModule::load(self.machine.clone(), name, cubin)?;
         Ok(Arc::new(module))
     }
 

@@ -4,7 +4,9 @@ use std::ffi::CString;
 use std::sync::Arc;
 
 use cudarc::driver::result;
-use cudarc::driver::sys::{self, CUfunction, CUmodule, CUresult};
+use cudarc::driver::sys::{
+    self, CUdevice_attribute, CUfunction, CUfunction_attribute, CUmodule, CUresult,
+};
 
 use super::super::{Address, Function, Module};
 use super::machine::{Machine, OrFail};
@@ -51,8 +53,16 @@ impl Module for GpuModule {
         unsafe { sys::cuFuncLoad(function) }
             .result()
             .or_fail(|| format!("loading the kernel {name} of {}", self.name))?;
+        // SAFETY: as above
+        let (threads, parameter) = unsafe {
+            allow_shared_memory(&self.machine, function)?;
+            (threads(function)?, parameter_bytes(function)?)
+        };
         Ok(Function {
             handle: function.expose_provenance(),
+            name: name.into(),
+            threads,
+            parameter,
             module: self,
         })
     }
@@ -79,11 +89,42 @@ pub(super) fn handle(function: &Function) -> CUfunction {
     std::ptr::with_exposed_provenance_mut(function.handle)
 }
 
+/// Lets a kernel's launches ask for as much shared memory as a block can have beside what the kernel declares.
+///
+/// # Safety
+/// The function is one of a module that is loaded.
+unsafe fn allow_shared_memory(machine: &Machine, function: CUfunction) -> Result<()> {
+    use CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as MOST;
+    use CUfunction_attribute::{
+        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as ALLOWED,
+        CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as DECLARED,
+    };
+    // SAFETY: this function's contract
+    let declared = unsafe { result::function::get_function_attribute(function, DECLARED) }
+        .or_fail(|| "asking for a kernel's shared memory")?;
+    let left = machine.attribute(MOST)? - declared;
+    // SAFETY: as above
+    unsafe { result::function::set_function_attribute(function, ALLOWED, left.max(0)) }
+        .or_fail(|| "allowing a kernel shared memory")
+}
+
+/// Threads of a kernel's blocks: as many as its launch bounds allow.
+///
+/// # Safety
+/// The function is one of a module that is loaded.
+unsafe fn threads(function: CUfunction) -> Result<u32> {
+    use CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK as MOST;
+    // SAFETY: this function's contract
+    unsafe { result::function::get_function_attribute(function, MOST) }
+        .map(i32::unsigned_abs)
+        .or_fail(|| "asking for the size of a kernel's blocks")
+}
+
 /// How many bytes a kernel's only parameter has; 0 where it takes none.
 ///
 /// # Safety
 /// The function is one of a module that is loaded.
-pub(super) unsafe fn parameter_bytes(function: CUfunction) -> Result<usize> {
+unsafe fn parameter_bytes(function: CUfunction) -> Result<usize> {
     let (mut offset, mut bytes) = (0, 0);
     // SAFETY: it writes two numbers
     match unsafe { sys::cuFuncGetParamInfo(function, 0, &mut offset, &mut bytes) } {

@@ -1,6 +1,6 @@
 //! Without a GPU these tests say so and pass.
 
-use super::super::{Function, NumberType, Operand};
+use super::super::{Function, NumberType, Operand, Work};
 use super::*;
 
 /// The first GPU, if there are one and a compiler.
@@ -48,11 +48,13 @@ fn args(x: Address, by: f32, len: i32) -> Vec<u8> {
 }
 
 fn scale(function: &Function, x: Address, by: f32, len: i32) -> Command {
-    Command::Launch {
+    Command::Launch(Launch {
         function: function.clone(),
-        grid: [len.unsigned_abs().div_ceil(THREADS), 1, 1],
+        grid: [len.unsigned_abs().div_ceil(function.threads), 1, 1],
+        shared: 0,
         args: args(x, by, len),
-    }
+        work: Work::default(),
+    })
 }
 
 /// Memory of the GPU that holds these numbers.
@@ -144,11 +146,13 @@ fn kernels_copies_and_fills_run_in_order() {
             byte: 1,
         })
         .unwrap();
-        gpu.run(&Command::Launch {
+        gpu.run(&Command::Launch(Launch {
             function: nothing,
             grid: [1; 3],
+            shared: 0,
             args: vec![],
-        })
+            work: Work::default(),
+        }))
         .unwrap();
     }
     let doubled: Vec<f32> = values.iter().map(|x| 2.0 * x).collect();
@@ -169,16 +173,20 @@ fn what_is_refused_leaves_the_gpu_usable() {
     assert_eq!(gpu.allocate(1 << 50).unwrap(), None);
     let function = gpu.load(&source()).unwrap().function("scale").unwrap();
     let x = upload(&gpu, &[1_f32, 2.0]);
-    let short = Command::Launch {
+    let short = Command::Launch(Launch {
         function: function.clone(),
         grid: [1; 3],
+        shared: 0,
         args: vec![0; 8],
-    };
-    let empty = Command::Launch {
+        work: Work::default(),
+    });
+    let empty = Command::Launch(Launch {
         function: function.clone(),
         grid: [0, 1, 1],
+        shared: 0,
         args: args(x, 2.0, 2),
-    };
+        work: Work::default(),
+    });
     // SAFETY: neither runs
     unsafe {
         let refused = gpu.run(&short).unwrap_err().to_string();

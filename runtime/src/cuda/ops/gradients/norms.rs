@@ -4,8 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::super::driver::Address;
 use super::super::super::kernels::Kernel;
-use super::super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::super::args::{Window, len};
+use super::super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
+use super::super::args::{Window, bytes, len};
 use super::{Accum, Cut, add_partials};
 use crate::backend::{Gamma, Strided};
 use crate::error::Result;
@@ -54,11 +54,12 @@ impl<T: CudaElement> Norm<'_, T> {
         device: &CudaDevice,
         entry: &'static str,
         grid: [usize; 3],
+        work: Work,
         args: &A,
     ) -> Result<()> {
         let dims = [self.x.width];
         let kernel = Kernel::of::<T>("norm_backward", entry, &dims);
-        device.launch(&kernel, grid, args)
+        device.launch(&kernel, grid, work, args)
     }
 
     /// `dx`, and what else sums over lines need; `None` for those where there is no value.
@@ -85,7 +86,13 @@ impl<T: CudaElement> Norm<'_, T> {
             factors: lines.factors.at(),
             eps: self.eps,
         };
-        self.launch(device, entry, [count, 1, 1], &args)?;
+        self.launch(
+            device,
+            entry,
+            [count, 1, 1],
+            Work::moving(3 * bytes(self.x)),
+            &args,
+        )?;
         Ok((dx, Some(lines)))
     }
 
@@ -113,7 +120,8 @@ impl<T: CudaElement> Norm<'_, T> {
             betas: betas.as_ref().map_or(0, |(betas, _)| betas.at()),
             lines: cut.lines as i64,
         };
-        self.launch(device, "norm_columns", cut.grid(width), &args)?;
+        let work = Work::moving(2 * bytes(self.x));
+        self.launch(device, "norm_columns", cut.grid(width), work, &args)?;
         add_partials::<T>(device, &gammas, d_gamma, width)?;
         match betas {
             Some((betas, into)) => add_partials::<T>(device, &betas, into, width),

@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::super::driver::Address;
 use super::super::super::kernels::Kernel;
-use super::super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use super::super::args::Window;
 use super::tables::{Sights, Tables};
 use super::{Accum, MOST_BLOCKS, Scoring, parts};
@@ -100,12 +100,15 @@ fn kernel<T: CudaElement>(entry: &'static str) -> Kernel<'static> {
 }
 
 /// What all launches read, and where they write.
-struct Work<'a, T: CudaElement> {
+struct Pass<'a, T: CudaElement> {
     device: &'a CudaDevice,
     loss: &'a IndexLoss<'a, Cuda<T>>,
     sights: Sights,
     width: usize,
     per_group: usize,
+    /// Queries, each with a key that it may choose.
+    pairs: usize,
+    groups: usize,
     /// Null, or where it stands how many queries share the loss.
     seeing: Address,
     losses: CudaBuffer<f64>,
@@ -130,6 +133,7 @@ pub(in super::super) fn loss<T: CudaElement>(
     tables.place_in(segments);
     let width = chosen.map_or(tables.widest(), |chosen| chosen.width);
     let (groups, per_group) = (tables.groups.len(), tables.per_group);
+    let pairs = chosen.map_or_else(|| tables.pairs(), |chosen| rows * chosen.width);
     let uploaded = tables.upload(device)?;
     let mut of_keys = uploaded.sights(None, loss.k.rows);
     if let Some(chosen) = chosen {
@@ -137,12 +141,14 @@ pub(in super::super) fn loss<T: CudaElement>(
         of_keys.chosen_width = chosen.width as i64;
     }
     // What each query loses, and behind it how many see a key
-    let mut work = Work {
+    let mut pass = Pass {
         device,
         loss,
         sights: of_keys,
         width,
         per_group,
+        pairs,
+        groups,
         seeing: 0,
         losses: device.zeros(rows + 1)?,
         q: device.zeros(rows * loss.q.heads * loss.q.width)?,
@@ -151,7 +157,7 @@ pub(in super::super) fn loss<T: CudaElement>(
     };
     let share = match loss.reduction {
         LossReduction::MeanValid if chosen.is_some() => {
-            work.count(rows, groups)?;
+            pass.count(rows, groups)?;
             None
         }
         LossReduction::MeanValid => Some(1.0 / tables.seeing().max(1) as f64),
@@ -159,15 +165,15 @@ pub(in super::super) fn loss<T: CudaElement>(
         LossReduction::Sum => Some(1.0),
     };
     for part in parts(groups, per_group * width * 2 * size_of::<Accum<T>>()) {
-        work.part(&part, share.unwrap_or(1.0) * loss.factor)?;
+        pass.part(&part, share.unwrap_or(1.0) * loss.factor)?;
     }
-    let losses = device.download(&work.losses)?;
+    let losses = device.download(&pass.losses)?;
     let lost: f64 = losses[..rows].iter().sum();
     Ok(IndexLossParts {
         loss: lost * share.unwrap_or_else(|| 1.0 / losses[rows].max(1.0)),
-        q: work.q,
-        k: work.k,
-        weights: work.weights,
+        q: pass.q,
+        k: pass.k,
+        weights: pass.weights,
     })
 }
 
@@ -195,7 +201,7 @@ fn sights_of(segments: &Segments) -> Result<Vec<Sight<'_>>> {
     Ok(list.iter().map(sight).collect())
 }
 
-impl<T: CudaElement> Work<'_, T> {
+impl<T: CudaElement> Pass<'_, T> {
     fn some(&self, first_group: usize) -> Part {
         Part {
             width: self.width as i64,
@@ -213,15 +219,23 @@ impl<T: CudaElement> Work<'_, T> {
             seeing: seeing.at(),
         };
         let slots = groups * self.per_group;
+        let work = Work::moving(self.pairs * size_of::<i32>());
         self.device
-            .launch(&kernel::<T>("seeing"), [slots, 1, 1], &args)?;
+            .launch(&kernel::<T>("seeing"), [slots, 1, 1], work, &args)?;
         self.seeing = self.losses.place(rows);
         let args = Summing {
             values: seeing.at(),
             sum: self.seeing,
             len: rows as i64,
         };
-        self.device.launch(&kernel::<T>("sum"), [1, 1, 1], &args)
+        let work = Work::moving(seeing.bytes());
+        self.device
+            .launch(&kernel::<T>("sum"), [1, 1, 1], work, &args)
+    }
+
+    /// Those of some groups, which see about as much as each other.
+    fn pairs(&self, part: &Range<usize>) -> usize {
+        self.pairs * part.len() / self.groups.max(1)
     }
 
     /// Adds what some groups of queries give.
@@ -244,7 +258,7 @@ impl<T: CudaElement> Work<'_, T> {
             per_group: self.per_group as i64,
             by_position: 0,
         };
-        scoring.launch::<T, T>(self.device, sizes, part.len())?;
+        scoring.launch::<T, T>(self.device, sizes, part.len(), self.pairs(part))?;
         let losing = Losing {
             sights: self.sights,
             some: self.some(part.start),
@@ -255,8 +269,10 @@ impl<T: CudaElement> Work<'_, T> {
             factor,
             clamped: i64::from(self.loss.epsilon == LossEpsilon::Clamp),
         };
+        // The gradient takes the score's place
+        let work = Work::moving(3 * self.pairs(part) * size_of::<Accum<T>>());
         self.device
-            .launch(&kernel::<T>("lose"), [slots, 1, 1], &losing)?;
+            .launch(&kernel::<T>("lose"), [slots, 1, 1], work, &losing)?;
         self.spread(part, &scores)
     }
 
@@ -286,7 +302,11 @@ impl<T: CudaElement> Work<'_, T> {
             self.width.div_ceil(TARGET_KEYS).min(MOST_BLOCKS),
             1,
         ];
-        self.device.launch(&kernel::<T>("target"), grid, &args)
+        let pairs = self.pairs(part);
+        let each = attention.q.heads * (attention.q.width + attention.q_rope.width);
+        let work = Work::moving(pairs * size_of::<Accum<T>>()).adding(pairs * each);
+        self.device
+            .launch(&kernel::<T>("target"), grid, work, &args)
     }
 
     /// Spreads gradients of scores.
@@ -322,7 +342,11 @@ impl<T: CudaElement> Work<'_, T> {
         ] {
             let dims = [heads, width];
             let kernel = Kernel::of::<T>("index_spread", entry, &dims);
-            self.device.launch(&kernel, grid, &args)?;
+            // The products again, and those with their gradients
+            let pairs = self.pairs(part);
+            let work =
+                Work::moving(pairs * size_of::<Accum<T>>()).adding(2 * pairs * heads * width);
+            self.device.launch(&kernel, grid, work, &args)?;
         }
         Ok(())
     }

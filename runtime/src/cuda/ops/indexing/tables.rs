@@ -122,6 +122,12 @@ impl Tables {
         tables
     }
 
+    /// Queries, each with a key that is scored for it.
+    pub(super) fn pairs(&self) -> usize {
+        let scored = self.queries.iter().map(|query| query.end - query.begin);
+        scored.map(|keys| usize::try_from(keys).unwrap_or(0)).sum()
+    }
+
     /// Adds as much of a sight's list of blocks as its keys lie in; returns where.
     fn add_blocks(&mut self, sight: &Sight<'_>, pages: &Pages, i: usize) -> usize {
         let at = self.blocks.len();
