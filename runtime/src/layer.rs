@@ -10,7 +10,7 @@
 //! **Which arguments.** What only some layers' functions take comes in [`Extras`]; a layer that lacks one of its own says so.
 
 use crate::{
-    Backend, Batch, CacheFormat, Extras, Mask, Probe, Result, Tensor, TensorShape, Weights,
+    Backend, Batch, CacheFormat, Extras, Filling, Mask, Probe, Result, Tensor, TensorShape, Weights,
 };
 
 /// A layer that can be loaded.
@@ -114,11 +114,19 @@ pub trait KvCache<B: Backend>: Sized {
     /// twice or while it is read.
     fn check(&self, batch: &Batch, rows: usize) -> Result<()>;
 
-    /// Overwrites every element, also of free blocks: proofs fill caches with NaN to show that only written tokens are read.
+    /// Overwrites every element, also of free blocks.
     ///
     /// # Errors
     /// The device refuses.
-    fn fill(&mut self, value: f64) -> Result<()>;
+    fn fill_with(&mut self, with: Filling) -> Result<()>;
+
+    /// The same, with one value: proofs fill caches with NaN to show that only written tokens are read.
+    ///
+    /// # Errors
+    /// The device refuses.
+    fn fill(&mut self, value: f64) -> Result<()> {
+        self.fill_with(Filling::Value(value))
+    }
 
     /// The first `tokens` tokens of a request whose blocks are `blocks`: latents `[tokens, r_kv]` and rotated shared keys
     /// `[tokens, d_r]` in the cache's own rope layout. `None` for a naive cache.

@@ -65,14 +65,16 @@ pub use backend::{Backend, Cubin, KernelSource};
 pub use batch::{Batch, Sequence};
 pub use cache::{
     AnyScale, ByteFormat, ByteLayout, CacheElement, CacheFormat, CacheLayout, ContextChunk,
-    Contiguous, EntryKind, EntryShape, Fp8DsMla, Fp8E4m3, Fp8E5m2, Fp8Model1, IndexCache, IndexFp8,
-    IndexMxfp4, IndexStore, IndexedCache, LatentCache, Mxfp8, NaiveCache, NoCache, Paged,
+    Contiguous, EntryKind, EntryShape, Filling, Fp8DsMla, Fp8E4m3, Fp8E5m2, Fp8Model1, IndexCache,
+    IndexFp8, IndexMxfp4, IndexStore, IndexedCache, LatentCache, Mxfp8, NaiveCache, NoCache, Paged,
     PooledIndexCache, PowerOfTwo, ScaleKind,
 };
 pub use consistency::{Alone, Fingerprint, Replicas, check_replicas};
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 #[cfg(feature = "cuda")]
-pub use cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, CudaGraph, Statistics, Stopwatch, Work};
+pub use cuda::{
+    Cuda, CudaBuffer, CudaDevice, CudaElement, CudaGraph, Statistics, Stopwatch, TimedCommand, Work,
+};
 pub use describes::Describes;
 pub use element::{Element, Real, Scalar};
 pub use error::{Error, Result};

@@ -3,9 +3,8 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
-use super::format::{Entries, EntryShape};
+use super::format::{Entries, EntryShape, Filling};
 use crate::backend::{Backend, Strided};
-use crate::element::Scalar;
 use crate::error::{Result, product};
 
 /// Where the bytes of entries stand in a block: first all tokens' data, then all tokens' scales, then padding. A format whose
@@ -123,8 +122,8 @@ impl<B: Backend, F: ByteFormat> ByteStore<B, F> {
     }
 }
 
-/// Stores `value` as every value of every entry.
-pub(super) fn fill<B: Backend, F>(entries: &mut Entries<B, F>, value: f64) -> Result<()>
+/// Overwrites every entry.
+pub(super) fn fill<B: Backend, F>(entries: &mut Entries<B, F>, with: Filling) -> Result<()>
 where
     F: ByteFormat + super::format::CacheFormat<Store<B> = ByteStore<B, F>>,
 {
@@ -134,15 +133,20 @@ where
         store,
         ..
     } = entries;
-    let row = B::upload(device, vec![B::Elem::from_f64(value); shape.width()])?;
-    // The same row for every slot
+    // The same row for every slot, or from each to the next one value further on
+    let row_stride = match with {
+        Filling::Value(_) => 0,
+        Filling::Random(_) => 1,
+    };
+    let len = shape.width() + row_stride * shape.slots();
+    let values = with.values::<B, B::Elem>(device, len)?;
     let part = |offset, width| Strided::<B, B::Elem> {
-        buffer: &row,
+        buffer: &values,
         offset,
         rows: shape.slots(),
         heads: 1,
         width,
-        row_stride: 0,
+        row_stride,
         head_stride: 0,
     };
     let slots: Vec<Option<usize>> = (0..shape.slots()).map(Some).collect();
@@ -214,9 +218,9 @@ macro_rules! byte_format {
 
             fn fill<B: crate::backend::Backend>(
                 entries: &mut crate::cache::format::Entries<B, Self>,
-                value: f64,
+                with: crate::cache::format::Filling,
             ) -> crate::error::Result<()> {
-                crate::cache::bytes::fill(entries, value)
+                crate::cache::bytes::fill(entries, with)
             }
         }
     };

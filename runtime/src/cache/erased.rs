@@ -1,6 +1,6 @@
 //! Caches behind [`KvCache`].
 
-use super::format::CacheFormat;
+use super::format::{CacheFormat, Filling};
 use super::latent::LatentCache;
 use super::layout::CacheLayout;
 use super::naive::NaiveCache;
@@ -10,16 +10,6 @@ use crate::element::Scalar;
 use crate::error::{Result, product};
 use crate::layer::KvCache;
 use crate::rotary::RopeLayout;
-
-/// `len` equal values on the device.
-fn filled<B: Backend, E: Scalar>(
-    device: &B::Device,
-    what: &'static str,
-    sizes: &[usize],
-    value: f64,
-) -> Result<B::Buffer<E>> {
-    B::upload(device, vec![E::from_f64(value); product(what, sizes)?])
-}
 
 impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize>
     KvCache<B> for LatentCache<B, F, L, P, C, R>
@@ -41,8 +31,8 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         Self::check(self, batch, rows)
     }
 
-    fn fill(&mut self, value: f64) -> Result<()> {
-        self.entries.fill(value)
+    fn fill_with(&mut self, with: Filling) -> Result<()> {
+        self.entries.fill(with)
     }
 
     fn latent_rows(&self, blocks: &[u32], tokens: usize) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
@@ -79,12 +69,12 @@ impl<
         Self::check(self, batch, rows)
     }
 
-    fn fill(&mut self, value: f64) -> Result<()> {
+    fn fill_with(&mut self, with: Filling) -> Result<()> {
         let slots = self.geometry.slots();
-        let keys =
-            filled::<B, F::Element>(&self.device, "a cache of keys", &[slots, G, QK], value)?;
-        self.values =
-            filled::<B, F::Element>(&self.device, "a cache of values", &[slots, G, V], value)?;
+        let keys = product("a cache of keys", &[slots, G, QK])?;
+        let values = product("a cache of values", &[slots, G, V])?;
+        let keys = with.values::<B, F::Element>(&self.device, keys)?;
+        self.values = with.values::<B, F::Element>(&self.device, values)?;
         self.keys = keys;
         Ok(())
     }

@@ -10,6 +10,7 @@ use super::layout::{CacheElement, Geometry};
 use crate::backend::{Backend, Place, Strided};
 use crate::element::Scalar;
 use crate::error::{Result, product};
+use crate::weights::generator::Recipe;
 
 pub(super) mod sealed {
     /// Keeps [`CacheFormat`](super::CacheFormat) to this crate's types: a backend has to know how each is encoded.
@@ -134,12 +135,45 @@ pub trait CacheFormat: sealed::Sealed + Debug + Send + Sync + Sized + 'static {
     #[doc(hidden)]
     fn bytes<B: Backend>(entries: &Entries<B, Self>) -> Result<Vec<u8>>;
 
-    /// Stores `value` everywhere, as every value of every entry.
+    /// Overwrites every entry.
     ///
     /// # Errors
     /// When the device refuses.
     #[doc(hidden)]
-    fn fill<B: Backend>(entries: &mut Entries<B, Self>, value: f64) -> Result<()>;
+    fn fill<B: Backend>(entries: &mut Entries<B, Self>, with: Filling) -> Result<()>;
+}
+
+/// What every entry of a cache is overwritten with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Filling {
+    /// One value.
+    Value(f64),
+    /// Values of deviation 1 that depend on the seed alone.
+    Random(u64),
+}
+
+impl From<f64> for Filling {
+    fn from(value: f64) -> Self {
+        Self::Value(value)
+    }
+}
+
+impl Filling {
+    /// So many values.
+    pub(super) fn values<B: Backend, E: Scalar>(
+        self,
+        device: &B::Device,
+        len: usize,
+    ) -> Result<B::Buffer<E>> {
+        let values = match self {
+            Self::Value(value) => vec![E::from_f64(value); len],
+            Self::Random(seed) => {
+                let drawn = Recipe::for_hidden_states(seed).values("cache", len);
+                drawn.into_iter().map(E::from_f32).collect()
+            }
+        };
+        B::upload(device, values)
+    }
 }
 
 /// A cache's entries. Which slot is whose is not known here.
@@ -194,8 +228,8 @@ impl<B: Backend, F: CacheFormat> Entries<B, F> {
     }
 
     /// Stores `value` everywhere.
-    pub(super) fn fill(&mut self, value: f64) -> Result<()> {
-        F::fill(self, value)
+    pub(super) fn fill(&mut self, with: Filling) -> Result<()> {
+        F::fill(self, with)
     }
 }
 
@@ -260,10 +294,9 @@ impl<E: CacheElement> CacheFormat for E {
         Ok(bytemuck::cast_slice(&values).to_vec())
     }
 
-    fn fill<B: Backend>(entries: &mut Entries<B, E>, value: f64) -> Result<()> {
+    fn fill<B: Backend>(entries: &mut Entries<B, E>, with: Filling) -> Result<()> {
         let shape = entries.shape;
-        let values = vec![E::from_f64(value); shape.slots() * shape.width()];
-        entries.store = B::upload(&entries.device, values)?;
+        entries.store = with.values::<B, E>(&entries.device, shape.slots() * shape.width())?;
         Ok(())
     }
 }

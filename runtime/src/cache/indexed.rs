@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use super::format::CacheFormat;
+use super::format::{CacheFormat, Filling};
 use super::index::IndexCache;
 use super::layout::CacheLayout;
 use crate::backend::Backend;
@@ -69,9 +69,9 @@ impl<B: Backend, KV: KvCache<B>, INDEX: IndexStore<B>> KvCache<B> for IndexedCac
         Self::check::<B>(self, batch, rows)
     }
 
-    fn fill(&mut self, value: f64) -> Result<()> {
-        self.kv.fill(value)?;
-        self.index.fill(value)
+    fn fill_with(&mut self, with: Filling) -> Result<()> {
+        self.kv.fill_with(with)?;
+        self.index.fill_with(with)
     }
 
     fn latent_rows(&self, blocks: &[u32], tokens: usize) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
@@ -104,8 +104,8 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> KvCache<B>
         Self::check(self, batch, rows)
     }
 
-    fn fill(&mut self, value: f64) -> Result<()> {
-        self.entries.fill(value)
+    fn fill_with(&mut self, with: Filling) -> Result<()> {
+        self.entries.fill(with)
     }
 
     fn latent_rows(&self, _blocks: &[u32], _tokens: usize) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
@@ -140,7 +140,7 @@ impl<B: Backend> KvCache<B> for NoCache {
         Ok(())
     }
 
-    fn fill(&mut self, _value: f64) -> Result<()> {
+    fn fill_with(&mut self, _: Filling) -> Result<()> {
         Ok(())
     }
 

@@ -18,7 +18,7 @@ mod pooled;
 )]
 pub(crate) use bytes::Coding;
 pub use bytes::{ByteFormat, ByteLayout};
-pub use format::{CacheFormat, EntryKind, EntryShape};
+pub use format::{CacheFormat, EntryKind, EntryShape, Filling};
 pub use formats::{
     AnyScale, Fp8DsMla, Fp8E4m3, Fp8E5m2, Fp8Model1, IndexFp8, IndexMxfp4, Mxfp8, PowerOfTwo,
     ScaleKind,

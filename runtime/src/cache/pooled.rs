@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::format::{CacheFormat, Entries, EntryShape};
+use super::format::{CacheFormat, Entries, EntryShape, Filling};
 use super::indexed::IndexStore;
 use super::layout::{CacheLayout, Contiguous, Geometry, Paged};
 use crate::attended::PerHead;
@@ -222,9 +222,9 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize, const POOL: us
         Self::check(self, batch, rows)
     }
 
-    fn fill(&mut self, value: f64) -> Result<()> {
-        self.tokens.fill(value)?;
-        self.pools.fill(value)
+    fn fill_with(&mut self, with: Filling) -> Result<()> {
+        self.tokens.fill(with)?;
+        self.pools.fill(with)
     }
 
     fn latent_rows(&self, _blocks: &[u32], _tokens: usize) -> Result<Option<(Vec<f64>, Vec<f64>)>> {

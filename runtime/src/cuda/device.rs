@@ -13,6 +13,7 @@ use super::graph::{Recording, Replay};
 use super::kernels::{Kernel, Kernels, Provider};
 use super::pool::Pool;
 use super::staging::Staging;
+use super::timing::Timeline;
 use super::work::Work;
 use crate::backend::KernelSource;
 use crate::error::{Error, Result};
@@ -43,6 +44,8 @@ pub(super) enum Mode {
     Recording(Recording),
     /// It is compared with what was written down.
     Replaying(Replay),
+    /// It is queued at once, and timed.
+    Timing(Timeline),
 }
 
 /// What a device was asked to do so far.
@@ -184,12 +187,12 @@ impl CudaDevice {
 
     /// Whether this thread's work is queued at once.
     fn is_immediate(&self) -> bool {
-        self.with_mode(|mode| mode.is_none())
+        self.with_mode(|mode| matches!(mode, None | Some(Mode::Timing(_))))
     }
 
     /// Gives this thread a mode once no other thread has one; `None` where this thread has one already.
     pub(super) fn enter(&self, mode: Mode) -> Option<MutexGuard<'_, ()>> {
-        if !self.is_immediate() {
+        if self.with_mode(|mode| mode.is_some()) {
             return None;
         }
         let turn = lock(&self.shared.graphs);
@@ -209,7 +212,7 @@ impl CudaDevice {
         })?;
         let driver = &*self.shared.driver;
         let (at, home) = self.with_mode(|mode| match mode {
-            None => {
+            None | Some(Mode::Timing(_)) => {
                 let at = lock(&self.shared.pool).take(driver, bytes)?;
                 Ok((at, Home::Pool))
             }
@@ -243,7 +246,7 @@ impl CudaDevice {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let driver = &*self.shared.driver;
         let room = self.with_mode(|mode| match mode {
-            None => Ok(None),
+            None | Some(Mode::Timing(_)) => Ok(None),
             Some(Mode::Recording(recording)) => recording.upload(driver, bytes.len()).map(Some),
             Some(Mode::Replaying(replay)) => replay.upload(bytes.len()).map(Some),
         })?;
@@ -360,11 +363,14 @@ impl CudaDevice {
                 Ok(None)
             }
             Some(Mode::Replaying(replay)) => replay.expect(&command).map(|()| None),
+            Some(Mode::Timing(timeline)) => timeline
+                .around(&command, |command| self.run(command))
+                .map(|()| None),
         })?;
         command.map_or(Ok(()), |command| self.run(&command))
     }
 
-    fn run(&self, command: &Command) -> Result<()> {
+    pub(super) fn run(&self, command: &Command) -> Result<()> {
         self.shared.queued.fetch_add(1, Ordering::Relaxed);
         // SAFETY: commands name buffers, which give their memory back to the pool and not to the driver: it stays valid, and
         // work that takes it over is queued behind this. Windows lie inside their buffers, as `Backend`'s callers guarantee

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// A step runs on the thread that calls [`run`](Self::run), which asks nothing else of the device meanwhile.
 #[derive(Debug)]
 pub struct CudaGraph {
-    device: CudaDevice,
+    pub(super) device: CudaDevice,
     recorded: Option<Recorded>,
     recordings: usize,
 }
@@ -125,6 +125,24 @@ impl CudaGraph {
         Ok(result)
     }
 
+    /// What was recorded.
+    fn recorded(&self) -> Result<&Recorded> {
+        self.recorded
+            .as_ref()
+            .ok_or_else(|| Error::Device("a graph has recorded no step yet".to_owned()))
+    }
+
+    /// The commands of what was recorded.
+    pub(super) fn commands(&self) -> Result<&[Command]> {
+        Ok(&self.recorded()?.log.commands)
+    }
+
+    /// Runs what was recorded, with the host's values as they are there.
+    pub(super) fn launch(&self) -> Result<()> {
+        // SAFETY: the log holds what the commands name
+        unsafe { self.recorded()?.graph.launch() }
+    }
+
     /// How often a step was recorded.
     pub fn recordings(&self) -> usize {
         self.recordings
@@ -140,7 +158,7 @@ impl Drop for CudaGraph {
 
 impl CudaDevice {
     /// Runs `step` in a mode; returns what became of the mode.
-    fn in_mode<R>(&self, mode: Mode, step: &mut impl FnMut() -> R) -> Result<(R, Mode)> {
+    pub(super) fn in_mode<R>(&self, mode: Mode, step: &mut impl FnMut() -> R) -> Result<(R, Mode)> {
         /// Ends the mode, even where the step panics.
         struct Back<'a>(&'a CudaDevice);
         impl Drop for Back<'_> {

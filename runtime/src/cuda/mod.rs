@@ -10,6 +10,7 @@ mod pool;
 mod staging;
 #[cfg(test)]
 mod tests;
+mod timing;
 mod work;
 
 use std::marker::PhantomData;
@@ -21,6 +22,7 @@ use crate::element::Element;
 pub use buffer::CudaBuffer;
 pub use device::{CudaDevice, Statistics, Stopwatch};
 pub use graph::CudaGraph;
+pub use timing::TimedCommand;
 pub use work::Work;
 
 /// A CUDA device, computing in `T`: `f32`, `f64`, or `bf16` (every result rounded to bf16, sums in f32).

@@ -29,6 +29,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::report::Phase;
+
 /// Jobs for one program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,6 +69,9 @@ pub struct Job {
     /// What `grad` is given, and does besides.
     #[serde(default)]
     pub grad: Grad,
+    /// What is timed; where anything is, the input and the modes are passed over.
+    #[serde(default)]
+    pub bench: Vec<Bench>,
     /// Where the output tensors go; absent: nowhere, and no intermediate value is copied.
     #[serde(default)]
     pub out: Option<PathBuf>,
@@ -163,6 +168,20 @@ pub struct Grad {
     pub hands_on: Option<[usize; 2]>,
     /// Whether QK-clip then scales the weights by what the forward pass saw, and the layer is run again.
     pub clip: bool,
+}
+
+/// Calls that are timed: random hidden states, over a cache of random entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bench {
+    /// The function.
+    pub phase: Phase,
+    /// Requests, all alike.
+    pub requests: usize,
+    /// New tokens of each.
+    pub new: usize,
+    /// Tokens that each has cached; 0 for phases without a cache.
+    pub cached: usize,
 }
 
 /// What a cache stores.

@@ -14,8 +14,10 @@
 //! their [`Report`](report::Report)s as JSON. It judges nothing: whoever started it compares. A job that fails, or even
 //! panics, becomes a report with an error, and the next one is done. Progress goes to stderr.
 
+mod bench;
 mod cached;
 mod case;
+mod clock;
 mod error;
 mod forward;
 mod given;
@@ -28,6 +30,7 @@ pub mod report;
 mod run;
 mod trained;
 
+pub use clock::Clocked;
 pub use error::DriveError;
 pub use registry::Registry;
 pub use run::main;

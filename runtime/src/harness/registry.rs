@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
+use super::bench;
 use super::cached::{Fed, cached};
 use super::case::Case;
+use super::clock::Clocked;
 use super::error::DriveError;
 use super::forward::forward;
 use super::job::{Input, Job, Mode, Stored, WeightsSource};
@@ -26,7 +28,7 @@ impl Registry {
     pub fn add<L, B>(&mut self, key: &str)
     where
         L: Forward<B> + Prefill<B> + Decode<B> + 'static,
-        B: ProofBackend,
+        B: ProofBackend + Clocked,
     {
         self.drivers
             .insert(key.to_owned(), Box::new(AllPhases::<L, B>(PhantomData)));
@@ -36,7 +38,7 @@ impl Registry {
     pub fn add_forward<L, B>(&mut self, key: &str)
     where
         L: Forward<B> + 'static,
-        B: ProofBackend,
+        B: ProofBackend + Clocked,
     {
         self.drivers
             .insert(key.to_owned(), Box::new(ForwardOnly::<L, B>(PhantomData)));
@@ -46,7 +48,7 @@ impl Registry {
     pub fn add_train<L, B>(&mut self, key: &str)
     where
         L: Train<B> + 'static,
-        B: ProofBackend,
+        B: ProofBackend + Clocked,
     {
         let driver = Trained::<L, B> {
             clip: None,
@@ -59,7 +61,7 @@ impl Registry {
     pub fn add_clipped<L, B>(&mut self, key: &str)
     where
         L: ClipQk<B> + 'static,
-        B: ProofBackend,
+        B: ProofBackend + Clocked,
     {
         let driver = Trained::<L, B> {
             clip: Some(|layer, max_logits| layer.clip_qk_erased(max_logits, None)),
@@ -100,20 +102,29 @@ struct Trained<L, B> {
 /// A layer's way through a cache, and how close it should come to `forward`.
 type ThroughCache<L> = fn(&L, &Case, &Job, bool) -> Result<(Fed, f64), DriveError>;
 
-impl<L: Forward<B> + Prefill<B> + Decode<B>, B: ProofBackend> Driver for AllPhases<L, B> {
+impl<L: Forward<B> + Prefill<B> + Decode<B>, B: ProofBackend + Clocked> Driver for AllPhases<L, B> {
     fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+        if !job.bench.is_empty() {
+            return bench::drive::<L, B>(job, report, bench::inference::<L, B>);
+        }
         drive::<L, B>(job, report, Some(through_cache::<L, B>))
     }
 }
 
-impl<L: Forward<B>, B: ProofBackend> Driver for ForwardOnly<L, B> {
+impl<L: Forward<B>, B: ProofBackend + Clocked> Driver for ForwardOnly<L, B> {
     fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+        if !job.bench.is_empty() {
+            return bench::drive::<L, B>(job, report, bench::uncached::<L, B>);
+        }
         drive::<L, B>(job, report, None)
     }
 }
 
-impl<L: Train<B>, B: ProofBackend> Driver for Trained<L, B> {
+impl<L: Train<B>, B: ProofBackend + Clocked> Driver for Trained<L, B> {
     fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+        if !job.bench.is_empty() {
+            return bench::drive::<L, B>(job, report, bench::training::<L, B>);
+        }
         trained::drive::<L, B>(job, report, self.clip)
     }
 }

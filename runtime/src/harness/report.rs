@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::job::Mode;
+use super::job::{Bench, Mode};
 
 /// The reports of a [`JobFile`](super::job::JobFile), in its order; shorter than it if the program was stopped.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,12 @@ pub struct Report {
     /// The backward pass in two parts against the whole one.
     #[serde(default)]
     pub split: Option<Split>,
+    /// What was timed.
+    #[serde(default)]
+    pub timings: Vec<Timing>,
+    /// The device that it was timed on, where it is not the machine's processor.
+    #[serde(default)]
+    pub device: Option<Device>,
     /// Where the tensors were written.
     pub out: Option<PathBuf>,
     /// Their shapes.
@@ -87,6 +93,51 @@ pub enum Phase {
     ForwardTrain,
     /// The gradients of everything.
     Backward,
+}
+
+/// How long calls of one kind take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// The calls.
+    pub bench: Bench,
+    /// Wall time of one call whose result is waited for, the median; it begins and ends on the host.
+    pub call_seconds: f64,
+    /// Of one of many calls that follow each other on the device, without the host's part; absent where there is no device, or it can't
+    /// run the calls by itself.
+    pub device_seconds: Option<f64>,
+    /// On a device: its kernels and products, one entry for all of a name, in the order of their first.
+    pub commands: Vec<Timed>,
+}
+
+/// Commands of one name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timed {
+    /// The kernel's symbol, or what is multiplied.
+    pub name: String,
+    /// How many there are in a call.
+    pub count: usize,
+    /// Of all of them.
+    pub seconds: f64,
+    /// Of all of them.
+    pub work: Work,
+}
+
+/// Bytes that are moved and floating-point operations that are computed, at least.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Bytes: each input once, each output once.
+    pub bytes: u64,
+    /// Two for each product that is added.
+    pub flops: u64,
+}
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    /// As its driver calls it.
+    pub name: String,
+    /// Its architecture.
+    pub arch: String,
 }
 
 /// One gradient.
