@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::commands::Shape;
+
 pub(crate) use words::{Backend, DType, Emit, Form, Mode, Phase, Recompute};
 
 const EXIT_CODES: &str = "\
@@ -70,6 +72,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Compile golden cases' configs and compare the generated layers with the recorded numbers
     Verify(Verify),
+    /// Compile a spec and time the generated layer, on a GPU each of its kernels too
+    Bench(Bench),
     /// Compile a layer's CUDA kernels and list what they take: registers, shared memory, spills. Needs NVRTC, and no GPU
     Kernels(Kernels),
     /// Print a shell's completion script
@@ -109,6 +113,12 @@ pub(crate) struct Build {
     /// Force the form of every phase, whatever the spec's `build.form` says
     #[arg(long)]
     pub(crate) form: Option<Form>,
+    /// Compile the layer's CUDA kernels ahead of time, for the GPUs among the spec's targets: where it then runs, no compiler is needed
+    #[arg(long)]
+    pub(crate) cubin: bool,
+    /// With --cubin: architectures to compile for instead, such as sm_90a
+    #[arg(long, value_name = "ARCH", value_delimiter = ',', requires = "cubin")]
+    pub(crate) arch: Vec<String>,
     /// With --crate: the folder of the mla-runtime crate to depend on
     #[arg(long, value_name = "PATH", requires = "package")]
     pub(crate) runtime: Option<PathBuf>,
@@ -306,6 +316,44 @@ pub(crate) struct Verify {
     /// Layer of the config, counted from 0 [default: the manifest's layer_idx]
     #[arg(long, value_name = "N")]
     pub(crate) layer: Option<u32>,
+}
+
+/// Calls are sized [REQUESTSx]NEW[+CACHED]: 64x1+8192 is one new token for each of 64 requests with 8192 cached tokens. Options that size
+/// calls can be given several times; without any, the spec's phases are timed at sizes that suit the backend. Weights, inputs and caches are
+/// random.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// YAML spec of a layer, config.json, or `-`
+    pub(crate) spec: PathBuf,
+    /// What the layer runs on
+    #[arg(long, default_value = "cpu")]
+    pub(crate) backend: Backend,
+    /// Time `forward`: whole sequences, no cache
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) forward: Vec<Shape>,
+    /// Time `prefill`
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) prefill: Vec<Shape>,
+    /// Time `decode`
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) decode: Vec<Shape>,
+    /// Time `forward_train`, alone and with `backward` behind it
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) train: Vec<Shape>,
+    /// Arithmetic and cache [default: the spec's]
+    #[arg(long)]
+    pub(crate) dtype: Option<DType>,
+    /// Form of every phase [default: the spec's]
+    #[arg(long)]
+    pub(crate) form: Option<Form>,
+    /// File that gets what was timed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Compile the layer into FILE and time nothing: `MLA_GEN_PROGRAM=FILE` makes `bench` use it, on machines without Rust
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) compile_to: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) config: FromConfig,
 }
 
 #[derive(Debug, Args)]

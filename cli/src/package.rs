@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
-use crate::folder::{Files, MARKER};
+use crate::folder::{self, Files, MARKER};
 
 /// Root file of a generated crate.
 pub(crate) const LIB: &str = "lib.rs";
@@ -96,7 +96,7 @@ pub(crate) fn files(folder: &Path, snake_name: &str, name: &str, runtime: &Runti
          pub use layer::*;\n",
         version = env!("CARGO_PKG_VERSION"),
     );
-    [(MANIFEST.to_owned(), manifest), (LIB.to_owned(), lib)].into()
+    folder::texts([(MANIFEST.to_owned(), manifest), (LIB.to_owned(), lib)])
 }
 
 /// Whether a folder above has a `Cargo.toml` with a workspace.
@@ -128,6 +128,7 @@ mod tests {
         let runtime = Runtime::Version("0.1.0");
         let manifest = files(&alone, "my_layer", "MyLayer", &runtime)
             .remove(MANIFEST)
+            .and_then(|text| String::from_utf8(text).ok())
             .unwrap();
         assert!(
             manifest.contains("\n[workspace]\n") && manifest.contains("name = \"my-layer\""),
@@ -138,6 +139,7 @@ mod tests {
         std::fs::write(room.path().join(MANIFEST), "[workspace]\nmembers = []\n").unwrap();
         let manifest = files(&alone, "my_layer", "MyLayer", &runtime)
             .remove(MANIFEST)
+            .and_then(|text| String::from_utf8(text).ok())
             .unwrap();
         assert!(!manifest.contains("[workspace]"), "{manifest}");
     }

@@ -73,6 +73,17 @@ impl Described {
     }
 
     /// The layers that are generated.
+    pub(crate) fn layers(&self) -> Vec<&Checked> {
+        match self {
+            Self::Layer(spec) => vec![&spec.checked],
+            Self::Model(_, model) => {
+                let layers = model.layers.iter();
+                layers.map(|layer| &layer.checked).collect()
+            }
+        }
+    }
+
+    /// The same, to be changed.
     pub(crate) fn layers_mut(&mut self) -> Vec<&mut Checked> {
         match self {
             Self::Layer(spec) => vec![&mut spec.checked],

@@ -15,6 +15,7 @@ pub mod report;
 pub use builder::{BuildError, Builder};
 pub use digest::{model_digest, spec_digest};
 pub use emit::{
-    Kernels, Options, Origin, ProofsOn, cuda, emit, emit_model, emit_module_text, model_modules,
+    CubinFile, Kernels, Options, Origin, ProofsOn, cubins, cuda, emit, emit_model,
+    emit_module_text, model_modules,
 };
 pub use files::{Files, module_name};

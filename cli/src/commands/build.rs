@@ -31,8 +31,9 @@ pub(crate) fn build(args: &Build) -> Result<(), Failure> {
     let request = Request {
         command: regenerate(args, &described, &folder),
         emit: args.emit,
+        cubins: architectures(args, &described)?,
     };
-    let mut files = emit::files(&described, &request);
+    let mut files = emit::files(&described, &request)?;
     if args.emit.is_some() && args.output.is_none() && !args.check {
         return print(&files);
     }
@@ -52,6 +53,29 @@ pub(crate) fn build(args: &Build) -> Result<(), Failure> {
     } else {
         write(&folder, &files, complete, args)
     }
+}
+
+/// What kernels are compiled for ahead of time: what is asked for, or else the GPUs that the spec names.
+fn architectures(args: &Build, described: &Described) -> Result<Vec<String>, Failure> {
+    if !args.cubin {
+        return Ok(Vec::new());
+    }
+    let layers = described.layers().into_iter();
+    let targets = layers.flat_map(|layer| &layer.build.targets);
+    let mut named: Vec<String> = targets
+        .filter(|target| target.is_gpu())
+        .map(|target| target.word().to_owned())
+        .collect();
+    named.sort();
+    named.dedup();
+    if named.is_empty() {
+        let message = "`--cubin` compiles kernels, and the spec's `build.targets` name no GPU; add one to them, such as `sm_90a`";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    Ok(match args.arch.as_slice() {
+        [] => named,
+        asked => asked.to_vec(),
+    })
 }
 
 /// Chooses the form of every phase.
@@ -108,12 +132,13 @@ fn check(folder: &Path, files: &Files, complete: bool) -> Result<(), Failure> {
 
 /// One file as it is; several each under its name.
 fn print(files: &Files) -> Result<(), Failure> {
+    let shown = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
     let texts: Vec<String> = if files.len() == 1 {
-        files.values().cloned().collect()
+        files.values().map(|text| shown(text)).collect()
     } else {
         files
             .iter()
-            .map(|(name, text)| format!("// ==== {name} ====\n{text}"))
+            .map(|(name, text)| format!("// ==== {name} ====\n{}", shown(text)))
             .collect()
     };
     talk::data(&texts.join("\n"))
@@ -136,6 +161,12 @@ fn regenerate(args: &Build, described: &Described, folder: &Path) -> String {
     }
     if args.package {
         words.push("--crate".to_owned());
+    }
+    if args.cubin {
+        words.push("--cubin".to_owned());
+    }
+    if !args.arch.is_empty() {
+        words.push(format!("--arch {}", word(&args.arch.join(","))));
     }
     words.push(format!("-o {}", word(&folder.display().to_string())));
     words.join(" ")

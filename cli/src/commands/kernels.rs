@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use mla_codegen::plan;
-use mla_nvrtc::{CubinCache, Report, Source, report};
+use mla_nvrtc::{CubinCache, Report, report};
 use mla_spec::{CacheDType, Checked, DType, Store};
 
 use crate::args::Kernels;
+use crate::emit::cubin_of;
 use crate::failure::Failure;
 use crate::source;
 use crate::talk;
@@ -29,19 +30,7 @@ pub(crate) fn kernels(args: &Kernels) -> Result<(), Failure> {
         || -> Result<Vec<(String, Report)>, Failure> {
             let compile = |unit: &plan::KernelUnit| {
                 let name = unit.name();
-                let compiled = cache.compile(
-                    &Source {
-                        name: &format!("{name}.cu"),
-                        text: &unit.text(),
-                        defines: &[("MLA_ELEM", elem), ("MLA_KEY", key)],
-                        checked: false,
-                    },
-                    &args.arch,
-                );
-                let compiled = compiled.map_err(|error| Failure::Program {
-                    message: format!("`{name}` has no cubin"),
-                    stderr: error.to_string(),
-                })?;
+                let compiled = cubin_of(unit, [elem, key], &args.arch, &cache)?;
                 Ok((name, report(&compiled.log)))
             };
             units.iter().map(compile).collect()
@@ -55,7 +44,7 @@ pub(crate) fn kernels(args: &Kernels) -> Result<(), Failure> {
         let warned = report.warnings.iter();
         slow.extend(warned.map(|warning| format!("{unit}: {} {}", warning.code, warning.text)));
     }
-    let mut text = aligned(&table);
+    let mut text = super::aligned(&table);
     for plan in &program.plans {
         let _ = writeln!(
             text,
@@ -101,19 +90,4 @@ fn types(checked: &Checked, args: &Kernels) -> (&'static str, &'static str) {
         _ => elem,
     };
     (elem, if args.dtype.is_some() { elem } else { key })
-}
-
-/// Columns of equal width, numbers to the right.
-fn aligned(table: &[[String; 5]]) -> String {
-    let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths = [0, 1, 2, 3, 4].map(width);
-    let mut text = String::new();
-    for row in table {
-        let _ = write!(text, "{:<1$}", row[0], widths[0]);
-        for (cell, width) in row.iter().zip(widths).skip(1) {
-            let _ = write!(text, "  {cell:>width$}");
-        }
-        text.push('\n');
-    }
-    text
 }

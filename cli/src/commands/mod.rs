@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+mod bench;
 mod build;
 mod check;
 mod explain;
@@ -10,15 +11,20 @@ mod run;
 mod show;
 mod verify;
 
+use std::fmt::Write as _;
+
 use clap::CommandFactory;
 
 use crate::args::{Cli, Command, Completions};
 use crate::failure::Failure;
 use crate::talk;
 
+pub(crate) use bench::Shape;
+
 /// Does what the command line asks for.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Bench(args) => bench::bench(&args),
         Command::Build(args) => build::build(&args),
         Command::Check(args) => check::check(&args),
         Command::Show(args) => show::show(&args),
@@ -30,6 +36,24 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Verify(args) => verify::verify(&args),
         Command::Completions(args) => completions(&args),
     }
+}
+
+/// Columns of equal width, the first to the left and numbers to the right.
+fn aligned<const N: usize>(table: &[[String; N]]) -> String {
+    let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in table {
+        for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+            // Writing to a string does not fail
+            let _ = match column {
+                0 => write!(text, "{cell:<width$}"),
+                _ => write!(text, "  {cell:>width$}"),
+            };
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn completions(args: &Completions) -> Result<(), Failure> {

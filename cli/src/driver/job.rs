@@ -24,6 +24,7 @@ pub(crate) struct Job {
     pub(crate) cache: Stored,
     pub(crate) rope: Rope,
     pub(crate) grad: Grad,
+    pub(crate) bench: Vec<Bench>,
     pub(crate) out: Option<PathBuf>,
 }
 
@@ -90,6 +91,15 @@ impl Mode {
     }
 }
 
+/// Calls that are timed.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Bench {
+    pub(crate) phase: Phase,
+    pub(crate) requests: usize,
+    pub(crate) new: usize,
+    pub(crate) cached: usize,
+}
+
 /// What a cache stores: the backend's own elements, or the spec's format.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -121,7 +131,7 @@ pub(crate) struct Summary {
 }
 
 /// How a job went.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) error: Option<String>,
     #[serde(default)]
@@ -139,18 +149,24 @@ pub(crate) struct Report {
     pub(crate) indexer_loss: Option<f64>,
     #[serde(default)]
     pub(crate) split: Option<Split>,
+    #[serde(default)]
+    pub(crate) timings: Vec<Timing>,
+    #[serde(default)]
+    pub(crate) device: Option<Device>,
+    #[serde(default)]
+    pub(crate) ceilings: Option<Ceilings>,
     pub(crate) out: Option<PathBuf>,
     pub(crate) tensors: BTreeMap<String, Vec<usize>>,
 }
 
 /// One mode.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ModeRun {
     pub(crate) calls: Vec<Call>,
 }
 
 /// One call of the layer.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Call {
     pub(crate) phase: Phase,
     pub(crate) tokens: usize,
@@ -158,7 +174,7 @@ pub(crate) struct Call {
 }
 
 /// A function of a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
     Forward,
@@ -168,22 +184,76 @@ pub(crate) enum Phase {
     Backward,
 }
 
+impl Phase {
+    /// Whether it belongs to layers that are trained.
+    pub(crate) fn is_training(self) -> bool {
+        matches!(self, Self::ForwardTrain | Self::Backward)
+    }
+}
+
+/// How long calls of one kind take; on a device also without the host's part, and each of its kernels.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Timing {
+    pub(crate) bench: Bench,
+    pub(crate) call_seconds: f64,
+    pub(crate) device_seconds: Option<f64>,
+    pub(crate) commands: Vec<Timed>,
+}
+
+/// Commands of one name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Timed {
+    pub(crate) name: String,
+    pub(crate) count: usize,
+    pub(crate) seconds: f64,
+    pub(crate) work: Work,
+}
+
+/// What is moved and computed at least.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Work {
+    pub(crate) bytes: u64,
+    pub(crate) flops: u64,
+}
+
+/// What a device reaches at most, in bytes and in floating-point operations a second.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Ceilings {
+    pub(crate) read: f64,
+    pub(crate) products: f64,
+    pub(crate) text: String,
+}
+
+impl Ceilings {
+    /// Seconds that some work takes at least.
+    pub(crate) fn floor(&self, work: Work) -> f64 {
+        (work.bytes as f64 / self.read).max(work.flops as f64 / self.products)
+    }
+}
+
+/// A device that layers run on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Device {
+    pub(crate) name: String,
+    pub(crate) arch: String,
+}
+
 /// The size of one gradient; no norm where it is not finite.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Gradient {
     pub(crate) name: String,
     pub(crate) norm: Option<f64>,
 }
 
 /// The backward pass in two parts against the whole one: how many tensors, and the first difference.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Split {
     pub(crate) tensors: usize,
     pub(crate) differs: Option<String>,
 }
 
 /// Cached outputs against forward's.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Against {
     pub(crate) max_error: Option<f64>,
     pub(crate) tolerance: f64,
@@ -191,7 +261,7 @@ pub(crate) struct Against {
 }
 
 /// A cache's size and format.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Cache {
     pub(crate) dtype: String,
     pub(crate) elements_per_token: usize,

@@ -9,5 +9,5 @@ pub(crate) mod job;
 mod program;
 mod variant;
 
-pub(crate) use program::{Compiled, Program};
+pub(crate) use program::{Added, Compiled, Program};
 pub(crate) use variant::{CacheChoice, Training, Variant, hands_on};

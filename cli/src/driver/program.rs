@@ -26,6 +26,7 @@ pub(crate) struct Program {
     /// By module name.
     layers: BTreeMap<String, Layer>,
     backend: Backend,
+    probes: bool,
 }
 
 #[derive(Debug)]
@@ -54,6 +55,15 @@ impl Program {
         Self {
             layers: BTreeMap::new(),
             backend,
+            probes: true,
+        }
+    }
+
+    /// The same, whose layers show no intermediate values.
+    pub(crate) fn without_probes(self) -> Self {
+        Self {
+            probes: false,
+            ..self
         }
     }
 
@@ -67,7 +77,7 @@ impl Program {
         let trained = phases.contains(&Phase::Train);
         let options = Options {
             // What a backward pass is held against are gradients
-            probes: !trained,
+            probes: self.probes && !trained,
             tests: false,
             kernels: match self.backend {
                 Backend::Cpu => Kernels::ByTargets,
@@ -140,7 +150,7 @@ impl Program {
 
     /// `main.rs` and a file per layer.
     fn sources(&self) -> Files {
-        let mut files: Files = self
+        let mut files: BTreeMap<String, String> = self
             .layers
             .iter()
             .map(|(key, layer)| (format!("{key}.rs"), layer.text.clone()))
@@ -164,7 +174,7 @@ impl Program {
             env!("CARGO_PKG_VERSION"),
         );
         files.insert("main.rs".to_owned(), main);
-        files
+        folder::texts(files)
     }
 
     fn manifest(&self, key: &str, runtime: &Runtime) -> String {
@@ -214,7 +224,7 @@ impl Program {
         };
         sources.iter().for_each(|(name, text)| {
             part(name.as_bytes());
-            part(text.as_bytes());
+            part(text);
         });
         part(self.manifest("", runtime).as_bytes());
         part(lock.unwrap_or_default());
@@ -299,7 +309,7 @@ fn write(
     let src = folder.join("src");
     std::fs::create_dir_all(&src).map_err(|error| Failure::write(&src, error))?;
     for (name, text) in sources {
-        folder::write_file(&src.join(name), text.as_bytes())?;
+        folder::write_file(&src.join(name), text)?;
     }
     folder::write_file(&folder.join(package::MANIFEST), manifest.as_bytes())?;
     match lock {

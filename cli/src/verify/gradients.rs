@@ -62,6 +62,7 @@ impl Trial for Gradients<'_> {
                     hands_on: hands_on(&checked),
                     clip: pass.aim == Aim::Clip,
                 },
+                bench: Vec::new(),
                 out: Some(room.join(&case.name).join(format!("{i}.safetensors"))),
             }
         };

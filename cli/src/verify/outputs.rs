@@ -66,6 +66,7 @@ impl Trial for Outputs<'_> {
                     wanted: case.manifest.rope_layout(),
                 },
                 grad: Grad::default(),
+                bench: Vec::new(),
                 out: Some(room.join(&case.name).join(format!("{i}.safetensors"))),
             }
         };

@@ -9,6 +9,7 @@ use mla_spec::{Checked, CheckedModel};
 use crate::files::{Files, layer_modules};
 use crate::plan::{self, ProbeMode, Program};
 use crate::{model_digest, spec_digest};
+pub use cuda::CubinFile;
 use rust::Setting;
 
 /// What emitted text depends on besides the spec.
@@ -26,6 +27,9 @@ pub struct Options {
     pub kernels: Kernels,
     /// What the proofs of `tests.rs` run on.
     pub proofs: ProofsOn,
+    /// Architectures that the kernels of [`emit`]'s folders are compiled for ahead of time, `sm_90a`: the text includes the files that
+    /// [`cubins`] lists.
+    pub cubins: Vec<String>,
 }
 
 /// Which layers bring CUDA kernels along.
@@ -78,6 +82,7 @@ impl Options {
             tests: true,
             kernels: Kernels::default(),
             proofs: ProofsOn::default(),
+            cubins: Vec::new(),
         }
     }
 }
@@ -87,10 +92,12 @@ pub fn emit(checked: &Checked, options: &Options) -> Files {
     let program = program(checked, options);
     let mut files = Files::default();
     let kernels = kernel_texts(checked, options, KernelTexts::Files);
-    files.0.insert(
-        "mod.rs".to_owned(),
-        rust::module(&program, &setting(checked, options, options.tests, kernels)),
-    );
+    let setting = Setting {
+        cubins: cubins(checked, options),
+        ..setting(checked, options, options.tests, kernels)
+    };
+    let text = rust::module(&program, &setting);
+    files.0.insert("mod.rs".to_owned(), text);
     if kernels == KernelTexts::Files {
         let texts = plan::kernels(&program).into_iter();
         let files_of_them = texts.map(|unit| (format!("cuda/{}.cu", unit.name()), unit.text()));
@@ -101,6 +108,14 @@ pub fn emit(checked: &Checked, options: &Options) -> Files {
         files.0.insert("tests.rs".to_owned(), tests);
     }
     files
+}
+
+/// The compiled kernels that the text of [`emit`] includes, for whoever writes it to compile; none of layers that bring no kernels along.
+pub fn cubins(checked: &Checked, options: &Options) -> Vec<CubinFile> {
+    match kernel_texts(checked, options, KernelTexts::Files) {
+        KernelTexts::None => Vec::new(),
+        _ => cuda::cubins(&program(checked, options), options),
+    }
 }
 
 /// A model as a module folder: a folder for each different layer, which holds what [`emit`] makes of it, and a `mod.rs` that says
@@ -209,6 +224,7 @@ fn setting<'a>(
 ) -> Setting<'a> {
     Setting {
         kernels,
+        cubins: Vec::new(),
         header: header(checked, options),
         runtime: &options.runtime,
         probes: options.probes,

@@ -15,7 +15,7 @@ use super::pool::Pool;
 use super::staging::Staging;
 use super::timing::Timeline;
 use super::work::Work;
-use crate::backend::KernelSource;
+use crate::backend::{Cubin, KernelSource};
 use crate::error::{Error, Result};
 
 /// A device that runs CUDA kernels: a GPU, or the host emulating one. Work runs in the order in which it is queued. A clone is the same device.
@@ -138,8 +138,8 @@ impl CudaDevice {
     }
 
     /// Takes a layer's kernels.
-    pub(super) fn add_kernels(&self, kernels: &[KernelSource]) {
-        self.shared.kernels.add(kernels);
+    pub(super) fn add_kernels(&self, kernels: &[KernelSource], cubins: &[Cubin]) {
+        self.shared.kernels.add(kernels, cubins);
     }
 
     /// Waits until everything queued is done.

@@ -60,16 +60,10 @@ type Family = (&'static str, Types);
 
 #[derive(Default)]
 pub(super) struct Kernels {
-    sources: RwLock<HashMap<String, Brought>>,
+    texts: RwLock<HashMap<String, Arc<str>>>,
+    cubins: RwLock<HashMap<String, Vec<Cubin>>>,
     provider: RwLock<Option<Arc<Provider>>>,
     units: RwLock<HashMap<Family, Vec<Arc<Unit>>>>,
-}
-
-/// What a layer brought along.
-#[derive(Clone)]
-struct Brought {
-    text: Arc<str>,
-    cubins: &'static [Cubin],
 }
 
 /// A text that is compiled for some types, once it is asked for.
@@ -82,22 +76,26 @@ struct Unit {
 
 impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} texts of kernels", read(&self.sources).len())
+        write!(f, "{} texts of kernels", read(&self.texts).len())
     }
 }
 
 impl Kernels {
-    pub(super) fn add(&self, sources: &[KernelSource]) {
-        let mut known = write(&self.sources);
+    pub(super) fn add(&self, sources: &[KernelSource], cubins: &[Cubin]) {
+        let mut texts = write(&self.texts);
         for source in sources {
-            let brought = known
+            texts
                 .entry(source.name.to_owned())
-                .or_insert_with(|| Brought {
-                    text: source.text.into(),
-                    cubins: source.cubins,
-                });
-            if brought.cubins.is_empty() {
-                brought.cubins = source.cubins;
+                .or_insert_with(|| source.text.into());
+        }
+        let mut known = write(&self.cubins);
+        for cubin in cubins {
+            let known = known.entry(cubin.name.to_owned()).or_default();
+            if !known
+                .iter()
+                .any(|known| known.is_for(cubin.arch, cubin.types))
+            {
+                known.push(*cubin);
             }
         }
     }
@@ -162,33 +160,31 @@ impl Kernels {
         checked: bool,
     ) -> Result<Arc<dyn Module>> {
         let name = symbol(kernel.unit, kernel.dims);
-        let brought = self.brought(kernel, &name)?;
         let types = [kernel.elem, kernel.key];
-        let fits = |cubin: &&Cubin| cubin.types == types && cubin.arch == driver.arch();
         // What checks indices is never compiled ahead of time
-        match brought.cubins.iter().find(fits).filter(|_| !checked) {
+        let cubin = read(&self.cubins).get(&name).and_then(|cubins| {
+            let fits = |cubin: &&Cubin| cubin.is_for(&driver.arch(), types);
+            cubins.iter().find(fits).filter(|_| !checked).copied()
+        });
+        match cubin {
             Some(cubin) => driver.load_compiled(&format!("{name}.cubin"), cubin.bytes),
             None => driver.load(&Source {
                 name: &format!("{name}.cu"),
-                text: &brought.text,
+                text: &*self.text(kernel, &name)?,
                 defines: &[("MLA_ELEM", kernel.elem), ("MLA_KEY", kernel.key)],
                 checked,
             }),
         }
     }
 
-    fn brought(&self, kernel: &Kernel<'_>, name: &str) -> Result<Brought> {
-        if let Some(brought) = read(&self.sources).get(name) {
-            return Ok(brought.clone());
+    fn text(&self, kernel: &Kernel<'_>, name: &str) -> Result<Arc<str>> {
+        if let Some(text) = read(&self.texts).get(name) {
+            return Ok(Arc::clone(text));
         }
         let made = read(&self.provider)
             .as_ref()
             .and_then(|provide| provide(kernel.unit, kernel.dims));
-        made.map(|text| Brought {
-            text: text.into(),
-            cubins: &[],
-        })
-        .ok_or_else(|| {
+        made.map(Into::into).ok_or_else(|| {
             Error::Device(format!(
                 "no kernels `{name}` among those that layers brought along; generate the layer with `targets: [cpu, sm_90a]`"
             ))

@@ -30,6 +30,7 @@ where
     let layer = load::<L, B>(&job.weights)?;
     let device = B::Device::default();
     report.device = B::described(&device);
+    report.ceilings = B::ceilings(&device)?;
     for &bench in &job.bench {
         eprintln!(
             "{}: {:?}, {} x {} tokens, {} cached",

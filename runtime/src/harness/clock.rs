@@ -2,13 +2,19 @@
 
 use std::time::Instant;
 
-use super::report::{Device, Timed};
+use super::report::{Ceilings, Device, Timed};
 use crate::{Backend, Cpu, CpuElement, Result};
 
 /// A backend whose calls can be timed.
 pub trait Clocked: Backend {
     /// The device, where it is not the machine's processor.
     fn described(device: &Self::Device) -> Option<Device>;
+
+    /// What the device reaches; `None` for processors, and where a device can't be measured.
+    ///
+    /// # Errors
+    /// The device refuses.
+    fn ceilings(device: &Self::Device) -> Result<Option<Ceilings>>;
 
     /// Times calls of `step`, all of which do the same. `alone`: whether it can run without the host in between, so that a device can
     /// repeat it by itself.
@@ -57,6 +63,10 @@ impl<T: CpuElement> Clocked for Cpu<T> {
         None
     }
 
+    fn ceilings(_: &Self::Device) -> Result<Option<Ceilings>> {
+        Ok(None)
+    }
+
     fn time<R>(_: &Self::Device, _: bool, step: &mut dyn FnMut() -> Result<R>) -> Result<Times> {
         Ok(Times {
             call_seconds: wall(&mut || step().map(drop))?,
@@ -67,7 +77,7 @@ impl<T: CpuElement> Clocked for Cpu<T> {
 
 #[cfg(feature = "cuda")]
 mod on_cuda {
-    use super::super::report::{Device, Timed, Work};
+    use super::super::report::{Ceilings, Device, Timed, Work};
     use super::{Clocked, MOST_CALLS, SETTLED_SECONDS, Times, wall};
     use crate::{Cuda, CudaDevice, CudaElement, CudaGraph, Result, TimedCommand};
 
@@ -80,6 +90,10 @@ mod on_cuda {
                 name: device.name(),
                 arch: device.arch(),
             })
+        }
+
+        fn ceilings(_: &CudaDevice) -> Result<Option<Ceilings>> {
+            Ok(None)
         }
 
         fn time<R>(

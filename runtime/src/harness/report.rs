@@ -53,6 +53,9 @@ pub struct Report {
     /// The device that it was timed on, where it is not the machine's processor.
     #[serde(default)]
     pub device: Option<Device>,
+    /// What that device reaches, measured in the same run.
+    #[serde(default)]
+    pub ceilings: Option<Ceilings>,
     /// Where the tensors were written.
     pub out: Option<PathBuf>,
     /// Their shapes.
@@ -129,6 +132,17 @@ pub struct Work {
     pub bytes: u64,
     /// Two for each product that is added.
     pub flops: u64,
+}
+
+/// What a device reaches at most.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ceilings {
+    /// Bytes a second that are read from the device's memory.
+    pub read: f64,
+    /// Floating-point operations a second of products of bf16, settled.
+    pub products: f64,
+    /// All that was measured, to be read.
+    pub text: String,
 }
 
 /// A device.

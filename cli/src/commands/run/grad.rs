@@ -17,7 +17,7 @@ use crate::talk;
 pub(super) fn run(args: &Run) -> Result<(), Failure> {
     let spec = source::spec(&args.spec, &args.config)?;
     let input = input(args)?;
-    refuse_consumer(args, &spec)?;
+    refuse_consumer(&spec, args.io.as_deref())?;
     let training = Training {
         form: args.form.map(Into::into),
         dtype: args.dtype.map(Into::into),
@@ -42,6 +42,7 @@ pub(super) fn run(args: &Run) -> Result<(), Failure> {
             hands_on: hands_on(&checked),
             ..Grad::default()
         },
+        bench: Vec::new(),
         out: args.out.clone(),
     };
     tell(&checked, &done(&program, job)?)

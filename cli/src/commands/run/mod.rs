@@ -2,6 +2,8 @@
 
 mod grad;
 
+use std::path::Path;
+
 use mla_spec::{CacheKind, Checked, Form, IndexStore, Indexer, KvSource, Projections};
 
 use crate::args::{self, Run};
@@ -22,7 +24,7 @@ pub(crate) fn run(args: &Run) -> Result<(), Failure> {
     let spec = source::spec(&args.spec, &args.config)?;
     let input = input(args)?;
     cached_only(args)?;
-    refuse_consumer(args, &spec)?;
+    refuse_consumer(&spec, args.io.as_deref())?;
     let checked = variant(args, &spec)?.of(&spec.checked, is_padded(args)?);
     let modes = modes(args, &checked)?;
     let mut program = Program::on(args.backend);
@@ -43,13 +45,14 @@ pub(crate) fn run(args: &Run) -> Result<(), Failure> {
             wanted: written_layout(args, layer.rope),
         },
         grad: Grad::default(),
+        bench: Vec::new(),
         out: args.out.clone(),
     };
     tell(&checked, &done(&program, job)?)
 }
 
 /// Compiles the program and does its only job.
-fn done(program: &Program, job: Job) -> Result<Report, Failure> {
+pub(super) fn done(program: &Program, job: Job) -> Result<Report, Failure> {
     let (reports, failure) = program
         .compile()?
         .run(std::slice::from_ref(&job), format!("running {}", job.name));
@@ -72,7 +75,7 @@ fn done(program: &Program, job: Job) -> Result<Report, Failure> {
 }
 
 /// A layer that is given more than hidden states has nothing to attend to when it runs alone.
-fn refuse_consumer(args: &Run, spec: &Spec) -> Result<(), Failure> {
+pub(super) fn refuse_consumer(spec: &Spec, io: Option<&Path>) -> Result<(), Failure> {
     let layer = &spec.checked.layer;
     let name = &layer.name;
     let missing = match &layer.projections {
@@ -82,14 +85,14 @@ fn refuse_consumer(args: &Run, spec: &Spec) -> Result<(), Failure> {
     };
     if let Some(missing) = missing {
         return Err(Failure::Usage(format!(
-            "`{name}` {missing}, which `run` has no file for; `mla-gen build` writes the layer, to be called from Rust"
+            "`{name}` {missing}, which there is no file for here; `mla-gen build` writes the layer, to be called from Rust"
         )));
     }
     let takes_kv = layer
         .latent()
         .is_some_and(|latent| latent.kv_source == KvSource::Other);
     let what = match layer.indexer() {
-        _ if args.io.is_some() => return Ok(()),
+        _ if io.is_some() => return Ok(()),
         _ if takes_kv => "the latents of another layer",
         Some(Indexer::Shared { .. }) => "the keys that another layer picked",
         _ => return Ok(()),
@@ -226,7 +229,7 @@ fn weights(args: &Run, spec: &Spec) -> Result<Weights, Failure> {
 
 /// Where the input belongs to a golden case, rotated parts are written as its manifest says; else as the layer holds them.
 fn written_layout(args: &Run, found: Layout) -> Layout {
-    let folder = args.io.as_deref().and_then(std::path::Path::parent);
+    let folder = args.io.as_deref().and_then(Path::parent);
     let manifest = folder.and_then(|folder| Manifest::read(folder).ok());
     match manifest.map(|manifest| manifest.rope_layout()) {
         Some(wanted) if found != Layout::None && wanted != Layout::None => wanted,

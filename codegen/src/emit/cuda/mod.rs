@@ -1,5 +1,6 @@
 //! The printer of CUDA: kernels' bodies, which are files, instantiated for sizes.
 
+mod cubins;
 pub mod tile;
 mod units;
 
@@ -7,6 +8,8 @@ use serde::Serialize;
 
 use super::rust::render;
 use crate::plan::KernelUnit;
+pub use cubins::CubinFile;
+pub(crate) use cubins::cubins;
 pub use units::{UNITS, Unit};
 
 /// Bodies that others include.

@@ -354,8 +354,9 @@ fn module(program: &Program, twin: &Program, options: &Options) -> String {
         formulas: false,
         probes: false,
         kernels: texts != KernelTexts::None,
+        cubins: false,
     };
-    let kernels = rust::kernels(program, texts, INSIDE);
+    let kernels = rust::kernels(program, texts, &[], INSIDE);
     let differs = program.tensors() != twin.tensors();
     let tensors = differs.then(|| rust::tensors(program, INSIDE));
     let cache = rust::caches(program, INSIDE);

@@ -3,7 +3,7 @@
 use super::layout::Lines;
 
 /// Types and traits of the runtime that generated code may name. Sorted.
-const TYPES: [&str; 72] = [
+const TYPES: [&str; 73] = [
     "AccumLinear",
     "Angles",
     "Attended",
@@ -13,6 +13,7 @@ const TYPES: [&str; 72] = [
     "CacheFormat",
     "Contiguous",
     "Cpu",
+    "Cubin",
     "Dropout",
     "Fp8DsMla",
     "Fp8E4m3",

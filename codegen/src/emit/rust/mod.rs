@@ -19,6 +19,7 @@ mod words;
 use serde::Serialize;
 
 use super::KernelTexts;
+use super::cuda::CubinFile;
 use crate::plan::{Plan, Program};
 pub(crate) use body::Style;
 pub(crate) use cache::caches;
@@ -43,6 +44,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) tests: bool,
     /// Where the layer's kernels stand.
     pub(crate) kernels: KernelTexts,
+    /// What they were compiled to.
+    pub(crate) cubins: Vec<CubinFile>,
 }
 
 /// The file around the parts, for the template `module.rs.tera`.
@@ -67,15 +70,20 @@ pub(crate) fn module(program: &Program, setting: &Setting<'_>) -> String {
         formulas: true,
         probes: setting.probes,
         kernels: setting.kernels != KernelTexts::None,
+        cubins: !setting.cubins.is_empty(),
     };
     let layer = layer(program, &program.name, style, Look::PUBLIC);
     let tensors = parts::tensors(program, Look::PUBLIC);
     let cache = caches(program, Look::PUBLIC);
     let training = training_structs(program, &program.name, Look::PUBLIC);
     let optional = [&cache, &training].map(|item| item.as_deref().unwrap_or(""));
-    let kernels = kernels(program, setting.kernels, Look::PUBLIC);
+    let kernels = kernels(program, setting.kernels, &setting.cubins, Look::PUBLIC);
     // Their texts are CUDA's, and name nothing of Rust's
-    let listed = kernels.as_ref().map_or("", |_| "KernelSource");
+    let listed = match (&kernels, setting.cubins.as_slice()) {
+        (None, _) => "",
+        (Some(_), []) => "KernelSource",
+        (Some(_), _) => "Cubin KernelSource",
+    };
     let needed = [layer.as_str(), &tensors, listed, optional[0], optional[1]].concat();
     let constants = constants(program, &needed, Look::PUBLIC);
     let code = [needed.as_str(), &constants].concat();

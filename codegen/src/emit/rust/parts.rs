@@ -208,7 +208,8 @@ pub(super) fn load(program: &Program, style: Style, look: Look, lines: &mut Line
         |lines| {
             lines.line("let weights = weights.exactly(prefix, &TENSORS)?;");
             if style.kernels {
-                lines.line("B::add_kernels(device, &KERNELS)?;");
+                let cubins = if style.cubins { "&CUBINS" } else { "&[]" };
+                lines.line(&format!("B::add_kernels(device, &KERNELS, {cubins})?;"));
             }
             lines.block("Ok(Self {", "})", |lines| {
                 for module in &program.modules {

@@ -19,7 +19,7 @@ use super::driver::Address;
 use super::kernels::Kernel;
 use super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use crate::backend::{
-    Accum, Attention, AttentionBackward, AttentionParts, Backend, HeadMatrices, IndexLoss,
+    Accum, Attention, AttentionBackward, AttentionParts, Backend, Cubin, HeadMatrices, IndexLoss,
     IndexLossParts, Indexing, KernelSource, Landings, Parts, PartsMut, Place, Pooling, Rotation,
     Strided,
 };
@@ -65,8 +65,8 @@ impl<T: CudaElement> Backend for Cuda<T> {
     type Memory = Self;
     type Parameters = Self;
 
-    fn add_kernels(device: &CudaDevice, kernels: &[KernelSource]) -> Result<()> {
-        device.add_kernels(kernels);
+    fn add_kernels(device: &CudaDevice, kernels: &[KernelSource], cubins: &[Cubin]) -> Result<()> {
+        device.add_kernels(kernels, cubins);
         Ok(())
     }
 

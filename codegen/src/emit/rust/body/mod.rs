@@ -24,6 +24,8 @@ pub(crate) struct Style {
     pub(crate) probes: bool,
     /// Whether loading hands over kernels.
     pub(crate) kernels: bool,
+    /// And what they were compiled to.
+    pub(crate) cubins: bool,
 }
 
 /// Which function of a layer a plan is.

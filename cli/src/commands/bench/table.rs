@@ -1,0 +1,174 @@
+//! What was timed, as a table.
+
+use std::fmt::Write as _;
+
+use mla_codegen::report;
+use mla_spec::{Checked, Phase};
+
+use crate::driver::job::{self, Ceilings, Report, Timing, Work};
+
+/// A device's ceilings, each call, and each of its kernels.
+pub(super) fn text(checked: &Checked, report: &Report) -> String {
+    let mut text = format!("{}", checked.layer.name);
+    if let Some(device) = &report.device {
+        let _ = write!(text, " on {} ({})", device.name, device.arch);
+    }
+    text.push('\n');
+    if let Some(ceilings) = &report.ceilings {
+        let _ = writeln!(text, "\n{}", ceilings.text);
+    }
+    for timing in &report.timings {
+        text.push('\n');
+        call(checked, timing, report.ceilings.as_ref(), &mut text);
+        kernels(timing, report.ceilings.as_ref(), &mut text);
+    }
+    text
+}
+
+/// The name of a phase, as the layer's function is called.
+fn name(phase: job::Phase) -> &'static str {
+    match phase {
+        job::Phase::Forward => "forward",
+        job::Phase::Prefill => "prefill",
+        job::Phase::Decode => "decode",
+        job::Phase::ForwardTrain => "forward_train",
+        job::Phase::Backward => "forward_train + backward",
+    }
+}
+
+/// One call.
+fn call(checked: &Checked, timing: &Timing, ceilings: Option<&Ceilings>, text: &mut String) {
+    let bench = timing.bench;
+    let tokens = bench.requests * bench.new;
+    let _ = write!(
+        text,
+        "{}, {} x {} tokens over {} cached: {} a call, {:.0} tokens/s",
+        name(bench.phase),
+        bench.requests,
+        bench.new,
+        bench.cached,
+        readable(timing.call_seconds),
+        tokens as f64 / timing.call_seconds
+    );
+    if let Some(seconds) = timing.device_seconds {
+        let _ = write!(text, "; {} on the device", readable(seconds));
+    }
+    text.push('\n');
+    let seconds = timing.device_seconds.unwrap_or(timing.call_seconds);
+    let work = match timing.commands.as_slice() {
+        // Nothing tells what a processor did but the plan
+        [] => planned(checked, bench),
+        commands => commands.iter().fold(Work::default(), |sum, timed| Work {
+            bytes: sum.bytes + timed.work.bytes,
+            flops: sum.flops + timed.work.flops,
+        }),
+    };
+    let _ = write!(
+        text,
+        "  {:.1} GB, {:.3} TFLOP: {:.0} GB/s, {:.1} TFLOP/s",
+        work.bytes as f64 / 1e9,
+        work.flops as f64 / 1e12,
+        work.bytes as f64 / seconds / 1e9,
+        work.flops as f64 / seconds / 1e12
+    );
+    if let Some(ceilings) = ceilings {
+        let floor = ceilings.floor(work);
+        let _ = write!(
+            text,
+            "; floor {}, {:.0} % of it",
+            readable(floor),
+            100.0 * floor / seconds
+        );
+    }
+    text.push('\n');
+}
+
+/// What the plan counts, for all requests.
+fn planned(checked: &Checked, bench: job::Bench) -> Work {
+    let mut checked = checked.clone();
+    let expect = &mut checked.build.expect;
+    let (new, cached) = (bench.new as u32, bench.cached as u32);
+    (expect.prefill_tokens, expect.prefill_context) = (new, cached);
+    (expect.decode_tokens, expect.decode_context) = (new, cached);
+    let report = report::report(&checked);
+    let of = |wanted: Phase| {
+        let mut phases = report.phases.iter();
+        phases
+            .find(|phase| phase.phase == wanted)
+            .map(|phase| phase.total())
+    };
+    let training = |backward: bool| {
+        report.training.as_ref().map(|training| {
+            let [forward, back] = training.flops;
+            forward + if backward { back } else { 0 }
+        })
+    };
+    let requests = bench.requests as u64;
+    let (flops, bytes) = match bench.phase {
+        job::Phase::Forward => of(Phase::Forward).map(|work| (work.flops, work.bytes)),
+        job::Phase::Prefill => of(Phase::Prefill).map(|work| (work.flops, work.bytes)),
+        job::Phase::Decode => of(Phase::Decode).map(|work| (work.flops, work.bytes)),
+        job::Phase::ForwardTrain => training(false).map(|flops| (flops, 0)),
+        job::Phase::Backward => training(true).map(|flops| (flops, 0)),
+    }
+    .unwrap_or_default();
+    Work {
+        bytes: bytes as u64 * requests,
+        flops: flops as u64 * requests,
+    }
+}
+
+const HEAD: [&str; 7] = [
+    "kernel", "count", "us", "GB/s", "TFLOP/s", "floor us", "of floor",
+];
+
+/// Each kernel.
+fn kernels(timing: &Timing, ceilings: Option<&Ceilings>, text: &mut String) {
+    if timing.commands.is_empty() {
+        return;
+    }
+    let mut rows = vec![HEAD.map(str::to_owned)];
+    for timed in &timing.commands {
+        let seconds = timed.seconds.max(1e-9);
+        let floor = ceilings.map(|ceilings| ceilings.floor(timed.work));
+        let rate = |amount: u64, unit: f64, digits: usize| match amount {
+            0 => "-".to_owned(),
+            amount => format!("{:.digits$}", amount as f64 / seconds / unit),
+        };
+        rows.push([
+            timed.name.clone(),
+            timed.count.to_string(),
+            format!("{:.1}", seconds * 1e6),
+            rate(timed.work.bytes, 1e9, 0),
+            rate(timed.work.flops, 1e12, 1),
+            floor.map_or("-".to_owned(), |floor| format!("{:.1}", floor * 1e6)),
+            floor.map_or("-".to_owned(), |floor| {
+                format!("{:.0} %", 100.0 * floor / seconds)
+            }),
+        ]);
+    }
+    for line in super::super::aligned(&rows).lines() {
+        let _ = writeln!(text, "  {line}");
+    }
+}
+
+/// Three digits of a time.
+fn readable(seconds: f64) -> String {
+    match seconds {
+        s if s >= 1.0 => format!("{s:.2} s"),
+        s if s >= 0.1 => format!("{:.0} ms", s * 1e3),
+        s if s >= 1e-3 => format!("{:.2} ms", s * 1e3),
+        s => format!("{:.1} us", s * 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_three_digits() {
+        let written = [2.5, 0.25, 0.0125, 0.000_123_4].map(readable);
+        assert_eq!(written, ["2.50 s", "250 ms", "12.50 ms", "123.4 us"]);
+    }
+}
