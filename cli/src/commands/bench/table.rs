@@ -65,11 +65,11 @@ fn call(checked: &Checked, timing: &Timing, ceilings: Option<&Ceilings>, text: &
     };
     let _ = write!(
         text,
-        "  {:.1} GB, {:.3} TFLOP: {:.0} GB/s, {:.1} TFLOP/s",
-        work.bytes as f64 / 1e9,
-        work.flops as f64 / 1e12,
-        work.bytes as f64 / seconds / 1e9,
-        work.flops as f64 / seconds / 1e12
+        "  {}B, {}FLOP: {}B/s, {}FLOP/s",
+        scaled(work.bytes as f64),
+        scaled(work.flops as f64),
+        scaled(work.bytes as f64 / seconds),
+        scaled(work.flops as f64 / seconds)
     );
     if let Some(ceilings) = ceilings {
         let floor = ceilings.floor(work);
@@ -152,6 +152,22 @@ fn kernels(timing: &Timing, ceilings: Option<&Ceilings>, text: &mut String) {
     }
 }
 
+/// Three digits of a number, and the prefix of its unit.
+fn scaled(number: f64) -> String {
+    let prefixes = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
+    let (unit, prefix) = prefixes
+        .into_iter()
+        .find(|(unit, _)| number >= *unit)
+        .unwrap_or((1.0, ""));
+    let shown = number / unit;
+    let digits = match shown {
+        s if s >= 100.0 => 0,
+        s if s >= 10.0 => 1,
+        _ => 2,
+    };
+    format!("{shown:.digits$} {prefix}")
+}
+
 /// Three digits of a time.
 fn readable(seconds: f64) -> String {
     match seconds {
@@ -167,7 +183,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_three_digits() {
+    fn numbers_have_three_digits() {
+        let written = [0.0, 12.0, 1234.0, 5.678e7, 4.39e12, 9.9e14].map(scaled);
+        assert_eq!(
+            written,
+            ["0.00 ", "12.0 ", "1.23 k", "56.8 M", "4.39 T", "990 T"]
+        );
         let written = [2.5, 0.25, 0.0125, 0.000_123_4].map(readable);
         assert_eq!(written, ["2.50 s", "250 ms", "12.50 ms", "123.4 us"]);
     }

@@ -47,7 +47,7 @@ fn types(unit: &str, build: &Build) -> Vec<[&'static str; 2]> {
     };
     let mut others = match unit {
         "gradients" | "product" => vec![values, sums],
-        "attend" | "copy" | "entries" | "index_scores" => {
+        "attend" | "entries" | "index_scores" | "copy" => {
             let stored = match build.cache.store {
                 Store::Plain(stored) => Some(stored),
                 _ => None,
@@ -57,7 +57,11 @@ fn types(unit: &str, build: &Build) -> Vec<[&'static str; 2]> {
                 _ => None,
             };
             let entries = [stored, index].into_iter().flatten().map(name);
-            [values, sums].into_iter().chain(entries).collect()
+            let copied = (unit == "copy").then_some(sums);
+            std::iter::once(values)
+                .chain(copied)
+                .chain(entries)
+                .collect()
         }
         _ => vec![values],
     };

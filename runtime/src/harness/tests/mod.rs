@@ -1,5 +1,6 @@
 //! The driver, on small layers and on golden cases.
 
+mod bench;
 mod broken;
 mod golden;
 mod golden_layer;
