@@ -2,6 +2,7 @@
 
 mod build;
 mod golden;
+mod gpu;
 mod room;
 mod run;
 mod show;
