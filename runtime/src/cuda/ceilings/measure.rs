@@ -503,7 +503,7 @@ fn random_words() -> Vec<u32> {
 fn random_factors(number: NumberType) -> Vec<u8> {
     // Twelve uniform numbers add up to a variance of 1; four are normal enough, once they are stretched
     let normal = random().map(|x| {
-        let sum: u64 = (0..4).map(|part| x >> (16 * part) & 0xffff).sum();
+        let sum: u64 = (0..4).map(|part| (x >> (16 * part)) & 0xffff).sum();
         (sum as f32 / 65_535.0 - 2.0) * 3_f32.sqrt()
     });
     match number {

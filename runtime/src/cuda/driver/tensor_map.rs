@@ -80,7 +80,7 @@ impl Tiling<'_> {
                 self.axes.len()
             ));
         }
-        if self.at % 16 != 0 {
+        if !self.at.is_multiple_of(16) {
             return refused(format!("{:#x} is no multiple of 16", self.at));
         }
         if inner.stride != 1 {

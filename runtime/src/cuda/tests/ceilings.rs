@@ -79,9 +79,10 @@ struct Rows {
 
 /// The kernel's own choice of a row.
 fn picked(i: u32, end: u32) -> u32 {
-    let x = (i ^ i >> 16).wrapping_mul(0x7feb_352d);
-    let x = (x ^ x >> 15).wrapping_mul(0x846c_a68b);
-    (u64::from(x ^ x >> 16) * u64::from(end) >> 32) as u32
+    let x = (i ^ (i >> 16)).wrapping_mul(0x7feb_352d);
+    let x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    let chance = u64::from(x ^ (x >> 16));
+    ((chance * u64::from(end)) >> 32) as u32
 }
 
 #[test]
