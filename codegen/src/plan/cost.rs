@@ -312,3 +312,74 @@ fn readable(flops: u128) -> String {
         None => format!("{flops} FLOP"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::H200;
+    use super::*;
+
+    /// DeepSeek-V3's.
+    const DIMS: Dims = Dims {
+        hidden_size: 7168,
+        num_attention_heads: 128,
+        kv_lora_rank: 512,
+        qk_nope_head_dim: 128,
+        qk_rope_head_dim: 64,
+        v_head_dim: 128,
+    };
+
+    #[test]
+    fn tiles_take_as_many_cycles_of_shared_memory_as_counted_by_hand() {
+        let cycles = |per_pair: f64, rows: f64| per_pair * rows * rows / SHARED;
+        assert_eq!(cycles(absorbed_shared(512.0, 64.0), ABSORBED_ROWS), 2432.0);
+        assert_eq!(cycles(expanded_shared(192.0, 128.0), EXPANDED_ROWS), 2304.0);
+    }
+
+    #[test]
+    fn few_new_tokens_are_faster_absorbed_and_many_expanded() {
+        let form = |new, met| {
+            let lengths = Lengths {
+                new,
+                met,
+                picked: None,
+            };
+            faster(&H200, &DIMS, lengths, 1152).0
+        };
+        assert_eq!(form(1, 8192), Form::Mqa);
+        assert_eq!(form(64, 8192), Form::Mqa);
+        assert_eq!(form(512, 8192), Form::Mha);
+        assert_eq!(form(4096, 4096), Form::Mha);
+        // What is picked is expanded for one query alone
+        let lengths = Lengths {
+            new: 1,
+            met: 131_072,
+            picked: Some(2048),
+        };
+        let (form, reason) = faster(&H200, &DIMS, lengths, 656);
+        assert_eq!(form, Form::Mqa);
+        assert!(reason.ends_with("of which each picks 2048"), "{reason}");
+    }
+
+    #[test]
+    fn operations_are_those_that_the_rule_of_operations_counts() {
+        let lengths = Lengths {
+            new: 3,
+            met: 1000,
+            picked: None,
+        };
+        for form in [Form::Mha, Form::Mqa] {
+            let counted: f64 = works(&DIMS, form, lengths, 1152)
+                .iter()
+                .map(|work| work.flops)
+                .sum();
+            assert_eq!(counted, (128 * flops(&DIMS, form, lengths)) as f64);
+        }
+    }
+
+    #[test]
+    fn times_are_written_with_three_digits() {
+        assert_eq!(microseconds(2.154e-6), "2.15 us");
+        assert_eq!(microseconds(34.4e-6), "34.4 us");
+        assert_eq!(microseconds(4e-3), "4000 us");
+    }
+}

@@ -151,7 +151,11 @@ mod tests {
         let text = kernel_text("norm", &[512]).expect("there are norms");
         assert!(!text.contains("#include"));
         assert!(text.contains("static constexpr int WIDTH = 512;"), "{text}");
-        assert!(text.contains("rms_norm_512(const Norm args) { rms_norm<Cfg>(args); }"));
+        assert!(
+            text.contains(
+                "rms_norm_512(const __grid_constant__ Norm args) { rms_norm<Cfg>(args); }"
+            )
+        );
         assert_eq!(kernel_text("norm", &[]), None);
         assert_eq!(kernel_text("abnorm", &[1]), None);
         for (unit, dims) in CEILINGS {
