@@ -24,6 +24,11 @@ struct f16 {
   u16 bits;
 };
 
+// 16 bytes, which a thread moves at once.
+struct alignas(16) Quad {
+  u32 words[4];
+};
+
 using Elem = MLA_ELEM;
 
 template <class T>

@@ -1,4 +1,4 @@
-// Hopper's own instructions, a function for each.
+// Instructions of Hopper's own that order threads and memory, a function for each. Addresses of shared memory are as instructions take them.
 
 // An address of shared memory as instructions take it.
 __device__ inline u32 shared_address(const void* at) { return u32(__cvta_generic_to_shared(at)); }
@@ -6,51 +6,73 @@ __device__ inline u32 shared_address(const void* at) { return u32(__cvta_generic
 // Ordinary stores to shared memory before it are seen by the tensor cores and the copy engine after the next barrier.
 __device__ inline void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// Registers that products read or add to are not touched before it.
-__device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// ---- Barriers in shared memory, of 8 bytes: a phase ends when enough threads have arrived and all expected bytes have come ----
 
-// Ends a group of products.
-__device__ inline void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// Makes one whose phases end after so many arrivals.
+__device__ inline void barrier_init(u32 barrier, u32 arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
 
-// Waits until no more than `LEFT` groups are under way.
+// Barriers made before it are seen by the copy engine.
+__device__ inline void fence_barrier_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+// Arrives, and says that the phase also waits for so many bytes.
+__device__ inline void barrier_expect(u32 barrier, u32 bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+// Arrives.
+__device__ inline void barrier_arrive(u32 barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+// Whether the phase of this parity has ended; waits a while for it. The first phase has parity 0.
+__device__ inline bool barrier_passed(u32 barrier, u32 parity) {
+  u32 passed;
+  asm volatile(
+      "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+      : "=r"(passed)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return passed != 0;
+}
+
+// Waits until the phase of this parity has ended.
+__device__ inline void barrier_wait(u32 barrier, u32 parity) {
+  while (!barrier_passed(barrier, parity)) {
+  }
+}
+
+// ---- Named barriers, 1 to 15, of some of a block's threads; 0 is `__syncthreads`'s ----
+
+// Waits until `threads` threads, which are whole warps, have come here or to `named_arrive`.
+__device__ inline void named_wait(u32 name, u32 threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
+// Comes, and goes on without waiting.
+__device__ inline void named_arrive(u32 name, u32 threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(name), "r"(threads) : "memory");
+}
+
+// ---- Registers of a warpgroup: each of its warps executes these ----
+
+// Gives back all but `LEFT` registers a thread.
 template <int LEFT>
-__device__ inline void wgmma_wait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+__device__ inline void registers_down() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(LEFT));
 }
 
-#define MLA_ACCUMULATORS_32(d)                                                                                        \
-  "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),         \
-      "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),          \
-      "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),         \
-      "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-
-#define MLA_PLACES_32                                                                                                 \
-  "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "   \
-  "%24, %25, %26, %27, %28, %29, %30, %31}"
-
-// The accumulators have their values here: the compiler may not put off setting them until a product has begun.
-__device__ inline void settle(f32 (&d)[32]) { asm volatile("" : MLA_ACCUMULATORS_32(d)::"memory"); }
-
-// D[64, 64] += A[64, 16] B[16, 64], both of bf16 in shared memory. `A_TURNED`: A lies column by column; `B_TURNED`: B lies row by row.
-template <int A_TURNED, int B_TURNED>
-__device__ inline void wgmma_m64n64k16(f32 (&d)[32], u64 a, u64 b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " MLA_PLACES_32 ", %32, %33, 1, 1, 1, %34, %35;"
-               : MLA_ACCUMULATORS_32(d)
-               : "l"(a), "l"(b), "n"(A_TURNED), "n"(B_TURNED));
+// Waits until there are registers enough to have `WANTED` a thread.
+template <int WANTED>
+__device__ inline void registers_up() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(WANTED));
 }
 
-// The same, with A in registers: four pairs of bf16 of each thread.
-template <int B_TURNED>
-__device__ inline void wgmma_m64n64k16(f32 (&d)[32], const u32 (&a)[4], u64 b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " MLA_PLACES_32
-               ", {%32, %33, %34, %35}, %36, 1, 1, 1, %37;"
-               : MLA_ACCUMULATORS_32(d)
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(B_TURNED));
-}
+// ---- The kernel before and the kernel after ----
 
-// D[64, 64] += A[64, 32] B[32, 64], both of e4m3 in shared memory, A row by row and B column by column.
-__device__ inline void wgmma_m64n64k32_e4m3(f32 (&d)[32], u64 a, u64 b) {
-  asm volatile("wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 " MLA_PLACES_32 ", %32, %33, 1, 1, 1;"
-               : MLA_ACCUMULATORS_32(d)
-               : "l"(a), "l"(b));
-}
+// Waits until what the kernel before has written is there, where this one was started early. Otherwise it is there already.
+__device__ inline void wait_for_kernel_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// The kernel after may start, where it was queued to start early.
+__device__ inline void start_kernel_after() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }

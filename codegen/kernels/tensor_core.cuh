@@ -1,14 +1,16 @@
-// C[128, 256] = A[128, 64] B[64, 256] on Hopper's tensor cores, once for each way in which they take their operands. A test of `ptx.cuh`
-// and `tile.cuh`: small integers come out exactly.
+// C[128, 256] = A[128, 64] B[64, 256] on Hopper's tensor cores, once for each way in which they take their operands and for each number of
+// columns that one product has. A test of `wgmma.cuh`, `tile.cuh` and the copy engine: small integers come out exactly.
 
 #include "prelude.cuh"
 #include "ptx.cuh"
+#include "copies.cuh"
+#include "wgmma.cuh"
 #include "tile.cuh"
 
 constexpr int M = 64;   // rows of a block: it is one warpgroup
 constexpr int N = 256;  // columns
 constexpr int K = 64;   // terms
-constexpr int PART = 64;  // columns of one product
+constexpr int CHUNK = 64;  // columns of a tile that lies turned
 
 struct TensorCore {
   const u8* a;  // [128, 64], row by row, of bf16 or e4m3
@@ -16,19 +18,61 @@ struct TensorCore {
   f32* c;       // [128, 256]
 };
 
-__device__ inline void write_results(const TensorCore& args, const f32 (&d)[N / PART][32]) {
+// The same with operands that the copy engine fetches, of bf16: 64 rows of A, and B whole.
+struct Fetched {
+  TensorMap a;
+  TensorMap b;
+  f32* c;
+  u64 unused[7];
+};
+
+template <int PART>
+__device__ inline void write_results(f32* c, const f32 (&d)[N / PART][PART / 2]) {
+#pragma unroll
   for (int part = 0; part < N / PART; part++) {
-    for (int pair = 0; pair < 16; pair++) {
+#pragma unroll
+    for (int pair = 0; pair < PART / 4; pair++) {
       const int row = blockIdx.x * M + accumulator_row(threadIdx.x, pair);
       const int column = part * PART + accumulator_column(threadIdx.x, pair);
-      args.c[row * N + column] = d[part][2 * pair];
-      args.c[row * N + column + 1] = d[part][2 * pair + 1];
+      c[row * N + column] = d[part][2 * pair];
+      c[row * N + column + 1] = d[part][2 * pair + 1];
     }
   }
 }
 
-// `A_TURNED`: A stands in shared memory column by column. `B_TURNED`: B row by row. `A_HELD`: A stands in registers.
-template <int A_TURNED, int B_TURNED, int A_HELD>
+// Multiplies tiles of bf16 that stand in shared memory, `PART` columns at a time. `A_TURNED`: A stands there column by column. `B_TURNED`: B
+// row by row. `A_HELD`: A stands in the registers `held`.
+template <int PART, int A_TURNED, int B_TURNED, int A_HELD>
+__device__ inline void multiply_tiles(f32* c, u32 left, u32 right, const u32 (&held)[K / 16][4]) {
+  f32 d[N / PART][PART / 2] = {};
+#pragma unroll
+  for (int part = 0; part < N / PART; part++) settle(d[part]);
+  wgmma_fence();
+#pragma unroll
+  for (int step = 0; step < K / 16; step++) {
+    // Sixteen terms lie 32 bytes further along a row, or 16 rows further down
+    const u32 along = step * 32;
+    const u32 down = step * 16 * 128;
+    const u64 of_a = descriptor(left + (A_TURNED ? down : along), CHUNK * K * 2, 1024, LAYOUT_128);
+#pragma unroll
+    for (int part = 0; part < N / PART; part++) {
+      const u32 tile = right + part * PART * K * 2;
+      const u64 of_b = descriptor(tile + (B_TURNED ? down : along), CHUNK * K * 2, 1024, LAYOUT_128);
+      if constexpr (A_HELD) {
+        wgmma_bf16<B_TURNED>(d[part], held[step], of_b, step > 0);
+      } else {
+        wgmma_bf16<A_TURNED, B_TURNED>(d[part], of_a, of_b, step > 0);
+      }
+    }
+  }
+  wgmma_commit();
+  wgmma_wait<0>();
+#pragma unroll
+  for (int part = 0; part < N / PART; part++) settle(d[part]);
+  write_results<PART>(c, d);
+}
+
+template <int PART, int A_TURNED, int B_TURNED, int A_HELD>
 __device__ inline void multiply_bf16(const TensorCore& args) {
   __shared__ alignas(1024) u8 left[M * K * 2];
   __shared__ alignas(1024) u8 right[N * K * 2];
@@ -44,11 +88,11 @@ __device__ inline void multiply_bf16(const TensorCore& args) {
     const int column = i / K;
     const int term = i % K;
     // A turned tile is 64 columns wide, one behind the other
-    const u32 tile = column / PART * PART * K * 2;
-    const u32 inside = (B_TURNED ? term * PART + column % PART : column % PART * K + term) * 2;
+    const u32 tile = column / CHUNK * CHUNK * K * 2;
+    const u32 inside = (B_TURNED ? term * CHUNK + column % CHUNK : column % CHUNK * K + term) * 2;
     *reinterpret_cast<u16*>(right + tile + swizzled_128(inside)) = b[i];
   }
-  u32 held[K / 16][4];
+  u32 held[K / 16][4] = {};
   if (A_HELD) {
 #pragma unroll
     for (int i = 0; i < K / 16 * 4; i++) {
@@ -58,54 +102,75 @@ __device__ inline void multiply_bf16(const TensorCore& args) {
   }
   fence_proxy_async();
   __syncthreads();
-  f32 d[N / PART][32] = {};
-#pragma unroll
-  for (int part = 0; part < N / PART; part++) settle(d[part]);
-  wgmma_fence();
-#pragma unroll
-  for (int step = 0; step < K / 16; step++) {
-    // Sixteen terms lie 32 bytes further along a row, or 16 rows further down
-    const u32 along = step * 32;
-    const u32 down = step * 16 * 128;
-    const u64 of_a = descriptor(shared_address(left) + (A_TURNED ? down : along), PART * K * 2, 1024, LAYOUT_128);
-#pragma unroll
-    for (int part = 0; part < N / PART; part++) {
-      const u32 tile = shared_address(right) + part * PART * K * 2;
-      const u64 of_b = descriptor(tile + (B_TURNED ? down : along), PART * K * 2, 1024, LAYOUT_128);
-      if constexpr (A_HELD) {
-        wgmma_m64n64k16<B_TURNED>(d[part], held[step], of_b);
-      } else {
-        wgmma_m64n64k16<A_TURNED, B_TURNED>(d[part], of_a, of_b);
-      }
-    }
-  }
-  wgmma_commit();
-  wgmma_wait<0>();
-#pragma unroll
-  for (int part = 0; part < N / PART; part++) settle(d[part]);
-  write_results(args, d);
+  multiply_tiles<PART, A_TURNED, B_TURNED, A_HELD>(args.c, shared_address(left), shared_address(right), held);
 }
 
 template <class Cfg>
 __device__ void tensor_core_rows(const TensorCore& args) {
-  multiply_bf16<0, 0, 0>(args);
+  multiply_bf16<64, 0, 0, 0>(args);
+}
+template <class Cfg>
+__device__ void tensor_core_rows_128(const TensorCore& args) {
+  multiply_bf16<128, 0, 0, 0>(args);
+}
+template <class Cfg>
+__device__ void tensor_core_rows_256(const TensorCore& args) {
+  multiply_bf16<256, 0, 0, 0>(args);
 }
 template <class Cfg>
 __device__ void tensor_core_b_turned(const TensorCore& args) {
-  multiply_bf16<0, 1, 0>(args);
+  multiply_bf16<64, 0, 1, 0>(args);
+}
+template <class Cfg>
+__device__ void tensor_core_b_turned_128(const TensorCore& args) {
+  multiply_bf16<128, 0, 1, 0>(args);
+}
+template <class Cfg>
+__device__ void tensor_core_b_turned_256(const TensorCore& args) {
+  multiply_bf16<256, 0, 1, 0>(args);
 }
 template <class Cfg>
 __device__ void tensor_core_a_turned(const TensorCore& args) {
-  multiply_bf16<1, 0, 0>(args);
+  multiply_bf16<64, 1, 0, 0>(args);
 }
 template <class Cfg>
 __device__ void tensor_core_a_held(const TensorCore& args) {
-  multiply_bf16<0, 1, 1>(args);
+  multiply_bf16<64, 0, 1, 1>(args);
+}
+template <class Cfg>
+__device__ void tensor_core_a_held_128(const TensorCore& args) {
+  multiply_bf16<128, 0, 0, 1>(args);
+}
+template <class Cfg>
+__device__ void tensor_core_a_held_256(const TensorCore& args) {
+  multiply_bf16<256, 0, 1, 1>(args);
+}
+
+// With operands from the copy engine, which swizzles them on the way.
+template <class Cfg>
+__device__ void tensor_core_fetched(const Fetched& args) {
+  __shared__ alignas(1024) u8 left[M * K * 2];
+  __shared__ alignas(1024) u8 right[N * K * 2];
+  __shared__ alignas(8) u64 arrived;
+  const u32 barrier = shared_address(&arrived);
+  if (threadIdx.x == 0) {
+    prefetch_map(args.a);
+    prefetch_map(args.b);
+    barrier_init(barrier, 1);
+    fence_barrier_init();
+    barrier_expect(barrier, M * K * 2 + N * K * 2);
+    copy_tile(shared_address(left), args.a, barrier, 0, blockIdx.x * M, evict_first());
+    copy_tile(shared_address(right), args.b, barrier, 0, 0, evict_last());
+  }
+  __syncthreads();
+  barrier_wait(barrier, 0);
+  const u32 held[K / 16][4] = {};
+  multiply_tiles<256, 0, 0, 0>(args.c, shared_address(left), shared_address(right), held);
 }
 
 // Of e4m3, whose rows are 64 bytes.
-template <class Cfg>
-__device__ void tensor_core_e4m3(const TensorCore& args) {
+template <int PART>
+__device__ inline void multiply_e4m3(const TensorCore& args) {
   __shared__ alignas(1024) u8 left[M * K];
   __shared__ alignas(1024) u8 right[N * K];
   const u8* a = args.a + i64(blockIdx.x) * M * K;
@@ -113,7 +178,7 @@ __device__ void tensor_core_e4m3(const TensorCore& args) {
   for (int i = threadIdx.x; i < N * K; i += THREADS) right[swizzled_64(i)] = args.b[i];
   fence_proxy_async();
   __syncthreads();
-  f32 d[N / PART][32] = {};
+  f32 d[N / PART][PART / 2] = {};
 #pragma unroll
   for (int part = 0; part < N / PART; part++) settle(d[part]);
   wgmma_fence();
@@ -123,12 +188,25 @@ __device__ void tensor_core_e4m3(const TensorCore& args) {
 #pragma unroll
     for (int part = 0; part < N / PART; part++) {
       const u32 tile = shared_address(right) + part * PART * K;
-      wgmma_m64n64k32_e4m3(d[part], of_a, descriptor(tile + step * 32, 1, 512, LAYOUT_64));
+      wgmma_e4m3(d[part], of_a, descriptor(tile + step * 32, 1, 512, LAYOUT_64), step > 0);
     }
   }
   wgmma_commit();
   wgmma_wait<0>();
 #pragma unroll
   for (int part = 0; part < N / PART; part++) settle(d[part]);
-  write_results(args, d);
+  write_results<PART>(args.c, d);
+}
+
+template <class Cfg>
+__device__ void tensor_core_e4m3(const TensorCore& args) {
+  multiply_e4m3<64>(args);
+}
+template <class Cfg>
+__device__ void tensor_core_e4m3_128(const TensorCore& args) {
+  multiply_e4m3<128>(args);
+}
+template <class Cfg>
+__device__ void tensor_core_e4m3_256(const TensorCore& args) {
+  multiply_e4m3<256>(args);
 }

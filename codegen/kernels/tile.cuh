@@ -14,8 +14,8 @@ __device__ inline u64 descriptor(u32 address, u32 chunk_stride, u32 atom_stride,
   return u64((address & 0x3ffff) >> 4) | u64(chunk_stride >> 4) << 16 | u64(atom_stride >> 4) << 32 | layout << 62;
 }
 
-constexpr u64 LAYOUT_128 = 1;
-constexpr u64 LAYOUT_64 = 2;
+[[maybe_unused]] constexpr u64 LAYOUT_128 = 1;
+[[maybe_unused]] constexpr u64 LAYOUT_64 = 2;
 
 // The row and the first of two neighbouring columns that accumulators 2 · `pair` and 2 · `pair` + 1 of a thread hold, of a result of
 // 64 rows.

@@ -409,3 +409,35 @@ fn a_digest_sees_values_and_nothing_else() {
         assert_ne!(spec_digest(&parsed(&changed)), digest, "{from} -> {to}");
     }
 }
+
+#[test]
+fn on_a_device_the_faster_form_is_chosen_by_time() {
+    use mla_spec::{DType, Target};
+
+    let mut checked = model("deepseek-v3");
+    let by_work = program(&checked);
+    checked.build.targets = vec![Target::Cpu, Target::Sm90a];
+    checked.build.dtype = DType::Bf16;
+    checked.build.expect.decode_context = 8191;
+    let by_time = program(&checked);
+    let decode = plan(&by_time, Phase::Decode);
+    assert_eq!(decode.form, Form::Mqa);
+    let reason = &decode.form_reason;
+    assert!(
+        reason.starts_with("on an NVIDIA H200 1 new token takes "),
+        "{reason}"
+    );
+    assert!(reason.contains("as MHA and "), "{reason}");
+    assert!(
+        reason.contains("(bound by memory) as MQA, over 8192 tokens"),
+        "{reason}"
+    );
+    assert_eq!(plan(&by_time, Phase::Prefill).form, Form::Mha);
+    // Of f32 nothing is known there, and on a CPU operations are counted
+    checked.build.dtype = DType::F32;
+    let counted = program(&checked);
+    for program in [&by_work, &counted] {
+        let reason = &plan(program, Phase::Decode).form_reason;
+        assert!(reason.contains("FLOP as MQA"), "{reason}");
+    }
+}

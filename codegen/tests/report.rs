@@ -178,3 +178,30 @@ fn grouped_attention_is_counted_for_every_query_head() {
     assert_eq!(decode.of(Group::Attention).flops, 2 * 256 * 32 * 4097);
     assert_eq!(cached(&report), 2 * 2 * 8 * 128);
 }
+
+#[test]
+fn floors_name_the_roof_that_binds() {
+    use mla_codegen::plan::machine::{H200, Roof};
+    use mla_codegen::report::floors;
+
+    let mut checked = model("deepseek-v3");
+    checked.build.expect.decode_context = 131_071;
+    checked.build.expect.prefill_tokens = 8192;
+    let floors = floors(&checked, &H200);
+    let attention = |phase| {
+        let floor = floors.iter().find(|floor| floor.phase == phase).unwrap();
+        let mut groups = floor.groups.iter();
+        let found = groups.find(|(group, ..)| *group == Group::Attention);
+        let (_, roof, seconds) = found.unwrap();
+        assert!(floor.seconds() > *seconds);
+        (*roof, seconds * 1e6)
+    };
+    // 128 heads meet 131,072 latents: 36.5 GFLOP and 151 MB, so products bind, or shared memory that feeds them
+    let (roof, decode) = attention(Phase::Decode);
+    assert!(matches!(roof, Roof::TensorCores | Roof::SharedMemory));
+    assert!((53.0..60.0).contains(&decode), "{decode}");
+    // Half of 8192 by 8192 pairs, 640 operations each, of 128 heads: 2.75 TFLOP
+    let (roof, prefill) = attention(Phase::Prefill);
+    assert_eq!(roof, Roof::TensorCores);
+    assert!((4000.0..4200.0).contains(&prefill), "{prefill}");
+}

@@ -8,10 +8,12 @@ mod compiler;
 mod cubin_cache;
 pub mod libraries;
 mod report;
+mod sass;
 
 pub use compiler::{Compiled, Version, compile, options, present, version};
 pub use cubin_cache::{CubinCache, Key};
 pub use report::{FunctionReport, Report, Warning, report};
+pub use sass::{Disassembly, disassemble, disassembles};
 
 /// A text to be compiled, and what for.
 #[derive(Debug, Clone, Copy)]

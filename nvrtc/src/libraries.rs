@@ -13,10 +13,20 @@ const PIP_FOLDERS: [&str; 3] = ["cu13/lib", "cuda_nvrtc/lib", "cublas/lib"];
 
 /// The folders to look in before the system's own, the likeliest first.
 pub fn folders() -> Vec<PathBuf> {
-    folders_of(|name| std::env::var_os(name))
+    let mut folders = folders_of(|name| std::env::var_os(name));
+    folders.retain(|folder| folder.is_dir());
+    folders
 }
 
-/// As [`folders`], in an environment.
+/// The folders of programs that belong to those of libraries, whether or not these are there.
+pub(crate) fn program_folders() -> Vec<PathBuf> {
+    folders_of(|name| std::env::var_os(name))
+        .iter()
+        .filter_map(|folder| Some(folder.parent()?.join("bin")))
+        .collect()
+}
+
+/// Where libraries may be, in an environment.
 fn folders_of(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let set = |name| {
         variable(name)
@@ -36,7 +46,6 @@ fn folders_of(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     for toolkit in ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(set) {
         folders.extend([toolkit.join("lib64"), toolkit.join("lib")]);
     }
-    folders.retain(|folder| folder.is_dir());
     folders
 }
 
@@ -112,12 +121,13 @@ mod tests {
         ] {
             std::fs::create_dir_all(here(folder)).unwrap();
         }
-        let folders = folders_of(|name| match name {
+        let mut folders = folders_of(|name| match name {
             "MLA_NVRTC_DIR" => Some(here("mine").into()),
             "VIRTUAL_ENV" => Some(here("venv").into()),
             "CUDA_HOME" => Some(here("cuda").into()),
             _ => Some(OsString::new()),
         });
+        folders.retain(|folder| folder.is_dir());
         assert_eq!(
             folders,
             [

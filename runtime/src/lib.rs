@@ -72,6 +72,8 @@ pub use cache::{
 pub use consistency::{Alone, Fingerprint, Replicas, check_replicas};
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 #[cfg(feature = "cuda")]
+pub use cuda::ceilings;
+#[cfg(feature = "cuda")]
 pub use cuda::{
     Cuda, CudaBuffer, CudaDevice, CudaElement, CudaGraph, Statistics, Stopwatch, TimedCommand, Work,
 };

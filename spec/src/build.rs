@@ -237,6 +237,17 @@ pub enum Target {
 }
 
 impl Target {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Cpu,
+        Self::Sm80,
+        Self::Sm86,
+        Self::Sm89,
+        Self::Sm90a,
+        Self::Sm100,
+        Self::Sm120,
+    ];
+
     /// The word for it in a spec.
     pub const fn word(self) -> &'static str {
         match self {

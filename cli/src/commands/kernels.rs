@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use mla_codegen::plan;
-use mla_nvrtc::{CubinCache, Report, report};
-use mla_spec::{CacheDType, Checked, DType, Store};
+use mla_codegen::plan::{self, cost, machine::Machine};
+use mla_codegen::report;
+use mla_nvrtc::{CubinCache, Report};
+use mla_spec::{CacheDType, Checked, DType, Store, Target};
 
 use crate::args::Kernels;
 use crate::emit::cubin_of;
@@ -31,7 +32,7 @@ pub(crate) fn kernels(args: &Kernels) -> Result<(), Failure> {
             let compile = |unit: &plan::KernelUnit| {
                 let name = unit.name();
                 let compiled = cubin_of(unit, [elem, key], &args.arch, &cache)?;
-                Ok((name, report(&compiled.log)))
+                Ok((name, mla_nvrtc::report(&compiled.log)))
             };
             units.iter().map(compile).collect()
         },
@@ -52,11 +53,40 @@ pub(crate) fn kernels(args: &Kernels) -> Result<(), Failure> {
             plan.phase, plan.form, plan.form_reason
         );
     }
+    let machine = Target::ALL
+        .into_iter()
+        .filter(|target| target.word() == args.arch)
+        .find_map(Machine::of);
+    if let Some(machine) = machine {
+        text.push_str(&floors(&spec.checked, machine));
+    }
     talk::data(&text)?;
     match slow.as_slice() {
         [] => Ok(()),
         slow => Err(Failure::Check(slow.join("\n"))),
     }
+}
+
+/// The least that each phase takes on a device, and what binds it.
+fn floors(checked: &Checked, machine: &Machine) -> String {
+    let mut text = String::new();
+    for floor in report::floors(checked, machine) {
+        let groups = floor.groups.iter().map(|(group, roof, seconds)| {
+            let time = cost::microseconds(*seconds);
+            format!("{} {time} ({})", group.name(), roof.name())
+        });
+        let _ = writeln!(
+            text,
+            "{:?} of {} tokens that meet {} takes {} at least on an {}, in bf16: {}",
+            floor.phase,
+            floor.lengths.new,
+            floor.lengths.met,
+            cost::microseconds(floor.seconds()),
+            machine.name,
+            groups.collect::<Vec<_>>().join(", ")
+        );
+    }
+    text
 }
 
 const HEAD: [&str; 5] = ["kernel", "registers", "shared", "spilled", "local"];

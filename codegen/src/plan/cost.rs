@@ -8,8 +8,13 @@
 //! Where attention is sparse, `S` in a product with `T` is the number of tokens that each picks, if that is less.
 //!
 //! What both share (the projections of `T` tokens) is left out, and so is what a causal mask saves: both forms save it alike.
+//!
+//! Where the device is known, times are compared instead: MHA also writes and reads the keys and values that it makes, MQA reads its
+//! queries' long rows, and each is bound by the device's nearest roof.
 
 use mla_spec::{Dims, Expect, Form, Phase};
+
+use super::machine::{Machine, Roof, Work, time};
 
 /// How many tokens a call brings and meets, per request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +115,162 @@ pub fn reason(dims: &Dims, lengths: Lengths) -> String {
     )
 }
 
+/// What a form does in one request, for all heads, with values of bf16 and cached tokens of `token_bytes` each: first what makes keys and values
+/// of latents, or absorbs queries and expands what they attended to; then attention itself.
+pub fn works(dims: &Dims, form: Form, lengths: Lengths, token_bytes: u64) -> [Work; 2] {
+    let Lengths { new, met, picked } = lengths;
+    let seen = picked.map_or(met, |picked| picked.min(met)) as f64;
+    let (rows, met) = (new as f64 * f64::from(dims.num_attention_heads), met as f64);
+    let heads = f64::from(dims.num_attention_heads);
+    let [latent, rope] = [dims.kv_lora_rank, dims.qk_rope_head_dim].map(f64::from);
+    let [nope, value] = [dims.qk_nope_head_dim, dims.v_head_dim].map(f64::from);
+    let cached = met * token_bytes as f64;
+    let expansion = 2.0 * latent * (nope + value);
+    match form {
+        Form::Mha => {
+            let made = BF16 * met * heads * (nope + value);
+            let key = nope + rope;
+            // Queries that pick keys of their own share no tile
+            let blocks = if picked.is_some() {
+                rows
+            } else {
+                rows / EXPANDED_ROWS
+            };
+            [
+                Work {
+                    read: cached,
+                    written: made,
+                    flops: heads * met * expansion,
+                    ..Work::default()
+                },
+                Work {
+                    read: made + BF16 * (met * rope + rows * key),
+                    written: BF16 * rows * value,
+                    flops: 2.0 * rows * seen * (key + value),
+                    shared: rows * seen * expanded_shared(key, value),
+                    exponentials: rows * seen,
+                    l2: BF16 * blocks * seen * (key + value),
+                    ..Work::default()
+                },
+            ]
+        }
+        Form::Mqa => {
+            // The heads of a query that picks latents of its own share them, and no other query does
+            let blocks = if picked.is_some() {
+                new as f64 * (heads / ABSORBED_ROWS).max(1.0)
+            } else {
+                rows / ABSORBED_ROWS
+            };
+            [
+                Work {
+                    read: BF16 * rows * (nope + latent),
+                    written: BF16 * rows * (latent + value),
+                    flops: rows * expansion,
+                    ..Work::default()
+                },
+                Work {
+                    read: cached + BF16 * rows * (latent + rope),
+                    written: BF16 * rows * latent,
+                    flops: 2.0 * rows * seen * (2.0 * latent + rope),
+                    shared: rows * seen * absorbed_shared(latent, rope),
+                    exponentials: rows * seen,
+                    l2: token_bytes as f64 * seen * blocks,
+                    ..Work::default()
+                },
+            ]
+        }
+    }
+}
+
+/// Bytes of a value.
+const BF16: f64 = 2.0;
+/// Rows of queries that a block meets a tile of keys with: expanded, 128 of one head by 128 keys; absorbed, 64 of any heads by 64 latents.
+const EXPANDED_ROWS: f64 = 128.0;
+const ABSORBED_ROWS: f64 = 64.0;
+/// Bytes of shared memory in a cycle, in which the costs below are counted.
+const SHARED: f64 = 128.0;
+
+/// Bytes of shared memory per query's row and key, expanded: two products of 64 rows each by 128 keys read both factors, those of weights the values
+/// alone, and tiles are filled.
+fn expanded_shared(key: f64, value: f64) -> f64 {
+    let products = 2.0 * key / 16.0 * 48.0 + 2.0 * value / 4.0 * 8.0;
+    let filled = 2.0 * (key + value);
+    SHARED * (products + filled) / (EXPANDED_ROWS * EXPANDED_ROWS)
+}
+
+/// The same absorbed: 64 rows by 64 latents read both factors; one half of the values meets weights in registers, the other weights that are
+/// written and read again.
+fn absorbed_shared(latent: f64, rope: f64) -> f64 {
+    let scores = (latent + rope) / 16.0 * 32.0;
+    let values = latent / 2.0 + (latent / 2.0 + 64.0);
+    let (filled, weights) = (latent + rope, 128.0);
+    SHARED * (scores + values + filled + weights) / (ABSORBED_ROWS * ABSORBED_ROWS)
+}
+
+/// Seconds that a form takes on a device, and the roof that binds its longer part.
+pub fn seconds(
+    machine: &Machine,
+    dims: &Dims,
+    form: Form,
+    lengths: Lengths,
+    token_bytes: u64,
+) -> (Roof, f64) {
+    let [before, attention] =
+        works(dims, form, lengths, token_bytes).map(|work| time(machine, &work).binding());
+    let longer = if before.1 > attention.1 {
+        before
+    } else {
+        attention
+    };
+    (longer.0, before.1 + attention.1)
+}
+
+/// The faster form on a device, and why, as the rest of a sentence after `because`. MHA where they take the same time.
+pub fn faster(
+    machine: &Machine,
+    dims: &Dims,
+    lengths: Lengths,
+    token_bytes: u64,
+) -> (Form, String) {
+    let [mha, mqa] =
+        [Form::Mha, Form::Mqa].map(|form| seconds(machine, dims, form, lengths, token_bytes));
+    let tokens = if lengths.new == 1 {
+        "token takes"
+    } else {
+        "tokens take"
+    };
+    let takes = |(roof, seconds): (Roof, f64)| {
+        format!("{} (bound by {})", microseconds(seconds), roof.name())
+    };
+    let picking = match lengths.picked.filter(|picked| *picked < lengths.met) {
+        Some(picked) => format!(" of which each picks {picked}"),
+        None => String::new(),
+    };
+    let reason = format!(
+        "on an {} {} new {tokens} {} as MHA and {} as MQA, over {} tokens{picking}",
+        machine.name,
+        lengths.new,
+        takes(mha),
+        takes(mqa),
+        lengths.met
+    );
+    let form = if mqa.1 < mha.1 { Form::Mqa } else { Form::Mha };
+    (form, reason)
+}
+
+/// A time as people read it: `2.15 us`, `348 us`.
+pub fn microseconds(seconds: f64) -> String {
+    let value = seconds * 1e6;
+    let digits = if value < 10.0 {
+        2
+    } else if value < 100.0 {
+        1
+    } else {
+        0
+    };
+    format!("{value:.digits$} us")
+}
+
 /// Multiplications that make one token's key and value of one head.
 fn expansion(dims: &Dims) -> u128 {
     u128::from(dims.kv_lora_rank)
@@ -149,5 +310,76 @@ fn readable(flops: u128) -> String {
             format!("{scaled:.digits$} {name}")
         }
         None => format!("{flops} FLOP"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::H200;
+    use super::*;
+
+    /// DeepSeek-V3's.
+    const DIMS: Dims = Dims {
+        hidden_size: 7168,
+        num_attention_heads: 128,
+        kv_lora_rank: 512,
+        qk_nope_head_dim: 128,
+        qk_rope_head_dim: 64,
+        v_head_dim: 128,
+    };
+
+    #[test]
+    fn tiles_take_as_many_cycles_of_shared_memory_as_counted_by_hand() {
+        let cycles = |per_pair: f64, rows: f64| per_pair * rows * rows / SHARED;
+        assert_eq!(cycles(absorbed_shared(512.0, 64.0), ABSORBED_ROWS), 2432.0);
+        assert_eq!(cycles(expanded_shared(192.0, 128.0), EXPANDED_ROWS), 2304.0);
+    }
+
+    #[test]
+    fn few_new_tokens_are_faster_absorbed_and_many_expanded() {
+        let form = |new, met| {
+            let lengths = Lengths {
+                new,
+                met,
+                picked: None,
+            };
+            faster(&H200, &DIMS, lengths, 1152).0
+        };
+        assert_eq!(form(1, 8192), Form::Mqa);
+        assert_eq!(form(64, 8192), Form::Mqa);
+        assert_eq!(form(512, 8192), Form::Mha);
+        assert_eq!(form(4096, 4096), Form::Mha);
+        // What is picked is expanded for one query alone
+        let lengths = Lengths {
+            new: 1,
+            met: 131_072,
+            picked: Some(2048),
+        };
+        let (form, reason) = faster(&H200, &DIMS, lengths, 656);
+        assert_eq!(form, Form::Mqa);
+        assert!(reason.ends_with("of which each picks 2048"), "{reason}");
+    }
+
+    #[test]
+    fn operations_are_those_that_the_rule_of_operations_counts() {
+        let lengths = Lengths {
+            new: 3,
+            met: 1000,
+            picked: None,
+        };
+        for form in [Form::Mha, Form::Mqa] {
+            let counted: f64 = works(&DIMS, form, lengths, 1152)
+                .iter()
+                .map(|work| work.flops)
+                .sum();
+            assert_eq!(counted, (128 * flops(&DIMS, form, lengths)) as f64);
+        }
+    }
+
+    #[test]
+    fn times_are_written_with_three_digits() {
+        assert_eq!(microseconds(2.154e-6), "2.15 us");
+        assert_eq!(microseconds(34.4e-6), "34.4 us");
+        assert_eq!(microseconds(4e-3), "4000 us");
     }
 }

@@ -11,6 +11,7 @@ mod formulas;
 pub mod interpret;
 mod kernels;
 mod lower;
+pub mod machine;
 mod module;
 mod op;
 pub mod passes;

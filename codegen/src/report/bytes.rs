@@ -94,6 +94,12 @@ pub(super) fn stored(plan: &CachePlan) -> Vec<Stored> {
     all
 }
 
+/// Bytes of a cached token's latent and rope key.
+pub(crate) fn latent_bytes(store: Store, latent: u32, rope: u32) -> u64 {
+    let parts = latent_parts(store, u64::from(latent), u64::from(rope));
+    parts.iter().map(|part| part.bytes).sum()
+}
+
 /// A latent and its rope key in each format, J-01 to J-05.
 fn latent_parts(store: Store, latent: u64, rope: u64) -> Vec<Stored> {
     match store {

@@ -2,6 +2,7 @@
 
 mod backward;
 mod bytes;
+mod floor;
 mod model;
 mod pairs;
 mod passes;
@@ -12,6 +13,8 @@ mod work;
 use mla_spec::{Checked, DType, Dims, Form, Phase};
 
 pub use bytes::Stored;
+pub(crate) use bytes::latent_bytes;
+pub use floor::{PhaseFloor, floors};
 pub use model::{LayerRow, ModelReport, model};
 pub use pairs::{Met, met};
 pub use passes::Change;

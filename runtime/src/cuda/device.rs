@@ -8,7 +8,9 @@ use std::thread::{self, ThreadId};
 use bytemuck::Pod;
 
 use super::buffer::{CudaBuffer, Home};
-use super::driver::{Address, Clock, Command, Driver, Emulator, Gpu, Launch, Matmul};
+use super::driver::{
+    Address, Clock, Command, Driver, Emulator, Gpu, Launch, Matmul, TensorMap, Tiling,
+};
 use super::graph::{Recording, Replay};
 use super::kernels::{Kernel, Kernels, Provider};
 use super::pool::Pool;
@@ -31,7 +33,7 @@ pub(super) struct Shared {
     mode: Mutex<Option<(ThreadId, Mode)>>,
     /// Held by the thread whose graph is run.
     graphs: Mutex<()>,
-    kernels: Kernels,
+    pub(super) kernels: Kernels,
     staging: Mutex<Staging>,
     checked: bool,
     queued: AtomicUsize,
@@ -137,8 +139,9 @@ impl CudaDevice {
         self.shared.kernels.set_provider(provider);
     }
 
-    /// Takes a layer's kernels.
-    pub(super) fn add_kernels(&self, kernels: &[KernelSource], cubins: &[Cubin]) {
+    /// Takes kernels' texts, and what was compiled of them ahead of time: a layer's own come along with it, and others are for whoever knows
+    /// them by name, as [`ceilings`](Self::ceilings) does.
+    pub fn add_kernels(&self, kernels: &[KernelSource], cubins: &[Cubin]) {
         self.shared.kernels.add(kernels, cubins);
     }
 
@@ -352,6 +355,11 @@ impl CudaDevice {
         }
         self.queue(Command::Matmul(*matmul))?;
         Ok(true)
+    }
+
+    /// A tensor and its tiles as kernels hand them to Hopper's copy engine.
+    pub(super) fn tensor_map(&self, tiling: &Tiling<'_>) -> Result<TensorMap> {
+        self.shared.driver.tensor_map(tiling)
     }
 
     /// Queues a command, or records it, or compares it with what was recorded.

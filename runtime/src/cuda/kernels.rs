@@ -168,27 +168,33 @@ impl Kernels {
         });
         match cubin {
             Some(cubin) => driver.load_compiled(&format!("{name}.cubin"), cubin.bytes),
-            None => driver.load(&Source {
-                name: &format!("{name}.cu"),
-                text: &*self.text(kernel, &name)?,
-                defines: &[("MLA_ELEM", kernel.elem), ("MLA_KEY", kernel.key)],
-                checked,
-            }),
+            None => {
+                let text = self.text(kernel.unit, kernel.dims).ok_or_else(|| {
+                    Error::Device(format!(
+                        "no kernels `{name}` among those that layers brought along; generate the layer with `targets: [cpu, sm_90a]`"
+                    ))
+                })?;
+                driver.load(&Source {
+                    name: &format!("{name}.cu"),
+                    text: &text,
+                    defines: &[("MLA_ELEM", kernel.elem), ("MLA_KEY", kernel.key)],
+                    checked,
+                })
+            }
         }
     }
 
-    fn text(&self, kernel: &Kernel<'_>, name: &str) -> Result<Arc<str>> {
-        if let Some(text) = read(&self.texts).get(name) {
-            return Ok(Arc::clone(text));
+    /// Whether there is a text of a unit for these sizes.
+    pub(super) fn has(&self, unit: &str, dims: &[usize]) -> bool {
+        self.text(unit, dims).is_some()
+    }
+
+    fn text(&self, unit: &str, dims: &[usize]) -> Option<Arc<str>> {
+        if let Some(text) = read(&self.texts).get(&symbol(unit, dims)) {
+            return Some(Arc::clone(text));
         }
-        let made = read(&self.provider)
-            .as_ref()
-            .and_then(|provide| provide(kernel.unit, kernel.dims));
-        made.map(Into::into).ok_or_else(|| {
-            Error::Device(format!(
-                "no kernels `{name}` among those that layers brought along; generate the layer with `targets: [cpu, sm_90a]`"
-            ))
-        })
+        let provider = read(&self.provider);
+        provider.as_ref()?(unit, dims).map(Into::into)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The CUDA backend: kernels that a generated layer brings along, on a GPU or on the host emulating one.
 
 mod buffer;
+pub mod ceilings;
 mod device;
 mod driver;
 mod graph;

@@ -10,20 +10,23 @@ use super::rust::render;
 use crate::plan::KernelUnit;
 pub use cubins::CubinFile;
 pub(crate) use cubins::cubins;
-pub use units::{UNITS, Unit};
+pub use units::{CEILINGS, UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 7] = [
+const HEADERS: [(&str, &str); 10] = [
     (
         "attend_pairs.cuh",
         include_str!("../../../kernels/attend_pairs.cuh"),
     ),
     ("coding.cuh", include_str!("../../../kernels/coding.cuh")),
+    ("convert.cuh", include_str!("../../../kernels/convert.cuh")),
+    ("copies.cuh", include_str!("../../../kernels/copies.cuh")),
     ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/ptx.cuh")),
     ("sights.cuh", include_str!("../../../kernels/sights.cuh")),
     ("tile.cuh", include_str!("../../../kernels/tile.cuh")),
+    ("wgmma.cuh", include_str!("../../../kernels/wgmma.cuh")),
 ];
 
 /// What the template `kernel.cu.tera` is filled with.
@@ -148,8 +151,15 @@ mod tests {
         let text = kernel_text("norm", &[512]).expect("there are norms");
         assert!(!text.contains("#include"));
         assert!(text.contains("static constexpr int WIDTH = 512;"), "{text}");
-        assert!(text.contains("rms_norm_512(const Norm args) { rms_norm<Cfg>(args); }"));
+        assert!(
+            text.contains(
+                "rms_norm_512(const __grid_constant__ Norm args) { rms_norm<Cfg>(args); }"
+            )
+        );
         assert_eq!(kernel_text("norm", &[]), None);
         assert_eq!(kernel_text("abnorm", &[1]), None);
+        for (unit, dims) in CEILINGS {
+            assert!(kernel_text(unit, dims).is_some(), "{unit} {dims:?}");
+        }
     }
 }

@@ -69,11 +69,48 @@ pub const UNITS: &[Unit] = &[
         &[],
         &[
             ("tensor_core_rows", "TensorCore"),
+            ("tensor_core_rows_128", "TensorCore"),
+            ("tensor_core_rows_256", "TensorCore"),
             ("tensor_core_b_turned", "TensorCore"),
+            ("tensor_core_b_turned_128", "TensorCore"),
+            ("tensor_core_b_turned_256", "TensorCore"),
             ("tensor_core_a_turned", "TensorCore"),
             ("tensor_core_a_held", "TensorCore"),
+            ("tensor_core_a_held_128", "TensorCore"),
+            ("tensor_core_a_held_256", "TensorCore"),
+            ("tensor_core_fetched", "Fetched"),
             ("tensor_core_e4m3", "TensorCore"),
+            ("tensor_core_e4m3_128", "TensorCore"),
+            ("tensor_core_e4m3_256", "TensorCore"),
         ]
+    ),
+    unit!(
+        "instructions",
+        &[],
+        &[
+            ("copy_by_engine", "Engine"),
+            ("copy_by_threads", "Parts"),
+            ("convert_numbers", "Numbers"),
+        ]
+    ),
+    unit!("warpgroups", &[], &[("hand_on", "Handing")], 384),
+    unit!(
+        "ceiling_memory",
+        &[],
+        &[("read_memory", "Reading"), ("copy_memory", "Moving")]
+    ),
+    unit!("ceiling_rows", &["ROW"], &[("read_rows", "Rows")]),
+    unit!("ceiling_tiles", &["STAGES"], &[("read_tiles", "Tiles")]),
+    unit!("ceiling_convert", &[], &[("convert_e4m3", "Converting")]),
+    unit!(
+        "ceiling_wgmma",
+        &["COLUMNS"],
+        &[
+            ("multiply_shared", "Multiplying"),
+            ("multiply_held", "Multiplying"),
+            ("multiply_e4m3", "Multiplying"),
+        ],
+        256
     ),
     unit!("hadamard", &["WIDTH"], &[("hadamard", "Transform")]),
     unit!(
@@ -218,4 +255,16 @@ pub const UNITS: &[Unit] = &[
             ("decode_index_mxfp4", "Decode")
         ]
     ),
+];
+
+/// What measures a device: units and their sizes. The runtime's `CudaDevice::ceilings` asks for these.
+pub const CEILINGS: &[(&str, &[usize])] = &[
+    ("ceiling_memory", &[]),
+    ("ceiling_rows", &[1152]),
+    ("ceiling_rows", &[656]),
+    ("ceiling_tiles", &[24]),
+    ("ceiling_convert", &[]),
+    ("ceiling_wgmma", &[64]),
+    ("ceiling_wgmma", &[128]),
+    ("ceiling_wgmma", &[256]),
 ];

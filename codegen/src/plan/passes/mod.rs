@@ -9,11 +9,16 @@ pub(super) use unused::{compact, drop_unused};
 
 use std::borrow::Cow;
 
-use mla_spec::{CacheKind, Checked, Core, Form, FormChoice, Latent, Phase};
+use mla_spec::{
+    Build, CacheDType, CacheKind, Checked, Core, DType, Dims, Form, FormChoice, Latent, Phase,
+    Store,
+};
 
 use super::cost::{self, Lengths};
 use super::lower::lower;
+use super::machine::Machine;
 use super::{Op, Plan, Program};
+use crate::report::latent_bytes;
 
 /// One rewriting of a program.
 pub struct Pass {
@@ -144,12 +149,36 @@ fn latent_form(checked: &Checked, latent: &Latent, phase: Phase) -> (Form, Strin
         FormChoice::Forced(form) => (form, "the spec's `build.form` says so".to_owned()),
         FormChoice::Auto => {
             let lengths = Lengths::of(&build.expect, phase).picking(selected);
-            (
-                cost::cheaper(&latent.dims, lengths),
-                cost::reason(&latent.dims, lengths),
-            )
+            match machine(build) {
+                Some(machine) => {
+                    let token = token_bytes(build, &latent.dims, phase);
+                    cost::faster(machine, &latent.dims, lengths, token)
+                }
+                None => (
+                    cost::cheaper(&latent.dims, lengths),
+                    cost::reason(&latent.dims, lengths),
+                ),
+            }
         }
     }
+}
+
+/// The device that a layer is built for, where its rates are known: those of products are of bf16.
+fn machine(build: &Build) -> Option<&'static Machine> {
+    let mut targets = build.targets.iter();
+    targets
+        .find_map(|target| Machine::of(*target))
+        .filter(|_| build.dtype == DType::Bf16)
+}
+
+/// Bytes of a token's latent and rope key, as a phase reads them.
+pub(crate) fn token_bytes(build: &Build, dims: &Dims, phase: Phase) -> u64 {
+    let store = if phase.is_cached() {
+        build.cache.store
+    } else {
+        Store::Plain(CacheDType::Bf16)
+    };
+    latent_bytes(store, dims.kv_lora_rank, dims.qk_rope_head_dim)
 }
 
 fn drop_probes(_: &Checked, program: &mut Program) {

@@ -16,7 +16,8 @@ use libloading::Library;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Address, Clock, Command, Driver, Fence, Function, Graph, Launch, Matmul, Module, Pinned, Source,
+    Address, Clock, Command, Driver, Fence, Function, Graph, Launch, Matmul, Module, Pinned,
+    Source, TensorMap, Tiling,
 };
 use crate::error::{Error, Result};
 
@@ -117,6 +118,11 @@ impl Driver for Emulator {
 
     fn multiplies(&self, _: &Matmul) -> bool {
         false
+    }
+
+    fn tensor_map(&self, tiling: &Tiling<'_>) -> Result<TensorMap> {
+        tiling.check()?;
+        Err(Error::Device("the emulator has no copy engine".to_owned()))
     }
 
     unsafe fn run(&self, command: &Command) -> Result<()> {

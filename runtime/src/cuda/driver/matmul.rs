@@ -5,6 +5,8 @@ use super::{Address, Work};
 /// What matrices hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum NumberType {
+    /// fp8 of 4 bits of exponent and 3 of mantissa.
+    E4m3,
     /// bf16.
     Bf16,
     /// f16.
@@ -19,6 +21,7 @@ impl NumberType {
     /// The type of a scalar's name.
     pub(crate) fn of(name: &str) -> Option<Self> {
         match name {
+            "e4m3" => Some(Self::E4m3),
             "bf16" => Some(Self::Bf16),
             "f16" => Some(Self::F16),
             "f32" => Some(Self::F32),
@@ -30,6 +33,7 @@ impl NumberType {
     /// The scalar's name.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::E4m3 => "e4m3",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
             Self::F32 => "f32",
@@ -40,6 +44,7 @@ impl NumberType {
     /// Bytes of one number.
     pub(crate) fn bytes(self) -> usize {
         match self {
+            Self::E4m3 => 1,
             Self::Bf16 | Self::F16 => 2,
             Self::F32 => 4,
             Self::F64 => 8,

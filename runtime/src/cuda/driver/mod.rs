@@ -4,6 +4,7 @@ mod blas;
 mod emulator;
 mod gpu;
 mod matmul;
+mod tensor_map;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -17,6 +18,7 @@ pub(crate) use mla_nvrtc::Source;
 pub(crate) use emulator::Emulator;
 pub(crate) use gpu::Gpu;
 pub(crate) use matmul::{Matmul, NumberType, Operand};
+pub(crate) use tensor_map::{Axis, Swizzle, TensorMap, Tiling};
 
 impl From<mla_nvrtc::Error> for Error {
     fn from(error: mla_nvrtc::Error) -> Self {
@@ -207,6 +209,12 @@ pub(crate) trait Driver: Debug + Send + Sync {
 
     /// Whether it multiplies these matrices without a kernel of ours.
     fn multiplies(&self, matmul: &Matmul) -> bool;
+
+    /// A tensor and its tiles as kernels hand them to the copy engine.
+    ///
+    /// # Errors
+    /// There is no such engine, or it can't take such tiles.
+    fn tensor_map(&self, tiling: &Tiling<'_>) -> Result<TensorMap>;
 
     /// Queues a command.
     ///

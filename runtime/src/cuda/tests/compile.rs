@@ -105,6 +105,13 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
     ("poison", &[&[]], Keys::Own),
     ("swizzles", &[&[]], Keys::Own),
     ("tensor_core", &[&[]], Keys::Hopper),
+    ("instructions", &[&[]], Keys::Hopper),
+    ("warpgroups", &[&[]], Keys::Hopper),
+    ("ceiling_memory", &[&[]], Keys::Own),
+    ("ceiling_rows", &[&[1152], &[656]], Keys::Own),
+    ("ceiling_tiles", &[&[24]], Keys::Hopper),
+    ("ceiling_convert", &[&[]], Keys::Hopper),
+    ("ceiling_wgmma", &[&[64], &[128], &[256]], Keys::Hopper),
 ];
 
 /// One compilation.

@@ -3,13 +3,16 @@
 mod attention;
 mod attention_backward;
 mod bytes;
+mod ceilings;
 mod compile;
 mod gradients;
 mod index_loss;
 mod indexing;
+mod instructions;
 mod parameters;
 mod pointwise;
 mod products;
+mod sass;
 mod tensor_core;
 
 use half::bf16;

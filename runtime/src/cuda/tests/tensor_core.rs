@@ -4,8 +4,9 @@ use bytemuck::{Pod, Zeroable};
 use half::bf16;
 use mla_codegen::cuda::tile;
 
-use super::super::Work;
+use super::super::driver::{Axis, NumberType, Swizzle, TensorMap, Tiling};
 use super::super::kernels::Kernel;
+use super::super::{CudaBuffer, Work};
 use super::{Dice, device};
 use crate::narrow::E4m3;
 
@@ -25,6 +26,15 @@ struct TensorCore {
     a: u64,
     b: u64,
     c: u64,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Fetched {
+    a: TensorMap,
+    b: TensorMap,
+    c: u64,
+    unused: [u64; 7],
 }
 
 /// How numbers become a tensor core's operand.
@@ -61,12 +71,20 @@ fn tensor_cores_take_operands_in_every_layout() {
     };
     let narrow =
         |values: &[f32]| -> Vec<u8> { values.iter().map(|&value| E4m3::encode(value).0).collect() };
-    let held: [(&str, Encoding<'_>); 5] = [
+    let held: [(&str, Encoding<'_>); 13] = [
         ("tensor_core_rows", &wide),
+        ("tensor_core_rows_128", &wide),
+        ("tensor_core_rows_256", &wide),
         ("tensor_core_b_turned", &wide),
+        ("tensor_core_b_turned_128", &wide),
+        ("tensor_core_b_turned_256", &wide),
         ("tensor_core_a_turned", &wide),
         ("tensor_core_a_held", &wide),
+        ("tensor_core_a_held_128", &wide),
+        ("tensor_core_a_held_256", &wide),
         ("tensor_core_e4m3", &narrow),
+        ("tensor_core_e4m3_128", &narrow),
+        ("tensor_core_e4m3_256", &narrow),
     ];
     for (entry, encoded) in held {
         let of_a = device.upload(&encoded(&a)).expect("room");
@@ -87,6 +105,40 @@ fn tensor_cores_take_operands_in_every_layout() {
             .expect(entry);
         assert_eq!(device.download(&c).expect("values"), wanted, "{entry}");
     }
+    // And as the copy engine brings them
+    let rows = |len, tile| Axis {
+        len,
+        stride: K,
+        tile,
+    };
+    let terms = Axis {
+        len: K,
+        stride: 1,
+        tile: K,
+    };
+    let of_a = device.upload(&wide(&a)).expect("room");
+    let of_b = device.upload(&wide(&b)).expect("room");
+    let map = |buffer: &CudaBuffer<u8>, rows: Axis| {
+        let tiling = Tiling {
+            at: buffer.at(),
+            number: NumberType::Bf16,
+            axes: &[terms, rows],
+            swizzle: Swizzle::Rows128,
+        };
+        device.tensor_map(&tiling).expect("it has such tiles")
+    };
+    let c = device.room::<f32>(M * N).expect("room");
+    let args = Fetched {
+        a: map(&of_a, rows(M, M / 2)),
+        b: map(&of_b, rows(N, N)),
+        c: c.at(),
+        unused: [0; 7],
+    };
+    let fetched = kernel("tensor_core", "tensor_core_fetched");
+    device
+        .launch(&fetched, [M / 64, 1, 1], Work::default(), &args)
+        .expect("it runs");
+    assert_eq!(device.download(&c).expect("values"), wanted, "fetched");
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]

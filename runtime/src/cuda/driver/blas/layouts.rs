@@ -120,11 +120,11 @@ impl Lying {
 
 /// Whether cuBLASLt multiplies these types, summing in `f32` or `f64` without rounding the factors.
 fn go_together(matmul: &Matmul) -> bool {
-    use NumberType::{Bf16, F16, F32, F64};
+    use NumberType::{Bf16, E4m3, F16, F32, F64};
     matmul.a.number == matmul.b.number
         && matches!(
             (matmul.a.number, matmul.c.number),
-            (Bf16, Bf16 | F32) | (F16, F16 | F32) | (F32, F32) | (F64, F64)
+            (E4m3 | Bf16, Bf16 | F32) | (F16, F16 | F32) | (F32, F32) | (F64, F64)
         )
 }
 
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn halves_sum_into_singles() {
-        use NumberType::{Bf16, F16, F32, F64};
+        use NumberType::{Bf16, E4m3, F16, F32, F64};
         let takes = |factors, sum| {
             let mut matmul = plain();
             matmul.a.number = factors;
@@ -372,6 +372,8 @@ mod tests {
         for (factors, sum) in [
             (Bf16, Bf16),
             (Bf16, F32),
+            (E4m3, Bf16),
+            (E4m3, F32),
             (F16, F16),
             (F16, F32),
             (F32, F32),
@@ -381,6 +383,8 @@ mod tests {
         }
         for (factors, sum) in [
             (Bf16, F16),
+            (E4m3, F16),
+            (E4m3, E4m3),
             (F16, Bf16),
             (F32, Bf16),
             (F32, F64),

@@ -217,6 +217,7 @@ fn pointer(at: Address) -> *mut c_void {
 /// How cuBLASLt calls a type.
 fn data_type(number: NumberType) -> cudaDataType {
     match number {
+        NumberType::E4m3 => cudaDataType::CUDA_R_8F_E4M3,
         NumberType::Bf16 => cudaDataType::CUDA_R_16BF,
         NumberType::F16 => cudaDataType::CUDA_R_16F,
         NumberType::F32 => cudaDataType::CUDA_R_32F,

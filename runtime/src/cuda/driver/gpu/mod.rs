@@ -1,6 +1,7 @@
 //! A GPU through CUDA's driver.
 
 mod machine;
+mod maps;
 mod module;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use mla_nvrtc::{Compiled, CubinCache};
 use super::blas::Blas;
 use super::{
     Address, Clock, Command, Driver, Fence, Graph, Launch, Matmul, Module, Pinned, Source,
+    TensorMap, Tiling,
 };
 use crate::error::{Error, Result};
 
@@ -253,6 +255,11 @@ impl Driver for Gpu {
                 .blas
                 .as_ref()
                 .is_some_and(|blas| blas.multiplies(matmul))
+    }
+
+    fn tensor_map(&self, tiling: &Tiling<'_>) -> Result<TensorMap> {
+        self.machine.enter()?;
+        maps::encoded(tiling)
     }
 
     unsafe fn run(&self, command: &Command) -> Result<()> {

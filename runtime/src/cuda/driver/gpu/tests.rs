@@ -2,6 +2,7 @@
 
 use super::super::{Function, NumberType, Operand, Work};
 use super::*;
+use crate::narrow::E4m3;
 
 /// The first GPU, if there are one and a compiler.
 fn gpu() -> Option<Gpu> {
@@ -289,6 +290,13 @@ fn whole(len: usize, seed: usize) -> Vec<f64> {
 
 fn stored(gpu: &Gpu, number: NumberType, values: &[f64]) -> Address {
     match number {
+        NumberType::E4m3 => upload(
+            gpu,
+            &values
+                .iter()
+                .map(|&x| E4m3::encode(x as f32).0)
+                .collect::<Vec<_>>(),
+        ),
         NumberType::Bf16 => upload(
             gpu,
             &values
@@ -310,6 +318,10 @@ fn stored(gpu: &Gpu, number: NumberType, values: &[f64]) -> Address {
 
 fn loaded(gpu: &Gpu, number: NumberType, at: Address, len: usize) -> Vec<f64> {
     match number {
+        NumberType::E4m3 => download::<u8>(gpu, at, len)
+            .iter()
+            .map(|&x| f64::from(E4m3(x).decode()))
+            .collect(),
         NumberType::Bf16 => download::<half::bf16>(gpu, at, len)
             .iter()
             .map(|x| x.to_f64())
@@ -420,5 +432,64 @@ fn products_are_those_of_the_strides() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn products_of_fp8_sum_in_singles() {
+    let Some(gpu) = gpu() else { return };
+    let (m, n, k) = (64, 48, 128);
+    let (a_values, b_values) = (whole(m * k, 1), whole(n * k, 2));
+    // The library takes factors whose terms lie side by side
+    let operand = |at, number, row_stride, column_stride| Operand {
+        at,
+        number,
+        row_stride,
+        column_stride,
+        batch_stride: 0,
+    };
+    let matmul = Matmul {
+        m,
+        n,
+        k,
+        batch: 1,
+        a: operand(
+            stored(&gpu, NumberType::E4m3, &a_values),
+            NumberType::E4m3,
+            k,
+            1,
+        ),
+        b: operand(
+            stored(&gpu, NumberType::E4m3, &b_values),
+            NumberType::E4m3,
+            1,
+            k,
+        ),
+        c: operand(
+            stored(&gpu, NumberType::F32, &whole(m * n, 3)),
+            NumberType::F32,
+            n,
+            1,
+        ),
+        accumulate: false,
+    };
+    if gpu.multiplies(&matmul) {
+        // SAFETY: the operands are as large as their strides say
+        unsafe { gpu.run(&Command::Matmul(matmul)) }.unwrap();
+        let expected: Vec<f64> = (0..m * n)
+            .map(|i| {
+                let (row, column) = (i / n, i % n);
+                (0..k)
+                    .map(|term| a_values[row * k + term] * b_values[column * k + term])
+                    .sum()
+            })
+            .collect();
+        assert_eq!(loaded(&gpu, NumberType::F32, matmul.c.at, m * n), expected);
+    } else {
+        eprintln!("no products of fp8 here: skipped");
+    }
+    for operand in [matmul.a, matmul.b, matmul.c] {
+        // SAFETY: nobody uses it any more
+        unsafe { gpu.free(operand.at) };
     }
 }

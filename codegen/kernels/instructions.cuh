@@ -1,0 +1,88 @@
+// What `ptx.cuh`, `copies.cuh` and `convert.cuh` wrap, done once: a test of them.
+
+#include "prelude.cuh"
+#include "ptx.cuh"
+#include "copies.cuh"
+#include "convert.cuh"
+
+// ---- The copy engine ----
+
+constexpr u32 FLAT = 64 * 128;     // bytes of a tile of 64 rows of 64 numbers of 16 bits
+constexpr u32 DEEP = 2 * 8 * 128;  // of one of 2 matrices of 8 such rows
+constexpr u32 BULK = 4096;
+
+struct Engine {
+  TensorMap flat;  // [128, 128]: its second tile of its second row of tiles is copied
+  TensorMap deep;  // [4, 16, 128]: the tile that begins at element 64, row 8 and matrix 2
+  const u8* bulk;  // [BULK]
+  u8* out;         // [FLAT + DEEP + BULK], as they stand in shared memory
+  u64 unused[6];
+};
+
+template <class Cfg>
+__device__ void copy_by_engine(const Engine& args) {
+  __shared__ alignas(1024) u8 all[FLAT + DEEP + BULK];
+  __shared__ alignas(8) u64 arrived;
+  const u32 to = shared_address(all);
+  const u32 barrier = shared_address(&arrived);
+  if (threadIdx.x == 0) {
+    barrier_init(barrier, 1);
+    fence_barrier_init();
+    barrier_expect(barrier, FLAT + DEEP + BULK);
+    copy_tile(to, args.flat, barrier, 64, 64);
+    copy_tile_3d(to + FLAT, args.deep, barrier, 64, 8, 2);
+    copy_bulk(to + FLAT + DEEP, args.bulk, BULK, barrier);
+  }
+  __syncthreads();
+  barrier_wait(barrier, 0);
+  for (u32 i = threadIdx.x; i < FLAT + DEEP + BULK; i += THREADS) args.out[i] = all[i];
+}
+
+// ---- Copies of threads and of warps ----
+
+struct Parts {
+  const Quad* quads;  // [256]: every third is left out, and is zeros; the second half is read past shared memory
+  Quad* copied;       // [256]
+  const u16* blocks;  // [4, 8, 8]
+  u16* stored;        // [4, 8, 8], as they were
+  u32* turned;        // [32 lanes, 4]
+};
+
+template <class Cfg>
+__device__ void copy_by_threads(const Parts& args) {
+  __shared__ Quad quads[THREADS];
+  __shared__ alignas(16) u16 blocks[2][256];
+  const int thread = threadIdx.x;
+  copy_quad(shared_address(quads + thread), args.quads + thread, thread % 3 != 0);
+  copies_commit();
+  for (int i = thread; i < 256; i += THREADS) blocks[0][i] = args.blocks[i];
+  copies_wait<0>();
+  __syncthreads();
+  args.copied[thread] = quads[thread];
+  args.copied[THREADS + thread] = load_once(args.quads + THREADS + thread);
+  if (warp() == 0) {
+    u32 x[4];
+    load_blocks(x, shared_address(blocks[0] + lane() * 8));
+    store_blocks(shared_address(blocks[1] + lane() * 8), x);
+    load_blocks_turned(x, shared_address(blocks[0] + lane() * 8));
+    for (int i = 0; i < 4; i++) args.turned[lane() * 4 + i] = x[i];
+  }
+  __syncthreads();
+  for (int i = thread; i < 256; i += THREADS) args.stored[i] = blocks[1][i];
+}
+
+// ---- Numbers ----
+
+struct Numbers {
+  u32* widened;      // [65536]: each pair of e4m3
+  const f32* exponents;  // [65536]
+  f32* powers;       // [65536]
+};
+
+template <class Cfg>
+__device__ void convert_numbers(const Numbers& args) {
+  for (i64 i = thread_of_grid(); i < 65536; i += threads_of_grid()) {
+    args.widened[i] = widen_e4m3(u16(i));
+    args.powers[i] = power_of_two(args.exponents[i]);
+  }
+}

@@ -1,0 +1,66 @@
+//! How long a layer's phases take on a device at least.
+
+use mla_spec::{CacheDType, Checked, DType, Phase, Store};
+
+use super::{Group, report};
+use crate::plan::cost::{Lengths, works};
+use crate::plan::machine::{Machine, Roof, Work, time};
+use crate::plan::passes::token_bytes;
+
+/// A phase on a device, for one request at `build.expect`'s lengths.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PhaseFloor {
+    /// Which one.
+    pub phase: Phase,
+    /// New tokens, and those they meet.
+    pub lengths: Lengths,
+    /// Seconds of each group of ops, and the roof that binds it.
+    pub groups: Vec<(Group, Roof, f64)>,
+}
+
+impl PhaseFloor {
+    /// All groups, one after the other.
+    pub fn seconds(&self) -> f64 {
+        self.groups.iter().map(|(.., seconds)| seconds).sum()
+    }
+}
+
+/// The least that each phase takes in bf16, its cache too where that holds plain numbers: each group of ops at the roof that binds it. What is
+/// between groups is written and read again, as the plan says; launches cost nothing.
+pub fn floors(checked: &Checked, machine: &Machine) -> Vec<PhaseFloor> {
+    let mut checked = checked.clone();
+    checked.build.dtype = DType::Bf16;
+    if let Store::Plain(_) = checked.build.cache.store {
+        checked.build.cache.store = Store::Plain(CacheDType::Bf16);
+    }
+    let latent = checked.layer.latent();
+    let of = |phase: super::PhaseReport| {
+        let attention = latent.map(|latent| {
+            let token = token_bytes(&checked.build, &latent.dims, phase.phase);
+            let [_, attention] = works(&latent.dims, phase.form, phase.lengths, token);
+            attention
+        });
+        let groups = phase.groups.iter().map(|(group, counted)| {
+            let mut work = Work {
+                read: counted.bytes as f64,
+                flops: counted.flops as f64,
+                ..Work::default()
+            };
+            if let Some(modelled) = attention.filter(|_| *group == Group::Attention) {
+                // The model meets every pair, the plan only those that the mask lets through
+                let share = (work.flops / modelled.flops.max(1.0)).min(1.0);
+                work.shared = modelled.shared * share;
+                work.exponentials = modelled.exponentials * share;
+                work.l2 = modelled.l2 * share;
+            }
+            let (roof, seconds) = time(machine, &work).binding();
+            (*group, roof, seconds)
+        });
+        PhaseFloor {
+            phase: phase.phase,
+            lengths: phase.lengths,
+            groups: groups.collect(),
+        }
+    };
+    report(&checked).phases.into_iter().map(of).collect()
+}

@@ -1,0 +1,172 @@
+//! What kernels for Hopper are made of, instruction by instruction: that tensor cores and the copy engine are used as often as the text says, and
+//! that nothing stands between products. It needs NVIDIA's compiler and disassembler, and no GPU.
+
+use mla_codegen::cuda::{kernel_text, symbol};
+use mla_nvrtc::Disassembly;
+
+use crate::cuda::driver::Source;
+
+/// A kernel and how often it has some instructions.
+struct Counts {
+    unit: &'static str,
+    dims: &'static [usize],
+    entry: &'static str,
+    counts: &'static [(&'static str, usize)],
+}
+
+const fn counts(
+    unit: &'static str,
+    dims: &'static [usize],
+    entry: &'static str,
+    counts: &'static [(&'static str, usize)],
+) -> Counts {
+    Counts {
+        unit,
+        dims,
+        entry,
+        counts,
+    }
+}
+
+/// Products of bf16 are `HGMMA`, of e4m3 `QGMMA`; `UTMALDG` is the copy engine's tile. A group of products that is waited for is a
+/// `WARPGROUP.DEPBAR`; where the assembler does not trust a kernel, it puts one behind every product.
+const EXPECTED: &[Counts] = &[
+    counts(
+        "tensor_core",
+        &[],
+        "tensor_core_rows",
+        &[("HGMMA", 16), ("WARPGROUP.DEPBAR", 1)],
+    ),
+    counts(
+        "tensor_core",
+        &[],
+        "tensor_core_rows_128",
+        &[("HGMMA.64x128x16", 8), ("WARPGROUP.DEPBAR", 1)],
+    ),
+    counts(
+        "tensor_core",
+        &[],
+        "tensor_core_rows_256",
+        &[("HGMMA.64x256x16", 4), ("WARPGROUP.DEPBAR", 1)],
+    ),
+    counts(
+        "tensor_core",
+        &[],
+        "tensor_core_a_held_256",
+        &[("HGMMA.64x256x16", 4), ("WARPGROUP.DEPBAR", 1)],
+    ),
+    counts(
+        "tensor_core",
+        &[],
+        "tensor_core_e4m3",
+        &[("QGMMA.64x64x32", 8), ("HGMMA", 0)],
+    ),
+    counts(
+        "tensor_core",
+        &[],
+        "tensor_core_e4m3_256",
+        &[("QGMMA.64x256x32", 2), ("HGMMA", 0)],
+    ),
+    counts(
+        "tensor_core",
+        &[],
+        "tensor_core_fetched",
+        &[("HGMMA.64x256x16", 4), ("UTMALDG", 2), ("UTMACCTL", 2)],
+    ),
+    counts(
+        "instructions",
+        &[],
+        "copy_by_engine",
+        &[("UTMALDG", 2), ("UBLKCP", 1)],
+    ),
+    counts(
+        "instructions",
+        &[],
+        "copy_by_threads",
+        &[("LDSM", 2), ("STSM", 1), ("LDGSTS", 1)],
+    ),
+    counts("warpgroups", &[], "hand_on", &[("USETMAXREG", 2)]),
+    counts("ceiling_tiles", &[24], "read_tiles", &[("UTMALDG", 1)]),
+    counts(
+        "ceiling_convert",
+        &[],
+        "convert_e4m3",
+        &[("F2FP.F16.E4M3", 128)],
+    ),
+    counts(
+        "ceiling_wgmma",
+        &[64],
+        "multiply_shared",
+        &[("HGMMA.64x64x16", 4), ("WARPGROUP.DEPBAR", 2)],
+    ),
+    counts(
+        "ceiling_wgmma",
+        &[128],
+        "multiply_shared",
+        &[("HGMMA.64x128x16", 4), ("WARPGROUP.DEPBAR", 2)],
+    ),
+    counts(
+        "ceiling_wgmma",
+        &[256],
+        "multiply_shared",
+        &[("HGMMA.64x256x16", 4), ("WARPGROUP.DEPBAR", 2)],
+    ),
+    counts(
+        "ceiling_wgmma",
+        &[256],
+        "multiply_held",
+        &[("HGMMA.64x256x16", 4), ("WARPGROUP.DEPBAR", 2)],
+    ),
+    counts(
+        "ceiling_wgmma",
+        &[256],
+        "multiply_e4m3",
+        &[("QGMMA.64x256x32", 4), ("WARPGROUP.DEPBAR", 2)],
+    ),
+];
+
+/// Moves from a thread's registers to those that warps share, which describe tiles. Where there are many, descriptors are held by threads.
+const MOST_MOVES: usize = 32;
+
+fn disassembled(expected: &Counts) -> Disassembly {
+    let Counts {
+        unit, dims, entry, ..
+    } = expected;
+    let source = Source {
+        name: &format!("{}.cu", symbol(unit, dims)),
+        text: &kernel_text(unit, dims).expect("there is such a unit"),
+        defines: &[("MLA_ELEM", "bf16"), ("MLA_KEY", "bf16")],
+        checked: false,
+    };
+    let compiled = mla_nvrtc::CubinCache::of_user()
+        .compile(&source, "sm_90a")
+        .expect("it compiles");
+    let kernels = mla_nvrtc::disassemble(&compiled.cubin).expect("it is a cubin");
+    let name = symbol(entry, dims);
+    let found = kernels.into_iter().find(|kernel| kernel.kernel == name);
+    found.unwrap_or_else(|| panic!("no kernel {name} in {}", source.name))
+}
+
+#[test]
+fn kernels_for_hopper_are_made_of_what_their_texts_say() {
+    if !mla_nvrtc::present() || !mla_nvrtc::disassembles() {
+        let required = std::env::var_os("MLA_REQUIRE_NVRTC").is_some_and(|value| value == "1");
+        assert!(!required, "no NVRTC or no nvdisasm");
+        eprintln!("no NVRTC or no nvdisasm here: skipped");
+        return;
+    }
+    for expected in EXPECTED {
+        let kernel = disassembled(expected);
+        let unseen = [("LDL", 0), ("STL", 0)];
+        for (opcode, count) in expected.counts.iter().chain(&unseen) {
+            assert_eq!(
+                kernel.count(opcode),
+                *count,
+                "{opcode} of {}",
+                kernel.kernel
+            );
+        }
+        let moves = kernel.count("R2UR");
+        assert!(moves <= MOST_MOVES, "{moves} R2UR of {}", kernel.kernel);
+    }
+}
