@@ -10,6 +10,7 @@ mod indexing;
 mod parameters;
 mod pointwise;
 mod products;
+mod random;
 mod tensor_core;
 
 use half::bf16;
