@@ -213,10 +213,12 @@ impl CudaDevice {
         let driver = &*self.shared.driver;
         let (at, home) = self.with_mode(|mode| match mode {
             None | Some(Mode::Timing(_)) => {
-                let at = lock(&self.shared.pool).take(driver, bytes)?;
-                Ok((at, Home::Pool))
+                let mut pool = lock(&self.shared.pool);
+                let at = pool.take(driver, bytes)?;
+                at.map(|at| (at, Home::Pool))
+                    .ok_or_else(|| pool.out_of_memory(bytes))
             }
-            Some(Mode::Recording(recording)) => recording.room(driver, bytes),
+            Some(Mode::Recording(recording)) => recording.room(self, bytes),
             Some(Mode::Replaying(replay)) => replay.room(bytes),
         })?;
         Ok(CudaBuffer::new(self.clone(), at, home, len))
@@ -244,10 +246,9 @@ impl CudaDevice {
     /// Copies values to the device.
     pub(super) fn upload<S: Pod>(&self, values: &[S]) -> Result<CudaBuffer<S>> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
-        let driver = &*self.shared.driver;
         let room = self.with_mode(|mode| match mode {
             None | Some(Mode::Timing(_)) => Ok(None),
-            Some(Mode::Recording(recording)) => recording.upload(driver, bytes.len()).map(Some),
+            Some(Mode::Recording(recording)) => recording.upload(self, bytes.len()).map(Some),
             Some(Mode::Replaying(replay)) => replay.upload(bytes.len()).map(Some),
         })?;
         let buffer = match room {

@@ -43,6 +43,9 @@ const ALIGNMENT: usize = 256;
 /// Threads of every block, as `simt.hpp` has it.
 const THREADS: u32 = 128;
 
+/// Bytes that there are. The host would promise more than it has, and end the process once that is written to.
+const MEMORY: usize = 4 << 30;
+
 /// The host, emulating a device.
 #[derive(Debug, Default)]
 pub(crate) struct Emulator {
@@ -64,9 +67,14 @@ impl Driver for Emulator {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Option<Address>> {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = MEMORY.saturating_sub(memory.values().sum());
         let Ok(layout) = Layout::from_size_align(bytes.max(1), ALIGNMENT) else {
             return Ok(None);
         };
+        if layout.size() > left {
+            return Ok(None);
+        }
         // SAFETY: the layout's size is not 0
         let at = unsafe { std::alloc::alloc(layout) };
         if at.is_null() {
@@ -74,7 +82,6 @@ impl Driver for Emulator {
         }
         // SAFETY: so many bytes were allocated there
         unsafe { ptr::write_bytes(at, 0xff, bytes) };
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.insert(at as Address, bytes.max(1));
         Ok(Some(at as Address))
     }
