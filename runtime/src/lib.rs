@@ -73,7 +73,8 @@ pub use consistency::{Alone, Fingerprint, Replicas, check_replicas};
 pub use cpu::{Cpu, CpuDevice, CpuElement};
 #[cfg(feature = "cuda")]
 pub use cuda::{
-    Cuda, CudaBuffer, CudaDevice, CudaElement, CudaGraph, Statistics, Stopwatch, TimedCommand, Work,
+    Cuda, CudaBuffer, CudaDevice, CudaElement, CudaGraph, CudaOptions, Statistics, Stopwatch,
+    TimedCommand, Work,
 };
 pub use describes::Describes;
 pub use element::{Element, Real, Scalar};

@@ -6,6 +6,7 @@ mod driver;
 mod graph;
 mod kernels;
 mod ops;
+mod options;
 mod pool;
 mod staging;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use crate::element::Element;
 pub use buffer::CudaBuffer;
 pub use device::{CudaDevice, Statistics, Stopwatch};
 pub use graph::CudaGraph;
+pub use options::CudaOptions;
 pub use timing::TimedCommand;
 pub use work::Work;
 

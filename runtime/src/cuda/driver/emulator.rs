@@ -44,7 +44,7 @@ const ALIGNMENT: usize = 256;
 const THREADS: u32 = 128;
 
 /// Bytes that there are. The host would promise more than it has, and end the process once that is written to.
-const MEMORY: usize = 4 << 30;
+const MEMORY: usize = 16 << 30;
 
 /// The host, emulating a device.
 #[derive(Debug, Default)]
@@ -126,6 +126,14 @@ impl Driver for Emulator {
         false
     }
 
+    fn tune(&self) -> Result<()> {
+        Err(multiplies_nothing())
+    }
+
+    fn tuned(&self) -> Result<String> {
+        Err(multiplies_nothing())
+    }
+
     unsafe fn run(&self, command: &Command) -> Result<()> {
         // SAFETY: addresses are valid, as the caller says
         unsafe {
@@ -155,9 +163,7 @@ impl Driver for Emulator {
                     entry(aligned.as_ptr().cast(), *x, *y, *z);
                 }
                 Command::Matmul(_) => {
-                    return Err(Error::Device(
-                        "the emulator multiplies no matrices".to_owned(),
-                    ));
+                    return Err(multiplies_nothing());
                 }
                 Command::Upload { from, to, bytes } => {
                     ptr::copy_nonoverlapping(from.at, *to as *mut u8, *bytes);
@@ -194,6 +200,10 @@ impl Driver for Emulator {
     fn clock(&self) -> Result<Box<dyn Clock>> {
         Ok(Box::new(HostClock::default()))
     }
+}
+
+fn multiplies_nothing() -> Error {
+    Error::Device("the emulator multiplies no matrices".to_owned())
 }
 
 /// A kernel: its parameter, and the blocks of the grid.

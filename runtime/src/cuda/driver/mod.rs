@@ -208,6 +208,18 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// Whether it multiplies these matrices without a kernel of ours.
     fn multiplies(&self, matmul: &Matmul) -> bool;
 
+    /// From now on, times the algorithms that there are for a product whose shape is met for the first time.
+    ///
+    /// # Errors
+    /// It multiplies no matrices.
+    fn tune(&self) -> Result<()>;
+
+    /// The table of the algorithms that were the fastest.
+    ///
+    /// # Errors
+    /// Nothing was to be timed.
+    fn tuned(&self) -> Result<String>;
+
     /// Queues a command.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod args;
 mod attention;
 mod attention_backward;
+mod attention_cut;
 mod attention_tables;
 mod bytes;
 mod entries;

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
-use super::super::{CudaBuffer, CudaDevice, CudaElement};
+use super::super::{CudaBuffer, CudaDevice, CudaElement, Work};
 use super::args::blocks;
 use crate::error::Result;
 use crate::weights::generator::Recipe;
@@ -35,6 +35,6 @@ pub(super) fn generated<T: CudaElement>(
         amplitude: recipe.amplitude,
     };
     let kernel = Kernel::of::<T>("random", "uniform", &[]);
-    device.launch(&kernel, blocks(len), &args)?;
+    device.launch(&kernel, blocks(len), Work::moving(out.bytes()), &args)?;
     Ok(out)
 }
