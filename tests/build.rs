@@ -51,13 +51,16 @@ const HANDED: [&str; 9] = [
     "takes_kv_expanded",
 ];
 
+/// Layers whose results are compared bit by bit: a dense one, a sparse one, one of grouped heads.
+const IN_BITS: [&str; 3] = ["plain", "sparse", "grouped"];
+
 /// Random layers that a GPU is judged by.
 const RANDOM_LAYERS: u64 = 100;
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=src/language.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
-    let (mut modules, mut trained) = (String::new(), String::new());
+    let (mut modules, mut trained, mut bits) = (String::new(), String::new(), String::new());
     for (name, checked) in language::language() {
         let folder = out.join("language").join(&name);
         fs::create_dir_all(&folder)?;
@@ -79,7 +82,15 @@ fn main() -> io::Result<()> {
             &emit(&language::trained(&name, &checked), &options),
         )?;
         trained.push_str(&module(&name, &folder));
+        if IN_BITS.contains(&name.as_str()) {
+            let folders = [out.join("bits").join(&name), folder];
+            write(&folders[0], &emit(&checked, &options))?;
+            bits.push_str(&module(&name, &folders[0]));
+            bits.push_str(&module(&format!("{name}_trained"), &folders[1]));
+        }
     }
+    fs::write(out.join("bits.rs"), bits)?;
+    real_training(&out)?;
     fs::write(out.join("trained.rs"), trained)?;
     fs::write(out.join("language.rs"), modules)?;
     println!("cargo:rerun-if-changed=src/random_spec");
@@ -88,6 +99,22 @@ fn main() -> io::Result<()> {
         proofs(&out)?;
     }
     Ok(())
+}
+
+/// DeepSeek-V3's layer as it is trained, in the file `real_training.rs`.
+fn real_training(out: &Path) -> io::Result<()> {
+    const SPEC: &str = "../spec/models/deepseek-v3.yaml";
+    const NAME: &str = "deepseek_v3";
+    println!("cargo:rerun-if-changed={SPEC}");
+    let checked = language::checked(NAME, &fs::read_to_string(SPEC)?);
+    let folder = out.join("real_training").join(NAME);
+    let options = Options {
+        tests: false,
+        kernels: Kernels::Always,
+        ..Options::new(origin(NAME))
+    };
+    write(&folder, &emit(&language::trained(NAME, &checked), &options))?;
+    fs::write(out.join("real_training.rs"), module(NAME, &folder))
 }
 
 /// Random layers in the file `random.rs`, with comparisons with the oracle on the backend `Here`.

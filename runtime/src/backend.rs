@@ -18,6 +18,7 @@ use crate::error::Result;
 pub use crate::gradients::{Gamma, GateGradients, GradientOps};
 pub use crate::offload::HostMemory;
 pub use crate::parameters::ParameterOps;
+use crate::weights::generator::Recipe;
 
 /// The accumulation type of a backend: `f32`, or `f64` for `f64`.
 pub type Accum<B> = <<B as Backend>::Elem as Element>::Accum;
@@ -254,6 +255,16 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
 
     /// Moves values to the device.
     fn upload<S: Scalar>(device: &Self::Device, values: Vec<S>) -> Result<Self::Buffer<S>>;
+    /// The first `len` values of the generated tensor called `name`, made where they are wanted if the device can.
+    fn generated(
+        device: &Self::Device,
+        recipe: &Recipe,
+        name: &str,
+        len: usize,
+    ) -> Result<Self::Buffer<Self::Elem>> {
+        let values = recipe.values(name, len).into_iter();
+        Self::upload(device, values.map(Scalar::from_f32).collect())
+    }
     /// `len` zeros.
     fn zeros<S: Scalar>(device: &Self::Device, len: usize) -> Result<Self::Buffer<S>>;
     /// Copies a buffer to the host.

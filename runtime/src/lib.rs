@@ -75,7 +75,8 @@ pub use cpu::{Cpu, CpuDevice, CpuElement};
 pub use cuda::ceilings;
 #[cfg(feature = "cuda")]
 pub use cuda::{
-    Cuda, CudaBuffer, CudaDevice, CudaElement, CudaGraph, Statistics, Stopwatch, TimedCommand, Work,
+    Cuda, CudaBuffer, CudaDevice, CudaElement, CudaGraph, CudaOptions, Statistics, Stopwatch,
+    TimedCommand, Work,
 };
 pub use describes::Describes;
 pub use element::{Element, Real, Scalar};

@@ -1,7 +1,8 @@
 //! `[rows, width]` tensors whose width is known at run time only: what code over many layers passes around.
 
 use crate::backend::Backend;
-use crate::error::{Error, Result, expect_count};
+use crate::error::{Error, Result, expect_count, product};
+use crate::weights::generator::Recipe;
 
 /// An owned, contiguous `[rows, width]` tensor.
 #[derive(Debug)]
@@ -29,6 +30,26 @@ impl<B: Backend> Tensor<B> {
         Ok(Self {
             device: device.clone(),
             buffer: B::upload(device, values)?,
+            rows,
+            width,
+        })
+    }
+
+    /// The first rows of the generated tensor called `name`, rounded to the element type. A CUDA device makes them itself, by the kernels
+    /// `random`, which no layer brings along.
+    ///
+    /// # Errors
+    /// When there is no room for them, or there are no such kernels.
+    pub fn generated(
+        device: &B::Device,
+        recipe: &Recipe,
+        name: &str,
+        [rows, width]: [usize; 2],
+    ) -> Result<Self> {
+        let len = product("a generated tensor", &[rows, width])?;
+        Ok(Self {
+            device: device.clone(),
+            buffer: B::generated(device, recipe, name, len)?,
             rows,
             width,
         })

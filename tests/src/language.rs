@@ -104,7 +104,10 @@ pub fn language() -> Vec<(String, Checked)> {
 }
 
 /// The layer of a spec, under a name that all modules have in common.
-fn checked(name: &str, yaml: &str) -> Checked {
+///
+/// # Panics
+/// When the spec is refused.
+pub fn checked(name: &str, yaml: &str) -> Checked {
     let mut sources = Sources::default();
     let document = read::yaml(&mut sources, name, yaml)
         .unwrap_or_else(|found| panic!("{}", mla_spec::render::text(&found, &sources, false)));

@@ -3,8 +3,8 @@
 use mla_generated::odd_small::OddSmallAttention as Layer;
 use mla_runtime::weights::generator::Recipe;
 use mla_runtime::{
-    Batch, Cuda, CudaDevice, CudaGraph, Decode, Extras, KvCache, Load, NoProbe, Prefill, Result,
-    Sequence, Tensor, Weights,
+    Batch, Cuda, CudaDevice, CudaGraph, CudaOptions, Decode, Extras, KvCache, Load, NoProbe,
+    Prefill, Result, Sequence, Tensor, Weights,
 };
 
 type B = Cuda<f32>;
@@ -16,7 +16,7 @@ const STEPS: usize = 9;
 
 /// The device, with kernels for any sizes.
 fn device() -> CudaDevice {
-    let device = CudaDevice::gpu(0).unwrap_or_else(|_| CudaDevice::emulated());
+    let device = CudaDevice::any(CudaOptions::default());
     device.provide(mla_codegen::cuda::kernel_text);
     device
 }

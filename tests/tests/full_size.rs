@@ -30,10 +30,8 @@ fn random<B: Backend, const W: usize>(
     rows: usize,
     seed: u64,
 ) -> Result<Rows<B, W>> {
-    Rows::from_f32(
-        device,
-        &Recipe::for_hidden_states(seed).values(name, rows * W),
-    )
+    let recipe = Recipe::for_hidden_states(seed);
+    Rows::try_from(Tensor::generated(device, &recipe, name, [rows, W])?)
 }
 
 impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, const R: usize>
@@ -86,12 +84,16 @@ where
         new: PROMPT,
         blocks: &blocks,
     }])?;
-    let hidden = hidden_states::<B>(device, PROMPT, L::HIDDEN_SIZE, 6)?;
+    let hidden = |rows, seed| {
+        let recipe = Recipe::for_hidden_states(seed);
+        Tensor::generated(device, &recipe, "hidden", [rows, L::HIDDEN_SIZE])
+    };
+    let prompt = hidden(PROMPT, 6)?;
     let (prompt, first) = timed(|| {
         layer.prefill_erased(
             &mut cache,
             &batch,
-            &hidden,
+            &prompt,
             &mut Extras::default(),
             &mut NoProbe,
         )
@@ -124,7 +126,7 @@ where
         })
         .collect();
     let batch = Batch::new(&sequences)?;
-    let hidden = hidden_states::<B>(device, BATCH, L::HIDDEN_SIZE, 7)?;
+    let hidden = hidden(BATCH, 7)?;
     let mut step = || {
         layer.decode_erased(
             &mut cache,
@@ -141,17 +143,6 @@ where
         step,
         seconds: [first, second],
     })
-}
-
-fn hidden_states<B: Backend>(
-    device: &B::Device,
-    rows: usize,
-    width: usize,
-    seed: u64,
-) -> Result<Tensor<B>> {
-    let values = Recipe::for_hidden_states(seed).values("hidden", rows * width);
-    let values = values.into_iter().map(Scalar::from_f32).collect();
-    Tensor::from_vec(device, values, width)
 }
 
 /// A result on the host, and the seconds until it was there.

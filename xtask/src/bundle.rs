@@ -18,7 +18,7 @@ const PROGRAMS: [(&str, &[&str]); 4] = [
 ];
 
 /// Test binaries: a name, and what cargo is told.
-const TESTS: [(&str, &[&str]); 6] = [
+const TESTS: [(&str, &[&str]); 9] = [
     (
         "kernels",
         &["-p", "mla-runtime", "--features", "cuda,proof", "--lib"],
@@ -26,6 +26,12 @@ const TESTS: [(&str, &[&str]); 6] = [
     ("language", &["-p", "mla-tests", "--test", "language"]),
     ("graphs", &["-p", "mla-tests", "--test", "decode_graph"]),
     ("full-size", &["-p", "mla-tests", "--test", "full_size"]),
+    ("bits", &["-p", "mla-tests", "--test", "bits"]),
+    (
+        "out-of-memory",
+        &["-p", "mla-tests", "--test", "out_of_memory"],
+    ),
+    ("tuning", &["-p", "mla-tests", "--test", "tune_products"]),
     (
         "random",
         &[

@@ -2,17 +2,16 @@
 
 use std::fmt::{self, Debug};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
 use bytemuck::Pod;
 
 use super::buffer::{CudaBuffer, Home};
-use super::driver::{
-    Address, Clock, Command, Driver, Emulator, Gpu, Launch, Matmul, TensorMap, Tiling,
-};
+use super::driver::{Address, Clock, Command, Driver, Launch, Matmul, TensorMap, Tiling};
 use super::graph::{Recording, Replay};
 use super::kernels::{Kernel, Kernels, Provider};
+use super::options::CudaOptions;
 use super::pool::Pool;
 use super::staging::Staging;
 use super::timing::Timeline;
@@ -36,6 +35,7 @@ pub(super) struct Shared {
     pub(super) kernels: Kernels,
     staging: Mutex<Staging>,
     checked: bool,
+    batch_invariant: bool,
     queued: AtomicUsize,
     waits: AtomicUsize,
 }
@@ -62,44 +62,7 @@ pub struct Statistics {
 }
 
 impl CudaDevice {
-    /// A GPU: the `ordinal`th of those that the driver sees, counted from 0.
-    ///
-    /// # Errors
-    /// There is no driver or no such GPU, or it can't be used; the message says what to do about it.
-    pub fn gpu(ordinal: usize) -> Result<Self> {
-        Ok(Self::over(Box::new(Gpu::open(ordinal)?), false))
-    }
-
-    /// As [`gpu`](Self::gpu), for hunting mistakes: kernels check every index that comes from a table, and each launch is waited for.
-    ///
-    /// # Errors
-    /// As [`gpu`](Self::gpu).
-    pub fn checked_gpu(ordinal: usize) -> Result<Self> {
-        Ok(Self::over(Box::new(Gpu::open(ordinal)?), true))
-    }
-
-    /// How many GPUs the driver sees.
-    ///
-    /// # Errors
-    /// There is no driver, or none that can be used; the message says what to do about it.
-    pub fn count() -> Result<usize> {
-        Gpu::count()
-    }
-
-    /// The host, emulating a GPU: for tests of kernels where there is none. It compiles kernels with the host's C++ compiler.
-    pub fn emulated() -> Self {
-        Self::over(Box::new(Emulator::default()), true)
-    }
-
-    /// The process's own device: its first GPU where there is one that can be used, otherwise the host emulating one.
-    pub fn shared() -> Self {
-        static DEVICE: OnceLock<CudaDevice> = OnceLock::new();
-        let open = || Self::gpu(0).unwrap_or_else(|_| Self::emulated());
-        DEVICE.get_or_init(open).clone()
-    }
-
-    /// `checked`: whether kernels check indices that come from tables.
-    pub(super) fn over(driver: Box<dyn Driver>, checked: bool) -> Self {
+    pub(super) fn over(driver: Box<dyn Driver>, options: CudaOptions) -> Self {
         Self {
             shared: Arc::new(Shared {
                 driver,
@@ -108,7 +71,8 @@ impl CudaDevice {
                 graphs: Mutex::default(),
                 kernels: Kernels::default(),
                 staging: Mutex::default(),
-                checked,
+                checked: options.checked,
+                batch_invariant: options.batch_invariant,
                 queued: AtomicUsize::new(0),
                 waits: AtomicUsize::new(0),
             }),
@@ -128,6 +92,11 @@ impl CudaDevice {
     /// Its multiprocessors.
     pub fn multiprocessors(&self) -> u32 {
         self.shared.driver.multiprocessors()
+    }
+
+    /// Whether a row's results may not depend on the rows beside it.
+    pub(super) fn is_batch_invariant(&self) -> bool {
+        self.shared.batch_invariant
     }
 
     /// Kernels that no layer brought along are asked of `provider`.
@@ -166,6 +135,24 @@ impl CudaDevice {
     /// Gives memory that no buffer uses back to the driver.
     pub fn trim(&self) {
         lock(&self.shared.pool).trim(&*self.shared.driver);
+    }
+
+    /// From now on, times the algorithms of each product whose shape is met for the first time: for who writes tables of them.
+    ///
+    /// # Errors
+    /// The device has no algorithms to choose from.
+    #[doc(hidden)]
+    pub fn tune_products(&self) -> Result<()> {
+        self.shared.driver.tune()
+    }
+
+    /// The table of the fastest algorithms, those that were known before included.
+    ///
+    /// # Errors
+    /// Nobody asked for products to be timed.
+    #[doc(hidden)]
+    pub fn tuned_products(&self) -> Result<String> {
+        self.shared.driver.tuned()
     }
 
     /// A stopwatch on the device's own clock.
@@ -216,10 +203,12 @@ impl CudaDevice {
         let driver = &*self.shared.driver;
         let (at, home) = self.with_mode(|mode| match mode {
             None | Some(Mode::Timing(_)) => {
-                let at = lock(&self.shared.pool).take(driver, bytes)?;
-                Ok((at, Home::Pool))
+                let mut pool = lock(&self.shared.pool);
+                let at = pool.take(driver, bytes)?;
+                at.map(|at| (at, Home::Pool))
+                    .ok_or_else(|| pool.out_of_memory(bytes))
             }
-            Some(Mode::Recording(recording)) => recording.room(driver, bytes),
+            Some(Mode::Recording(recording)) => recording.room(self, bytes),
             Some(Mode::Replaying(replay)) => replay.room(bytes),
         })?;
         Ok(CudaBuffer::new(self.clone(), at, home, len))
@@ -247,10 +236,9 @@ impl CudaDevice {
     /// Copies values to the device.
     pub(super) fn upload<S: Pod>(&self, values: &[S]) -> Result<CudaBuffer<S>> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
-        let driver = &*self.shared.driver;
         let room = self.with_mode(|mode| match mode {
             None | Some(Mode::Timing(_)) => Ok(None),
-            Some(Mode::Recording(recording)) => recording.upload(driver, bytes.len()).map(Some),
+            Some(Mode::Recording(recording)) => recording.upload(self, bytes.len()).map(Some),
             Some(Mode::Replaying(replay)) => replay.upload(bytes.len()).map(Some),
         })?;
         let buffer = match room {

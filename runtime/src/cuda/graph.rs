@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::buffer::Home;
 use super::device::{CudaDevice, Mode, lock};
-use super::driver::{Address, Command, Driver, Graph, Launch};
+use super::driver::{Address, Command, Graph, Launch};
 use super::pool::Pool;
 use crate::error::{Error, Result};
 
@@ -188,23 +188,23 @@ impl Recording {
                 rooms: Vec::new(),
                 arena: Arc::new(Arena {
                     device: device.clone(),
-                    pool: Mutex::default(),
+                    pool: Mutex::new(lock(&device.shared.pool).beside()),
                     open: true.into(),
                 }),
             },
         }
     }
 
-    pub(super) fn room(&mut self, driver: &dyn Driver, bytes: usize) -> Result<(Address, Home)> {
-        let at = lock(&self.log.arena.pool).take(driver, bytes)?;
+    pub(super) fn room(&mut self, device: &CudaDevice, bytes: usize) -> Result<(Address, Home)> {
+        let at = self.log.arena.take(device, bytes)?;
         self.log.rooms.push((at, bytes));
         Ok((at, Home::Graph(Arc::clone(&self.log.arena))))
     }
 
     /// Room for values of the host. They are copied before the graph runs, so that nothing else may use the room in it.
-    pub(super) fn upload(&mut self, driver: &dyn Driver, bytes: usize) -> Result<(Address, Home)> {
+    pub(super) fn upload(&mut self, device: &CudaDevice, bytes: usize) -> Result<(Address, Home)> {
         let room = room_of_upload(bytes);
-        let at = lock(&self.log.arena.pool).take(driver, room)?;
+        let at = self.log.arena.take(device, room)?;
         self.log.rooms.push((at, room));
         Ok((at, Home::Kept(Arc::clone(&self.log.arena))))
     }
@@ -314,6 +314,18 @@ impl Command {
 }
 
 impl Arena {
+    /// Memory of the graph's own; what the device has free for other buffers goes back to the driver first, if there is no room otherwise.
+    fn take(&self, device: &CudaDevice, bytes: usize) -> Result<Address> {
+        let driver = &*device.shared.driver;
+        let mut pool = lock(&self.pool);
+        if let Some(at) = pool.take(driver, bytes)? {
+            return Ok(at);
+        }
+        device.trim();
+        pool.take(driver, bytes)?
+            .ok_or_else(|| pool.out_of_memory(bytes))
+    }
+
     pub(super) fn give(&self, at: Address) {
         if self.open.load(std::sync::atomic::Ordering::Relaxed) {
             lock(&self.pool).give(at);

@@ -7,6 +7,7 @@ mod driver;
 mod graph;
 mod kernels;
 mod ops;
+mod options;
 mod pool;
 mod staging;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use crate::element::Element;
 pub use buffer::CudaBuffer;
 pub use device::{CudaDevice, Statistics, Stopwatch};
 pub use graph::CudaGraph;
+pub use options::CudaOptions;
 pub use timing::TimedCommand;
 pub use work::Work;
 

@@ -63,6 +63,7 @@ pub const UNITS: &[Unit] = &[
         &[("rotate", "Turning")]
     ),
     unit!("poison", &[], &[("poison", "Poison")]),
+    unit!("random", &[], &[("uniform", "Drawing")]),
     unit!("swizzles", &[], &[("swizzles", "Swizzles")]),
     unit!(
         "tensor_core",

@@ -44,6 +44,9 @@ const ALIGNMENT: usize = 256;
 /// Threads of every block, as `simt.hpp` has it.
 const THREADS: u32 = 128;
 
+/// Bytes that there are. The host would promise more than it has, and end the process once that is written to.
+const MEMORY: usize = 16 << 30;
+
 /// The host, emulating a device.
 #[derive(Debug, Default)]
 pub(crate) struct Emulator {
@@ -65,9 +68,14 @@ impl Driver for Emulator {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Option<Address>> {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = MEMORY.saturating_sub(memory.values().sum());
         let Ok(layout) = Layout::from_size_align(bytes.max(1), ALIGNMENT) else {
             return Ok(None);
         };
+        if layout.size() > left {
+            return Ok(None);
+        }
         // SAFETY: the layout's size is not 0
         let at = unsafe { std::alloc::alloc(layout) };
         if at.is_null() {
@@ -75,7 +83,6 @@ impl Driver for Emulator {
         }
         // SAFETY: so many bytes were allocated there
         unsafe { ptr::write_bytes(at, 0xff, bytes) };
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.insert(at as Address, bytes.max(1));
         Ok(Some(at as Address))
     }
@@ -125,6 +132,14 @@ impl Driver for Emulator {
         Err(Error::Device("the emulator has no copy engine".to_owned()))
     }
 
+    fn tune(&self) -> Result<()> {
+        Err(multiplies_nothing())
+    }
+
+    fn tuned(&self) -> Result<String> {
+        Err(multiplies_nothing())
+    }
+
     unsafe fn run(&self, command: &Command) -> Result<()> {
         // SAFETY: addresses are valid, as the caller says
         unsafe {
@@ -154,9 +169,7 @@ impl Driver for Emulator {
                     entry(aligned.as_ptr().cast(), *x, *y, *z);
                 }
                 Command::Matmul(_) => {
-                    return Err(Error::Device(
-                        "the emulator multiplies no matrices".to_owned(),
-                    ));
+                    return Err(multiplies_nothing());
                 }
                 Command::Upload { from, to, bytes } => {
                     ptr::copy_nonoverlapping(from.at, *to as *mut u8, *bytes);
@@ -193,6 +206,10 @@ impl Driver for Emulator {
     fn clock(&self) -> Result<Box<dyn Clock>> {
         Ok(Box::new(HostClock::default()))
     }
+}
+
+fn multiplies_nothing() -> Error {
+    Error::Device("the emulator multiplies no matrices".to_owned())
 }
 
 /// A kernel: its parameter, and the blocks of the grid.

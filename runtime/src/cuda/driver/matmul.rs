@@ -3,7 +3,7 @@
 use super::{Address, Work};
 
 /// What matrices hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum NumberType {
     /// fp8 of 4 bits of exponent and 3 of mantissa.
     E4m3,

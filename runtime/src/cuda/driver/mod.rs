@@ -216,6 +216,18 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// There is no such engine, or it can't take such tiles.
     fn tensor_map(&self, tiling: &Tiling<'_>) -> Result<TensorMap>;
 
+    /// From now on, times the algorithms that there are for a product whose shape is met for the first time.
+    ///
+    /// # Errors
+    /// It multiplies no matrices.
+    fn tune(&self) -> Result<()>;
+
+    /// The table of the algorithms that were the fastest.
+    ///
+    /// # Errors
+    /// Nothing was to be timed.
+    fn tuned(&self) -> Result<String>;
+
     /// Queues a command.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Attention: what each row sees is put into tables here, the rest is kernels.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
@@ -7,6 +9,7 @@ use super::super::kernels::Kernel;
 use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use super::args::{THREADS, Window, bytes};
 use super::attention_backward::values_are_keys;
+use super::attention_cut::{Cut, rows_at_once};
 use super::attention_tables::Seen;
 use crate::backend::{Attention, AttentionParts, Parts, PartsMut, Strided};
 use crate::element::Scalar;
@@ -66,7 +69,13 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     }
     let dims = dims(attention);
     let groups = head_groups::<Accum<T>>(&dims);
-    let splits = splits(attention, rows * groups);
+    let cut = Cut {
+        batch_invariant: device.is_batch_invariant(),
+        paged: attention.pages.is_some(),
+        selected: attention.selection.map(|chosen| chosen.width),
+        keys: attention.k.rows,
+    };
+    let splits = cut.splits(rows, groups);
 
     let (sights, table) = sights(attention);
     let (sights, table) = (device.upload(&sights)?, device.upload(&table)?);
@@ -74,47 +83,58 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     let given = given
         .map(|given| device.upload::<u8>(bytemuck::cast_slice(given)))
         .transpose()?;
+    let kernel = Kernel::of::<T>("attend", "attend", &dims).reading::<E>();
 
-    let parts = match splits {
-        1 => None,
-        _ => Some(room::<T>(device, splits * lines, width)?),
-    };
-    let into = parts.as_ref().unwrap_or(&whole);
+    // Where rows come some at a time, the first launch stands for all of them
+    let mut work = Some(work(attention));
     let softmax = attention.softmax;
     let [bias_heads, bias_queries, bias_keys] = softmax.added().map_or([0; 3], |bias| bias.shape());
-    let args = Attending {
-        q: (&attention.q).into(),
-        q_rope: (&attention.q_rope).into(),
-        k: (&attention.k).into(),
-        k_rope: (&attention.k_rope).into(),
-        v: (&attention.v).into(),
-        out: into.out.at(),
-        lse: into.lse.at(),
-        max_logit: into.max_logit.at(),
-        sights: sights.at(),
-        table: table.at(),
-        given: given.as_ref().map_or(0, CudaBuffer::at),
-        chosen: attention.selection.map_or(0, |chosen| chosen.indices.at()),
-        bias: softmax.added().map_or(0, |bias| bias.values().at()),
-        splits: splits as i64,
-        page: attention.pages.map_or(0, |pages| pages.page() as i64),
-        width: attention.selection.map_or(0, |chosen| chosen.width as i64),
-        bias_heads: bias_heads as i64,
-        bias_queries: bias_queries as i64,
-        bias_keys: bias_keys as i64,
-        scale: softmax.scale(),
-        cap: softmax.cap().unwrap_or(0.0),
-        drop: softmax.dropped().map_or(0.0, |dropout| dropout.probability),
-    };
-    let kernel = Kernel::of::<T>("attend", "attend", &dims).reading::<E>();
-    device.launch(
-        &kernel,
-        [rows * groups * splits, 1, 1],
-        work(attention),
-        &args,
-    )?;
-    if let Some(parts) = parts {
-        join::<T>(device, &parts, &whole, [splits, lines, width])?;
+    for own in rows_at_once(rows, splits, heads * width * size_of::<Accum<T>>()) {
+        let lines = own.len() * heads;
+        let parts = match splits {
+            1 => None,
+            _ => Some(room::<T>(device, splits * lines, width)?),
+        };
+        let into = Lines::of(&whole, own.start * heads, lines, width);
+        let written = parts
+            .as_ref()
+            .map_or(into, |parts| Lines::of(parts, 0, splits * lines, width));
+        let chosen = attention
+            .selection
+            .map(|chosen| chosen.indices.place(own.start * chosen.width));
+        let args = Attending {
+            q: (&rows_of(attention.q, &own)).into(),
+            q_rope: (&rows_of(attention.q_rope, &own)).into(),
+            k: (&attention.k).into(),
+            k_rope: (&attention.k_rope).into(),
+            v: (&attention.v).into(),
+            out: written.out,
+            lse: written.lse,
+            max_logit: written.max_logit,
+            sights: sights.place(own.start),
+            table: table.at(),
+            given: given.as_ref().map_or(0, CudaBuffer::at),
+            chosen: chosen.unwrap_or(0),
+            bias: softmax.added().map_or(0, |bias| bias.values().at()),
+            splits: splits as i64,
+            page: attention.pages.map_or(0, |pages| pages.page() as i64),
+            width: attention.selection.map_or(0, |chosen| chosen.width as i64),
+            bias_heads: bias_heads as i64,
+            bias_queries: bias_queries as i64,
+            bias_keys: bias_keys as i64,
+            scale: softmax.scale(),
+            cap: softmax.cap().unwrap_or(0.0),
+            drop: softmax.dropped().map_or(0.0, |dropout| dropout.probability),
+        };
+        device.launch(
+            &kernel,
+            [own.len() * groups * splits, 1, 1],
+            work.take().unwrap_or_default(),
+            &args,
+        )?;
+        if parts.is_some() {
+            join::<T>(device, &written, &into, splits)?;
+        }
     }
     Ok(whole)
 }
@@ -143,6 +163,45 @@ fn work<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>, E>) -> Wor
     let results = q.rows * q.heads * v.width * size_of::<Accum<T>>();
     Work::moving(bytes(q) + bytes(q_rope) + results + seen.keys * entry)
         .adding(seen.pairs * q.heads * (q.width + q_rope.width + v.width))
+}
+
+/// Some rows of a window.
+fn rows_of<'a, T: CudaElement>(
+    x: Strided<'a, Cuda<T>, T>,
+    rows: &Range<usize>,
+) -> Strided<'a, Cuda<T>, T> {
+    Strided {
+        offset: x.offset + rows.start * x.row_stride,
+        rows: rows.len(),
+        ..x
+    }
+}
+
+/// Where some lines of attention's parts are.
+#[derive(Debug, Clone, Copy)]
+struct Lines {
+    out: Address,
+    lse: Address,
+    max_logit: Address,
+    lines: usize,
+    width: usize,
+}
+
+impl Lines {
+    fn of<T: CudaElement>(
+        parts: &AttentionParts<Cuda<T>>,
+        first: usize,
+        lines: usize,
+        width: usize,
+    ) -> Self {
+        Self {
+            out: parts.out.place(first * width),
+            lse: parts.lse.place(first),
+            max_logit: parts.max_logit.place(first),
+            lines,
+            width,
+        }
+    }
 }
 
 fn room<T: CudaElement>(
@@ -196,24 +255,6 @@ fn head_groups<A>(&[heads, k, k_rope, v, _, _, width]: &[usize; 7]) -> usize {
 
 fn divisor_of_both(a: usize, b: usize) -> usize {
     if b == 0 { a } else { divisor_of_both(b, a % b) }
-}
-
-/// Into how many parts what a row sees is cut, so that a large device has something to do: a matter of shapes only, since lengths change
-/// when a recorded graph runs again.
-fn splits<T: CudaElement, E: Scalar>(
-    attention: &Attention<'_, Cuda<T>, E>,
-    blocks: usize,
-) -> usize {
-    /// Two to each multiprocessor of an H200.
-    const WANTED: usize = 2 * 132;
-    /// A shorter part is not worth a block of its own.
-    const SHORTEST: usize = 256;
-    let most_keys = attention
-        .selection
-        .map_or(attention.k.rows, |chosen| chosen.width);
-    (WANTED / blocks)
-        .min(most_keys / SHORTEST)
-        .clamp(1, THREADS)
 }
 
 /// What each row sees, and the blocks of all segments.
@@ -276,23 +317,28 @@ struct Joining {
 /// The parts that keys were split into as one.
 fn join<T: CudaElement>(
     device: &CudaDevice,
-    parts: &AttentionParts<Cuda<T>>,
-    whole: &AttentionParts<Cuda<T>>,
-    [splits, lines, width]: [usize; 3],
+    parts: &Lines,
+    whole: &Lines,
+    splits: usize,
 ) -> Result<()> {
     let args = Joining {
-        parts: parts.out.at(),
-        part_lse: parts.lse.at(),
-        part_max_logit: parts.max_logit.at(),
-        out: whole.out.at(),
-        lse: whole.lse.at(),
-        max_logit: whole.max_logit.at(),
+        parts: parts.out,
+        part_lse: parts.lse,
+        part_max_logit: parts.max_logit,
+        out: whole.out,
+        lse: whole.lse,
+        max_logit: whole.max_logit,
         splits: splits as i64,
-        lines: lines as i64,
-        width: width as i64,
+        lines: whole.lines as i64,
+        width: whole.width as i64,
     };
-    let work = Work::moving(parts.out.bytes() + whole.out.bytes());
-    device.launch(&merging::<T>("merge_splits"), [lines, 1, 1], work, &args)
+    let values = (parts.lines * parts.width + whole.lines * whole.width) * size_of::<Accum<T>>();
+    device.launch(
+        &merging::<T>("merge_splits"),
+        [whole.lines, 1, 1],
+        Work::moving(values),
+        &args,
+    )
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]

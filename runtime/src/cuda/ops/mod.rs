@@ -3,6 +3,7 @@
 mod args;
 mod attention;
 mod attention_backward;
+mod attention_cut;
 mod attention_tables;
 mod bytes;
 mod entries;
@@ -12,6 +13,7 @@ mod norms;
 mod parameters;
 mod pointwise;
 mod products;
+mod random;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -26,6 +28,7 @@ use crate::backend::{
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::Scalar;
 use crate::error::Result;
+use crate::weights::generator::Recipe;
 
 /// What `poison.cuh` is told.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -68,6 +71,15 @@ impl<T: CudaElement> Backend for Cuda<T> {
     fn add_kernels(device: &CudaDevice, kernels: &[KernelSource], cubins: &[Cubin]) -> Result<()> {
         device.add_kernels(kernels, cubins);
         Ok(())
+    }
+
+    fn generated(
+        device: &CudaDevice,
+        recipe: &Recipe,
+        name: &str,
+        len: usize,
+    ) -> Result<CudaBuffer<T>> {
+        random::generated(device, recipe, name, len)
     }
 
     fn upload<S: Scalar>(device: &CudaDevice, values: Vec<S>) -> Result<CudaBuffer<S>> {

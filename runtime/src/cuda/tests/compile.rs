@@ -103,6 +103,7 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
     ("index_target", &[&[]], Keys::Own),
     ("index_spread", &[&[64, 128], &[3, 7]], Keys::Own),
     ("poison", &[&[]], Keys::Own),
+    ("random", &[&[]], Keys::Own),
     ("swizzles", &[&[]], Keys::Own),
     ("tensor_core", &[&[]], Keys::Hopper),
     ("instructions", &[&[]], Keys::Hopper),

@@ -12,12 +12,13 @@ mod instructions;
 mod parameters;
 mod pointwise;
 mod products;
+mod random;
 mod sass;
 mod tensor_core;
 
 use half::bf16;
 
-use super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, CudaOptions};
 use crate::backend::{Backend, Strided};
 use crate::cpu::CpuElement;
 use crate::element::Scalar;
@@ -32,7 +33,20 @@ pub(super) fn device() -> CudaDevice {
 
 /// One whose kernels check indices that come from tables.
 pub(super) fn checked_device() -> CudaDevice {
-    let device = CudaDevice::checked_gpu(0).unwrap_or_else(|_| CudaDevice::emulated());
+    let device = CudaDevice::any(CudaOptions {
+        checked: true,
+        ..CudaOptions::default()
+    });
+    device.provide(mla_codegen::cuda::kernel_text);
+    device
+}
+
+/// One on which a row's results do not depend on the rows beside it.
+pub(super) fn batch_invariant_device() -> CudaDevice {
+    let device = CudaDevice::any(CudaOptions {
+        batch_invariant: true,
+        ..CudaOptions::default()
+    });
     device.provide(mla_codegen::cuda::kernel_text);
     device
 }
@@ -216,7 +230,7 @@ fn what_a_graph_would_wait_for_is_refused() {
 
 #[test]
 fn kernels_that_nobody_brought_are_named() {
-    let device = CudaDevice::emulated();
+    let device = CudaDevice::emulated(CudaOptions::default());
     let mut x = device.upload(&[1.0_f32]).expect("room");
     let error = <Cuda<f32> as Backend>::silu(&device, &mut x).expect_err("no kernels");
     assert!(

@@ -2,7 +2,7 @@
 
 use super::in_each_type;
 
-in_each_type! { linears head_products gradients }
+in_each_type! { linears head_products gradients rows_beside }
 
 mod cases {
     use super::super::*;
@@ -113,6 +113,60 @@ mod cases {
             &found.expect("runs"),
             &wanted.expect("runs"),
         );
+    }
+
+    /// With the option for it, a row's product is the same bits whatever rows are beside it.
+    pub(super) fn rows_beside<T: Number>() {
+        let device = batch_invariant_device();
+        let dice = &mut Dice::new();
+        let large = if device.arch() == "host" { 1 } else { 16 };
+        for (input, out) in [(7, 3), (64 * large, 48 * large), (96 * large, 8 * large)] {
+            let (rows, heads) = (33 * large, 2);
+            let shape = Shape {
+                offset: 0,
+                rows,
+                heads,
+                width: input,
+                head_stride: input,
+                row_stride: heads * input,
+            };
+            let x = Both::<T>::random(dice, shape.len());
+            let weight = Both::<T>::random(dice, heads * input * out);
+            let matrices = HeadMatrices {
+                offset: 0,
+                head_stride: input * out,
+                k_stride: 1,
+                n_stride: input,
+                columns: out,
+            };
+            // Another device of the same GPU does not wait for this one's uploads
+            super::super::device().synchronize().expect("uploads");
+            let products = |first: usize, rows: usize| {
+                let some = Shape {
+                    offset: first * shape.row_stride,
+                    rows,
+                    ..shape
+                };
+                let one_head = Shape { heads: 1, ..some };
+                let linear = Cuda::linear(&device, one_head.of(&x.cuda), &weight.cuda, None, out);
+                let by_heads =
+                    Cuda::head_product(&device, some.of(&x.cuda), &weight.cuda, matrices);
+                [(linear, out), (by_heads, heads * out)].map(|(found, width)| {
+                    let found = device.download(&found.expect("runs")).expect("values");
+                    (found, width)
+                })
+            };
+            let together = products(0, rows);
+            for (first, some) in [(0, 1), (rows - 1, 1), (3, 2), (5, 20)] {
+                for ((found, width), (all, _)) in products(first, some).iter().zip(&together) {
+                    let beside = &all[first * width..(first + some) * width];
+                    assert_eq!(
+                        found, beside,
+                        "{some} rows of {input} to {out} from {first} on"
+                    );
+                }
+            }
+        }
     }
 
     fn gradients_of<T: Number, S: Scalar>() {

@@ -70,6 +70,23 @@ impl Product {
         })
     }
 
+    /// The same product with other many rows of A and C; `None` where these are not each in one piece, and the product is one of transposes.
+    pub(super) fn with_rows(self, rows: usize) -> Option<Self> {
+        if !self.swapped || self.right_transposed {
+            return None;
+        }
+        let rows = i32::try_from(rows).ok()? as u64;
+        let of_rows = |layout| Layout {
+            columns: rows,
+            ..layout
+        };
+        Some(Self {
+            right: of_rows(self.right),
+            out: of_rows(self.out),
+            ..self
+        })
+    }
+
     /// The left and the right factor among a `Matmul`'s operands.
     pub(super) fn factors_of<'a>(&self, matmul: &'a Matmul) -> [&'a Operand; 2] {
         if self.swapped {
@@ -320,6 +337,22 @@ mod tests {
         // All of them may have one factor
         heads.b.batch_stride = 0;
         compare(&heads);
+    }
+
+    #[test]
+    fn other_many_rows_are_the_same_product() {
+        let (mut few, mut many) = (plain(), plain());
+        (few.m, many.m) = (3, 5);
+        let product = |matmul: &Matmul| Product::of(matmul).expect("by rows");
+        assert_eq!(product(&few).with_rows(5), Some(product(&many)));
+        // A single row keeps the stride to where another would be
+        let one = product(&few).with_rows(1).expect("by rows");
+        assert_eq!((one.right.leading, one.right.columns), (8, 1));
+        assert!(one.left == product(&few).left);
+        few.c = operand(WAYS[2], 3, 6);
+        assert_eq!(product(&few).with_rows(5), None);
+        many.a = operand(WAYS[2], 5, 8);
+        assert_eq!(product(&many).with_rows(4), None);
     }
 
     #[test]

@@ -1,27 +1,30 @@
 //! Products of matrices by cuBLASLt.
 //!
-//! An algorithm is chosen once for every shape, and always the same: the first that the library proposes. Of those it proposes none adds
-//! parts of a sum in an order that chance decides, and none rounds such parts to less than what sums are held in.
+//! An algorithm is chosen once for every shape, and always the same: the table's, where it has a line for the shape on this GPU, otherwise
+//! the first that the library proposes. None adds parts of a sum in an order that chance decides, and none rounds such parts to less
+//! than what sums are held in. Where a row's product may not depend on the rows beside it, the algorithm is that for any number of rows, and
+//! makes each sum in one.
 
+mod algorithm;
+mod described;
 mod layouts;
+mod table;
+mod tuning;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::mem::MaybeUninit;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::cublaslt::result::{self, CublasError};
-use cudarc::cublaslt::sys::{
-    self, cublasComputeType_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
-    cublasLtMatmulDescAttributes_t, cublasLtMatmulHeuristicResult_t, cublasLtMatmulPreference_t,
-    cublasLtMatmulPreferenceAttributes_t, cublasLtMatrixLayout_t, cublasLtMatrixLayoutAttribute_t,
-    cublasLtReductionScheme_t, cublasStatus_t, cudaDataType,
-};
+use cudarc::cublaslt::sys::{self, cublasLtHandle_t, cublasLtMatmulAlgo_t};
 use cudarc::driver::result as driver;
 use cudarc::driver::sys::CUstream;
 
-use self::layouts::{Layout, Product};
+use self::algorithm::{IN_ORDER, WHOLE, proposals, suits, sums_in_one};
+use self::described::Described;
+use self::layouts::Product;
+use self::table::{Key, Table};
 use super::gpu::{Machine, OrFail};
 use mla_nvrtc::libraries;
 
@@ -34,8 +37,11 @@ const WORKSPACE: usize = 32 << 20;
 /// No algorithm needs addresses to be multiples of more. Telling finer ones apart would give windows of one tensor different algorithms.
 const ALIGNMENT: u64 = 16;
 
-/// How many algorithms are asked for; the first that can be used is taken.
-const PROPOSALS: usize = 8;
+/// What algorithms for any number of rows are asked for with.
+const USUAL_ROWS: usize = 128;
+
+/// Numbers of rows that such an algorithm must be able to have.
+const SOME_ROWS: [usize; 6] = [1, 2, 7, 64, 1000, 1 << 14];
 
 /// The library, on one GPU.
 #[derive(Debug)]
@@ -43,8 +49,19 @@ pub(crate) struct Blas {
     machine: Arc<Machine>,
     handle: cublasLtHandle_t,
     workspace: Address,
+    /// The GPU's name, and the library's version as it counts.
+    gpu: String,
+    library: usize,
+    /// Algorithms that were measured before.
+    table: Option<Table>,
+    /// Those, and what is measured now; `None`: nothing is.
+    tuned: Mutex<Option<Table>>,
+    /// Whether an algorithm may not depend on how many rows there are.
+    batch_invariant: bool,
     /// `None`: the library can't do it.
     chosen: Mutex<HashMap<Shape, Option<Arc<Chosen>>>>,
+    /// Algorithms for any number of rows, by the shape with the usual number. `None`: there is none.
+    for_any_rows: Mutex<HashMap<Shape, Option<cublasLtMatmulAlgo_t>>>,
     /// Held while a product is queued.
     queueing: Mutex<()>,
 }
@@ -60,6 +77,15 @@ struct Shape {
     product: Product,
     /// What the addresses of the left, the right factor and the product are multiples of.
     aligned: [u32; 3],
+    /// Whether it has to be the algorithm for any number of rows.
+    any_rows: bool,
+}
+
+/// An algorithm, and what the library is told of the matrices.
+#[derive(Debug)]
+struct Chosen {
+    described: Described,
+    algorithm: cublasLtMatmulAlgo_t,
 }
 
 impl Blas {
@@ -67,11 +93,12 @@ impl Blas {
     ///
     /// # Errors
     /// It can't be used.
-    pub(crate) fn open(machine: &Arc<Machine>) -> Result<Option<Self>> {
+    pub(crate) fn open(machine: &Arc<Machine>, batch_invariant: bool) -> Result<Option<Self>> {
         if !present() {
             return Ok(None);
         }
         machine.enter()?;
+        let gpu = machine.name()?;
         let handle = result::create_handle().or_refused(|| "starting")?;
         // SAFETY: nobody reads it before the library has written it
         let workspace = unsafe { driver::malloc_sync(WORKSPACE) };
@@ -85,7 +112,14 @@ impl Blas {
             machine: machine.clone(),
             handle,
             workspace,
+            table: Table::of_gpu(&gpu),
+            gpu,
+            // SAFETY: the library is there
+            library: unsafe { sys::cublasLtGetVersion() },
+            tuned: Mutex::default(),
+            batch_invariant,
             chosen: Mutex::default(),
+            for_any_rows: Mutex::default(),
             queueing: Mutex::default(),
         }))
     }
@@ -115,7 +149,31 @@ impl Blas {
             .chosen(matmul)
             .ok_or_else(|| Error::Device(format!("cuBLASLt does not multiply {matmul:?}")))?;
         let [left, right] = product.factors_of(matmul);
-        let (one, beta) = (1.0, if matmul.accumulate { 1.0 } else { 0.0 });
+        let places = [left.at, right.at, matmul.c.at];
+        let Chosen {
+            described,
+            algorithm,
+        } = &*chosen;
+        let accumulate = matmul.accumulate;
+        // SAFETY: this function's contract
+        unsafe { self.queue(&product, described, algorithm, places, accumulate, stream) }
+            .map_err(|error| Error::Device(format!("{error} ({matmul:?})")))
+    }
+
+    /// Queues a product of what lies at these places: the left, the right factor and the product.
+    ///
+    /// # Safety
+    /// As [`multiply`](Self::multiply), of matrices as they are described.
+    unsafe fn queue(
+        &self,
+        product: &Product,
+        described: &Described,
+        algorithm: &cublasLtMatmulAlgo_t,
+        [left, right, out]: [Address; 3],
+        accumulate: bool,
+        stream: CUstream,
+    ) -> Result<()> {
+        let (one, beta) = (1.0, if accumulate { 1.0 } else { 0.0 });
         let (one_single, beta_single) = (one as f32, beta as f32);
         let (alpha, beta): (*const c_void, *const c_void) = if product.sum == NumberType::F64 {
             ((&raw const one).cast(), (&raw const beta).cast())
@@ -131,40 +189,111 @@ impl Blas {
         unsafe {
             result::matmul(
                 self.handle,
-                chosen.descriptor.0,
+                described.product.0,
                 alpha,
                 beta,
-                pointer(left.at),
-                chosen.left.0,
-                pointer(right.at),
-                chosen.right.0,
-                pointer(matmul.c.at),
-                chosen.out.0,
-                pointer(matmul.c.at),
-                chosen.out.0,
-                &chosen.algorithm,
+                pointer(left),
+                described.left.0,
+                pointer(right),
+                described.right.0,
+                pointer(out),
+                described.out.0,
+                pointer(out),
+                described.out.0,
+                algorithm,
                 pointer(self.workspace),
                 WORKSPACE,
                 stream.cast(),
             )
         }
-        .or_refused(|| format!("multiplying {matmul:?}"))
+        .or_refused(|| "multiplying")
     }
 
     /// The product, and the algorithm that is chosen for it.
     fn chosen(&self, matmul: &Matmul) -> Option<(Product, Arc<Chosen>)> {
-        let product = Product::of(matmul)?;
-        let [left, right] = product.factors_of(matmul);
-        let shape = Shape {
-            product,
-            aligned: [left, right, &matmul.c].map(|operand| aligned(operand, product.batch)),
-        };
+        let shape = self.shape(matmul)?;
         let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
         let chosen = chosen
             .entry(shape)
             // What is refused now is refused always, so the reason is not worth keeping
-            .or_insert_with(|| Chosen::new(self.handle, &shape).ok().map(Arc::new));
-        Some((product, chosen.clone()?))
+            .or_insert_with(|| self.choose(&shape, matmul).ok().map(Arc::new));
+        Some((shape.product, chosen.clone()?))
+    }
+
+    /// What an algorithm is chosen for; `None` where the library has none.
+    fn shape(&self, matmul: &Matmul) -> Option<Shape> {
+        // What is added to earlier gradients is a sum over rows
+        let any_rows = self.batch_invariant && !matmul.accumulate;
+        let product = if any_rows {
+            let usual = Matmul {
+                m: USUAL_ROWS,
+                ..*matmul
+            };
+            Product::of(&usual)?.with_rows(matmul.m)?
+        } else {
+            Product::of(matmul)?
+        };
+        let [left, right] = product.factors_of(matmul);
+        Some(Shape {
+            product,
+            aligned: [left, right, &matmul.c].map(|operand| aligned(operand, product.batch)),
+            any_rows,
+        })
+    }
+
+    fn choose(&self, shape: &Shape, matmul: &Matmul) -> Result<Chosen> {
+        let described = Described::new(&shape.product)?;
+        let algorithm = if shape.any_rows {
+            self.for_any_rows(shape)
+        } else if let Some(timed) = self.timed(shape, &described, matmul)? {
+            Some(timed)
+        } else if let Some(known) = self.known(shape, &described) {
+            Some(known)
+        } else {
+            let proposed = proposals(self.handle, &described, shape.aligned, IN_ORDER)?;
+            proposed.into_iter().next()
+        };
+        Ok(Chosen {
+            described,
+            algorithm: algorithm.ok_or_else(|| {
+                Error::Device(format!("cuBLASLt has no algorithm for {:?}", shape.product))
+            })?,
+        })
+    }
+
+    /// The table's algorithm for a shape, if the library still has it.
+    fn known(&self, shape: &Shape, described: &Described) -> Option<cublasLtMatmulAlgo_t> {
+        let key = Key::of(&shape.product, shape.aligned);
+        let attributes = self.table.as_ref()?.find(&key)?;
+        let algorithm = attributes.algorithm(self.handle, &shape.product).ok()?;
+        suits(self.handle, described, &algorithm).then_some(algorithm)
+    }
+
+    /// The algorithm of a shape with any number of rows: it sums in one, and can have few rows and many.
+    fn for_any_rows(&self, shape: &Shape) -> Option<cublasLtMatmulAlgo_t> {
+        let with_rows = |rows| shape.product.with_rows(rows);
+        let usual = Shape {
+            product: with_rows(USUAL_ROWS)?,
+            ..*shape
+        };
+        let find = || {
+            let some: Vec<Described> = SOME_ROWS
+                .into_iter()
+                .map(|rows| Described::new(&with_rows(rows)?).ok())
+                .collect::<Option<_>>()?;
+            let described = Described::new(&usual.product).ok()?;
+            let known = self.known(&usual, &described).into_iter();
+            let proposed = proposals(self.handle, &described, usual.aligned, WHOLE);
+            known.chain(proposed.unwrap_or_default()).find(|algorithm| {
+                sums_in_one(algorithm)
+                    && some.iter().all(|some| suits(self.handle, some, algorithm))
+            })
+        };
+        let mut known = self
+            .for_any_rows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *known.entry(usual).or_insert_with(find)
     }
 }
 
@@ -212,235 +341,6 @@ fn aligned(operand: &Operand, batch: i32) -> u32 {
 /// An address as C has it.
 fn pointer(at: Address) -> *mut c_void {
     std::ptr::without_provenance_mut(at as usize)
-}
-
-/// How cuBLASLt calls a type.
-fn data_type(number: NumberType) -> cudaDataType {
-    match number {
-        NumberType::E4m3 => cudaDataType::CUDA_R_8F_E4M3,
-        NumberType::Bf16 => cudaDataType::CUDA_R_16BF,
-        NumberType::F16 => cudaDataType::CUDA_R_16F,
-        NumberType::F32 => cudaDataType::CUDA_R_32F,
-        NumberType::F64 => cudaDataType::CUDA_R_64F,
-    }
-}
-
-/// An algorithm, and what it is told of the matrices.
-#[derive(Debug)]
-struct Chosen {
-    descriptor: Descriptor,
-    left: MatrixLayout,
-    right: MatrixLayout,
-    out: MatrixLayout,
-    algorithm: cublasLtMatmulAlgo_t,
-}
-
-// SAFETY: what the pointers lead to is the library's, and is only read once it is made
-unsafe impl Send for Chosen {}
-// SAFETY: as above
-unsafe impl Sync for Chosen {}
-
-impl Chosen {
-    fn new(handle: cublasLtHandle_t, shape: &Shape) -> Result<Self> {
-        let product = &shape.product;
-        let descriptor = Descriptor::new(product)?;
-        let left = MatrixLayout::new(&product.left, product.factors, product.batch)?;
-        let right = MatrixLayout::new(&product.right, product.factors, product.batch)?;
-        let out = MatrixLayout::new(&product.out, product.sum, product.batch)?;
-        let preference = Preference::new(shape.aligned)?;
-        let mut proposals =
-            [const { MaybeUninit::<cublasLtMatmulHeuristicResult_t>::uninit() }; PROPOSALS];
-        let mut count = 0;
-        // SAFETY: all of them are alive, and there is room for as many proposals as are asked for
-        unsafe {
-            sys::cublasLtMatmulAlgoGetHeuristic(
-                handle,
-                descriptor.0,
-                left.0,
-                right.0,
-                out.0,
-                out.0,
-                preference.0,
-                PROPOSALS as i32,
-                proposals.as_mut_ptr().cast(),
-                &mut count,
-            )
-        }
-        .result()
-        .or_refused(|| "choosing an algorithm")?;
-        let algorithm = proposals
-            .iter()
-            .take(usize::try_from(count).unwrap_or(0))
-            // SAFETY: the library has written as many as it says
-            .map(|proposal| unsafe { proposal.assume_init_ref() })
-            .find(|proposal| {
-                proposal.state == cublasStatus_t::CUBLAS_STATUS_SUCCESS
-                    && proposal.workspaceSize <= WORKSPACE
-            })
-            .map(|proposal| proposal.algo)
-            .ok_or_else(|| Error::Device(format!("cuBLASLt has no algorithm for {product:?}")))?;
-        Ok(Self {
-            descriptor,
-            left,
-            right,
-            out,
-            algorithm,
-        })
-    }
-}
-
-/// What is computed.
-#[derive(Debug)]
-struct Descriptor(cublasLtMatmulDesc_t);
-
-impl Descriptor {
-    fn new(product: &Product) -> Result<Self> {
-        use cublasLtMatmulDescAttributes_t::{
-            CUBLASLT_MATMUL_DESC_TRANSA as LEFT, CUBLASLT_MATMUL_DESC_TRANSB as RIGHT,
-        };
-        // 32F is what it says: factors of f32 are not rounded to TF32
-        let (sums, scales) = if product.sum == NumberType::F64 {
-            (cublasComputeType_t::CUBLAS_COMPUTE_64F, NumberType::F64)
-        } else {
-            (cublasComputeType_t::CUBLAS_COMPUTE_32F, NumberType::F32)
-        };
-        let descriptor = Self(
-            result::create_matmul_desc(sums, data_type(scales))
-                .or_refused(|| "describing a product")?,
-        );
-        for (which, transposed) in [
-            (LEFT, product.left_transposed),
-            (RIGHT, product.right_transposed),
-        ] {
-            // `cublasOperation_t`, which the bindings lack: 0 is the matrix, 1 its transpose
-            let operation = i32::from(transposed);
-            // SAFETY: the attribute is such a number
-            unsafe {
-                result::set_matmul_desc_attribute(
-                    descriptor.0,
-                    which,
-                    (&raw const operation).cast(),
-                    size_of_val(&operation),
-                )
-            }
-            .or_refused(|| "describing a product")?;
-        }
-        Ok(descriptor)
-    }
-}
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        // SAFETY: made in `new`, destroyed only here
-        let _ = unsafe { result::destroy_matmul_desc(self.0) };
-    }
-}
-
-/// How a matrix lies in memory.
-#[derive(Debug)]
-struct MatrixLayout(cublasLtMatrixLayout_t);
-
-impl MatrixLayout {
-    fn new(layout: &Layout, number: NumberType, batch: i32) -> Result<Self> {
-        use cublasLtMatrixLayoutAttribute_t::{
-            CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT as BATCH,
-            CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET as STRIDE,
-        };
-        let made = Self(
-            result::create_matrix_layout(
-                data_type(number),
-                layout.rows,
-                layout.columns,
-                layout.leading,
-            )
-            .or_refused(|| "describing a matrix")?,
-        );
-        if batch > 1 {
-            let stride = layout.batch_stride;
-            // SAFETY: the attributes are an i32 and an i64
-            unsafe {
-                result::set_matrix_layout_attribute(made.0, BATCH, (&raw const batch).cast(), 4)
-                    .and_then(|()| {
-                        result::set_matrix_layout_attribute(
-                            made.0,
-                            STRIDE,
-                            (&raw const stride).cast(),
-                            8,
-                        )
-                    })
-            }
-            .or_refused(|| "describing a matrix")?;
-        }
-        Ok(made)
-    }
-}
-
-impl Drop for MatrixLayout {
-    fn drop(&mut self) {
-        // SAFETY: made in `new`, destroyed only here
-        let _ = unsafe { result::destroy_matrix_layout(self.0) };
-    }
-}
-
-/// Which algorithms may be proposed.
-struct Preference(cublasLtMatmulPreference_t);
-
-impl Preference {
-    fn new(aligned: [u32; 3]) -> Result<Self> {
-        use cublasLtMatmulPreferenceAttributes_t::{
-            CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES as MOST_WORKSPACE,
-            CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES as LEFT,
-            CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES as RIGHT,
-            CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES as IN,
-            CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES as OUT,
-            CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK as REDUCTIONS,
-        };
-        let preference =
-            Self(result::create_matmul_pref().or_refused(|| "asking for an algorithm")?);
-        let [left, right, out] = aligned;
-        // A sum may be made in parts, if these are held as wide as sums are, side by side, and added in one order
-        let reductions = cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
-        let workspace = WORKSPACE as u64;
-        let mut told = [
-            (LEFT, left),
-            (RIGHT, right),
-            (IN, out),
-            (OUT, out),
-            (REDUCTIONS, reductions),
-        ]
-        .iter()
-        .try_for_each(|(which, number)| {
-            // SAFETY: these attributes are a u32 each
-            unsafe {
-                result::set_matmul_pref_attribute(
-                    preference.0,
-                    *which,
-                    (&raw const *number).cast(),
-                    4,
-                )
-            }
-        });
-        if told.is_ok() {
-            // SAFETY: this one is a u64
-            told = unsafe {
-                result::set_matmul_pref_attribute(
-                    preference.0,
-                    MOST_WORKSPACE,
-                    (&raw const workspace).cast(),
-                    8,
-                )
-            };
-        }
-        told.or_refused(|| "asking for an algorithm")?;
-        Ok(preference)
-    }
-}
-
-impl Drop for Preference {
-    fn drop(&mut self) {
-        // SAFETY: made in `new`, destroyed only here
-        let _ = unsafe { result::destroy_matmul_pref(self.0) };
-    }
 }
 
 /// Errors of cuBLASLt as ours.

@@ -23,7 +23,8 @@ use crate::error::{Error, Result};
 
 pub(crate) use machine::{Machine, OrFail};
 use module::GpuModule;
-use timeline::{GpuClock, GpuFence, GpuGraph};
+pub(crate) use timeline::GpuClock;
+use timeline::{GpuFence, GpuGraph};
 
 /// An NVIDIA GPU. Its commands run in one stream of its own.
 #[derive(Debug)]
@@ -46,11 +47,12 @@ impl Gpu {
         machine::count()
     }
 
-    /// Takes a GPU into use: the `ordinal`th of those that the driver sees, counted from 0.
+    /// Takes a GPU into use: the `ordinal`th of those that the driver sees, counted from 0. `batch_invariant`: a row's products do not
+    /// depend on how many rows there are.
     ///
     /// # Errors
     /// There is no driver or no such GPU, or it can't be used; the message says what to do about it.
-    pub(crate) fn open(ordinal: usize) -> Result<Self> {
+    pub(crate) fn open(ordinal: usize, batch_invariant: bool) -> Result<Self> {
         use CUdevice_attribute::{
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
@@ -59,7 +61,7 @@ impl Gpu {
         let machine = Arc::new(Machine::open(ordinal)?);
         let multiprocessors = machine.attribute(MULTIPROCESSORS)?;
         Ok(Self {
-            blas: Blas::open(&machine)?,
+            blas: Blas::open(&machine, batch_invariant)?,
             cubins: CubinCache::of_user(),
             name: machine.name()?,
             arch: arch(machine.attribute(MAJOR)?, machine.attribute(MINOR)?),
@@ -260,6 +262,16 @@ impl Driver for Gpu {
     fn tensor_map(&self, tiling: &Tiling<'_>) -> Result<TensorMap> {
         self.machine.enter()?;
         maps::encoded(tiling)
+    }
+
+    fn tune(&self) -> Result<()> {
+        self.blas.as_ref().ok_or_else(Blas::missing).map(Blas::tune)
+    }
+
+    fn tuned(&self) -> Result<String> {
+        let blas = self.blas.as_ref().ok_or_else(Blas::missing)?;
+        blas.tuned()
+            .ok_or_else(|| Error::Device("nobody asked for products to be timed".to_owned()))
     }
 
     unsafe fn run(&self, command: &Command) -> Result<()> {

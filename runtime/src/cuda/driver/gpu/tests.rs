@@ -6,7 +6,7 @@ use crate::narrow::E4m3;
 
 /// The first GPU, if there are one and a compiler.
 fn gpu() -> Option<Gpu> {
-    let gpu = Gpu::open(0);
+    let gpu = Gpu::open(0, false);
     match gpu {
         Ok(gpu) if mla_nvrtc::present() => Some(gpu),
         Ok(_) => {
@@ -92,11 +92,11 @@ fn a_missing_gpu_is_an_error() {
     match Gpu::count() {
         Err(reason) => assert!(reason.to_string().contains("driver"), "{reason}"),
         Ok(count) => {
-            let reason = Gpu::open(count).unwrap_err().to_string();
+            let reason = Gpu::open(count, false).unwrap_err().to_string();
             assert!(reason.contains("GPU"), "{reason}");
         }
     }
-    assert!(Gpu::open(usize::MAX).is_err());
+    assert!(Gpu::open(usize::MAX, false).is_err());
 }
 
 #[test]
@@ -338,14 +338,38 @@ fn loaded(gpu: &Gpu, number: NumberType, at: Address, len: usize) -> Vec<f64> {
     }
 }
 
-#[test]
-fn products_are_those_of_the_strides() {
-    use NumberType::{Bf16, F16, F32, F64};
-    let Some(gpu) = gpu() else { return };
+/// The first GPU, if there are one and cuBLASLt.
+fn multiplying() -> Option<Gpu> {
+    let gpu = gpu()?;
     if gpu.blas.is_none() {
         eprintln!("{}: skipped", Blas::missing());
-        return;
+        return None;
     }
+    Some(gpu)
+}
+
+#[test]
+fn products_are_those_of_the_strides() {
+    let Some(gpu) = multiplying() else { return };
+    assert!(gpu.tuned().is_err(), "nobody asked for it");
+    multiply_by_strides(&gpu);
+}
+
+#[test]
+fn products_that_are_timed_are_the_same_and_their_algorithms_are_told() {
+    let Some(gpu) = multiplying() else { return };
+    gpu.tune().unwrap();
+    multiply_by_strides(&gpu);
+    let table = gpu.tuned().unwrap();
+    assert!(table.contains(&gpu.name), "{table}");
+    for types in ["bf16\tbf16\t", "bf16\tf32\t", "f32\tf32\t"] {
+        assert!(table.lines().any(|line| line.starts_with(types)), "{table}");
+    }
+}
+
+/// Products of every kind of matrix.
+fn multiply_by_strides(gpu: &Gpu) {
+    use NumberType::{Bf16, F16, F32, F64};
     for (factors, sum) in [
         (Bf16, Bf16),
         (Bf16, F32),
@@ -371,7 +395,7 @@ fn products_are_those_of_the_strides() {
                         row_stride * column_stride * if flip { columns } else { rows };
                     let values = whole(batch * batch_stride, seed);
                     let operand = Operand {
-                        at: stored(&gpu, number, &values),
+                        at: stored(gpu, number, &values),
                         number,
                         row_stride,
                         column_stride,
@@ -414,7 +438,7 @@ fn products_are_those_of_the_strides() {
                 assert!(gpu.multiplies(&matmul), "{matmul:?}");
                 // SAFETY: the operands are as large as their strides say
                 unsafe { gpu.run(&Command::Matmul(matmul)) }.unwrap();
-                let once = loaded(&gpu, sum, c.at, expected.len());
+                let once = loaded(gpu, sum, c.at, expected.len());
                 assert_eq!(once, expected, "{matmul:?}");
                 if !matmul.accumulate {
                     // SAFETY: as above
@@ -424,7 +448,7 @@ fn products_are_those_of_the_strides() {
                             .launch()
                             .unwrap()
                     };
-                    assert_eq!(loaded(&gpu, sum, c.at, expected.len()), expected);
+                    assert_eq!(loaded(gpu, sum, c.at, expected.len()), expected);
                 }
                 for operand in [a, b, c] {
                     // SAFETY: nobody uses it any more

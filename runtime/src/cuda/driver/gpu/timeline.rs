@@ -110,7 +110,7 @@ impl Drop for GpuFence {
 
 /// Events in the stream.
 #[derive(Debug)]
-pub(super) struct GpuClock {
+pub(crate) struct GpuClock {
     machine: Arc<Machine>,
     marks: Mutex<Vec<CUevent>>,
 }
@@ -122,7 +122,7 @@ unsafe impl Sync for GpuClock {}
 
 impl GpuClock {
     /// A clock without marks.
-    pub(super) fn new(machine: Arc<Machine>) -> Self {
+    pub(crate) fn new(machine: Arc<Machine>) -> Self {
         Self {
             machine,
             marks: Mutex::default(),

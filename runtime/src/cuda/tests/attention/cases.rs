@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::super::{Accum, Both, CPU, Cpu, Cuda, Dice, Number, assert_same, device};
+use super::super::{
+    Accum, Both, CPU, Cpu, Cuda, Dice, Number, assert_same, batch_invariant_device, device,
+};
 use super::{Question, SMALL, segment, sequences};
 use crate::backend::{Backend, Parts, PartsMut};
 use crate::cuda::CudaGraph;
@@ -253,6 +255,52 @@ pub(super) fn splits<T: Number>() {
         .poisoned(|slot| live.contains(&slot));
     question.check("splits of pages");
     question.choosing(chosen, 700).check("splits of choices");
+}
+
+/// With the option for it, what a request gets is the same bits whatever requests are beside it, however large the cache is.
+pub(super) fn rows_beside<T: Number>() {
+    let dice = &mut Dice::new();
+    let invariant = batch_invariant_device();
+    // Another device of the same GPU does not wait for this one's uploads
+    let uploaded = || device().synchronize().expect("uploads");
+    let (page, sizes) = (16, [20, 40, 9]);
+    let chosen = choices(dice, 4, 600, 513);
+    let lengths = [(600, 1), (30, 1), (1, 1), (601, 1)];
+    for width in [None, Some(513)] {
+        let segments = requests(&lengths, 1600, Visibility::CAUSAL);
+        let (tables, _) = tables(dice, page, 100, &lengths.map(|(length, _)| length));
+        let mut question =
+            Question::<T, T>::absorbed(dice, sizes, 1600, segments).in_pages(page, tables.clone());
+        if let Some(width) = width {
+            question = question.choosing(chosen.clone(), width);
+        }
+        question.check("together");
+        uploaded();
+        let together = question.on(&invariant).expect("runs");
+        let [heads, values, _] = sizes;
+        let (out, lse) = (
+            invariant.download(&together.out).expect("values"),
+            invariant.download(&together.lse).expect("values"),
+        );
+        let row_strides = [question.q.0.row_stride, question.q_rope.0.row_stride];
+        (question.q.0.rows, question.q_rope.0.rows) = (1, 1);
+        for (row, &length) in lengths.iter().enumerate() {
+            question.segments = requests(&[length], 1600, Visibility::CAUSAL);
+            question = question.in_pages(page, vec![tables[row].clone()]);
+            if let Some(width) = width {
+                question = question.choosing(chosen[row * width..][..width].to_vec(), width);
+            }
+            uploaded();
+            let parts = question.on(&invariant).expect("runs");
+            let found = invariant.download(&parts.out).expect("values");
+            let line = heads * values;
+            assert_eq!(found, out[row * line..][..line], "{length:?}");
+            let found = invariant.download(&parts.lse).expect("values");
+            assert_eq!(found, lse[row * heads..][..heads], "{length:?}");
+            question.q.0.offset += row_strides[0];
+            question.q_rope.0.offset += row_strides[1];
+        }
+    }
 }
 
 pub(super) fn poisoned<T: Number>() {

@@ -1,8 +1,8 @@
 //! Attention over rows and pages, all keys or chosen ones, with everything that may stand between logits and probabilities.
 
 use super::{
-    Accum, Both, CPU, Cpu, Cuda, CudaBuffer, Dice, Number, Shape, assert_near, assert_same, device,
-    in_each_type,
+    Accum, Both, CPU, Cpu, Cuda, CudaBuffer, CudaDevice, Dice, Number, Shape, assert_near,
+    assert_same, device, in_each_type,
 };
 use crate::backend::{Attention, AttentionParts, Backend, Chosen, Pages, Strided};
 use crate::element::Scalar;
@@ -12,7 +12,7 @@ use crate::softmax::{AttentionBias, Dropout, Softmax};
 
 mod cases;
 
-in_each_type! { visibilities adjustments shapes absorbed_pages key_types selections splits poisoned joins graphs }
+in_each_type! { visibilities adjustments shapes absorbed_pages key_types selections splits rows_beside poisoned joins graphs }
 
 /// Heads of queries, of both parts of keys and of values; widths of the three.
 type Sizes = [usize; 7];
@@ -159,10 +159,13 @@ impl<T: Number, E: Scalar> Question<T, E> {
     }
 
     fn on_cuda(&self) -> Result<AttentionParts<Cuda<T>>> {
-        let device = device();
+        self.on(&device())
+    }
+
+    fn on(&self, device: &CudaDevice) -> Result<AttentionParts<Cuda<T>>> {
         let bias = self
             .bias
-            .map(|shape| AttentionBias::from_f64(&device, &biases(shape), shape).expect("room"));
+            .map(|shape| AttentionBias::from_f64(device, &biases(shape), shape).expect("room"));
         let entries = &self.entries;
         let part = |part| self.strided::<Cuda<T>>(part, |both| &both.cuda, entries);
         let attention = Attention {
@@ -179,7 +182,7 @@ impl<T: Number, E: Scalar> Question<T, E> {
             }),
             softmax: self.softmax(bias.as_ref()),
         };
-        Cuda::attend(&device, &attention)
+        Cuda::attend(device, &attention)
     }
 
     /// Compares, and returns the CPU's parts.
