@@ -4,6 +4,7 @@ mod build;
 mod golden;
 mod room;
 mod run;
+mod shared;
 mod show;
 mod specs;
 mod training;

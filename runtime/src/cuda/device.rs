@@ -8,7 +8,9 @@ use std::thread::{self, ThreadId};
 use bytemuck::Pod;
 
 use super::buffer::{CudaBuffer, Home};
-use super::driver::{Address, Clock, Command, Driver, Emulator, Gpu, Launch, Matmul};
+use super::driver::{
+    Address, Clock, Command, Driver, Emulator, ForeignStream, Gpu, Launch, Matmul,
+};
 use super::graph::{Recording, Replay};
 use super::kernels::{Kernel, Kernels, Provider};
 use super::pool::Pool;
@@ -118,6 +120,11 @@ impl CudaDevice {
         self.shared.driver.name()
     }
 
+    /// Whether the other one is a clone of this.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Its architecture, e.g. `sm_90a`.
     pub fn arch(&self) -> String {
         self.shared.driver.arch()
@@ -149,6 +156,40 @@ impl CudaDevice {
     pub fn synchronize(&self) -> Result<()> {
         self.shared.waits.fetch_add(1, Ordering::Relaxed);
         self.shared.driver.synchronize()
+    }
+
+    /// Does work between what a foreign stream holds now and what it gets later; the host waits for nothing.
+    ///
+    /// # Errors
+    /// The work's own. The device refuses, or the stream is being captured into a graph.
+    ///
+    /// # Safety
+    /// There is such a stream.
+    pub(crate) unsafe fn between<R, E: From<Error>>(
+        &self,
+        stream: ForeignStream,
+        work: impl FnOnce() -> Result<R, E>,
+    ) -> Result<R, E> {
+        // SAFETY: this function's contract
+        unsafe { self.shared.driver.wait_for(stream)? };
+        let result = work();
+        // Also where it failed: what was queued before may still use the caller's memory
+        // SAFETY: this function's contract
+        unsafe { self.shared.driver.be_waited_for(stream)? };
+        result
+    }
+
+    /// Copies memory that somebody else has to the host, once everything queued before is done.
+    ///
+    /// # Errors
+    /// The device refuses, or something queued before failed.
+    ///
+    /// # Safety
+    /// There are so many bytes at `from`.
+    pub(crate) unsafe fn download_foreign(&self, from: Address, to: &mut [u8]) -> Result<()> {
+        self.shared.waits.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: this function's contract
+        unsafe { self.shared.driver.download(from, to) }
     }
 
     /// What it was asked to do so far.
@@ -241,8 +282,20 @@ impl CudaDevice {
         })
     }
 
+    /// Copies a buffer to another one that is as long.
+    pub(crate) fn copy_to<S: Pod>(&self, from: &CudaBuffer<S>, to: &CudaBuffer<S>) -> Result<()> {
+        if from.bytes() == 0 {
+            return Ok(());
+        }
+        self.queue(Command::Copy {
+            from: from.at(),
+            to: to.at(),
+            bytes: from.bytes(),
+        })
+    }
+
     /// Copies values to the device.
-    pub(super) fn upload<S: Pod>(&self, values: &[S]) -> Result<CudaBuffer<S>> {
+    pub(crate) fn upload<S: Pod>(&self, values: &[S]) -> Result<CudaBuffer<S>> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let driver = &*self.shared.driver;
         let room = self.with_mode(|mode| match mode {
@@ -275,7 +328,7 @@ impl CudaDevice {
     }
 
     /// Copies a buffer to the host, once everything queued before is done.
-    pub(super) fn download<S: Pod>(&self, buffer: &CudaBuffer<S>) -> Result<Vec<S>> {
+    pub(crate) fn download<S: Pod>(&self, buffer: &CudaBuffer<S>) -> Result<Vec<S>> {
         if !self.is_immediate() {
             return Err(Error::Device(
                 "a graph can't wait for values: nothing may be copied to the host while it is recorded"

@@ -19,6 +19,10 @@ use half::bf16;
 
 use crate::element::Element;
 
+pub(crate) use driver::{Address, CallersContext, ForeignStream};
+pub(crate) use graph::Prepared;
+pub(crate) use ops::{choose, narrow_to};
+
 pub use buffer::CudaBuffer;
 pub use device::{CudaDevice, Statistics, Stopwatch};
 pub use graph::CudaGraph;

@@ -27,6 +27,9 @@ use crate::cache::{ByteFormat, EntryShape};
 use crate::element::Scalar;
 use crate::error::Result;
 
+pub(crate) use indexing::choose;
+pub(crate) use pointwise::narrow_to;
+
 /// What `poison.cuh` is told.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
