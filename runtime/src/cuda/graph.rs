@@ -48,6 +48,8 @@ struct Log {
 pub(super) struct Arena {
     device: CudaDevice,
     pool: Mutex<Pool>,
+    /// Room for uploads, which take none that a command has used: they are copied before any command runs.
+    uploads: Mutex<Pool>,
     /// While recording, a dropped buffer's memory is used again.
     open: std::sync::atomic::AtomicBool,
 }
@@ -170,7 +172,8 @@ impl Prepared {
 }
 
 impl CudaDevice {
-    /// Records a step; nothing of it has run when this returns. What the host sends is on the device by then.
+    /// Records a step; nothing of it has run when this returns. What the host sends is on the device by then, and is not sent again: a step
+    /// that changes it is none for this.
     ///
     /// # Errors
     /// The step's own. The step waits for values of the device. The device refuses.
@@ -240,6 +243,7 @@ impl Recording {
                 arena: Arc::new(Arena {
                     device: device.clone(),
                     pool: Mutex::default(),
+                    uploads: Mutex::default(),
                     open: true.into(),
                 }),
             },
@@ -252,10 +256,11 @@ impl Recording {
         Ok((at, Home::Graph(Arc::clone(&self.log.arena))))
     }
 
-    /// Room for values of the host. They are copied before the graph runs, so that nothing else may use the room in it.
+    /// Room for values of the host. They are copied before the graph runs, so that nothing else may use the room in it, neither before nor
+    /// after.
     pub(super) fn upload(&mut self, driver: &dyn Driver, bytes: usize) -> Result<(Address, Home)> {
         let room = room_of_upload(bytes);
-        let at = lock(&self.log.arena.pool).take(driver, room)?;
+        let at = lock(&self.log.arena.uploads).take(driver, room)?;
         self.log.rooms.push((at, room));
         Ok((at, Home::Kept(Arc::clone(&self.log.arena))))
     }
@@ -375,7 +380,9 @@ impl Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         let _ = self.device.synchronize();
-        // SAFETY: every buffer and the graph hold the arena, so none is left; and the device is idle
-        unsafe { lock(&self.pool).clear(&*self.device.shared.driver) };
+        for pool in [&self.pool, &self.uploads] {
+            // SAFETY: every buffer and the graph hold the arena, so none is left; and the device is idle
+            unsafe { lock(pool).clear(&*self.device.shared.driver) };
+        }
     }
 }
