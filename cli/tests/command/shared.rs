@@ -90,7 +90,9 @@ fn the_header_is_c() {
 #[test]
 fn what_can_not_be_a_library_is_refused() {
     let room = Room::new();
-    let trained = SPEC.replace("[forward, prefill, decode]", "[train]");
+    let trained = SPEC
+        .replace("[forward, prefill, decode]", "[train]")
+        .replace("  cache: { format: latent_f32, page_size: 4 }\n", "");
     room.write("trained.yaml", &trained);
     let told = room.run(&["build", "trained.yaml", "--shared", "x.so"]);
     assert_eq!(told.code, 2, "{}", told.stderr);

@@ -10,13 +10,13 @@ use crate::{Decode, Prefill};
 
 /// From one row to the next in strided tensors.
 const STRIDE: usize = HIDDEN_SIZE + 3;
-const ROWS: usize = 7;
+pub(super) const ROWS: usize = 7;
 /// Two sequences.
 const ENDS: [u32; 3] = [0, 4, 7];
 const POSITIONS: [u32; ROWS] = [0, 1, 2, 3, 0, 1, 2];
 
 /// The layer of both, whose tensors the ABI gets from the device: matrices transposed, so that they come with strides.
-fn layers(device: &Device) -> (SampleAttention<B>, *const Layer<Exported>) {
+pub(super) fn layers(device: &Device) -> (SampleAttention<B>, *const Layer<Exported>) {
     let values = |i: usize, shape: &[usize]| numbers(shape.iter().product(), 100 + i as u64);
     let tensors = TENSORS.iter().enumerate().map(|(i, tensor)| {
         (

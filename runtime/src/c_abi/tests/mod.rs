@@ -1,6 +1,7 @@
 //! The ABI as a C program uses it: on a GPU where there is one, otherwise on the host emulating one, where the device's memory is the
 //! host's.
 
+mod capture;
 mod layers;
 mod operations;
 
