@@ -106,7 +106,7 @@ fn operations(checked: &Checked, element: &str) -> String {
         "];\n\n\
          /// Gives a device the kernels.\n\
          pub(crate) fn add(device: &CudaDevice) -> Result<()> {{\n    \
-         Cuda::<{element}>::add_kernels(device, &KERNELS)\n}}\n"
+         Cuda::<{element}>::add_kernels(device, &KERNELS, &[])\n}}\n"
     );
     text
 }

@@ -11,6 +11,7 @@
 //! is said to be, and that handles are handles, is believed; so the functions are `unsafe`, with one contract for all of them, which
 //! `mla.h` states.
 
+mod arguments;
 mod calls;
 mod describe;
 mod export;
@@ -27,8 +28,9 @@ use std::any::Any;
 use crate::cuda::{Cuda, CudaDevice, CudaElement};
 use crate::{Batch, Caches, KvCache, Mask, Result, Tensor, Weights};
 
+pub use arguments::CBatch;
 pub use calls::{
-    CBatch, Cache, Device, Layer, cache_free, cache_new, decode, device_free, device_open, forward,
+    Cache, Device, Layer, cache_free, cache_new, decode, device_free, device_open, forward,
     layer_free, layer_from_tensors, layer_open, prefill,
 };
 pub use describe::{CDescription, describe};

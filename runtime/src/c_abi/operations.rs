@@ -4,7 +4,8 @@
 //! nothing is copied on the way in. Attention sums in the accumulation type and is rounded to the caller's tensor behind that.
 
 use super::Library;
-use super::calls::{Device, sequences_of};
+use super::arguments::sequences_of;
+use super::calls::Device;
 use super::fault::{Fault, guarded};
 use super::pointers::{array, handed_out, handle, named};
 use super::step::Step;
@@ -51,7 +52,7 @@ pub unsafe fn attend_paged<L: Library>(
             )));
         }
         let each = named("blocks_each", "it", blocks_each)?;
-        let count = requests.checked_mul(each).unwrap_or(usize::MAX);
+        let count = requests.saturating_mul(each);
         // SAFETY: as above
         let blocks = unsafe { array("blocks", blocks, count)? };
         // SAFETY: as above

@@ -5,7 +5,8 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::Library;
-use super::calls::{CBatch, Cache, Cached, Layer, Whole, freed, of_caller};
+use super::arguments::{CBatch, Cached, CachedPhase, Whole};
+use super::calls::{Cache, Layer, freed, of_caller};
 use super::fault::{Fault, guarded};
 use super::pointers::{handed_out, handle, taken_back};
 use super::tensor::CTensor;
@@ -91,7 +92,7 @@ pub unsafe fn step_decode<L: Library>(
 /// # Safety
 /// `mla.h`'s contract.
 unsafe fn cached<L: Library>(
-    run: fn(&Cached, &Layer<L>, &Cache<L>) -> Result<(), Fault>,
+    run: CachedPhase<L>,
     layer: *const Layer<L>,
     cache: *const Cache<L>,
     batch: *const CBatch,
@@ -125,7 +126,8 @@ pub unsafe fn step_run(step: *const Step, stream: *mut c_void) -> i32 {
         // SAFETY: this function's contract, here and below
         let step = unsafe { handle("step", step)? };
         // SAFETY: as above
-        Ok(unsafe { step.prepared.run_in(of_caller(stream))? })
+        unsafe { step.prepared.run_in(of_caller(stream))? };
+        Ok(())
     })
 }
 

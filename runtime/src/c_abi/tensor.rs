@@ -14,7 +14,7 @@ use crate::element::Scalar;
 pub struct CTensor {
     /// The first element.
     pub data: *mut c_void,
-    /// What it holds: a number of [`DTYPES`].
+    /// What it holds: one of `enum mla_dtype`.
     pub dtype: i32,
     /// How many dimensions it has.
     pub rank: i32,

@@ -8,9 +8,7 @@ use std::thread::{self, ThreadId};
 use bytemuck::Pod;
 
 use super::buffer::{CudaBuffer, Home};
-use super::driver::{
-    Address, Clock, Command, Driver, Emulator, ForeignStream, Gpu, Launch, Matmul,
-};
+use super::driver::{Address, Clock, Command, Driver, Emulator, Gpu, Launch, Matmul};
 use super::graph::{Recording, Replay};
 use super::kernels::{Kernel, Kernels, Provider};
 use super::pool::Pool;
@@ -37,7 +35,7 @@ pub(super) struct Shared {
     staging: Mutex<Staging>,
     checked: bool,
     queued: AtomicUsize,
-    waits: AtomicUsize,
+    pub(super) waits: AtomicUsize,
 }
 
 /// What becomes of a graph's work, instead of being queued at once.
@@ -120,11 +118,6 @@ impl CudaDevice {
         self.shared.driver.name()
     }
 
-    /// Whether the other one is a clone of this.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
-    }
-
     /// Its architecture, e.g. `sm_90a`.
     pub fn arch(&self) -> String {
         self.shared.driver.arch()
@@ -156,40 +149,6 @@ impl CudaDevice {
     pub fn synchronize(&self) -> Result<()> {
         self.shared.waits.fetch_add(1, Ordering::Relaxed);
         self.shared.driver.synchronize()
-    }
-
-    /// Does work between what a foreign stream holds now and what it gets later; the host waits for nothing.
-    ///
-    /// # Errors
-    /// The work's own. The device refuses, or the stream is being captured into a graph.
-    ///
-    /// # Safety
-    /// There is such a stream.
-    pub(crate) unsafe fn between<R, E: From<Error>>(
-        &self,
-        stream: ForeignStream,
-        work: impl FnOnce() -> Result<R, E>,
-    ) -> Result<R, E> {
-        // SAFETY: this function's contract
-        unsafe { self.shared.driver.wait_for(stream)? };
-        let result = work();
-        // Also where it failed: what was queued before may still use the caller's memory
-        // SAFETY: this function's contract
-        unsafe { self.shared.driver.be_waited_for(stream)? };
-        result
-    }
-
-    /// Copies memory that somebody else has to the host, once everything queued before is done.
-    ///
-    /// # Errors
-    /// The device refuses, or something queued before failed.
-    ///
-    /// # Safety
-    /// There are so many bytes at `from`.
-    pub(crate) unsafe fn download_foreign(&self, from: Address, to: &mut [u8]) -> Result<()> {
-        self.shared.waits.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: this function's contract
-        unsafe { self.shared.driver.download(from, to) }
     }
 
     /// What it was asked to do so far.
@@ -279,18 +238,6 @@ impl CudaDevice {
             at: buffer.at(),
             bytes: buffer.bytes(),
             byte,
-        })
-    }
-
-    /// Copies a buffer to another one that is as long.
-    pub(crate) fn copy_to<S: Pod>(&self, from: &CudaBuffer<S>, to: &CudaBuffer<S>) -> Result<()> {
-        if from.bytes() == 0 {
-            return Ok(());
-        }
-        self.queue(Command::Copy {
-            from: from.at(),
-            to: to.at(),
-            bytes: from.bytes(),
         })
     }
 

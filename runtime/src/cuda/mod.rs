@@ -3,6 +3,7 @@
 mod buffer;
 mod device;
 mod driver;
+mod foreign;
 mod graph;
 mod kernels;
 mod ops;
