@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Tests the CUDA backend on the machine at hand: run.sh [tests] [verify] [gradients] [full]. Without arguments: all of them.
+# Tests the CUDA backend on the machine at hand: run.sh [tests] [verify] [gradients] [full] [peers]. Without arguments: all but the last.
 # Needs a GPU's driver and NVRTC (`MLA_NVRTC_DIR`, an active Python environment, or the system's).
+# peers: times kernels beside others', with a harness whose folder PEERS_DIR names (its run.py), PEERS_STAGE what it needs, and
+# PEERS_SECTIONS, if given, its sections; results go to $OUT or the current folder.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export RUST_BACKTRACE=0
@@ -15,7 +17,7 @@ for what in "${@:-tests verify gradients full}"; do
     case $what in
       tests)
         section 'kernels against the CPU'
-        try "$here/tests/kernels" cuda --quiet --test-threads=8
+        try "$here/tests/kernels" cuda c_abi --quiet --test-threads=8
         section 'layers of every option against the oracle'
         try "$here/tests/language" on_cuda --quiet --test-threads=8
         section 'random layers against the oracle'
@@ -40,6 +42,12 @@ for what in "${@:-tests verify gradients full}"; do
       full)
         section 'layers at their real sizes'
         try "$here/tests/full-size" --nocapture --test-threads=1
+        ;;
+      peers)
+        section "kernels beside their peers'"
+        [ -f "${PEERS_DIR:-}/run.py" ] || { echo 'PEERS_DIR names no folder with a run.py'; failed=1; continue; }
+        PYTHONDONTWRITEBYTECODE=1 MLA_OURS_LIBS="$here/peers" PYTHONPATH="$here/peers${PYTHONPATH:+:$PYTHONPATH}" \
+          try python3 "$PEERS_DIR/run.py" ${PEERS_SECTIONS:+"$PEERS_SECTIONS"}
         ;;
       *) echo "no section \`$what\`"; failed=1 ;;
     esac

@@ -107,6 +107,12 @@ pub(crate) struct Build {
     /// What to write, or to print where no folder is given
     #[arg(long, value_name = "WHAT")]
     pub(crate) emit: Option<Emit>,
+    /// Write no module: compile the layer, with its CUDA kernels, to a shared library with a C ABI, and write mla.h beside it
+    #[arg(long, value_name = "FILE.so", conflicts_with_all = ["output", "package", "check", "emit", "force", "cubin"])]
+    pub(crate) shared: Option<PathBuf>,
+    /// With --shared: arithmetic and cache [default: the spec's]
+    #[arg(long, requires = "shared")]
+    pub(crate) dtype: Option<DType>,
     /// Write into a folder that mla-gen did not write
     #[arg(long)]
     pub(crate) force: bool,

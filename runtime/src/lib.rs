@@ -5,9 +5,15 @@
 //! input gives the same bits as long as the machine and the number of rayon threads stay the same: work is cut at
 //! fixed places and partial sums are joined in a fixed order, whichever thread finishes first.
 
+// Tests here and beside this crate share a layer, which names the crate as users do
+#[cfg(all(test, feature = "cuda"))]
+extern crate self as mla_runtime;
+
 pub mod absorb;
 pub mod attention;
 pub mod backend;
+#[cfg(feature = "cuda")]
+pub mod c_abi;
 pub mod concat;
 pub mod consistency;
 pub mod extras;

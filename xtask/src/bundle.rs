@@ -56,6 +56,13 @@ const TESTS: [(&str, &[&str]); 9] = [
     ),
 ];
 
+/// Libraries for the peers' harness, as `benches/ours.py` looks for them: a name, and a spec.
+const LIBRARIES: [(&str, &str); 3] = [
+    ("deepseek-v3.so", "spec/models/deepseek-v3.yaml"),
+    ("deepseek-v3.2.so", "spec/models/deepseek-v3.2.yaml"),
+    ("deepseek-v3-plain.so", "benches/deepseek-v3-plain.yaml"),
+];
+
 /// Packs it. Without cases, those of `tests/golden`.
 pub(crate) fn bundle(cases: &[PathBuf], out: Option<PathBuf>) -> Result<(), String> {
     let out = out.unwrap_or_else(|| root().join("target/bundle"));
@@ -64,7 +71,7 @@ pub(crate) fn bundle(cases: &[PathBuf], out: Option<PathBuf>) -> Result<(), Stri
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(failed)?;
     }
-    for inside in ["bin", "programs", "tests", "cases"] {
+    for inside in ["bin", "programs", "tests", "cases", "peers"] {
         fs::create_dir_all(folder.join(inside)).map_err(failed)?;
     }
     let cases = match cases {
@@ -93,8 +100,27 @@ pub(crate) fn bundle(cases: &[PathBuf], out: Option<PathBuf>) -> Result<(), Stri
         run(&command, &words)?;
         stripped(&program, &program)?;
     }
+    libraries(&command, &folder.join("peers"))?;
     copy(&root().join("xtask/run.sh"), &folder.join("run.sh"))?;
     archive(&out)
+}
+
+/// Layers as shared libraries, and the module that a benchmark of their peers imports.
+fn libraries(command: &Path, folder: &Path) -> Result<(), String> {
+    for (name, spec) in LIBRARIES {
+        let (spec, library) = (root().join(spec), folder.join(name));
+        let words: [&OsStr; 6] = [
+            "build".as_ref(),
+            spec.as_os_str(),
+            "--dtype".as_ref(),
+            "bf16".as_ref(),
+            "--shared".as_ref(),
+            library.as_os_str(),
+        ];
+        run(command, &words)?;
+        stripped(&library, &library)?;
+    }
+    copy(&root().join("benches/ours.py"), &folder.join("ours.py"))
 }
 
 /// The cases of `tests/golden`.

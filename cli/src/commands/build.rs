@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use mla_spec::{CacheKind, FormChoice};
 
 use crate::args::{Build, Emit, Form};
+use crate::driver::{library, variant};
 use crate::emit::{self, Request};
 use crate::failure::Failure;
 use crate::folder::{self, Difference, Files};
@@ -17,6 +18,9 @@ pub(crate) fn build(args: &Build) -> Result<(), Failure> {
     let mut described = source::described(&args.spec, &args.config)?;
     if let Some(form) = args.form {
         force(form, &mut described)?;
+    }
+    if let Some(file) = &args.shared {
+        return shared(&described, args, file);
     }
     if args.package && !matches!(args.emit, None | Some(Emit::All)) {
         let message = "`--crate` needs the whole module: leave `--emit` out, or `--emit all`";
@@ -76,6 +80,24 @@ fn architectures(args: &Build, described: &Described) -> Result<Vec<String>, Fai
         [] => named,
         asked => asked.to_vec(),
     })
+}
+
+/// Compiles one layer to a shared library.
+fn shared(described: &Described, args: &Build, file: &Path) -> Result<(), Failure> {
+    let Described::Layer(spec) = described else {
+        let message = "`--shared` takes one layer, and the spec describes a model: choose an attention with `--layer N`";
+        return Err(Failure::Usage(message.to_owned()));
+    };
+    let mut checked = spec.checked.clone();
+    if let Some(dtype) = args.dtype {
+        variant::compute_in(dtype.into(), &mut checked.build);
+    }
+    let header = library::build(&checked, file)?;
+    talk::status(
+        "wrote",
+        &format!("`{}` and `{}`", file.display(), header.display()),
+    );
+    Ok(())
 }
 
 /// Chooses the form of every phase.

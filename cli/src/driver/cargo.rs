@@ -1,9 +1,10 @@
 //! Compiling a crate with cargo.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use super::kept::Kind;
 use crate::failure::Failure;
 use crate::{package, talk};
 
@@ -17,8 +18,8 @@ const NETWORK: [&str; 6] = [
     "network failure",
 ];
 
-/// Compiles the binary of the crate in `folder`, optimised; the path of the executable.
-pub(super) fn build(folder: &Path, target: &Path) -> Result<PathBuf, Failure> {
+/// Compiles the crate in `folder`, optimised; the path of what it became.
+pub(super) fn build(folder: &Path, target: &Path, kind: Kind) -> Result<PathBuf, Failure> {
     let first = run(folder, target, false)?;
     let output = if !first.status.success() && is_network(&first) {
         // Everything needed may be on this machine all the same
@@ -43,7 +44,11 @@ pub(super) fn build(folder: &Path, target: &Path) -> Result<PathBuf, Failure> {
     if !output.status.success() {
         return Err(failed(format!("failed ({})", output.status), stderr));
     }
-    executable(&output.stdout).ok_or_else(|| failed("named no executable".to_owned(), stderr))
+    let built = match kind {
+        Kind::Program => executable(&output.stdout),
+        Kind::Library => library(&output.stdout),
+    };
+    built.ok_or_else(|| failed("named nothing that it built".to_owned(), stderr))
 }
 
 /// What cargo is asked; the manifest's path comes last.
@@ -95,17 +100,54 @@ fn is_network(output: &Output) -> bool {
 
 /// The last executable that cargo's messages name.
 fn executable(stdout: &[u8]) -> Option<PathBuf> {
+    last_named(stdout, |message| {
+        message.get("executable")?.as_str().map(PathBuf::from)
+    })
+}
+
+/// The last shared library for C that cargo's messages name.
+fn library(stdout: &[u8]) -> Option<PathBuf> {
+    last_named(stdout, |message| {
+        let kinds = message.get("target")?.get("crate_types")?.as_array()?;
+        if !kinds.iter().any(|kind| kind == "cdylib") {
+            return None;
+        }
+        let files = message.get("filenames")?.as_array()?.iter();
+        files
+            .filter_map(|file| file.as_str().map(PathBuf::from))
+            .find(|file| file.extension() == Some(OsStr::new(std::env::consts::DLL_EXTENSION)))
+    })
+}
+
+fn last_named(
+    stdout: &[u8],
+    named: impl Fn(&serde_json::Value) -> Option<PathBuf>,
+) -> Option<PathBuf> {
     let text = String::from_utf8_lossy(stdout);
     text.lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
+        .filter_map(|message| named(&message))
         .next_back()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::executable;
+    use super::{executable, library};
     use std::path::Path;
+
+    #[test]
+    fn the_library_is_found_among_the_messages() {
+        let named = |kind: &str, file: &str| {
+            format!("{{\"target\":{{\"crate_types\":[\"{kind}\"]}},\"filenames\":[\"{file}\"]}}\n")
+        };
+        let file = format!("/t/libx.{}", std::env::consts::DLL_EXTENSION);
+        let stdout = named("cdylib", &file) + &named("lib", "/t/liby.rlib");
+        assert_eq!(
+            library(stdout.as_bytes()).as_deref(),
+            Some(Path::new(&file))
+        );
+        assert_eq!(library(b""), None);
+    }
 
     #[test]
     fn the_executable_is_found_among_the_messages() {

@@ -1,4 +1,4 @@
-//! Where compiled programs are kept.
+//! Where compiled programs and libraries are kept.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub(super) struct Home {
     _lock: File,
 }
 
-/// An executable that was kept under `key`. Nothing is locked: one that is there is finished.
+/// What was kept under `key`. Nothing is locked: one that is there is finished.
 pub(super) fn kept(key: &str) -> Option<PathBuf> {
     candidates()
         .into_iter()
@@ -21,7 +21,7 @@ pub(super) fn kept(key: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Where the executable of a program is kept.
+/// Where what was compiled is kept.
 fn program(home: &Path, key: &str) -> PathBuf {
     home.join("programs")
         .join(key)
@@ -39,7 +39,7 @@ impl Home {
         self.path.join("target")
     }
 
-    /// Keeps a built executable, whole or not at all, and removes what cargo left of it.
+    /// Keeps what was built, whole or not at all, and removes what cargo left of it.
     pub(super) fn keep(&self, key: &str, built: &Path) -> Result<PathBuf, Failure> {
         let program = program(&self.path, key);
         let temporary = program.with_extension("tmp");

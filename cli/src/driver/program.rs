@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use mla_codegen::cuda::{CEILINGS, kernel_text, symbol};
 use mla_codegen::{Kernels, Options, Origin};
 use mla_spec::{Checked, DType, Phase};
 use sha2::{Digest, Sha256};
 
-use super::home::{self, Home};
 use super::job::{Job, JobFile, Report, Summary};
-use super::{cargo, variant};
+use super::kept::{KeptCrate, Kind, hex};
+use super::variant;
 use crate::args::Backend;
 use crate::failure::Failure;
 use crate::folder::{self, Files};
-use crate::package::{self, Runtime};
 use crate::talk;
 
 /// Names a program that was compiled elsewhere, with at least these layers: for machines that have no Rust.
@@ -26,7 +26,7 @@ pub(crate) struct Program {
     /// By module name.
     layers: BTreeMap<String, Layer>,
     backend: Backend,
-    probes: bool,
+    timed: bool,
 }
 
 #[derive(Debug)]
@@ -55,14 +55,14 @@ impl Program {
         Self {
             layers: BTreeMap::new(),
             backend,
-            probes: true,
+            timed: false,
         }
     }
 
-    /// The same, whose layers show no intermediate values.
-    pub(crate) fn without_probes(self) -> Self {
+    /// The same, whose layers are timed: they show no intermediate values.
+    pub(crate) fn timed(self) -> Self {
         Self {
-            probes: false,
+            timed: true,
             ..self
         }
     }
@@ -77,7 +77,7 @@ impl Program {
         let trained = phases.contains(&Phase::Train);
         let options = Options {
             // What a backward pass is held against are gradients
-            probes: self.probes && !trained,
+            probes: !self.timed && !trained,
             tests: false,
             kernels: match self.backend {
                 Backend::Cpu => Kernels::ByTargets,
@@ -86,11 +86,7 @@ impl Program {
             ..Options::new(origin)
         };
         let text = mla_codegen::emit_module_text(checked, &options);
-        let element = match checked.build.dtype {
-            DType::F32 => "f32",
-            DType::F64 => "f64",
-            DType::Bf16 => "mla_runtime::bf16",
-        };
+        let element = element(checked);
         let backend = match self.backend {
             Backend::Cpu => "Cpu",
             Backend::Cuda => "Cuda",
@@ -120,31 +116,20 @@ impl Program {
         if let Some(path) = std::env::var_os(COMPILED) {
             return Ok(Compiled { path: path.into() });
         }
-        let runtime = Runtime::find(None)?;
-        let lock = package::checkout().and_then(|root| std::fs::read(root.join("Cargo.lock")).ok());
-        let sources = self.sources();
-        let key = self.key(&sources, &runtime, lock.as_deref())?;
-        if let Some(path) = home::kept(&key) {
-            return Ok(Compiled { path });
-        }
-        let home = Home::open()?;
-        if let Some(path) = home::kept(&key) {
-            return Ok(Compiled { path }); // somebody else compiled it while this process waited
-        }
-        let folder = home.folder(&key);
-        write(
-            &folder,
-            &sources,
-            &self.manifest(&key, &runtime),
-            lock.as_deref(),
-        )?;
-        let message = format!(
-            "compiling {}",
-            crate::source::counted(self.layers.len(), "generated layer")
-        );
-        let built = talk::progress(message, || cargo::build(&folder, &home.target()))?;
+        let kept = KeptCrate {
+            kind: Kind::Program,
+            sources: self.sources(),
+            features: match self.backend {
+                Backend::Cpu => "\"proof\"",
+                Backend::Cuda => "\"cuda\", \"proof\"",
+            },
+            message: format!(
+                "compiling {}",
+                crate::source::counted(self.layers.len(), "generated layer")
+            ),
+        };
         Ok(Compiled {
-            path: home.keep(&key, &built)?,
+            path: kept.compile()?,
         })
     }
 
@@ -165,11 +150,12 @@ impl Program {
             .values()
             .map(|layer| format!("        {}\n", layer.registration))
             .collect();
+        let (ceilings, measured) = self.ceilings();
         let main = format!(
             "// {} {}: generated layers, ready to be given jobs.\n\n\
              {modules}\n\
              fn main() -> std::process::ExitCode {{\n    \
-             mla_runtime::harness::main(|registry| {{\n{registrations}    }})\n}}\n",
+             mla_runtime::harness::main(|registry| {{\n{registrations}{measured}    }})\n}}\n{ceilings}",
             folder::MARKER,
             env!("CARGO_PKG_VERSION"),
         );
@@ -177,71 +163,21 @@ impl Program {
         folder::texts(files)
     }
 
-    fn manifest(&self, key: &str, runtime: &Runtime) -> String {
-        let features = match self.backend {
-            Backend::Cpu => "\"proof\"",
-            Backend::Cuda => "\"cuda\", \"proof\"",
-        };
-        format!(
-            "# {marker} {version}. Do not edit.\n\
-         [package]\n\
-         name = \"mla-program-{key}\"\n\
-         version = \"0.0.0\"\n\
-         edition = \"2024\"\n\
-         publish = false\n\
-         \n\
-         [[bin]]\n\
-         name = \"mla-program-{key}\"\n\
-         path = \"src/main.rs\"\n\
-         \n\
-         [dependencies]\n\
-         mla-runtime = {{ {source}, default-features = false, features = [{features}] }}\n\
-         \n\
-         [workspace]\n\
-         \n\
-         [profile.release]\n\
-         opt-level = 3\n\
-         debug = false\n\
-         incremental = false\n\
-         codegen-units = 16\n",
-            marker = folder::MARKER,
-            version = env!("CARGO_PKG_VERSION"),
-            source = runtime.source(),
-        )
-    }
-
-    /// What a compiled program is found again by: everything that it is compiled from.
-    fn key(
-        &self,
-        sources: &Files,
-        runtime: &Runtime,
-        lock: Option<&[u8]>,
-    ) -> Result<String, Failure> {
-        let mut hash = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        };
-        sources.iter().for_each(|(name, text)| {
-            part(name.as_bytes());
-            part(text);
+    /// The kernels that measure a device, and how they are handed over; nothing where nobody asks.
+    fn ceilings(&self) -> (String, &'static str) {
+        if !self.timed || self.backend == Backend::Cpu {
+            return (String::new(), "");
+        }
+        let texts = CEILINGS.iter().filter_map(|&(unit, dims)| {
+            let text = kernel_text(unit, dims)?;
+            Some(format!(
+                "    mla_runtime::KernelSource::new({:?}, {text:?}),\n",
+                symbol(unit, dims)
+            ))
         });
-        part(self.manifest("", runtime).as_bytes());
-        part(lock.unwrap_or_default());
-        for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN"] {
-            part(
-                std::env::var_os(flags)
-                    .unwrap_or_default()
-                    .as_encoded_bytes(),
-            );
-        }
-        if let Runtime::Path(path) = runtime {
-            for file in files_below(path)? {
-                part(file.as_os_str().as_encoded_bytes());
-                part(&std::fs::read(&file).map_err(|error| Failure::read(&file, error))?);
-            }
-        }
-        Ok(hex(&hash.finalize())[..16].to_owned())
+        let texts: String = texts.collect();
+        let list = format!("\nconst CEILINGS: &[mla_runtime::KernelSource] = &[\n{texts}];\n");
+        (list, "        registry.measure_with(CEILINGS);\n")
     }
 }
 
@@ -300,42 +236,13 @@ impl Compiled {
     }
 }
 
-fn write(
-    folder: &Path,
-    sources: &Files,
-    manifest: &str,
-    lock: Option<&[u8]>,
-) -> Result<(), Failure> {
-    let src = folder.join("src");
-    std::fs::create_dir_all(&src).map_err(|error| Failure::write(&src, error))?;
-    for (name, text) in sources {
-        folder::write_file(&src.join(name), text)?;
+/// What a layer computes in, as Rust names it.
+pub(super) fn element(checked: &Checked) -> &'static str {
+    match checked.build.dtype {
+        DType::F32 => "f32",
+        DType::F64 => "f64",
+        DType::Bf16 => "mla_runtime::bf16",
     }
-    folder::write_file(&folder.join(package::MANIFEST), manifest.as_bytes())?;
-    match lock {
-        Some(lock) => folder::write_file(&folder.join("Cargo.lock"), lock),
-        None => Ok(()),
-    }
-}
-
-/// Every file of a crate but what was built from it, sorted.
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let mut found = Vec::new();
-    let mut open = vec![folder.join("src")];
-    while let Some(next) = open.pop() {
-        for entry in std::fs::read_dir(&next).map_err(|error| Failure::read(&next, error))? {
-            let entry = entry.map_err(|error| Failure::read(&next, error))?;
-            let path = entry.path();
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                found.push(path);
-            }
-        }
-    }
-    found.push(folder.join(package::MANIFEST));
-    found.sort();
-    Ok(found)
 }
 
 fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
@@ -345,8 +252,4 @@ fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
         hash.update(part);
     }
     hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

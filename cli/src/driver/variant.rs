@@ -1,7 +1,7 @@
 //! One way of building a layer: what `--form`, `--page` and `--dtype` choose.
 
 use mla_spec::{
-    Activation, CacheDType, CacheKind, Checked, DType, Form, FormChoice, KvSource, Phase,
+    Activation, Build, CacheDType, CacheKind, Checked, DType, Form, FormChoice, KvSource, Phase,
     RopeLayout, Store,
 };
 
@@ -35,12 +35,7 @@ impl Variant {
             build.form = FormChoice::Forced(form);
         }
         if let Some(dtype) = self.dtype {
-            build.dtype = dtype;
-            build.cache.store = Store::Plain(match dtype {
-                DType::F32 => CacheDType::F32,
-                DType::Bf16 => CacheDType::Bf16,
-                DType::F64 => CacheDType::F64,
-            });
+            compute_in(dtype, build);
         }
         if let Some(cache) = self.cache {
             build.cache.kind = cache.kind.unwrap_or(build.cache.kind);
@@ -54,6 +49,16 @@ impl Variant {
         }
         checked
     }
+}
+
+/// Chooses what a layer computes in, and with it what it caches.
+pub(crate) fn compute_in(dtype: DType, build: &mut Build) {
+    build.dtype = dtype;
+    build.cache.store = Store::Plain(match dtype {
+        DType::F32 => CacheDType::F32,
+        DType::Bf16 => CacheDType::Bf16,
+        DType::F64 => CacheDType::F64,
+    });
 }
 
 /// How a layer that is trained is built, whatever its spec's `build` section says; `None` leaves that as it is.

@@ -5,6 +5,7 @@ mod golden;
 mod gpu;
 mod room;
 mod run;
+mod shared;
 mod show;
 mod specs;
 mod training;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use mla_spec::{IndexStore, RopeLayout, ScaleFormat, Store};
+use mla_spec::{IndexStore, Latent, RopeLayout, ScaleFormat, Store};
 
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
@@ -40,6 +40,33 @@ pub fn kernels(program: &Program) -> Vec<KernelUnit> {
         TRAINED.iter().for_each(|unit| needs.add(unit, &[]));
         needs.plan(&training.forward);
         needs.plan(&training.backward);
+    }
+    needs.units.into_iter().collect()
+}
+
+/// What single operations of a library ask for: attention over cached latents and over rows of keys and values, where the layer has
+/// latents, and the choice of the best scores. They come for all the layer's heads and for the half, fourth and eighth of them that
+/// a rank of a parallel model has.
+pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<KernelUnit> {
+    const RANKS: [u32; 4] = [1, 2, 4, 8];
+    let mut needs = Needs {
+        program,
+        units: BTreeSet::new(),
+    };
+    ALWAYS.iter().for_each(|unit| needs.add(unit, &[]));
+    needs.add("topk", &[]);
+    if let Some(Latent { dims, .. }) = latent {
+        let all = dims.num_attention_heads;
+        for heads in RANKS
+            .iter()
+            .filter(|&ranks| all % ranks == 0)
+            .map(|ranks| all / ranks)
+        {
+            let (latent, rope) = (dims.kv_lora_rank, dims.qk_rope_head_dim);
+            needs.attention([heads, 1, 1, 1, latent, rope, latent]);
+            let key = dims.qk_nope_head_dim + rope;
+            needs.grouped(heads, heads, key, dims.v_head_dim);
+        }
     }
     needs.units.into_iter().collect()
 }

@@ -27,7 +27,7 @@ use mla_spec::{AttnMask, Build, Form, Phase, RopeLayout};
 
 pub use adjoint::{Adjoint, Over, Piece, Teacher};
 pub use clip::{ClipPlan, ClippedRows, ClippedWeight, Share};
-pub use kernels::{KernelUnit, kernels};
+pub use kernels::{KernelUnit, kernels, operation_kernels};
 pub use module::{GroupPiece, LinearParams, Module, ModuleKind, NormParams, Rows};
 pub use op::{
     Aspect, GroupPart, Handed, LinearPart, NormPart, Offset, Op, PositionScale, Turn, Turned,

@@ -27,6 +27,8 @@ pub(super) enum Home {
     /// Nowhere: it stays the buffer's for as long as there is the graph.
     #[allow(dead_code, reason = "the graph's memory lives as long as its buffers")]
     Kept(Arc<Arena>),
+    /// Nowhere: it is somebody else's.
+    Foreign,
 }
 
 impl<S> CudaBuffer<S> {
@@ -40,6 +42,14 @@ impl<S> CudaBuffer<S> {
         }
     }
 
+    /// A view of memory that somebody else has.
+    ///
+    /// # Safety
+    /// There are `len` values at `at`, in memory that the device can reach, for as long as work names the buffer.
+    pub(crate) unsafe fn borrowed(device: &CudaDevice, at: Address, len: usize) -> Self {
+        Self::new(device.clone(), at, Home::Foreign, len)
+    }
+
     /// How many values it holds.
     pub fn len(&self) -> usize {
         self.len
@@ -51,7 +61,7 @@ impl<S> CudaBuffer<S> {
     }
 
     /// Its first value's place.
-    pub(super) fn at(&self) -> Address {
+    pub(crate) fn at(&self) -> Address {
         self.at
     }
 
@@ -76,7 +86,7 @@ impl<S> Drop for CudaBuffer<S> {
         match &self.home {
             Home::Pool => lock(&self.device.shared.pool).give(self.at),
             Home::Graph(arena) => arena.give(self.at),
-            Home::Kept(_) => {}
+            Home::Kept(_) | Home::Foreign => {}
         }
     }
 }

@@ -8,7 +8,7 @@ use std::thread::{self, ThreadId};
 use bytemuck::Pod;
 
 use super::buffer::{CudaBuffer, Home};
-use super::driver::{Address, Clock, Command, Driver, Launch, Matmul, TensorMap, Tiling};
+use super::driver::{Address, Clock, Command, Driver, Emulator, Launch, Matmul, TensorMap, Tiling};
 use super::graph::{Recording, Replay};
 use super::kernels::{Kernel, Kernels, Provider};
 use super::options::CudaOptions;
@@ -37,7 +37,7 @@ pub(super) struct Shared {
     checked: bool,
     batch_invariant: bool,
     queued: AtomicUsize,
-    waits: AtomicUsize,
+    pub(super) waits: AtomicUsize,
 }
 
 /// What becomes of a graph's work, instead of being queued at once.
@@ -87,6 +87,11 @@ impl CudaDevice {
     /// Its architecture, e.g. `sm_90a`.
     pub fn arch(&self) -> String {
         self.shared.driver.arch()
+    }
+
+    /// Whether it is the host.
+    pub fn is_emulated(&self) -> bool {
+        self.arch() == Emulator::ARCH
     }
 
     /// Its multiprocessors.
@@ -234,7 +239,7 @@ impl CudaDevice {
     }
 
     /// Copies values to the device.
-    pub(super) fn upload<S: Pod>(&self, values: &[S]) -> Result<CudaBuffer<S>> {
+    pub(crate) fn upload<S: Pod>(&self, values: &[S]) -> Result<CudaBuffer<S>> {
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let room = self.with_mode(|mode| match mode {
             None | Some(Mode::Timing(_)) => Ok(None),
@@ -266,7 +271,7 @@ impl CudaDevice {
     }
 
     /// Copies a buffer to the host, once everything queued before is done.
-    pub(super) fn download<S: Pod>(&self, buffer: &CudaBuffer<S>) -> Result<Vec<S>> {
+    pub(crate) fn download<S: Pod>(&self, buffer: &CudaBuffer<S>) -> Result<Vec<S>> {
         if !self.is_immediate() {
             return Err(Error::Device(
                 "a graph can't wait for values: nothing may be copied to the host while it is recorded"

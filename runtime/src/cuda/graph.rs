@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::buffer::Home;
 use super::device::{CudaDevice, Mode, lock};
-use super::driver::{Address, Command, Graph, Launch};
+use super::driver::{Address, Command, ForeignStream, Graph, Launch};
 use super::pool::Pool;
 use crate::error::{Error, Result};
 
@@ -48,6 +48,8 @@ struct Log {
 pub(super) struct Arena {
     device: CudaDevice,
     pool: Mutex<Pool>,
+    /// Room for uploads, which take none that a command has used: they are copied before any command runs.
+    uploads: Mutex<Pool>,
     /// While recording, a dropped buffer's memory is used again.
     open: std::sync::atomic::AtomicBool,
 }
@@ -104,15 +106,7 @@ impl CudaGraph {
         // What ran before may still use the memory
         self.device.synchronize()?;
         self.recorded = None;
-        let recording = Recording::new(&self.device);
-        let (result, recording) = self.device.in_mode(Mode::Recording(recording), &mut step)?;
-        let result = result?;
-        let Mode::Recording(Recording { log }) = recording else {
-            return Err(Error::Device("a recording was lost".to_owned()));
-        };
-        log.arena
-            .open
-            .store(false, std::sync::atomic::Ordering::Relaxed);
+        let (result, log) = self.device.recorded(&mut step)?;
         // SAFETY: the log holds what the commands name
         let graph = unsafe { self.device.shared.driver.record(&log.commands)? };
         // SAFETY: as above
@@ -156,7 +150,67 @@ impl Drop for CudaGraph {
     }
 }
 
+/// A step of work that was recorded once and runs in streams of others, always with the same memory and the same values of the host.
+pub(crate) struct Prepared {
+    device: CudaDevice,
+    log: Log,
+}
+
+impl Prepared {
+    /// Queues the step in a stream. Nothing is allocated and nobody waits, so that the stream may be one that is being captured.
+    ///
+    /// # Errors
+    /// The device refuses.
+    ///
+    /// # Safety
+    /// There is such a stream. All memory that the step was told of is still there. No other work of the device runs at the same time,
+    /// this step's own included.
+    pub(crate) unsafe fn run_in(&self, stream: ForeignStream) -> Result<()> {
+        // SAFETY: the log holds what the commands name; the rest is this function's contract
+        unsafe { self.device.shared.driver.run_in(&self.log.commands, stream) }
+    }
+}
+
 impl CudaDevice {
+    /// Records a step; nothing of it has run when this returns. What the host sends is on the device by then, and is not sent again: a step
+    /// that changes it is none for this.
+    ///
+    /// # Errors
+    /// The step's own. The step waits for values of the device. The device refuses.
+    pub(crate) fn prepare<R, E: From<Error>>(
+        &self,
+        step: impl FnOnce() -> Result<R, E>,
+    ) -> Result<Prepared, E> {
+        let mut step = Some(step);
+        let (result, log) = self.recorded(&mut || match step.take() {
+            Some(step) => step(),
+            None => Err(Error::Device("a step was recorded twice".to_owned()).into()),
+        })?;
+        drop(result);
+        self.synchronize()?;
+        Ok(Prepared {
+            device: self.clone(),
+            log,
+        })
+    }
+
+    /// What a step returns, and what it asked of the device.
+    fn recorded<R, E: From<Error>>(
+        &self,
+        step: &mut impl FnMut() -> Result<R, E>,
+    ) -> Result<(R, Log), E> {
+        let recording = Mode::Recording(Recording::new(self));
+        let (result, recording) = self.in_mode(recording, step)?;
+        let result = result?;
+        let Mode::Recording(Recording { log }) = recording else {
+            return Err(Error::Device("a recording was lost".to_owned()).into());
+        };
+        log.arena
+            .open
+            .store(false, std::sync::atomic::Ordering::Relaxed);
+        Ok((result, log))
+    }
+
     /// Runs `step` in a mode; returns what became of the mode.
     pub(super) fn in_mode<R>(&self, mode: Mode, step: &mut impl FnMut() -> R) -> Result<(R, Mode)> {
         /// Ends the mode, even where the step panics.
@@ -189,6 +243,7 @@ impl Recording {
                 arena: Arc::new(Arena {
                     device: device.clone(),
                     pool: Mutex::new(lock(&device.shared.pool).beside()),
+                    uploads: Mutex::new(lock(&device.shared.pool).beside()),
                     open: true.into(),
                 }),
             },
@@ -196,15 +251,18 @@ impl Recording {
     }
 
     pub(super) fn room(&mut self, device: &CudaDevice, bytes: usize) -> Result<(Address, Home)> {
-        let at = self.log.arena.take(device, bytes)?;
+        let arena = &self.log.arena;
+        let at = arena.take(&arena.pool, device, bytes)?;
         self.log.rooms.push((at, bytes));
         Ok((at, Home::Graph(Arc::clone(&self.log.arena))))
     }
 
-    /// Room for values of the host. They are copied before the graph runs, so that nothing else may use the room in it.
+    /// Room for values of the host. They are copied before the graph runs, so that nothing else may use the room in it, neither before nor
+    /// after.
     pub(super) fn upload(&mut self, device: &CudaDevice, bytes: usize) -> Result<(Address, Home)> {
         let room = room_of_upload(bytes);
-        let at = self.log.arena.take(device, room)?;
+        let arena = &self.log.arena;
+        let at = arena.take(&arena.uploads, device, room)?;
         self.log.rooms.push((at, room));
         Ok((at, Home::Kept(Arc::clone(&self.log.arena))))
     }
@@ -315,9 +373,9 @@ impl Command {
 
 impl Arena {
     /// Memory of the graph's own; what the device has free for other buffers goes back to the driver first, if there is no room otherwise.
-    fn take(&self, device: &CudaDevice, bytes: usize) -> Result<Address> {
+    fn take(&self, pool: &Mutex<Pool>, device: &CudaDevice, bytes: usize) -> Result<Address> {
         let driver = &*device.shared.driver;
-        let mut pool = lock(&self.pool);
+        let mut pool = lock(pool);
         if let Some(at) = pool.take(driver, bytes)? {
             return Ok(at);
         }
@@ -336,7 +394,9 @@ impl Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         let _ = self.device.synchronize();
-        // SAFETY: every buffer and the graph hold the arena, so none is left; and the device is idle
-        unsafe { lock(&self.pool).clear(&*self.device.shared.driver) };
+        for pool in [&self.pool, &self.uploads] {
+            // SAFETY: every buffer and the graph hold the arena, so none is left; and the device is idle
+            unsafe { lock(pool).clear(&*self.device.shared.driver) };
+        }
     }
 }

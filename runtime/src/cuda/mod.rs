@@ -4,6 +4,7 @@ mod buffer;
 pub mod ceilings;
 mod device;
 mod driver;
+mod foreign;
 mod graph;
 mod kernels;
 mod ops;
@@ -20,6 +21,10 @@ use std::marker::PhantomData;
 use half::bf16;
 
 use crate::element::Element;
+
+pub(crate) use driver::{Address, CallersContext, ForeignStream};
+pub(crate) use graph::Prepared;
+pub(crate) use ops::{choose, narrow_to};
 
 pub use buffer::CudaBuffer;
 pub use device::{CudaDevice, Statistics, Stopwatch};

@@ -8,16 +8,17 @@ use super::report::{Phase, Report, Timing};
 use crate::proof::ProofBackend;
 use crate::weights::generator::Recipe;
 use crate::{
-    Backend, Batch, CacheFormat, Decode, Error, Extras, Filling, Forward, KvCache, Mask, NoProbe,
-    ParameterSet, Prefill, Result, Scalar, Sequence, Tensor, Train,
+    Backend, Batch, CacheFormat, Decode, Error, Extras, Filling, Forward, KernelSource, KvCache,
+    Mask, NoProbe, ParameterSet, Prefill, Result, Scalar, Sequence, Tensor, Train,
 };
 
 /// What is drawn from.
 const SEED: u64 = 0;
 
-/// Does a job that times calls, `timed` timing each.
+/// Does a job that times calls, `timed` timing each. `kernels` measure the device.
 pub(super) fn drive<L, B>(
     job: &Job,
+    kernels: &[KernelSource],
     report: &mut Report,
     timed: fn(&L, &B::Device, Bench, Stored) -> Result<Times, DriveError>,
 ) -> Result<(), DriveError>
@@ -30,7 +31,7 @@ where
     let layer = load::<L, B>(&job.weights)?;
     let device = B::Device::default();
     report.device = B::described(&device);
-    report.ceilings = B::ceilings(&device)?;
+    report.ceilings = B::ceilings(&device, kernels)?;
     for &bench in &job.bench {
         eprintln!(
             "{}: {:?}, {} x {} tokens, {} cached",

@@ -3,18 +3,18 @@
 use std::time::Instant;
 
 use super::report::{Ceilings, Device, Timed};
-use crate::{Backend, Cpu, CpuElement, Result};
+use crate::{Backend, Cpu, CpuElement, KernelSource, Result};
 
 /// A backend whose calls can be timed.
 pub trait Clocked: Backend {
     /// The device, where it is not the machine's processor.
     fn described(device: &Self::Device) -> Option<Device>;
 
-    /// What the device reaches; `None` for processors, and where a device can't be measured.
+    /// What the device reaches, measured by kernels that are handed to it; `None` for processors, and where there is nothing to measure with.
     ///
     /// # Errors
     /// The device refuses.
-    fn ceilings(device: &Self::Device) -> Result<Option<Ceilings>>;
+    fn ceilings(device: &Self::Device, kernels: &[KernelSource]) -> Result<Option<Ceilings>>;
 
     /// Times calls of `step`, all of which do the same. `alone`: whether it can run without the host in between, so that a device can
     /// repeat it by itself.
@@ -63,7 +63,7 @@ impl<T: CpuElement> Clocked for Cpu<T> {
         None
     }
 
-    fn ceilings(_: &Self::Device) -> Result<Option<Ceilings>> {
+    fn ceilings(_: &Self::Device, _: &[KernelSource]) -> Result<Option<Ceilings>> {
         Ok(None)
     }
 
@@ -79,7 +79,9 @@ impl<T: CpuElement> Clocked for Cpu<T> {
 mod on_cuda {
     use super::super::report::{Ceilings, Device, Timed, Work};
     use super::{Clocked, MOST_CALLS, SETTLED_SECONDS, Times, wall};
-    use crate::{Cuda, CudaDevice, CudaElement, CudaGraph, Result, TimedCommand};
+    use crate::{
+        Backend, Cuda, CudaDevice, CudaElement, CudaGraph, KernelSource, Result, TimedCommand,
+    };
 
     /// Rounds in which each command is timed.
     const ROUNDS: usize = 5;
@@ -92,8 +94,18 @@ mod on_cuda {
             })
         }
 
-        fn ceilings(_: &CudaDevice) -> Result<Option<Ceilings>> {
-            Ok(None)
+        fn ceilings(device: &CudaDevice, kernels: &[KernelSource]) -> Result<Option<Ceilings>> {
+            // Nobody asks how fast an emulation is
+            if kernels.is_empty() || device.is_emulated() {
+                return Ok(None);
+            }
+            Self::add_kernels(device, kernels, &[])?;
+            let measured = device.ceilings()?;
+            Ok(measured.bf16.map(|products| Ceilings {
+                read: measured.read,
+                products: products.settled,
+                text: measured.to_string(),
+            }))
         }
 
         fn time<R>(

@@ -15,12 +15,14 @@ use super::report::{Against, Report};
 use super::trained::{self, Clip};
 use crate::proof::{ProofBackend, difference, tolerance};
 use crate::weights::generator::Recipe;
-use crate::{ClipQk, Decode, Forward, Load, Prefill, Scalar, Train, Weights};
+use crate::{ClipQk, Decode, Forward, KernelSource, Load, Prefill, Scalar, Train, Weights};
 
 /// Layers by key.
 #[derive(Default)]
 pub struct Registry {
     drivers: BTreeMap<String, Box<dyn Driver>>,
+    /// What measures a device.
+    kernels: &'static [KernelSource],
 }
 
 impl Registry {
@@ -70,10 +72,15 @@ impl Registry {
         self.drivers.insert(key.to_owned(), Box::new(driver));
     }
 
+    /// Takes kernels that measure what a device reaches, as times are compared with it.
+    pub fn measure_with(&mut self, kernels: &'static [KernelSource]) {
+        self.kernels = kernels;
+    }
+
     /// Does a job; the report is filled in as far as it went.
     pub(super) fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
         match self.drivers.get(&job.layer) {
-            Some(driver) => driver.drive(job, report),
+            Some(driver) => driver.drive(job, self.kernels, report),
             None => {
                 let known: Vec<String> =
                     self.drivers.keys().map(|key| format!("`{key}`")).collect();
@@ -89,7 +96,12 @@ impl Registry {
 
 /// Does jobs with one layer type.
 trait Driver {
-    fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError>;
+    fn drive(
+        &self,
+        job: &Job,
+        kernels: &[KernelSource],
+        report: &mut Report,
+    ) -> Result<(), DriveError>;
 }
 
 struct AllPhases<L, B>(PhantomData<fn() -> (L, B)>);
@@ -103,27 +115,42 @@ struct Trained<L, B> {
 type ThroughCache<L> = fn(&L, &Case, &Job, bool) -> Result<(Fed, f64), DriveError>;
 
 impl<L: Forward<B> + Prefill<B> + Decode<B>, B: ProofBackend + Clocked> Driver for AllPhases<L, B> {
-    fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+    fn drive(
+        &self,
+        job: &Job,
+        kernels: &[KernelSource],
+        report: &mut Report,
+    ) -> Result<(), DriveError> {
         if !job.bench.is_empty() {
-            return bench::drive::<L, B>(job, report, bench::inference::<L, B>);
+            return bench::drive::<L, B>(job, kernels, report, bench::inference::<L, B>);
         }
         drive::<L, B>(job, report, Some(through_cache::<L, B>))
     }
 }
 
 impl<L: Forward<B>, B: ProofBackend + Clocked> Driver for ForwardOnly<L, B> {
-    fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+    fn drive(
+        &self,
+        job: &Job,
+        kernels: &[KernelSource],
+        report: &mut Report,
+    ) -> Result<(), DriveError> {
         if !job.bench.is_empty() {
-            return bench::drive::<L, B>(job, report, bench::uncached::<L, B>);
+            return bench::drive::<L, B>(job, kernels, report, bench::uncached::<L, B>);
         }
         drive::<L, B>(job, report, None)
     }
 }
 
 impl<L: Train<B>, B: ProofBackend + Clocked> Driver for Trained<L, B> {
-    fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+    fn drive(
+        &self,
+        job: &Job,
+        kernels: &[KernelSource],
+        report: &mut Report,
+    ) -> Result<(), DriveError> {
         if !job.bench.is_empty() {
-            return bench::drive::<L, B>(job, report, bench::training::<L, B>);
+            return bench::drive::<L, B>(job, kernels, report, bench::training::<L, B>);
         }
         trained::drive::<L, B>(job, report, self.clip)
     }

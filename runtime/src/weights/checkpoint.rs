@@ -98,7 +98,7 @@ impl Weights {
     pub fn from_tensors<N: Into<String>>(
         tensors: impl IntoIterator<Item = (N, (Vec<usize>, Vec<f32>))>,
     ) -> Result<Self> {
-        let mut listed = BTreeMap::new();
+        let mut listed = Vec::new();
         for (name, (shape, values)) in tensors {
             let name = name.into();
             if generator::elements(&shape) != Some(values.len()) {
@@ -109,7 +109,15 @@ impl Weights {
                 .iter()
                 .flat_map(|value| value.to_le_bytes())
                 .collect();
-            let stored = Stored::owned(DType::F32, shape, bytes);
+            listed.push((name, Stored::owned(DType::F32, shape, bytes)));
+        }
+        Self::listed(listed)
+    }
+
+    /// Tensors in memory, each under its own name.
+    fn listed(tensors: Vec<(String, Stored)>) -> Result<Self> {
+        let mut listed = BTreeMap::new();
+        for (name, stored) in tensors {
             if listed.insert(name.clone(), stored).is_some() {
                 return Err(Error::Tensor {
                     name,
@@ -121,6 +129,21 @@ impl Weights {
             source: "memory".to_owned(),
             tensors: Tensors::Listed(listed),
         })
+    }
+
+    /// Tensors in memory of any number type: full name, its type's name as safetensors has it, shape, row-major elements as they lie in
+    /// the memory of a device, which is little-endian.
+    ///
+    /// # Errors
+    /// A name given twice.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn from_bytes(
+        tensors: impl IntoIterator<Item = (String, (String, Vec<usize>, Vec<u8>))>,
+    ) -> Result<Self> {
+        let own = |(name, (dtype, shape, bytes)): (String, (String, _, _))| {
+            (name, Stored::owned(DType::named(&dtype), shape, bytes))
+        };
+        Self::listed(tensors.into_iter().map(own).collect())
     }
 
     /// Random weights for a layer: [`generator::Recipe::for_tensor`]'s values for each of `tensors` below `prefix`.

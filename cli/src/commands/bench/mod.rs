@@ -24,7 +24,7 @@ pub(crate) fn bench(args: &args::Bench) -> Result<(), Failure> {
     let spec = source::spec(&args.spec, &args.config)?;
     refuse_consumer(&spec, None)?;
     let wanted = wanted(args, &spec.checked)?;
-    let mut program = Program::on(args.backend).without_probes();
+    let mut program = Program::on(args.backend).timed();
     let mut jobs = Vec::new();
     for trained in [false, true] {
         let of_kind = |bench: &&job::Bench| bench.phase.is_training() == trained;

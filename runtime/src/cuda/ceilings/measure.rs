@@ -80,7 +80,7 @@ const RANDOM: usize = 1 << 21;
 pub(super) fn ceilings(device: &CudaDevice) -> Result<Ceilings> {
     let hopper = device.arch() == "sm_90a";
     complete(device, hopper)?;
-    let scale = if device.arch() == "host" {
+    let scale = if device.is_emulated() {
         &EMULATED
     } else {
         &GPU
@@ -93,7 +93,7 @@ pub(super) fn ceilings(device: &CudaDevice) -> Result<Ceilings> {
     let bf16 = meter.products(NumberType::Bf16)?;
     let fp8 = meter.products(NumberType::E4m3)?;
     let (read, copy) = meter.memory()?;
-    let rows = if device.arch() == "host" {
+    let rows = if device.is_emulated() {
         None
     } else {
         Some(meter.rows()?)
@@ -116,7 +116,7 @@ pub(super) fn ceilings(device: &CudaDevice) -> Result<Ceilings> {
 fn complete(device: &CudaDevice, hopper: bool) -> Result<()> {
     let mut units: Vec<(&str, Vec<usize>)> = vec![("ceiling_memory", vec![])];
     // The emulator knows no instructions of a GPU's own
-    if device.arch() != "host" {
+    if !device.is_emulated() {
         units.extend(ROWS.map(|bytes| ("ceiling_rows", vec![bytes])));
     }
     if hopper {
@@ -554,7 +554,9 @@ mod tests {
 
     #[test]
     fn kernels_that_are_missing_are_named() {
-        let error = CudaDevice::emulated().ceilings().expect_err("no kernels");
+        let error = CudaDevice::emulated(crate::cuda::CudaOptions::default())
+            .ceilings()
+            .expect_err("no kernels");
         assert!(error.to_string().contains("`ceiling_memory`"), "{error}");
     }
 }

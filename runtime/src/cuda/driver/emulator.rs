@@ -16,8 +16,8 @@ use libloading::Library;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Address, Clock, Command, Driver, Fence, Function, Graph, Launch, Matmul, Module, Pinned,
-    Source, TensorMap, Tiling,
+    Address, Clock, Command, Driver, Fence, ForeignStream, Function, Graph, Launch, Matmul, Module,
+    Pinned, Source, TensorMap, Tiling,
 };
 use crate::error::{Error, Result};
 
@@ -54,13 +54,18 @@ pub(crate) struct Emulator {
     memory: Mutex<HashMap<Address, usize>>,
 }
 
+impl Emulator {
+    /// What it calls its architecture.
+    pub(crate) const ARCH: &'static str = "host";
+}
+
 impl Driver for Emulator {
     fn name(&self) -> String {
         "the host, emulating a GPU".to_owned()
     }
 
     fn arch(&self) -> String {
-        "host".to_owned()
+        Self::ARCH.to_owned()
     }
 
     fn multiprocessors(&self) -> u32 {
@@ -187,6 +192,21 @@ impl Driver for Emulator {
 
     unsafe fn record(&self, commands: &[Command]) -> Result<Box<dyn Graph>> {
         Ok(Box::new(Recorded(commands.to_vec())))
+    }
+
+    unsafe fn wait_for(&self, _: ForeignStream) -> Result<()> {
+        Ok(())
+    }
+
+    unsafe fn be_waited_for(&self, _: ForeignStream) -> Result<()> {
+        Ok(())
+    }
+
+    unsafe fn run_in(&self, commands: &[Command], _: ForeignStream) -> Result<()> {
+        commands
+            .iter()
+            // SAFETY: as the caller says
+            .try_for_each(|command| unsafe { self.run(command) })
     }
 
     unsafe fn download(&self, from: Address, to: &mut [u8]) -> Result<()> {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub(crate) use mla_nvrtc::Source;
 
 pub(crate) use emulator::Emulator;
-pub(crate) use gpu::Gpu;
+pub(crate) use gpu::{CallersContext, Gpu};
 pub(crate) use matmul::{Matmul, NumberType, Operand};
 pub(crate) use tensor_map::{Axis, Swizzle, TensorMap, Tiling};
 
@@ -129,6 +129,10 @@ pub(crate) struct Pinned {
 unsafe impl Send for Pinned {}
 // SAFETY: as above
 unsafe impl Sync for Pinned {}
+
+/// A stream that somebody else made in the device's primary context, as CUDA's driver names it; 0 is the default one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ForeignStream(pub(crate) usize);
 
 /// Commands that run together, again and again.
 pub(crate) trait Graph: Debug + Send + Sync {
@@ -245,6 +249,34 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// # Safety
     /// As [`run`](Self::run), for as long as the graph lives.
     unsafe fn record(&self, commands: &[Command]) -> Result<Box<dyn Graph>>;
+
+    /// Lets what is queued from here on wait for all that a foreign stream holds now; the host waits for nothing.
+    ///
+    /// # Errors
+    /// The device refuses, or the stream is being captured into a graph.
+    ///
+    /// # Safety
+    /// There is such a stream.
+    unsafe fn wait_for(&self, stream: ForeignStream) -> Result<()>;
+
+    /// Lets what a foreign stream gets from here on wait for everything queued; the host waits for nothing.
+    ///
+    /// # Errors
+    /// The device refuses.
+    ///
+    /// # Safety
+    /// There is such a stream.
+    unsafe fn be_waited_for(&self, stream: ForeignStream) -> Result<()>;
+
+    /// Queues commands in a foreign stream, which may be one that is being captured. None of them is an upload.
+    ///
+    /// # Errors
+    /// The device refuses.
+    ///
+    /// # Safety
+    /// There is such a stream, and as [`run`](Self::run). Products of matrices share memory: those of other streams, the driver's
+    /// own included, are not to run at the same time.
+    unsafe fn run_in(&self, commands: &[Command], stream: ForeignStream) -> Result<()>;
 
     /// Copies memory to the host once everything queued before is done.
     ///

@@ -11,7 +11,7 @@ use super::super::driver::Address;
 use super::super::kernels::Kernel;
 use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use super::args::{Window, blocks, bytes};
-use crate::backend::{Indexing, Pooling};
+use crate::backend::{Indexing, Pooling, Sight};
 use crate::element::Scalar;
 use crate::error::Result;
 pub(super) use loss::loss;
@@ -157,6 +157,45 @@ pub(super) fn select<T: CudaElement, E: Scalar>(
         device.launch(&kernel, [part.len() * per_group, 1, 1], work, &choosing)?;
     }
     Ok(out)
+}
+
+/// The `most` best of scores that there are, `[rows, width]`: of row `i` among the first `ends[i]`. What `out`, `[rows, most]`, gets is what
+/// [`Backend::index_select`](crate::Backend::index_select) gives.
+pub(crate) fn choose<T: CudaElement>(
+    device: &CudaDevice,
+    scores: &CudaBuffer<Accum<T>>,
+    width: usize,
+    ends: &[usize],
+    out: &CudaBuffer<i32>,
+    most: usize,
+) -> Result<()> {
+    let row = |(row, &end): (usize, &usize)| {
+        Sight::new(
+            row..row + 1,
+            (0, 0),
+            std::iter::once(0..end).collect(),
+            Vec::new(),
+        )
+    };
+    let rows: Vec<Sight<'_>> = ends.iter().enumerate().map(row).collect();
+    let choice = Choice {
+        most,
+        initial: 0,
+        local: 0,
+    };
+    let tables = Tables::grouped(&rows, rows.len(), None, Some(choice), 1).upload(device)?;
+    let args = Choosing {
+        sights: tables.sights(None, width),
+        scores: scores.at(),
+        out: out.at(),
+        most: most as i64,
+        width: width as i64,
+        first_group: 0,
+        per_group: 1,
+    };
+    let kernel = Kernel::of::<T>("topk", "topk", &[]);
+    let work = Work::moving(ends.iter().sum::<usize>() * size_of::<Accum<T>>());
+    device.launch(&kernel, [ends.len(), 1, 1], work, &args)
 }
 
 /// The score of each query and key, -∞ for keys that the query does not see.

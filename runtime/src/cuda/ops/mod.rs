@@ -30,6 +30,9 @@ use crate::element::Scalar;
 use crate::error::Result;
 use crate::weights::generator::Recipe;
 
+pub(crate) use indexing::choose;
+pub(crate) use pointwise::narrow_to;
+
 /// What `poison.cuh` is told.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]

@@ -7,7 +7,7 @@ use super::super::ceilings::Paced;
 use super::super::device::Grid;
 use super::super::driver::{Axis, NumberType, Swizzle, TensorMap, Tiling};
 use super::super::kernels::Kernel;
-use super::super::{CudaDevice, Work};
+use super::super::{CudaDevice, CudaOptions, Work};
 use super::{Dice, device};
 use crate::backend::KernelSource;
 
@@ -88,7 +88,7 @@ fn picked(i: u32, end: u32) -> u32 {
 #[test]
 fn rows_are_those_that_chance_names() {
     let device = device();
-    if device.arch() == "host" {
+    if device.is_emulated() {
         eprintln!("skipped: {device:?} knows no instructions of a GPU's own");
         return;
     }
@@ -194,7 +194,7 @@ fn tiles_come_in_turn_through_a_ring() {
 #[test]
 fn ceilings_lie_below_what_hardware_can() {
     // With kernels of its own: nobody provides them
-    let device = CudaDevice::gpu(0).unwrap_or_else(|_| CudaDevice::emulated());
+    let device = CudaDevice::any(CudaOptions::default());
     let sources = CEILINGS.iter().map(|(unit, dims)| {
         let text = mla_codegen::cuda::kernel_text(unit, dims).expect("there are such kernels");
         let name = mla_codegen::cuda::symbol(unit, dims);

@@ -119,7 +119,7 @@ mod cases {
     pub(super) fn rows_beside<T: Number>() {
         let device = batch_invariant_device();
         let dice = &mut Dice::new();
-        let large = if device.arch() == "host" { 1 } else { 16 };
+        let large = if device.is_emulated() { 1 } else { 16 };
         for (input, out) in [(7, 3), (64 * large, 48 * large), (96 * large, 8 * large)] {
             let (rows, heads) = (33 * large, 2);
             let shape = Shape {

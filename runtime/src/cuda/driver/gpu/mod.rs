@@ -1,5 +1,6 @@
 //! A GPU through CUDA's driver.
 
+mod foreign;
 mod machine;
 mod maps;
 mod module;
@@ -16,11 +17,12 @@ use mla_nvrtc::{Compiled, CubinCache};
 
 use super::blas::Blas;
 use super::{
-    Address, Clock, Command, Driver, Fence, Graph, Launch, Matmul, Module, Pinned, Source,
-    TensorMap, Tiling,
+    Address, Clock, Command, Driver, Fence, ForeignStream, Graph, Launch, Matmul, Module, Pinned,
+    Source, TensorMap, Tiling,
 };
 use crate::error::{Error, Result};
 
+pub(crate) use foreign::CallersContext;
 pub(crate) use machine::{Machine, OrFail};
 use module::GpuModule;
 pub(crate) use timeline::GpuClock;
@@ -316,6 +318,24 @@ impl Driver for Gpu {
         // SAFETY: just recorded, so nobody else has it
         let graph = unsafe { GpuGraph::new(self.machine.clone(), recorded, commands.to_vec()) }?;
         Ok(Box::new(graph))
+    }
+
+    unsafe fn wait_for(&self, stream: ForeignStream) -> Result<()> {
+        // SAFETY: this function's contract
+        unsafe { self.machine.wait_for(stream) }
+    }
+
+    unsafe fn be_waited_for(&self, stream: ForeignStream) -> Result<()> {
+        // SAFETY: this function's contract
+        unsafe { self.machine.be_waited_for(stream) }
+    }
+
+    unsafe fn run_in(&self, commands: &[Command], stream: ForeignStream) -> Result<()> {
+        self.machine.enter()?;
+        commands
+            .iter()
+            // SAFETY: this function's contract
+            .try_for_each(|command| unsafe { self.queue(command, stream.handle()) })
     }
 
     unsafe fn download(&self, from: Address, to: &mut [u8]) -> Result<()> {

@@ -1,0 +1,222 @@
+"""The project's kernels beside its peers', through the C ABI of generated layers (`mla.h`).
+
+A harness that times attention kernels imports this module as `ours`, calls a function by what it times, and gets {name: callable}, or a
+list of callables, one for each set of inputs. Each callable queues a prepared step in torch's current stream, so it may be captured in a
+CUDA graph.
+
+MLA_OURS_LIBS names a folder of libraries that `mla-gen build SPEC --dtype bf16 --shared FILE.so` made (default: the folder of this
+file). The operations of `deepseek-v3.so` serve 128 heads, and 64, 32 and 16: latents of 512, rotated parts of 64, heads of 192 and 128. The
+layer is `deepseek-v3-plain.so`, whose rope is the plain one of a default config. Where a library is missing, or made for other sizes, a
+function returns {}.
+
+Left out, and why:
+- sparse_decode_fp8: attention over entries of bytes decodes the slots that the host names, and the harness's indices lie on the device.
+- mqa_logits, paged_mqa_logits: fp8 queries with scales beside the keys; an indexer's scores are computed from elements.
+- small: norms, rotation and the cache's writing are kernels of a layer's own here, and are timed within `layer`.
+- backward passes: generated layers have them, the C ABI does not, so a callable refuses tensors that want gradients.
+"""
+import ctypes
+import functools
+import os
+import pathlib
+
+import torch
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3, torch.int32: 4}
+PREFIX = "mla-gen"
+LATENT = 512
+
+
+class Tensor(ctypes.Structure):
+    """`mla_tensor`, which keeps its shape and strides."""
+    _fields_ = [("data", ctypes.c_void_p), ("dtype", ctypes.c_int32), ("rank", ctypes.c_int32),
+                ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64))]
+
+    @classmethod
+    def of(cls, tensor):
+        sizes = ctypes.c_int64 * tensor.dim()
+        return cls(tensor.data_ptr(), DTYPES[tensor.dtype], tensor.dim(), sizes(*tensor.shape), sizes(*tensor.stride()))
+
+
+class NamedTensor(ctypes.Structure):
+    """`mla_named_tensor`."""
+    _fields_ = [("name", ctypes.c_char_p), ("tensor", Tensor)]
+
+
+class Step:
+    """A prepared step. Called, it runs in torch's current stream and returns the tensor that it writes."""
+
+    def __init__(self, library, function, arguments, tensors, out):
+        self.library, self.tensors, self.out = library, tensors, out
+        self.handle = ctypes.c_void_p()
+        library.call(function, *arguments, ctypes.byref(self.handle))
+
+    def __call__(self):
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        self.library.call("mla_step_run", self.handle, stream)
+        return self.out
+
+    def __del__(self):
+        # While a graph is captured nothing can be freed: that little stays with the process
+        if self.handle and not torch.cuda.is_current_stream_capturing():
+            torch.cuda.synchronize()
+            self.library.call("mla_step_free", self.handle)
+
+
+class Library:
+    """A generated layer's library, on torch's current device."""
+
+    def __init__(self, path):
+        self.functions = ctypes.CDLL(str(path), mode=os.RTLD_LOCAL)
+        self.functions.mla_last_error.restype = ctypes.c_char_p
+        self.device = ctypes.c_void_p()
+        self.call("mla_device_open", ctypes.c_int32(torch.cuda.current_device()), ctypes.byref(self.device))
+
+    def call(self, function, *arguments):
+        if getattr(self.functions, function)(*arguments):
+            raise RuntimeError(f"{function}: {self.functions.mla_last_error().decode()}")
+
+    def step(self, function, arguments, out, of=None):
+        """A step of a handle, the device's where none is named, over tensors and numbers; tensors are kept as long as the step."""
+        described = [ctypes.byref(Tensor.of(a)) if isinstance(a, torch.Tensor) else a for a in arguments]
+        tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
+        return Step(self, function, [of or self.device, *described], tensors, out)
+
+
+@functools.cache
+def library(name):
+    """A library of the folder, or None where there is none that can be used."""
+    folder = os.environ.get("MLA_OURS_LIBS") or pathlib.Path(__file__).parent
+    path = pathlib.Path(folder) / name
+    if not path.exists():
+        print(f"ours: no {path}", flush=True)
+        return None
+    return Library(path)
+
+
+def polite(function):
+    """Returns nothing where a library is missing, or refuses the sizes or the device; says why."""
+    @functools.wraps(function)
+    def asked(**inputs):
+        try:
+            return function(**inputs)
+        except (LookupError, OSError, RuntimeError) as error:
+            print(f"ours: no {function.__name__}: {error}", flush=True)
+            return {}
+    return asked
+
+
+def operations():
+    found = library("deepseek-v3.so")
+    if found is None:
+        raise LookupError("no library of operations")
+    return found
+
+
+def host_array(tensor, dtype, ctype):
+    """A tensor's values in the host's memory, as an argument; they are there as long as the second result is."""
+    values = tensor.to("cpu", dtype).contiguous()
+    return ctypes.cast(values.data_ptr(), ctypes.POINTER(ctype)), values
+
+
+def flag(value):
+    return ctypes.c_int32(int(value))
+
+
+def no_gradients(*tensors):
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        raise NotImplementedError("the C ABI has no backward pass")
+
+
+@polite
+def dense_decode(q, caches, table, lens, scale, causal):
+    lib = operations()
+    out = q.new_empty(*q.shape[:-1], LATENT)
+    blocks, kept_blocks = host_array(table, torch.int32, ctypes.c_uint32)
+    lengths, kept_lengths = host_array(lens, torch.int64, ctypes.c_int64)
+
+    def over(cache):
+        arguments = [q, cache, ctypes.c_int64(LATENT), blocks, ctypes.c_int64(table.shape[1]), lengths,
+                     ctypes.c_double(scale), flag(causal), out]
+        return lib.step("mla_step_attend_paged", arguments, out)
+    return {PREFIX: [over(cache) for cache in caches]}
+
+
+def selected(lib, q, entries, indices, scale):
+    out = q.new_empty(*q.shape[:-1], LATENT)
+    arguments = [q, entries, ctypes.c_int64(LATENT), indices, ctypes.c_double(scale), out]
+    return lib.step("mla_step_attend_selected", arguments, out)
+
+
+@polite
+def sparse_prefill(q, kv, indices, scale):
+    return {PREFIX: selected(operations(), q, kv, indices, scale)}
+
+
+@polite
+def sparse_decode_bf16(q, cache, indices, scale):
+    """Indices name slots of the whole cache, so its pages are rows like any others."""
+    lib = operations()
+    return {PREFIX: [selected(lib, q, cache, chosen, scale) for chosen in indices]}
+
+
+def key_of(*tensors):
+    return tuple((tensor.data_ptr(), tuple(tensor.shape), tensor.stride()) for tensor in tensors)
+
+
+@polite
+def dense_prefill(scale):
+    lib = operations()
+    last = {}  # the harness keeps this function for all of its sizes; an older size's step would keep its memory
+
+    def attend(q, k, v):
+        no_gradients(q, k, v)
+        key = key_of(q, k, v)
+        if key not in last:
+            last.clear()
+            out = q.new_empty(*q.shape[:-1], v.shape[-1])
+            sequences = q.shape[0] if q.dim() == 4 else 1
+            rows = q.shape[-3]
+            ends = torch.arange(sequences + 1, dtype=torch.int32) * rows
+            pointer, kept = host_array(ends, torch.int32, ctypes.c_uint32)
+            arguments = [q, k, v, pointer, ctypes.c_int64(sequences), ctypes.c_double(scale), flag(True), out]
+            last[key] = lib.step("mla_step_attend_rows", arguments, out)
+        return last[key]()
+    return {PREFIX: attend}
+
+
+@polite
+def topk(logits, ends, k):
+    lib = operations()
+    pointer, kept = host_array(ends, torch.int64, ctypes.c_int64)
+
+    def over(scores):
+        out = torch.empty(scores.shape[0], k, device=scores.device, dtype=torch.int32)
+        return lib.step("mla_step_topk", [scores, pointer, out], out)
+    return {PREFIX: [over(scores) for scores in logits]}
+
+
+@polite
+def layer(module, pos):
+    """Hugging Face's module with plain rope, its weights copied. Positions count from 0, as `pos` was made."""
+    lib = library("deepseek-v3-plain.so")
+    if lib is None:
+        raise LookupError("no library of the layer")
+    weights = {name: weight.detach() for name, weight in module.named_parameters()}
+    named = (NamedTensor * len(weights))(*(NamedTensor(name.encode(), Tensor.of(weight)) for name, weight in weights.items()))
+    handle = ctypes.c_void_p()
+    stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+    lib.call("mla_layer_from_tensors", lib.device, named, ctypes.c_int64(len(weights)), stream, ctypes.byref(handle))
+    last = {}
+
+    def forward(x):
+        no_gradients(x)
+        key = key_of(x)
+        if key not in last:
+            last.clear()
+            out = torch.empty_like(x)
+            positions, kept = host_array(torch.arange(x.shape[-2]), torch.int32, ctypes.c_uint32)
+            arguments = [x, positions, None, ctypes.c_int64(0), out]
+            last[key] = lib.step("mla_step_forward", arguments, out, of=handle)
+        return last[key]()
+    return {PREFIX: forward}

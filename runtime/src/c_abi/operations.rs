@@ -1,0 +1,418 @@
+//! Single operations over a caller's memory, as steps: what engines and benchmarks compare kernels by.
+//!
+//! They are the operations that layers themselves are made of ([`Backend`]), with the kernels that the library brings along, and
+//! nothing is copied on the way in. Attention sums in the accumulation type and is rounded to the caller's tensor behind that.
+
+use super::Library;
+use super::arguments::sequences_of;
+use super::calls::Device;
+use super::fault::{Fault, guarded};
+use super::pointers::{array, handed_out, handle, named};
+use super::step::Step;
+use super::tensor::{CTensor, Given, Lines};
+use crate::attention::narrowed;
+use crate::backend::{Accum, Attention, Backend, Chosen, Pages};
+use crate::cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, choose, narrow_to};
+use crate::element::Scalar;
+use crate::segments::{Segment, Segments};
+use crate::{Batch, Padding, Sequence, Softmax, Visibility};
+
+/// `mla_step_attend_paged`.
+///
+/// # Safety
+/// `mla.h`'s contract.
+#[allow(clippy::too_many_arguments)] // The operands of one formula
+pub unsafe fn attend_paged<L: Library>(
+    device: *const Device<L>,
+    q: *const CTensor,
+    cache: *const CTensor,
+    latent: i64,
+    blocks: *const u32,
+    blocks_each: i64,
+    lengths: *const i64,
+    scale: f64,
+    causal: i32,
+    out: *const CTensor,
+    step: *mut *const Step,
+) -> i32 {
+    guarded(|| {
+        // SAFETY: this function's contract, here and below
+        let device = &unsafe { handle("device", device)? }.device;
+        // SAFETY: as above
+        let latents = unsafe { Latents::read::<L::Elem>(q, "cache", cache, latent, out)? };
+        let (&[requests, new, ..], &[pages, page, ..]) =
+            (&latents.q.shape[..], &latents.entries.shape[..])
+        else {
+            return Err(latents.q.refused("wanted [requests, new, heads, width]"));
+        };
+        if latents.q.shape.len() != 4 || latents.entries.shape.len() < 3 {
+            return Err(latents.q.refused(format!(
+                "has shape {:?} and `cache` {:?}, wanted [requests, new, heads, width] and [pages, page, width]",
+                latents.q.shape, latents.entries.shape
+            )));
+        }
+        let each = named("blocks_each", "it", blocks_each)?;
+        let count = requests.saturating_mul(each);
+        // SAFETY: as above
+        let blocks = unsafe { array("blocks", blocks, count)? };
+        // SAFETY: as above
+        let lengths = unsafe { array("lengths", lengths, requests)? };
+        let tables: Vec<&[u32]> = match each {
+            0 => vec![&[]; requests],
+            each => blocks.chunks_exact(each).collect(),
+        };
+        for (i, (table, &length)) in tables.iter().zip(lengths).enumerate() {
+            check_request(i, table, length, [new, pages, page])?;
+        }
+        let sequences: Vec<Sequence<'_>> = tables
+            .iter()
+            .zip(lengths)
+            .map(|(blocks, &length)| Sequence {
+                cached: length as usize - new,
+                new,
+                blocks,
+            })
+            .collect();
+        let batch = Batch::new(&sequences)?;
+        let keys = lengths.iter().enumerate();
+        let keys = keys.map(|(i, &length)| (i, 0..length as usize, 0));
+        let segments = batch.against(visibility(causal), keys, pages * page)?;
+        // Requests without new tokens have no segment
+        let tables = match new {
+            0 => Vec::new(),
+            _ => tables.iter().map(|table| table.to_vec()).collect(),
+        };
+        let pages = Pages::new(page, tables);
+        let record = || latents.record::<L::Elem>(device, &segments, Some(&pages), None, scale);
+        // SAFETY: as above
+        unsafe { handed_out("step", step, record) }
+    })
+}
+
+/// Refuses a length that its blocks can't hold, and blocks that are not in the cache.
+fn check_request(
+    i: usize,
+    table: &[u32],
+    length: i64,
+    [new, pages, page]: [usize; 3],
+) -> Result<(), Fault> {
+    let room = table.len().saturating_mul(page);
+    let Some(length) = usize::try_from(length)
+        .ok()
+        .filter(|&n| n >= new && n <= room)
+    else {
+        return Err(Fault::argument(
+            format!("lengths[{i}]"),
+            format!(
+                "is {length}, wanted at least the {new} new tokens and at most the {room} that {} blocks hold",
+                table.len()
+            ),
+        ));
+    };
+    let used = &table[..length.div_ceil(page.max(1))];
+    match used.iter().find(|&&block| block as usize >= pages) {
+        None => Ok(()),
+        Some(block) => Err(Fault::argument(
+            "blocks",
+            format!("request {i} names block {block}, the cache has {pages}"),
+        )),
+    }
+}
+
+/// `mla_step_attend_selected`.
+///
+/// # Safety
+/// `mla.h`'s contract.
+#[allow(clippy::too_many_arguments)] // The operands of one formula
+pub unsafe fn attend_selected<L: Library>(
+    device: *const Device<L>,
+    q: *const CTensor,
+    entries: *const CTensor,
+    latent: i64,
+    indices: *const CTensor,
+    scale: f64,
+    out: *const CTensor,
+    step: *mut *const Step,
+) -> i32 {
+    guarded(|| {
+        // SAFETY: this function's contract, here and below
+        let device = &unsafe { handle("device", device)? }.device;
+        // SAFETY: as above
+        let latents = unsafe { Latents::read::<L::Elem>(q, "entries", entries, latent, out)? };
+        // SAFETY: as above
+        let indices = unsafe { Given::read("indices", indices)? };
+        indices.of_type("i32")?;
+        indices.without_gaps()?;
+        let (rows, keys) = (latents.q.heads()?.rows, latents.entries.rows()?.rows);
+        let chosen = indices.rows()?;
+        if chosen.rows != rows {
+            return Err(indices.refused(format!(
+                "has shape {:?}, wanted a list for each of {rows} queries",
+                indices.shape
+            )));
+        }
+        // Every query sees all entries: the indices say which
+        let whole = Segment {
+            queries: 0..rows,
+            keys: 0..keys,
+            first_query: 0,
+            first_key: 0,
+            sequence: 0,
+            shift: 0,
+            line: (0, 0),
+        };
+        let segments = Segments::new(vec![whole], Visibility::FULL, rows, keys);
+        // SAFETY: as above
+        let indices: CudaBuffer<i32> =
+            unsafe { CudaBuffer::borrowed(device, indices.at, indices.span) };
+        let selection = Chosen {
+            indices: &indices,
+            width: chosen.width,
+        };
+        let record = || latents.record::<L::Elem>(device, &segments, None, Some(selection), scale);
+        // SAFETY: as above
+        unsafe { handed_out("step", step, record) }
+    })
+}
+
+/// Absorbed queries, the entries of a latent cache, and where the result goes.
+struct Latents {
+    q: Given,
+    entries: Given,
+    out: Given,
+    latent: usize,
+}
+
+impl Latents {
+    /// # Safety
+    /// `mla.h`'s contract.
+    unsafe fn read<T: CudaElement>(
+        q: *const CTensor,
+        name: &str,
+        entries: *const CTensor,
+        latent: i64,
+        out: *const CTensor,
+    ) -> Result<Self, Fault> {
+        // SAFETY: this function's contract, here and below
+        let q = unsafe { Given::read("q", q)? };
+        // SAFETY: as above
+        let entries = unsafe { Given::read(name, entries)? };
+        // SAFETY: as above
+        let out = unsafe { Given::read("out", out)? };
+        let (queries, keys) = (q.heads()?, entries.rows()?);
+        let latent = named("latent", "it", latent)?;
+        if latent == 0 || latent > queries.width {
+            return Err(Fault::argument(
+                "latent",
+                format!(
+                    "is {latent}, wanted 1 to the {} that a query is wide",
+                    queries.width
+                ),
+            ));
+        }
+        for given in [&q, &entries, &out] {
+            given.of_type(T::NAME)?;
+        }
+        if keys.width != queries.width {
+            return Err(entries.refused(format!(
+                "has shape {:?}, wanted entries as wide as a query, {}",
+                entries.shape, queries.width
+            )));
+        }
+        check_out(&out, queries, latent)?;
+        Ok(Self {
+            q,
+            entries,
+            out,
+            latent,
+        })
+    }
+
+    /// Writes attention down.
+    fn record<T: CudaElement>(
+        &self,
+        device: &CudaDevice,
+        segments: &Segments,
+        pages: Option<&Pages>,
+        selection: Option<Chosen<'_, Cuda<T>>>,
+        scale: f64,
+    ) -> Result<Step, Fault> {
+        // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
+        let (q, entries) =
+            unsafe { (self.q.buffer::<T>(device), self.entries.buffer::<T>(device)) };
+        let queries = self.q.heads()?.of(&q);
+        let entries = self.entries.rows()?.of(&entries);
+        let (latent, rope) = (self.latent, queries.width - self.latent);
+        let attention = Attention {
+            q: narrowed(queries, 0, latent),
+            q_rope: narrowed(queries, latent, rope),
+            k: narrowed(entries, 0, latent),
+            k_rope: narrowed(entries, latent, rope),
+            v: narrowed(entries, 0, latent),
+            segments,
+            pages,
+            selection,
+            softmax: Softmax::scaled(scale).checked(queries.heads, segments)?,
+        };
+        record(device, &attention, &self.out)
+    }
+}
+
+/// `mla_step_attend_rows`.
+///
+/// # Safety
+/// `mla.h`'s contract.
+#[allow(clippy::too_many_arguments)] // The operands of one formula
+pub unsafe fn attend_rows<L: Library>(
+    device: *const Device<L>,
+    q: *const CTensor,
+    k: *const CTensor,
+    v: *const CTensor,
+    ends: *const u32,
+    sequences: i64,
+    scale: f64,
+    causal: i32,
+    out: *const CTensor,
+    step: *mut *const Step,
+) -> i32 {
+    guarded(|| {
+        // SAFETY: this function's contract, here and below
+        let device = &unsafe { handle("device", device)? }.device;
+        // SAFETY: as above
+        let [q, k, v, out] = unsafe {
+            [
+                Given::read("q", q)?,
+                Given::read("k", k)?,
+                Given::read("v", v)?,
+                Given::read("out", out)?,
+            ]
+        };
+        for given in [&q, &k, &v, &out] {
+            given.of_type(L::Elem::NAME)?;
+        }
+        let queries = q.heads()?;
+        for (given, width) in [(&k, queries.width), (&v, v.heads()?.width)] {
+            let lines = given.heads()?;
+            let shared = lines.heads > 0 && queries.heads.is_multiple_of(lines.heads);
+            if lines.rows != queries.rows || lines.width != width || !shared {
+                return Err(given.refused(format!(
+                    "has shape {:?}, wanted {} rows of heads that divide {}, and `k` as wide as `q`, {}",
+                    given.shape, queries.rows, queries.heads, queries.width
+                )));
+            }
+        }
+        check_out(&out, queries, v.heads()?.width)?;
+        // SAFETY: as above
+        let mask = unsafe { sequences_of(ends, sequences, queries.rows)? };
+        let segments = mask.segments(queries.rows, visibility(causal), Padding::Allowed)?;
+        // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
+        let buffers = unsafe { [&q, &k, &v].map(|given| given.buffer::<L::Elem>(device)) };
+        let [queries, keys, values] = [
+            q.heads()?.of(&buffers[0]),
+            k.heads()?.of(&buffers[1]),
+            v.heads()?.of(&buffers[2]),
+        ];
+        // No part of a head is shared by all: the rotated one has no width
+        let attention = Attention {
+            q: queries,
+            q_rope: narrowed(queries, 0, 0),
+            k: keys,
+            k_rope: narrowed(keys, 0, 0),
+            v: values,
+            segments: &segments,
+            pages: None,
+            selection: None,
+            softmax: Softmax::scaled(scale).checked(queries.heads, &segments)?,
+        };
+        // SAFETY: as above
+        unsafe { handed_out("step", step, || record::<L::Elem>(device, &attention, &out)) }
+    })
+}
+
+/// `mla_step_topk`.
+///
+/// # Safety
+/// `mla.h`'s contract.
+pub unsafe fn topk<L: Library>(
+    device: *const Device<L>,
+    scores: *const CTensor,
+    ends: *const i64,
+    out: *const CTensor,
+    step: *mut *const Step,
+) -> i32 {
+    guarded(|| {
+        // SAFETY: this function's contract, here and below
+        let device = &unsafe { handle("device", device)? }.device;
+        // SAFETY: as above
+        let (scores, out) = unsafe { (Given::read("scores", scores)?, Given::read("out", out)?) };
+        scores.of_type(<Accum<Cuda<L::Elem>> as Scalar>::NAME)?;
+        out.of_type("i32")?;
+        out.without_gaps()?;
+        let (lines, wanted) = (scores.rows()?, out.rows()?);
+        if wanted.rows != lines.rows {
+            return Err(out.refused(format!(
+                "has shape {:?}, wanted a list for each of {} rows of scores",
+                out.shape, lines.rows
+            )));
+        }
+        // SAFETY: as above
+        let ends = unsafe { array("ends", ends, lines.rows)? };
+        let ends = ends.iter().enumerate().map(|(row, &end)| {
+            usize::try_from(end)
+                .ok()
+                .filter(|&end| end <= lines.width)
+                .ok_or_else(|| {
+                    Fault::argument(
+                        format!("ends[{row}]"),
+                        format!("is {end}, wanted 0 to the {} scores of a row", lines.width),
+                    )
+                })
+        });
+        let ends: Vec<usize> = ends.collect::<Result<_, _>>()?;
+        let record = || {
+            Step::record(device, Vec::new(), || {
+                // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
+                let (scores, into) = unsafe { (scores.buffer(device), out.buffer(device)) };
+                let (step, most) = (lines.row_stride, wanted.width);
+                Ok(choose::<L::Elem>(
+                    device, &scores, step, &ends, &into, most,
+                )?)
+            })
+        };
+        // SAFETY: as above
+        unsafe { handed_out("step", step, record) }
+    })
+}
+
+fn visibility(causal: i32) -> Visibility {
+    match causal {
+        0 => Visibility::FULL,
+        _ => Visibility::CAUSAL,
+    }
+}
+
+/// Refuses a result of another shape than `[rows, heads, width]`, or with gaps.
+fn check_out(out: &Given, queries: Lines, width: usize) -> Result<(), Fault> {
+    let lines = out.heads()?;
+    if (lines.rows, lines.heads, lines.width) != (queries.rows, queries.heads, width) {
+        return Err(out.refused(format!(
+            "has shape {:?}, wanted [.., {}, {width}] with {} rows",
+            out.shape, queries.heads, queries.rows
+        )));
+    }
+    out.without_gaps()
+}
+
+/// Writes attention down, and its rounding to where it is wanted.
+fn record<T: CudaElement>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, T>,
+    out: &Given,
+) -> Result<Step, Fault> {
+    Step::record(device, Vec::new(), || {
+        let parts = Cuda::<T>::attend(device, attention)?;
+        // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
+        let out = unsafe { out.buffer::<T>(device) };
+        Ok(narrow_to::<T>(device, &parts.out, &out)?)
+    })
+}
