@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Tests the CUDA backend on the machine at hand: run.sh [tests] [verify] [gradients] [full] [peers]. Without arguments: all but the last.
+# Tests the CUDA backend on the machine at hand: run.sh [tests] [verify] [gradients] [full] [bench] [tune] [peers]. Without arguments: all but the
+# last two.
 # Needs a GPU's driver and NVRTC (`MLA_NVRTC_DIR`, an active Python environment, or the system's).
+# tune: writes the table of the fastest products to $OUT or the current folder.
 # peers: times kernels beside others', with a harness whose folder PEERS_DIR names (its run.py), PEERS_STAGE what it needs, and
 # PEERS_SECTIONS, if given, its sections; results go to $OUT or the current folder.
 set -uo pipefail
@@ -12,7 +14,7 @@ section() { printf '\n== %s\n' "$1"; }
 try() { "$@" || { failed=1; echo "FAILED: $*"; }; }
 program() { MLA_GEN_PROGRAM="$here/programs/$1" try "$here/bin/mla-gen" verify --backend cuda "${@:2}" "$here"/cases/*/; }
 
-for what in "${@:-tests verify gradients full}"; do
+for what in "${@:-tests verify gradients full bench}"; do
   for what in $what; do
     case $what in
       tests)
@@ -26,6 +28,10 @@ for what in "${@:-tests verify gradients full}"; do
         try "$here/tests/proofs" --quiet --test-threads=8
         section 'decode steps as graphs'
         try "$here/tests/graphs" --quiet
+        section 'the same bits again, alone and in a batch'
+        try "$here/tests/bits" --quiet --test-threads=8
+        section 'more than there is room for'
+        try "$here/tests/out-of-memory" --quiet
         ;;
       verify)
         section 'golden layers, f32'
@@ -42,6 +48,18 @@ for what in "${@:-tests verify gradients full}"; do
       full)
         section 'layers at their real sizes'
         try "$here/tests/full-size" --nocapture --test-threads=1
+        ;;
+      bench)
+        for spec in "$here"/specs/*.yaml; do
+          name=$(basename "$spec" .yaml)
+          section "$name, timed"
+          MLA_GEN_PROGRAM="$here/programs/bench-$name" try "$here/bin/mla-gen" bench "$spec" --backend cuda --dtype bf16 \
+            --prefill 4096 --decode 1x1+8192 --decode 64x1+8192 --train 4096 --json "${OUT:-.}/$name.json"
+        done
+        ;;
+      tune)
+        section 'the fastest products'
+        MLA_TUNED_PRODUCTS="${OUT:-.}/products.tsv" try "$here/tests/tuning" --nocapture
         ;;
       peers)
         section "kernels beside their peers'"

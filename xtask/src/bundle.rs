@@ -56,6 +56,10 @@ const TESTS: [(&str, &[&str]); 9] = [
     ),
 ];
 
+/// Specs whose layers are timed, and what `mla-gen bench` is told so that all that is timed is compiled.
+const TIMED: [&str; 2] = ["deepseek-v3", "deepseek-v3.2"];
+const TIMES: [&str; 6] = ["--dtype", "bf16", "--prefill", "1", "--train", "1"];
+
 /// Libraries for the peers' harness, as `benches/ours.py` looks for them: a name, and a spec.
 const LIBRARIES: [(&str, &str); 3] = [
     ("deepseek-v3.so", "spec/models/deepseek-v3.yaml"),
@@ -71,7 +75,7 @@ pub(crate) fn bundle(cases: &[PathBuf], out: Option<PathBuf>) -> Result<(), Stri
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(failed)?;
     }
-    for inside in ["bin", "programs", "tests", "cases", "peers"] {
+    for inside in ["bin", "programs", "tests", "cases", "specs", "peers"] {
         fs::create_dir_all(folder.join(inside)).map_err(failed)?;
     }
     let cases = match cases {
@@ -100,9 +104,27 @@ pub(crate) fn bundle(cases: &[PathBuf], out: Option<PathBuf>) -> Result<(), Stri
         run(&command, &words)?;
         stripped(&program, &program)?;
     }
+    timed(&command, &folder)?;
     libraries(&command, &folder.join("peers"))?;
     copy(&root().join("xtask/run.sh"), &folder.join("run.sh"))?;
     archive(&out)
+}
+
+/// Programs that time layers, and the layers' specs.
+fn timed(command: &Path, folder: &Path) -> Result<(), String> {
+    for name in TIMED {
+        let spec = root().join(format!("spec/models/{name}.yaml"));
+        let program = folder.join("programs").join(format!("bench-{name}"));
+        let fixed = ["bench", "--backend", "cuda", "--compile-to"].map(OsStr::new);
+        let mut words = fixed.to_vec();
+        words.push(program.as_os_str());
+        words.extend(TIMES.iter().map(OsStr::new));
+        words.push(spec.as_os_str());
+        run(command, &words)?;
+        stripped(&program, &program)?;
+        copy(&spec, &folder.join("specs").join(format!("{name}.yaml")))?;
+    }
+    Ok(())
 }
 
 /// Layers as shared libraries, and the module that a benchmark of their peers imports.
