@@ -77,10 +77,10 @@ fn floors(checked: &Checked, machine: &Machine) -> String {
         });
         let _ = writeln!(
             text,
-            "{:?} of {} tokens that meet {} takes {} at least on an {}, in bf16: {}",
+            "{:?} over {} tokens (new: {}) takes {} at least on an {}, in bf16: {}",
             floor.phase,
-            floor.lengths.new,
             floor.lengths.met,
+            floor.lengths.new,
             cost::microseconds(floor.seconds()),
             machine.name,
             groups.collect::<Vec<_>>().join(", ")
