@@ -251,8 +251,7 @@ impl Recording {
     }
 
     pub(super) fn room(&mut self, device: &CudaDevice, bytes: usize) -> Result<(Address, Home)> {
-        let arena = &self.log.arena;
-        let at = arena.take(&arena.pool, device, bytes)?;
+        let at = take(&self.log.arena.pool, device, bytes)?;
         self.log.rooms.push((at, bytes));
         Ok((at, Home::Graph(Arc::clone(&self.log.arena))))
     }
@@ -261,8 +260,7 @@ impl Recording {
     /// after.
     pub(super) fn upload(&mut self, device: &CudaDevice, bytes: usize) -> Result<(Address, Home)> {
         let room = room_of_upload(bytes);
-        let arena = &self.log.arena;
-        let at = arena.take(&arena.uploads, device, room)?;
+        let at = take(&self.log.arena.uploads, device, room)?;
         self.log.rooms.push((at, room));
         Ok((at, Home::Kept(Arc::clone(&self.log.arena))))
     }
@@ -371,19 +369,19 @@ impl Command {
     }
 }
 
-impl Arena {
-    /// Memory of the graph's own; what the device has free for other buffers goes back to the driver first, if there is no room otherwise.
-    fn take(&self, pool: &Mutex<Pool>, device: &CudaDevice, bytes: usize) -> Result<Address> {
-        let driver = &*device.shared.driver;
-        let mut pool = lock(pool);
-        if let Some(at) = pool.take(driver, bytes)? {
-            return Ok(at);
-        }
-        device.trim();
-        pool.take(driver, bytes)?
-            .ok_or_else(|| pool.out_of_memory(bytes))
+/// Memory of a graph's own; what the device has free for other buffers goes back to the driver first, if there is no room otherwise.
+fn take(pool: &Mutex<Pool>, device: &CudaDevice, bytes: usize) -> Result<Address> {
+    let driver = &*device.shared.driver;
+    let mut pool = lock(pool);
+    if let Some(at) = pool.take(driver, bytes)? {
+        return Ok(at);
     }
+    device.trim();
+    pool.take(driver, bytes)?
+        .ok_or_else(|| pool.out_of_memory(bytes))
+}
 
+impl Arena {
     pub(super) fn give(&self, at: Address) {
         if self.open.load(std::sync::atomic::Ordering::Relaxed) {
             lock(&self.pool).give(at);
