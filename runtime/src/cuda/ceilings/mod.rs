@@ -1,6 +1,7 @@
 //! What a device reaches when it does one thing only: the ceilings under which every kernel works.
 
 mod measure;
+mod random;
 
 use std::fmt::{self, Display};
 
