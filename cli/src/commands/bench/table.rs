@@ -9,7 +9,7 @@ use crate::driver::job::{self, Ceilings, Report, Timing, Work};
 
 /// A device's ceilings, each call, and each of its kernels.
 pub(super) fn text(checked: &Checked, report: &Report) -> String {
-    let mut text = format!("{}", checked.layer.name);
+    let mut text = checked.layer.name.clone();
     if let Some(device) = &report.device {
         let _ = write!(text, " on {} ({})", device.name, device.arch);
     }

@@ -342,7 +342,7 @@ impl Seen {
     pub(super) fn of(segments: &Segments, chosen: Option<usize>) -> Self {
         let mut seen = Self::default();
         for segment in segments.list() {
-            let mut all = usize::MAX..0;
+            let (mut first, mut end) = (usize::MAX, 0);
             for query in 0..segment.queries.len() {
                 let visible = segments.visible(segment, query);
                 let count = chosen.map_or(visible.len(), |most| most.min(visible.len()));
@@ -350,10 +350,10 @@ impl Seen {
                 if chosen.is_some() {
                     seen.keys += count;
                 } else if !visible.is_empty() {
-                    all = all.start.min(visible.start)..all.end.max(visible.end);
+                    (first, end) = (first.min(visible.start), end.max(visible.end));
                 }
             }
-            seen.keys += all.end.saturating_sub(all.start);
+            seen.keys += end.saturating_sub(first);
         }
         seen
     }
