@@ -236,14 +236,17 @@ impl CudaDevice {
 
 impl Recording {
     fn new(device: &CudaDevice) -> Self {
+        // Each in a statement of its own, which the lock is held for
+        let pool = lock(&device.shared.pool).beside();
+        let uploads = lock(&device.shared.pool).beside();
         Self {
             log: Log {
                 commands: Vec::new(),
                 rooms: Vec::new(),
                 arena: Arc::new(Arena {
                     device: device.clone(),
-                    pool: Mutex::new(lock(&device.shared.pool).beside()),
-                    uploads: Mutex::new(lock(&device.shared.pool).beside()),
+                    pool: pool.into(),
+                    uploads: uploads.into(),
                     open: true.into(),
                 }),
             },
