@@ -81,7 +81,7 @@ fn what_a_layer_is_not_built_for_is_an_error_of_the_job() {
     let reports = drive(&registry, folder.path(), &jobs);
     for (report, wanted) in reports
         .iter()
-        .zip(["training", "a cache", "inference", "blocks"])
+        .zip(["training", "a cache", "inference", "overflows"])
     {
         let error = report.error.as_deref().unwrap_or("no error");
         assert!(error.contains(wanted), "{error}");
