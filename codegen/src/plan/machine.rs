@@ -32,18 +32,19 @@ pub struct Machine {
 
 /// One NVIDIA H200 SXM at 700 W.
 ///
-/// Rates of memory and of products are cuBLAS's and PyTorch's, settled; the L2's is that of 1152-byte rows from a set of 38 MB, and the
-/// clock that of cuBLAS's product after 60 to 100 ms. `CudaDevice::ceilings` measures all of them with kernels of ours, whose numbers are to
-/// take these ones' place. The last two are the hardware's: 32 banks of 4 bytes, and four units of 4 lanes.
+/// As `CudaDevice::ceilings` measured it on 2026-11-29 (`docs/perf-log.md`), settled: products are cuBLASLt's, the L2's rate is that of
+/// 1152-byte rows from a set of 38 MB (tiles of the copy engine reach 4.9e12), and the clock is that of products that nothing but shared
+/// memory feeds. The copy is PyTorch's, which is faster than ours. The last two are the hardware's: 32 banks of 4 bytes, and four units of
+/// 4 lanes.
 pub const H200: Machine = Machine {
     name: "NVIDIA H200",
     multiprocessors: 132,
-    clock: 1.71e9,
-    read: 4.39e12,
+    clock: 1.66e9,
+    read: 4.49e12,
     copy: 4.30e12,
-    bf16: 679e12,
-    fp8: 1252e12,
-    l2: 9.0e12,
+    bf16: 675e12,
+    fp8: 1253e12,
+    l2: 9.07e12,
     shared: 128.0,
     exponentials: 16.0,
 };
