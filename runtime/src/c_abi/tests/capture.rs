@@ -1,6 +1,9 @@
 //! Steps in a stream that is being captured, as a caller's graph captures them. Without a GPU nothing is captured, and the test says so.
+//!
+//! A capture in the global mode, PyTorch's, forbids every thread of the process to allocate and to wait. So it has a process of its own.
 
-use std::ptr;
+use std::process::Command;
+use std::{env, ptr};
 
 use cudarc::driver::result;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
@@ -10,12 +13,33 @@ use super::layers::{ROWS, layers};
 use super::sample::HIDDEN_SIZE;
 use super::*;
 
+/// Set in the process that captures.
+const ALONE: &str = "MLA_CAPTURES_ALONE";
+
 #[test]
 fn a_step_is_captured_and_a_call_is_not() {
     if CudaDevice::gpu(0).is_err() {
         println!("skipped: no GPU");
         return;
     }
+    if env::var_os(ALONE).is_some() {
+        return capture();
+    }
+    let test = "c_abi::tests::capture::a_step_is_captured_and_a_call_is_not";
+    let output = Command::new(env::current_exe().expect("a path"))
+        .args([test, "--exact", "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .expect("the process runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn capture() {
     let device = Device::open();
     let (_, layer): (_, *const Layer<Exported>) = layers(&device);
     let shape = [ROWS, HIDDEN_SIZE];
