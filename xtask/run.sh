@@ -2,6 +2,7 @@
 # Tests the CUDA backend on the machine at hand: run.sh [tests] [verify] [gradients] [full] [bench] [tune] [peers]. Without arguments: all but the
 # last two.
 # Needs a GPU's driver and NVRTC (`MLA_NVRTC_DIR`, an active Python environment, or the system's).
+# verify, gradients: the layers' tensors go to folders of $OUTPUTS, in the cases' format, where it is set.
 # tune: writes the table of the fastest products to $OUT or the current folder.
 # peers: times kernels beside others', with a harness whose folder PEERS_DIR names (its run.py), PEERS_STAGE what it needs, and
 # PEERS_SECTIONS, if given, its sections; results go to $OUT or the current folder.
@@ -12,7 +13,9 @@ failed=0
 
 section() { printf '\n== %s\n' "$1"; }
 try() { "$@" || { failed=1; echo "FAILED: $*"; }; }
-program() { MLA_GEN_PROGRAM="$here/programs/$1" try "$here/bin/mla-gen" verify --backend cuda "${@:2}" "$here"/cases/*/; }
+program() {
+  MLA_GEN_PROGRAM="$here/programs/$1" try "$here/bin/mla-gen" verify --backend cuda "${@:2}" ${OUTPUTS:+--out-dir "$OUTPUTS/$1"} "$here"/cases/*/
+}
 
 for what in "${@:-tests verify gradients full bench}"; do
   for what in $what; do
