@@ -324,7 +324,7 @@ pub(crate) struct Verify {
     pub(crate) layer: Option<u32>,
 }
 
-/// Calls are sized [REQUESTSx]NEW[+CACHED]: 64x1+8192 is one new token for each of 64 requests with 8192 cached tokens. Options that size
+/// Calls are sized `[REQUESTSx]NEW[+CACHED]`: 64x1+8192 is one new token for each of 64 requests with 8192 cached tokens. Options that size
 /// calls can be given several times; without any, the spec's phases are timed at sizes that suit the backend. Weights, inputs and caches are
 /// random.
 #[derive(Debug, Args)]
