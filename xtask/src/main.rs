@@ -11,7 +11,7 @@ cargo xtask bundle [--cases DIR…] [--out DIR]
 
   Packs what tests and times the CUDA backend on a machine with a GPU's driver and NVRTC, but no Rust: stripped binaries, the golden
   cases, a script. DIR [default: target/bundle] gets the folder `mla-bundle` and its archive in parts of at most 22 MB.
-  There: cat mla-bundle.tar.xz.* | tar -xJ && mla-bundle/run.sh [tests|verify|gradients|full|peers]…";
+  There: cat mla-bundle.tar.xz.* | tar -xJ && mla-bundle/run.sh [tests|verify|gradients|full|bench|tune|peers]…";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1)) {
