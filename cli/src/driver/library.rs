@@ -1,13 +1,12 @@
 //! A generated layer as a shared library with a C ABI, and the header that says how it is called.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use mla_codegen::{Kernels, Options, Origin, plan};
 use mla_spec::{Checked, Phase};
 
 use super::kept::{KeptCrate, Kind};
-use super::program::element;
+use super::program::{element, kernel_list};
 use crate::failure::Failure;
 use crate::folder::{self, Files};
 
@@ -87,26 +86,14 @@ fn exported(phases: &[Phase]) -> Vec<&'static str> {
 /// Kernels, and the function that gives them to a device.
 fn operations(checked: &Checked, element: &str) -> String {
     let units = plan::operation_kernels(&plan::program(checked), checked.layer.latent());
-    let mut text = format!(
+    let kernels = units.iter().map(|unit| (unit.name(), unit.text()));
+    format!(
         "//! Kernels of single operations.\n\n\
-         use mla_runtime::{{Backend, Cuda, CudaDevice, KernelSource, Result}};\n\n\
-         const KERNELS: [KernelSource; {}] = [\n",
-        units.len()
-    );
-    for unit in &units {
-        let _ = writeln!(
-            text,
-            "    KernelSource::new({:?}, {:?}),",
-            unit.name(),
-            unit.text()
-        );
-    }
-    let _ = write!(
-        text,
-        "];\n\n\
+         use mla_runtime::{{Backend, Cuda, CudaDevice, Result}};\n\n\
+         {}\n\
          /// Gives a device the kernels.\n\
          pub(crate) fn add(device: &CudaDevice) -> Result<()> {{\n    \
-         Cuda::<{element}>::add_kernels(device, &KERNELS, &[])\n}}\n"
-    );
-    text
+         Cuda::<{element}>::add_kernels(device, KERNELS, &[])\n}}\n",
+        kernel_list("KERNELS", kernels)
+    )
 }

@@ -168,15 +168,10 @@ impl Program {
         if !self.timed || self.backend == Backend::Cpu {
             return (String::new(), "");
         }
-        let texts = CEILINGS.iter().filter_map(|&(unit, dims)| {
-            let text = kernel_text(unit, dims)?;
-            Some(format!(
-                "    mla_runtime::KernelSource::new({:?}, {text:?}),\n",
-                symbol(unit, dims)
-            ))
-        });
-        let texts: String = texts.collect();
-        let list = format!("\nconst CEILINGS: &[mla_runtime::KernelSource] = &[\n{texts}];\n");
+        let texts = CEILINGS
+            .iter()
+            .filter_map(|&(unit, dims)| Some((symbol(unit, dims), kernel_text(unit, dims)?)));
+        let list = format!("\n{}", kernel_list("CEILINGS", texts));
         (list, "        registry.measure_with(CEILINGS);\n")
     }
 }
@@ -234,6 +229,14 @@ impl Compiled {
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
         }
     }
+}
+
+/// The constant `name`: kernels, each a name and a text.
+pub(super) fn kernel_list(name: &str, kernels: impl Iterator<Item = (String, String)>) -> String {
+    let sources: String = kernels
+        .map(|(name, text)| format!("    mla_runtime::KernelSource::new({name:?}, {text:?}),\n"))
+        .collect();
+    format!("const {name}: &[mla_runtime::KernelSource] = &[\n{sources}];\n")
 }
 
 /// What a layer computes in, as Rust names it.
