@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mla_spec::{CacheKind, FormChoice};
+use mla_spec::FormChoice;
 
 use crate::args::{Build, Emit, Form};
 use crate::driver::{library, variant};
@@ -103,10 +103,7 @@ fn shared(described: &Described, args: &Build, file: &Path) -> Result<(), Failur
 /// Chooses the form of every phase.
 fn force(form: Form, described: &mut Described) -> Result<(), Failure> {
     for checked in described.layers_mut() {
-        if form == Form::Mqa && checked.build.cache.kind == CacheKind::Naive {
-            let message = "`--form mqa` reads latents, and the spec's naive cache holds none; choose a `latent_*` format";
-            return Err(Failure::Usage(message.to_owned()));
-        }
+        super::refuse_mqa_over_naive(checked, Some(form.into()))?;
         checked.build.form = FormChoice::Forced(form.into());
     }
     Ok(())

@@ -14,6 +14,7 @@ mod verify;
 use std::fmt::Write as _;
 
 use clap::CommandFactory;
+use mla_spec::{CacheKind, Checked, Form};
 
 use crate::args::{Cli, Command, Completions};
 use crate::failure::Failure;
@@ -36,6 +37,15 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Verify(args) => verify::verify(&args),
         Command::Completions(args) => completions(&args),
     }
+}
+
+/// Refuses the form that reads latents where the cache holds none.
+fn refuse_mqa_over_naive(checked: &Checked, form: Option<Form>) -> Result<(), Failure> {
+    if checked.build.cache.kind == CacheKind::Naive && form == Some(Form::Mqa) {
+        let message = "`--form mqa` reads latents, and the spec's naive cache holds none; choose a `latent_*` format";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    Ok(())
 }
 
 /// Columns of equal width, the first to the left and numbers to the right.

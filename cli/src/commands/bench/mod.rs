@@ -3,7 +3,7 @@
 mod shape;
 mod table;
 
-use mla_spec::{CacheKind, Checked, Form, Phase};
+use mla_spec::{Checked, Form, Phase};
 
 use crate::args::{self, Backend};
 use crate::driver::job::{self, Input, Job, Rope, Stored, Weights};
@@ -14,6 +14,7 @@ use crate::{folder, talk};
 
 pub(crate) use shape::Shape;
 
+use super::refuse_mqa_over_naive;
 use super::run::{done, refuse_consumer};
 
 /// Seed of weights.
@@ -35,12 +36,13 @@ pub(crate) fn bench(args: &args::Bench) -> Result<(), Failure> {
             jobs.push((job(&checked, layer, benches), checked));
         }
     }
+    let compiled = program.compile()?;
     if let Some(file) = &args.compile_to {
-        return program.compile()?.copy_to(file);
+        return compiled.copy_to(file);
     }
     let mut reports = Vec::new();
     for (job, checked) in jobs {
-        let report = done(&program, job)?;
+        let report = done(&compiled, job)?;
         talk::data(&table::text(&checked, &report))?;
         reports.push(report);
     }
@@ -82,10 +84,7 @@ fn job(checked: &Checked, layer: Added, bench: Vec<job::Bench>) -> Job {
 /// The layer with the phases that are timed.
 fn built(args: &args::Bench, spec: &Spec, trained: bool) -> Result<Checked, Failure> {
     let form = args.form.map(Form::from);
-    if spec.checked.build.cache.kind == CacheKind::Naive && form == Some(Form::Mqa) {
-        let message = "`--form mqa` reads latents, and the spec's naive cache holds none; choose a `latent_*` format";
-        return Err(Failure::Usage(message.to_owned()));
-    }
+    refuse_mqa_over_naive(&spec.checked, form)?;
     if trained {
         let training = Training {
             form,

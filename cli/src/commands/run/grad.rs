@@ -45,7 +45,7 @@ pub(super) fn run(args: &Run) -> Result<(), Failure> {
         bench: Vec::new(),
         out: args.out.clone(),
     };
-    tell(&checked, &done(&program, job)?)
+    tell(&checked, &done(&program.compile()?, job)?)
 }
 
 fn tell(checked: &Checked, report: &Report) -> Result<(), Failure> {

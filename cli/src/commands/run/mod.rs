@@ -4,13 +4,14 @@ mod grad;
 
 use std::path::Path;
 
-use mla_spec::{CacheKind, Checked, Form, IndexStore, Indexer, KvSource, Projections};
+use mla_spec::{Checked, Form, IndexStore, Indexer, KvSource, Projections};
 
+use super::refuse_mqa_over_naive;
 use crate::args::{self, Run};
 use crate::driver::job::{
     Against, Cache, Grad, Input, Job, Layout, Mode, Phase, Report, Rope, Stored, Weights,
 };
-use crate::driver::{CacheChoice, Program, Variant};
+use crate::driver::{CacheChoice, Compiled, Program, Variant};
 use crate::failure::Failure;
 use crate::source::{self, Spec};
 use crate::verify::Manifest;
@@ -48,14 +49,13 @@ pub(crate) fn run(args: &Run) -> Result<(), Failure> {
         bench: Vec::new(),
         out: args.out.clone(),
     };
-    tell(&checked, &done(&program, job)?)
+    tell(&checked, &done(&program.compile()?, job)?)
 }
 
-/// Compiles the program and does its only job.
-pub(super) fn done(program: &Program, job: Job) -> Result<Report, Failure> {
-    let (reports, failure) = program
-        .compile()?
-        .run(std::slice::from_ref(&job), format!("running {}", job.name));
+/// Lets a program do one job.
+pub(super) fn done(program: &Compiled, job: Job) -> Result<Report, Failure> {
+    let (reports, failure) =
+        program.run(std::slice::from_ref(&job), format!("running {}", job.name));
     match (reports.into_iter().next(), failure) {
         (_, Some(failure)) => Err(failure),
         (
@@ -112,10 +112,7 @@ fn refused_by_layer(error: String) -> Failure {
 
 fn variant(args: &Run, spec: &Spec) -> Result<Variant, Failure> {
     let form = args.form.map(Form::from);
-    if spec.checked.build.cache.kind == CacheKind::Naive && form == Some(Form::Mqa) {
-        let message = "`--form mqa` reads latents, and the spec's naive cache holds none; choose a `latent_*` format";
-        return Err(Failure::Usage(message.to_owned()));
-    }
+    refuse_mqa_over_naive(&spec.checked, form)?;
     let cache = args.page.map(|page| CacheChoice {
         kind: None,
         page_size: (page > 0).then_some(page),
