@@ -80,7 +80,8 @@ impl Registry {
     /// Does a job; the report is filled in as far as it went.
     pub(super) fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
         match self.drivers.get(&job.layer) {
-            Some(driver) => driver.drive(job, self.kernels, report),
+            Some(driver) if job.bench.is_empty() => driver.drive(job, report),
+            Some(driver) => driver.bench(job, self.kernels, report),
             None => {
                 let known: Vec<String> =
                     self.drivers.keys().map(|key| format!("`{key}`")).collect();
@@ -96,7 +97,11 @@ impl Registry {
 
 /// Does jobs with one layer type.
 trait Driver {
-    fn drive(
+    /// Feeds it.
+    fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError>;
+
+    /// Times it, beside what `kernels` measure.
+    fn bench(
         &self,
         job: &Job,
         kernels: &[KernelSource],
@@ -115,44 +120,47 @@ struct Trained<L, B> {
 type ThroughCache<L> = fn(&L, &Case, &Job, bool) -> Result<(Fed, f64), DriveError>;
 
 impl<L: Forward<B> + Prefill<B> + Decode<B>, B: ProofBackend + Clocked> Driver for AllPhases<L, B> {
-    fn drive(
+    fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+        drive::<L, B>(job, report, Some(through_cache::<L, B>))
+    }
+
+    fn bench(
         &self,
         job: &Job,
         kernels: &[KernelSource],
         report: &mut Report,
     ) -> Result<(), DriveError> {
-        if !job.bench.is_empty() {
-            return bench::drive::<L, B>(job, kernels, report, bench::inference::<L, B>);
-        }
-        drive::<L, B>(job, report, Some(through_cache::<L, B>))
+        bench::drive::<L, B>(job, kernels, report, bench::inference::<L, B>)
     }
 }
 
 impl<L: Forward<B>, B: ProofBackend + Clocked> Driver for ForwardOnly<L, B> {
-    fn drive(
+    fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+        drive::<L, B>(job, report, None)
+    }
+
+    fn bench(
         &self,
         job: &Job,
         kernels: &[KernelSource],
         report: &mut Report,
     ) -> Result<(), DriveError> {
-        if !job.bench.is_empty() {
-            return bench::drive::<L, B>(job, kernels, report, bench::uncached::<L, B>);
-        }
-        drive::<L, B>(job, report, None)
+        bench::drive::<L, B>(job, kernels, report, bench::uncached::<L, B>)
     }
 }
 
 impl<L: Train<B>, B: ProofBackend + Clocked> Driver for Trained<L, B> {
-    fn drive(
+    fn drive(&self, job: &Job, report: &mut Report) -> Result<(), DriveError> {
+        trained::drive::<L, B>(job, report, self.clip)
+    }
+
+    fn bench(
         &self,
         job: &Job,
         kernels: &[KernelSource],
         report: &mut Report,
     ) -> Result<(), DriveError> {
-        if !job.bench.is_empty() {
-            return bench::drive::<L, B>(job, kernels, report, bench::training::<L, B>);
-        }
-        trained::drive::<L, B>(job, report, self.clip)
+        bench::drive::<L, B>(job, kernels, report, bench::training::<L, B>)
     }
 }
 
