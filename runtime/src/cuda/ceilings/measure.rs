@@ -3,15 +3,14 @@
 use std::thread;
 use std::time::Duration;
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 
 use super::super::buffer::CudaBuffer;
 use super::super::device::{CudaDevice, Grid, Stopwatch};
-use super::super::driver::{
-    Axis, Command, Matmul, NumberType, Operand, Swizzle, TensorMap, Tiling,
-};
+use super::super::driver::{Axis, Command, Matmul, NumberType, Operand, Swizzle, Tiling};
 use super::super::kernels::{Kernel, symbol};
 use super::super::work::Work;
+use super::args::{Moving, Reading, Rounds, Rows, Tiles};
 use super::random::{RANDOM, random_factors, random_words};
 use super::{Ceilings, Factors, Hopper, Paced, ProductRate};
 use crate::error::{Error, Result};
@@ -142,52 +141,6 @@ fn kernel<'a>(unit: &'static str, entry: &'static str, dims: &'a [usize]) -> Ker
         elem: "bf16",
         key: "bf16",
     }
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Reading {
-    from: u64,
-    sums: u64,
-    pieces: i64,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Moving {
-    from: u64,
-    to: u64,
-    pieces: i64,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Rows {
-    from: u64,
-    sums: u64,
-    rows: u32,
-    reads: u32,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Tiles {
-    from: TensorMap,
-    sums: u64,
-    across: u32,
-    tiles: u32,
-    reads: u32,
-    unused: [u32; 11],
-}
-
-/// Of `ceiling_convert` and `ceiling_wgmma`.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Rounds {
-    cycles: u64,
-    sums: u64,
-    rounds: u32,
-    unused: u32,
 }
 
 /// Times what a device does.

@@ -1,5 +1,6 @@
 //! What a device reaches when it does one thing only: the ceilings under which every kernel works.
 
+pub(super) mod args;
 mod measure;
 mod random;
 

@@ -1,11 +1,11 @@
 //! Kernels that measure: what they compute is right, and the whole measurement runs. How fast it is passes or fails nothing.
 
-use bytemuck::{Pod, Zeroable};
 use mla_codegen::cuda::CEILINGS;
 
 use super::super::ceilings::Paced;
+use super::super::ceilings::args::{Moving, Rows, Tiles};
 use super::super::device::Grid;
-use super::super::driver::{Axis, NumberType, Swizzle, TensorMap, Tiling};
+use super::super::driver::{Axis, NumberType, Swizzle, Tiling};
 use super::super::kernels::Kernel;
 use super::super::{CudaDevice, CudaOptions, Work};
 use super::{Dice, device};
@@ -27,14 +27,6 @@ fn words(dice: &mut Dice, len: usize) -> Vec<u32> {
 
 fn combined(words: &[u32]) -> u32 {
     words.iter().fold(0, |sum, word| sum ^ word)
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Moving {
-    from: u64,
-    to: u64,
-    pieces: i64,
 }
 
 #[test]
@@ -66,15 +58,6 @@ fn memory_is_read_whole_and_copied() {
     args.to = to.at();
     run("copy_memory", &args);
     assert_eq!(device.download(&to).expect("values"), from);
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Rows {
-    from: u64,
-    sums: u64,
-    rows: u32,
-    reads: u32,
 }
 
 /// The kernel's own choice of a row.
@@ -124,17 +107,6 @@ fn rows_are_those_that_chance_names() {
             );
         }
     }
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Tiles {
-    from: TensorMap,
-    sums: u64,
-    across: u32,
-    tiles: u32,
-    reads: u32,
-    unused: [u32; 11],
 }
 
 #[test]
