@@ -12,10 +12,13 @@ use std::collections::BTreeSet;
 
 use mla_codegen::plan::cost::{Lengths, cheaper, crossover, flops};
 use mla_codegen::plan::{
-    ModuleKind, Op, Plan, ProbeMode, Program, ValueId, program, program_with, trace,
+    ModuleKind, Op, Plan, ProbeMode, Program, ValueId, kernels, program, program_with, trace,
 };
 use mla_codegen::spec_digest;
-use mla_spec::{Checked, Dims, Form, FormChoice, Phase, Sources, check, read};
+use mla_spec::{
+    CacheDType, Checked, DType, Dims, Form, FormChoice, Phase, ScaleFormat, Sources, Store, Target,
+    check, read,
+};
 
 use random_spec::{Dice, checked};
 
@@ -440,4 +443,36 @@ fn on_a_device_the_faster_form_is_chosen_by_time() {
         let reason = &plan(program, Phase::Decode).form_reason;
         assert!(reason.contains("FLOP as MQA"), "{reason}");
     }
+}
+
+#[test]
+fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
+    let decoding = |change: &dyn Fn(&mut Checked), model: Checked| {
+        let mut checked = model;
+        let build = &mut checked.build;
+        build.dtype = DType::Bf16;
+        build.cache.store = Store::Plain(CacheDType::Bf16);
+        change(&mut checked);
+        let units = kernels(&program(&checked)).into_iter();
+        let names = units.map(|unit| unit.name());
+        names
+            .filter(|name| name.starts_with("decode_"))
+            .collect::<Vec<_>>()
+    };
+    let both = ["decode_schedule", "decode_wide_64_128_512_64"];
+    let of_v3 = |change: &dyn Fn(&mut Checked)| decoding(change, model("deepseek-v3"));
+    assert_eq!(of_v3(&|_| {}), both);
+    let targets = |targets: &[Target]| {
+        let targets = targets.to_vec();
+        of_v3(&|checked| checked.build.targets.clone_from(&targets))
+    };
+    assert_eq!(targets(&[Target::Sm80, Target::Sm90a]), both);
+    assert!(targets(&[Target::Cpu, Target::Sm80]).is_empty());
+    assert!(of_v3(&|checked| checked.build.dtype = DType::F32).is_empty());
+    assert!(of_v3(&|checked| checked.build.form = FormChoice::Forced(Form::Mha)).is_empty());
+    let stored = |store| of_v3(&|checked| checked.build.cache.store = store);
+    assert!(stored(Store::Plain(CacheDType::F32)).is_empty());
+    assert!(stored(Store::Fp8DsMla(ScaleFormat::F32)).is_empty());
+    // Keys are chosen there
+    assert!(decoding(&|_| {}, model("deepseek-v3.2")).is_empty());
 }

@@ -21,7 +21,8 @@ pub(crate) fn kernels(args: &Kernels) -> Result<(), Failure> {
     let cache = CubinCache::of_user();
     let mut table = vec![HEAD.map(str::to_owned)];
     let mut slow = Vec::new();
-    let units = plan::kernels(&program);
+    let mut units = plan::kernels(&program);
+    units.retain(|unit| unit.is_for(elem, &args.arch));
     let compiled = talk::progress(
         format!(
             "compiling {} texts of kernels for {}",

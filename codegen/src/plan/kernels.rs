@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use mla_spec::{IndexStore, Latent, RopeLayout, ScaleFormat, Store};
+use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, Store, Target};
 
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
@@ -64,6 +64,7 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
         {
             let (latent, rope) = (dims.kv_lora_rank, dims.qk_rope_head_dim);
             needs.attention([heads, 1, 1, 1, latent, rope, latent]);
+            needs.decoding(heads, latent, rope);
             let key = dims.qk_nope_head_dim + rope;
             needs.grouped(heads, heads, key, dims.v_head_dim);
         }
@@ -127,11 +128,17 @@ impl Needs<'_> {
                 self.expanded(plan, *q, rope, width(into));
             }
             Op::AttendAbsorbed {
-                q_latent, q_rope, ..
+                q_latent,
+                q_rope,
+                selection,
+                ..
             }
             | Op::AttendLatentCache {
-                q_latent, q_rope, ..
-            } => self.absorbed(plan, *q_latent, width(q_rope)),
+                q_latent,
+                q_rope,
+                selection,
+                ..
+            } => self.absorbed(plan, *q_latent, width(q_rope), selection.is_some()),
             Op::AttendNaiveCache { q, out, .. } => {
                 let heads = heads(&plan.values[q.0].ty);
                 self.grouped(heads, heads, width(q), width(out));
@@ -155,9 +162,41 @@ impl Needs<'_> {
         self.attention([heads, heads, 1, heads, key, rope, value]);
     }
 
-    fn absorbed(&mut self, plan: &Plan, q_latent: ValueId, rope: u32) {
+    fn absorbed(&mut self, plan: &Plan, q_latent: ValueId, rope: u32, selects: bool) {
         let ty = &plan.values[q_latent.0].ty;
         self.attention([heads(ty), 1, 1, 1, width(ty), rope, width(ty)]);
+        if !selects {
+            self.decoding(heads(ty), width(ty), rope);
+        }
+    }
+
+    /// Absorbed attention with Hopper's tensor cores, where the layer is such that the runtime can take it.
+    fn decoding(&mut self, heads: u32, latent: u32, rope: u32) {
+        /// Rows of queries that a block has.
+        const ROWS: u32 = 64;
+        let sizes = matches!(latent, 128 | 256 | 512) && rope.is_multiple_of(16) && rope <= 64;
+        if sizes && self.in_bf16() && self.may_be_on_hopper() && self.is_plain_softmax() {
+            let sizes = [ROWS, heads, latent, rope].map(|size| size as usize);
+            self.add("decode_wide", &sizes);
+            self.add("decode_schedule", &[]);
+        }
+    }
+
+    /// Whether the layer computes in bf16, and caches what it computes.
+    fn in_bf16(&self) -> bool {
+        let build = &self.program.build;
+        build.dtype == DType::Bf16 && build.cache.store == Store::Plain(CacheDType::Bf16)
+    }
+
+    /// Whether nothing stands between logits and probabilities but a scale.
+    fn is_plain_softmax(&self) -> bool {
+        self.program.softmax.soft_cap.is_none() && !self.program.softmax.bias
+    }
+
+    /// Whether the layer's targets leave room for Hopper: those without any GPU say nothing of which it will be.
+    fn may_be_on_hopper(&self) -> bool {
+        let targets = &self.program.build.targets;
+        targets.contains(&Target::Sm90a) || !targets.iter().any(|target| target.is_gpu())
     }
 
     /// The program's own groups.

@@ -26,6 +26,9 @@ pub(crate) fn cubins(program: &Program, options: &Options) -> Vec<CubinFile> {
         for unit in &units {
             for types in types(unit.unit, &program.build) {
                 let [values, others] = types;
+                if !unit.is_for(values, arch) {
+                    continue;
+                }
                 files.push(CubinFile {
                     file: format!("cuda/{}.{values}.{others}.{arch}.cubin", unit.name()),
                     unit: unit.clone(),

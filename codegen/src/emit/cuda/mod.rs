@@ -13,7 +13,7 @@ pub(crate) use cubins::cubins;
 pub use units::{CEILINGS, UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 10] = [
+const HEADERS: [(&str, &str); 11] = [
     (
         "attend_pairs.cuh",
         include_str!("../../../kernels/attend_pairs.cuh"),
@@ -21,6 +21,10 @@ const HEADERS: [(&str, &str); 10] = [
     ("coding.cuh", include_str!("../../../kernels/coding.cuh")),
     ("convert.cuh", include_str!("../../../kernels/convert.cuh")),
     ("copies.cuh", include_str!("../../../kernels/copies.cuh")),
+    (
+        "decoding.cuh",
+        include_str!("../../../kernels/decoding.cuh"),
+    ),
     ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/ptx.cuh")),
@@ -83,6 +87,12 @@ impl KernelUnit {
     /// The name of its text, without its ending: `norm_512`.
     pub fn name(&self) -> String {
         symbol(self.unit, &self.dims)
+    }
+
+    /// Whether it is written for values of this type, `bf16`, on this architecture, `sm_90a`.
+    pub fn is_for(&self, values: &str, arch: &str) -> bool {
+        let unit = UNITS.iter().find(|known| known.name == self.unit);
+        unit.is_some_and(|unit| unit.is_for(values, arch))
     }
 
     /// Its text.
@@ -158,8 +168,25 @@ mod tests {
         );
         assert_eq!(kernel_text("norm", &[]), None);
         assert_eq!(kernel_text("abnorm", &[1]), None);
+        let text = kernel_text("decode_wide", &[64, 16, 512, 0]).expect("there is such a decode");
+        assert!(text.contains("__launch_bounds__(384, 1) decode_wide_64_16_512_0("));
         for (unit, dims) in CEILINGS {
             assert!(kernel_text(unit, dims).is_some(), "{unit} {dims:?}");
         }
+    }
+
+    #[test]
+    fn what_only_hopper_runs_is_for_nothing_else() {
+        let is_for = |unit, values, arch| {
+            let dims = Vec::new();
+            KernelUnit { unit, dims }.is_for(values, arch)
+        };
+        assert!(is_for("decode_wide", "bf16", "sm_90a"));
+        assert!(!is_for("decode_wide", "bf16", "sm_80"));
+        assert!(!is_for("decode_wide", "f32", "sm_90a"));
+        assert!(is_for("tensor_core", "f32", "sm_90a"));
+        assert!(!is_for("tensor_core", "f32", "sm_100"));
+        assert!(is_for("merge", "f64", "sm_80"));
+        assert!(!is_for("nothing", "bf16", "sm_90a"));
     }
 }

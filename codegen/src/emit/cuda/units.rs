@@ -13,7 +13,37 @@ pub struct Unit {
     pub(super) threads: u32,
     /// Its kernels, each with the type of its parameter.
     pub(super) entries: &'static [(&'static str, &'static str)],
+    /// Whether only Hopper runs it.
+    hopper: bool,
+    /// The only number type of a layer's values that it is written for; `None`: any.
+    only: Option<&'static str>,
 }
+
+impl Unit {
+    /// Whether it is written for values of this type, `bf16`, on this architecture, `sm_90a`.
+    pub fn is_for(&self, values: &str, arch: &str) -> bool {
+        (!self.hopper || arch == HOPPER) && self.only.is_none_or(|only| only == values)
+    }
+
+    /// The same, of instructions or of a size that only Hopper has.
+    const fn on_hopper(self) -> Self {
+        Self {
+            hopper: true,
+            ..self
+        }
+    }
+
+    /// The same, for values of bf16 alone.
+    const fn of_bf16(self) -> Self {
+        Self {
+            only: Some("bf16"),
+            ..self
+        }
+    }
+}
+
+/// What compilers call Hopper with its own instructions.
+const HOPPER: &str = "sm_90a";
 
 /// Threads of a block where a unit says nothing else, as `THREADS` of `prelude.cuh`.
 const THREADS: u32 = 128;
@@ -29,6 +59,8 @@ macro_rules! unit {
             sizes: $sizes,
             threads: $threads,
             entries: $entries,
+            hopper: false,
+            only: None,
         }
     };
 }
@@ -84,7 +116,8 @@ pub const UNITS: &[Unit] = &[
             ("tensor_core_e4m3_128", "TensorCore"),
             ("tensor_core_e4m3_256", "TensorCore"),
         ]
-    ),
+    )
+    .on_hopper(),
     unit!(
         "instructions",
         &[],
@@ -93,16 +126,17 @@ pub const UNITS: &[Unit] = &[
             ("copy_by_threads", "Parts"),
             ("convert_numbers", "Numbers"),
         ]
-    ),
-    unit!("warpgroups", &[], &[("hand_on", "Handing")], 384),
+    )
+    .on_hopper(),
+    unit!("warpgroups", &[], &[("hand_on", "Handing")], 384).on_hopper(),
     unit!(
         "ceiling_memory",
         &[],
         &[("read_memory", "Reading"), ("copy_memory", "Moving")]
     ),
     unit!("ceiling_rows", &["ROW"], &[("read_rows", "Rows")]),
-    unit!("ceiling_tiles", &["STAGES"], &[("read_tiles", "Tiles")]),
-    unit!("ceiling_convert", &[], &[("convert_e4m3", "Converting")]),
+    unit!("ceiling_tiles", &["STAGES"], &[("read_tiles", "Tiles")]).on_hopper(),
+    unit!("ceiling_convert", &[], &[("convert_e4m3", "Converting")]).on_hopper(),
     unit!(
         "ceiling_wgmma",
         &["COLUMNS"],
@@ -112,7 +146,8 @@ pub const UNITS: &[Unit] = &[
             ("multiply_e4m3", "Multiplying"),
         ],
         256
-    ),
+    )
+    .on_hopper(),
     unit!("hadamard", &["WIDTH"], &[("hadamard", "Transform")]),
     unit!(
         "product",
@@ -132,6 +167,17 @@ pub const UNITS: &[Unit] = &[
         &["H", "GK", "GR", "GV", "A", "R", "V"],
         &[("attend", "Attending")]
     ),
+    unit!(
+        "decode_wide",
+        &["ROWS", "H", "LATENT", "ROPE"],
+        &[("decode_wide", "Decoding")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
+    unit!("decode_schedule", &[], &[("decode_schedule", "Scheduling")])
+        .on_hopper()
+        .of_bf16(),
     unit!(
         "merge",
         &[],

@@ -26,14 +26,12 @@ enum Keys {
     Sums,
     /// Those of a cache's entries.
     Entries,
-    /// It has none, and uses instructions of Hopper's own.
-    Hopper,
 }
 
 impl Keys {
     fn of(self, element: &'static str) -> Vec<&'static str> {
         match (self, element) {
-            (Self::Own | Self::Hopper, _) | (Self::Sums, "f32" | "f64") => vec![element],
+            (Self::Own, _) | (Self::Sums, "f32" | "f64") => vec![element],
             (Self::Sums, _) => vec![element, "f32"],
             (Self::Entries, _) => vec!["f32", "f64", "bf16", "f16"],
         }
@@ -85,6 +83,18 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
         ],
         Keys::Entries,
     ),
+    (
+        "decode_wide",
+        &[
+            &[64, 128, 512, 64],
+            &[64, 16, 512, 64],
+            &[64, 40, 512, 0],
+            &[64, 128, 256, 32],
+            &[64, 64, 128, 48],
+        ],
+        Keys::Own,
+    ),
+    ("decode_schedule", &[&[]], Keys::Own),
     ("merge", &[&[]], Keys::Own),
     ("attend_delta", &[&[]], Keys::Own),
     (
@@ -105,14 +115,14 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
     ("poison", &[&[]], Keys::Own),
     ("random", &[&[]], Keys::Own),
     ("swizzles", &[&[]], Keys::Own),
-    ("tensor_core", &[&[]], Keys::Hopper),
-    ("instructions", &[&[]], Keys::Hopper),
-    ("warpgroups", &[&[]], Keys::Hopper),
+    ("tensor_core", &[&[]], Keys::Own),
+    ("instructions", &[&[]], Keys::Own),
+    ("warpgroups", &[&[]], Keys::Own),
     ("ceiling_memory", &[&[]], Keys::Own),
     ("ceiling_rows", &[&[1152], &[656]], Keys::Own),
-    ("ceiling_tiles", &[&[24]], Keys::Hopper),
-    ("ceiling_convert", &[&[]], Keys::Hopper),
-    ("ceiling_wgmma", &[&[64], &[128], &[256]], Keys::Hopper),
+    ("ceiling_tiles", &[&[24]], Keys::Own),
+    ("ceiling_convert", &[&[]], Keys::Own),
+    ("ceiling_wgmma", &[&[64], &[128], &[256]], Keys::Own),
 ];
 
 /// One compilation.
@@ -127,13 +137,14 @@ struct Task {
 fn tasks() -> Vec<Task> {
     let mut tasks = Vec::new();
     for &(unit, sizes, keys) in CASES {
+        let known = UNITS.iter().find(|known| known.name == unit);
         for &dims in sizes {
             for element in ELEMENTS {
                 for key in keys.of(element) {
                     for arch in ARCHITECTURES {
                         // Elsewhere one type shows that nothing is Hopper's own
-                        let elsewhere = element == "bf16" && !matches!(keys, Keys::Hopper);
-                        if arch != "sm_90a" && !elsewhere {
+                        let wanted = arch == "sm_90a" || element == "bf16";
+                        if !wanted || known.is_some_and(|unit| !unit.is_for(element, arch)) {
                             continue;
                         }
                         tasks.push(Task {

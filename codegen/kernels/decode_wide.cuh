@@ -1,0 +1,529 @@
+// Absorbed attention over a cache of latents, 64 rows of queries at a time: what docs/kernels/decode.md draws.
+//
+// Three warpgroups. The first holds the queries in registers: it makes logits and probabilities, which it leaves where the rotated part of the
+// keys was. The second and third each multiply them with one half of the latents. A thread of the third has the copy engine fill a stage of the ring
+// again once all of them are done with it.
+
+#include "prelude.cuh"
+#include "ptx.cuh"
+#include "copies.cuh"
+#include "tile.cuh"
+#include "wgmma.cuh"
+#include "decoding.cuh"
+
+// ---- Shared memory by its own addresses, which take one register ----
+
+__device__ inline f32 shared_f32(u32 at) {
+  f32 x;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(at) : "memory");
+  return x;
+}
+struct Pair {
+  i32 x, y;
+};
+struct Four {
+  i32 x, y, z, w;
+};
+__device__ inline Pair shared_pair(u32 at) {
+  Pair p;
+  asm volatile("ld.shared.v2.s32 {%0, %1}, [%2];" : "=r"(p.x), "=r"(p.y) : "r"(at) : "memory");
+  return p;
+}
+__device__ inline Four shared_four(u32 at) {
+  Four p;
+  asm volatile("ld.shared.v4.s32 {%0, %1, %2, %3}, [%4];" : "=r"(p.x), "=r"(p.y), "=r"(p.z), "=r"(p.w) : "r"(at) : "memory");
+  return p;
+}
+__device__ inline void share(u32 at, f32 x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(x) : "memory"); }
+__device__ inline i32 shared_i32(u32 at) {
+  i32 x;
+  asm volatile("ld.shared.s32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
+  return x;
+}
+__device__ inline void share(u32 at, i32 x) { asm volatile("st.shared.s32 [%0], %1;" ::"r"(at), "r"(x) : "memory"); }
+__device__ inline void share(u32 at, Pair p) { asm volatile("st.shared.v2.s32 [%0], {%1, %2};" ::"r"(at), "r"(p.x), "r"(p.y) : "memory"); }
+__device__ inline void share(u32 at, Four p) {
+  asm volatile("st.shared.v4.s32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(p.x), "r"(p.y), "r"(p.z), "r"(p.w) : "memory");
+}
+
+// ---- Descriptors of operands in tiles of 64 columns: the lower half names a place, the upper half is the same for all of a kind ----
+
+__device__ inline u32 place_of(u32 address) { return __shfl_sync(ALL_LANES, address >> 4, 0); }
+__device__ inline u64 rows_at(u32 place) { return u64(1024 >> 4 | u32(LAYOUT_128) << 30) << 32 | place | 1 << 16; }
+__device__ inline u64 columns_at(u32 place) { return u64(1024 >> 4 | u32(LAYOUT_128) << 30) << 32 | place | (TILE_BYTES >> 4) << 16; }
+
+// A thread's number in its warpgroup, asked for anew: what is computed from it is computed again, not kept in registers, of which there are few.
+__device__ inline u32 own_number() {
+  u32 x;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  return x % WARPGROUP;
+}
+
+constexpr int ROWS = 64;
+
+// Where things lie in shared memory.
+template <class Cfg>
+struct Place {
+  static constexpr int VALUE_TILES = Cfg::LATENT / TILE;
+  static constexpr int SLOTS = VALUE_TILES + 1;  // of a stage; the last has the rotated part, then the probabilities
+  static constexpr int STAGES = 27 / SLOTS < 8 ? 27 / SLOTS : 8;
+  static constexpr u32 STAGE_BYTES = SLOTS * TILE_BYTES;
+  static constexpr int ROPE_STEPS = (Cfg::ROPE + 15) / 16;
+  // Pieces of 16 columns of the queries' latents, those that registers hold, and the one that they don't
+  static constexpr int STEPS = VALUE_TILES * 4;
+  static constexpr int HELD = STEPS < 30 ? STEPS : 30;
+  static constexpr u32 Q_ROPE = STAGES * STAGE_BYTES;
+  static constexpr u32 SHRINK = Q_ROPE + (Cfg::ROPE > 0 ? TILE_BYTES : 0);  // [STAGES, ROWS]: what earlier sums are worth now
+  static constexpr u32 LIMITS = SHRINK + STAGES * ROWS * 4;                 // [ROWS]: keys that a row sees
+  static constexpr u32 TOP = LIMITS + ROWS * 8;                             // [ROWS]: its largest logit
+  static constexpr u32 LOADS = TOP + ROWS * 4;                           // [STAGES]: what a stage holds
+  static constexpr u32 COURIER = LOADS + STAGES * 16;
+  static constexpr u32 FULL = COURIER + 48;          // barriers: a stage's bytes are there
+  static constexpr u32 WEIGHED = FULL + STAGES * 8;  // its probabilities are
+  static constexpr u32 EMPTY = WEIGHED + STAGES * 8;  // it may be filled again
+  static constexpr u32 Q_FREE = EMPTY + STAGES * 8;   // the queries' rotated part may be
+  static constexpr u32 END = Q_FREE + 8;
+};
+
+// A stage of the ring and how often it came round.
+template <class Cfg>
+struct Turn {
+  u32 stage = 0;
+  u32 parity = 0;
+  __device__ void next() {
+    if (++stage == Place<Cfg>::STAGES) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+  __device__ void back() {
+    if (stage == 0) parity ^= 1;
+    stage = (stage == 0 ? Place<Cfg>::STAGES : stage) - 1;
+  }
+};
+
+__device__ inline void arrive_once_a_warp(u32 barrier) {
+  __syncwarp();
+  if (lane() == 0) barrier_arrive(barrier);
+}
+
+// ---- What a stage holds: `{item, tile, first key seen, keys seen}`, keys counted from the tile's first. A tile below 0 is no tile: ----
+
+constexpr i32 QUERIES = -1;  // the queries of an item
+constexpr i32 NOTHING = -2;  // there is no more to do
+constexpr i32 LAST = 1 << 30;  // beside an item: this is its last tile
+constexpr i32 EDGE = 1 << 29;  // beside an item: not all of its queries see all of the tile
+
+// The row of `k` that a key stands in.
+__device__ inline i32 row_of_key(const Decoding& args, i32 table, i32 key) {
+  if (args.page == 0) return table + key;
+  return i32(args.table[table + u32(key) / u32(args.page)]) * args.page + u32(key) % u32(args.page);
+}
+
+// Has a table's entry brought to shared memory, and goes on.
+__device__ inline void ask_for_page(const Decoding& args, u32 to, i32 table, i32 key) {
+  if (args.page == 0) return;
+  const u32* from = args.table + table + u32(key) / u32(args.page);
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ inline void copies_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+template <class Cfg>
+__device__ inline void copy_keys(const Decoding& args, u32 to, u32 barrier, i32 from) {
+  using P = Place<Cfg>;
+  if (Cfg::ROPE > 0) copy_tile(to + P::VALUE_TILES * TILE_BYTES, args.k_rope, barrier, 0, from);
+#pragma unroll
+  for (int t = 0; t < P::VALUE_TILES; t++) copy_tile(to + t * TILE_BYTES, args.k, barrier, t * TILE, from);
+}
+
+// Fills a stage that is free with what comes next: the queries of an item, then its tiles. One thread does so. How far it is stands in
+// shared memory, since registers are few: `{item, end of the team's items, tile, end of the item's tiles}`, `{page of the tile's first key,
+// table, first key seen, end of them}`, `{first key that all see, end of them, parity of the queries}`.
+template <class Cfg>
+__device__ inline void fill(const Decoding& args, u32 base, u32 stage, int member) {
+  using P = Place<Cfg>;
+  constexpr int PARTS = P::VALUE_TILES + (Cfg::ROPE > 0 ? 1 : 0);
+  Four at = shared_four(base + P::COURIER);
+  const u32 to = base + stage * P::STAGE_BYTES;
+  const u32 barrier = base + P::FULL + stage * 8;
+  const u32 load = base + P::LOADS + stage * 16;
+  if (at.z < at.w) {
+    copies_wait_all();
+    const Four of = shared_four(base + P::COURIER + 16);
+    const i32 first_key = at.z * KEYS;
+    const i32 keys = of.w - first_key;
+    const Pair all = shared_pair(base + P::COURIER + 32);
+    const i32 marks = (at.z + 1 == at.w ? LAST : 0) + (first_key < all.x || first_key + KEYS > all.y ? EDGE : 0);
+    share(load, Four{at.x - 1 + marks, at.z, of.z - first_key, keys});
+    if (args.box == KEYS) {
+      barrier_expect(barrier, keys > 0 ? TILE_BYTES * PARTS : 0);
+      if (keys > 0) copy_keys<Cfg>(args, to, barrier, args.page == 0 ? of.y + first_key : of.x * args.page + u32(first_key) % u32(args.page));
+      if (at.z + 1 < at.w) ask_for_page(args, base + P::COURIER + 16, of.y, first_key + KEYS);
+    } else {
+      const int bytes = args.box * TILE * 2;
+      const int boxes = min(KEYS / args.box, (max(keys, 0) + args.box - 1) / args.box);
+      barrier_expect(barrier, boxes * bytes * PARTS);
+#pragma unroll 1
+      for (int b = 0; b < boxes; b++) copy_keys<Cfg>(args, to + b * bytes, barrier, row_of_key(args, of.y, first_key + b * args.box));
+    }
+    share(base + P::COURIER + 8, at.z + 1);
+  } else if (at.x < at.y) {
+    const Item& item = args.items[at.x];
+    const Group& group = args.groups[item.group];
+    share(load, Four{at.x, QUERIES, 0, 0});
+    const i32 parity = shared_i32(base + P::COURIER + 40);
+    share(base + P::COURIER + 40, parity ^ 1);
+    share(base + P::COURIER + 32, Pair{group.all_first, group.all_end});
+    if (Cfg::ROPE > 0) barrier_wait(base + P::Q_FREE, parity);
+    barrier_expect(barrier, (Cfg::H < Cfg::ROWS ? Cfg::H * args.at_once : Cfg::ROWS) * TILE * 2 * PARTS);
+    const Row first = row_of<Cfg>(args, group, member, 0);
+    if (Cfg::ROPE > 0) copy_tile_3d(base + P::Q_ROPE, args.q_rope, barrier, 0, first.head, first.query);
+#pragma unroll
+    for (int t = 0; t < P::VALUE_TILES; t++) copy_tile_3d(to + t * TILE_BYTES, args.q, barrier, t * TILE, first.head, first.query);
+    share(base + P::COURIER, Four{at.x + 1, at.y, item.first, item.end});
+    share(base + P::COURIER + 16, Four{0, group.table, group.first, group.end});
+    if (group.end > item.first * KEYS) ask_for_page(args, base + P::COURIER + 16, group.table, item.first * KEYS);
+  } else {
+    share(load, Four{0, NOTHING, 0, 0});
+    barrier_arrive(barrier);
+  }
+}
+
+// A piece of the queries that registers don't hold waits in memory, which means in the L1.
+__device__ inline void put_aside(const Decoding& args, int thread, const u32 (&x)[4]) {
+  Quad* at = args.spare + blockIdx.x * (2 * WARPGROUP) + thread;
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
+}
+__device__ inline void take_aside(const Decoding& args, int thread, u32 (&x)[4]) {
+  const Quad* at = args.spare + blockIdx.x * (2 * WARPGROUP) + thread;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "l"(at) : "memory");
+}
+
+// Logits and probabilities.
+template <class Cfg>
+__device__ inline void weigh(const Decoding& args, u32 base) {
+  using P = Place<Cfg>;
+  constexpr f32 SLACK = 8;  // the maximum may lag behind by this much, in powers of two: most tiles then change no sum
+  Turn<Cfg> turn;
+  u32 q[P::HELD][4];
+  for (;;) {
+    barrier_wait(base + P::FULL + turn.stage * 8, turn.parity);
+    if (shared_pair(base + P::LOADS + turn.stage * 16).y == NOTHING) {
+      arrive_once_a_warp(base + P::WEIGHED + turn.stage * 8);
+      break;
+    }
+    f32 shift[2];  // what exponents count from
+    f32 total[2] = {0, 0};
+    {
+      const u32 self = own_number();
+      const u32 row = self / 32 * 16 + self % 16;
+      const u32 from = base + turn.stage * P::STAGE_BYTES;
+      const i32 item = shared_pair(base + P::LOADS + turn.stage * 16).x;
+      bool there[2];
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const Row row = row_of<Cfg>(args, args.groups[args.items[item].group], blockIdx.x % args.team, accumulator_row(self, half));
+        // A row that is not there is 0, sees all and gets probabilities of 0: it costs no time, and little power
+        there[half] = row.there;
+        Limit seen = {0, 0x7fffffff};
+        if (row.there) seen = args.limits[row.query];
+        share(base + P::LIMITS + accumulator_row(self, half) * 8, Pair{seen.from, seen.to});
+        share(base + P::TOP + accumulator_row(self, half) * 4, LOW);
+        shift[half] = row.there ? LOW : -LOW;
+      }
+#pragma unroll
+      for (int k = 0; k < P::STEPS; k++) {
+        u32 piece[4];
+        load_blocks(piece, from + k / 4 * TILE_BYTES + swizzled_128(row * 128 + k % 4 * 32 + self % 32 / 16 * 16));
+#pragma unroll
+        for (int part = 0; part < 4; part++) piece[part] = there[part % 2] ? piece[part] : 0;
+        if (k >= P::HELD) put_aside(args, (k - P::HELD) * WARPGROUP + self, piece);
+#pragma unroll
+        for (int part = 0; part < 4 && k < P::HELD; part++) q[k][part] = piece[part];
+      }
+    }
+    arrive_once_a_warp(base + P::WEIGHED + turn.stage * 8);
+    turn.next();
+    i32 last = 0;
+    bool waits = false;
+    do {
+    u32 at = base;
+    asm volatile("" : "+r"(at));
+    const u32 self = own_number();
+    const u32 keys = at + turn.stage * P::STAGE_BYTES;
+    u32 rest[4];
+    if (P::HELD < P::STEPS) take_aside(args, self, rest);
+    barrier_wait(at + P::FULL + turn.stage * 8, turn.parity);
+    const Pair load = shared_pair(at + P::LOADS + turn.stage * 16);
+    last = load.x;
+    f32 s[32];
+    settle(s);
+    wgmma_fence();
+    const u32 from = place_of(keys);
+    const u32 queries = place_of(at + P::Q_ROPE);
+#pragma unroll
+    for (int k = 0; k < P::ROPE_STEPS; k++)
+      wgmma_bf16<0, 0>(s, rows_at(queries + k * 2), rows_at(from + (P::VALUE_TILES * TILE_BYTES + k * 32) / 16), k > 0);
+    // Groups of products: while one runs, registers of the one before take what waits in memory, and before the last has run, the other
+    // warpgroups are told that the tile before is theirs: its products run beside this tile's softmax, and not beside its logits
+    const auto held = [&](int first, int end, bool add) {
+#pragma unroll
+      for (int k = first; k < end; k++) wgmma_bf16<0>(s, q[k], rows_at(from + (k / 4 * TILE_BYTES + k % 4 * 32) / 16), add || k > first);
+      wgmma_commit();
+    };
+    if constexpr (P::HELD < P::STEPS) {
+      static_assert(P::STEPS == P::HELD + 2, "two pieces wait in memory");
+      wgmma_bf16<0>(s, rest, rows_at(from + (P::HELD / 4 * TILE_BYTES + P::HELD % 4 * 32) / 16), P::ROPE_STEPS > 0);
+      wgmma_commit();
+      held(0, P::HELD / 2, true);
+      wgmma_wait<1>();
+      __syncwarp();
+      take_aside(args, WARPGROUP + self, rest);
+      wgmma_fence();
+      wgmma_bf16<0>(s, rest, rows_at(from + ((P::STEPS - 1) / 4 * TILE_BYTES + (P::STEPS - 1) % 4 * 32) / 16), true);
+      held(P::HELD / 2, P::HELD, true);
+    } else {
+      held(0, P::HELD / 2, P::ROPE_STEPS > 0);
+      held(P::HELD / 2, P::HELD, true);
+    }
+    wgmma_wait<1>();
+    if (waits) arrive_once_a_warp(at + P::WEIGHED + (turn.stage == 0 ? P::STAGES - 1 : turn.stage - 1) * 8);
+    waits = true;
+    wgmma_wait<0>();
+    settle(s);
+    if (load.x >= LAST && Cfg::ROPE > 0) arrive_once_a_warp(at + P::Q_FREE);
+    if (load.x & EDGE) {
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const Pair limit = shared_pair(at + P::LIMITS + accumulator_row(self, half) * 8);
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+          const int key = load.y * KEYS + accumulator_column(self, i / 2 * 2) + i % 2;
+          if (key < limit.x || key >= limit.y) s[i / 2 * 4 + half * 2 + i % 2] = HIDDEN;
+        }
+      }
+    }
+    f32 m[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      m[half] = peak(s[2 * half], s[2 * half + 1]);
+#pragma unroll
+      for (int block = 1; block < 8; block++) m[half] = peak(m[half], peak(s[(block * 2 + half) * 2], s[(block * 2 + half) * 2 + 1]));
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) m[half] = peak(m[half], __shfl_xor_sync(ALL_LANES, m[half], 1));
+#pragma unroll
+    for (int half = 0; half < 2; half++) m[half] = peak(m[half], __shfl_xor_sync(ALL_LANES, m[half], 2));
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      f32 less = 1;
+      if (!(m[half] * args.scale_log2 - shift[half] <= SLACK)) {
+        less = exp2_fast(shift[half] - m[half] * args.scale_log2);
+        shift[half] = m[half] * args.scale_log2;
+        total[half] *= less;
+      }
+#pragma unroll
+      for (int block = 0; block < 8; block++) {
+        const int i = (block * 2 + half) * 2;
+        s[i] = exp2_fast(s[i] * args.scale_log2 - shift[half]);
+        s[i + 1] = exp2_fast(s[i + 1] * args.scale_log2 - shift[half]);
+        total[half] += s[i] + s[i + 1];
+      }
+      if (load.x >= LAST) {
+        // The output is divided here
+        total[half] += __shfl_xor_sync(ALL_LANES, total[half], 1);
+        total[half] += __shfl_xor_sync(ALL_LANES, total[half], 2);
+        const f32 inverse = total[half] == 0 ? 0.0f : 1.0f / total[half];
+        less *= inverse;
+#pragma unroll
+        for (int block = 0; block < 8; block++) {
+          s[(block * 2 + half) * 2] *= inverse;
+          s[(block * 2 + half) * 2 + 1] *= inverse;
+        }
+      }
+      if (self % 4 == 0) share(at + P::SHRINK + turn.stage * ROWS * 4 + accumulator_row(self, half) * 4, less);
+    }
+    // All of this group have read the rotated keys
+    named_wait(1, WARPGROUP);
+    const u32 row = self / 32 * 16 + self % 16;
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      u32 p[4];
+#pragma unroll
+      for (int part = 0; part < 4; part++) p[part] = pack_bf16(s[2 * (4 * k + part)], s[2 * (4 * k + part) + 1]);
+      store_blocks(keys + P::VALUE_TILES * TILE_BYTES + swizzled_128(row * 128 + k * 32 + self % 32 / 16 * 16), p);
+    }
+    fence_proxy_async();
+    if (load.x >= LAST) arrive_once_a_warp(at + P::WEIGHED + turn.stage * 8);
+    if (self % 4 == 0) {
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const u32 top = at + P::TOP + accumulator_row(self, half) * 4;
+        share(top, peak(m[half], shared_f32(top)));
+      }
+    }
+    turn.next();
+    } while (last < LAST);
+    const u32 self = own_number();
+    const int member = blockIdx.x % args.team;
+    const Item item = args.items[last & (EDGE - 1)];
+    const Group group = args.groups[item.group];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int r = accumulator_row(self, half);
+      const Row row = row_of<Cfg>(args, group, member, r);
+      if (self % 4 != 0 || !row.there) continue;
+      const u32 at = base + r * 4;
+      const bool saw = total[half] != 0;
+      const f32 weight = saw ? shift[half] + log2_fast(total[half]) : LOW;
+      const f32 top = shared_f32(at + P::TOP);
+      if (item.parts == 1) {
+        const i64 line = i64(row.query) * Cfg::H + row.head;
+        args.lse[line] = saw ? weight / LOG2_E : minus_infinity();
+        args.max_logit[line] = saw ? top * args.scale : minus_infinity();
+      } else {
+        const i64 line = part_row<Cfg>(args, item, item.part, member, r);
+        args.part_weight[line] = weight;
+        args.part_most[line] = top;
+      }
+    }
+    if (item.parts > 1) part_written(args, item, member, 1);
+  }
+}
+
+// Makes zeros of what no query of the group sees: it may be anything, and probabilities of 0 would not undo a NaN.
+template <int TILES>
+__device__ inline void clear_unseen(u32 values, i32 first, i32 end, u32 name) {
+#pragma unroll 1
+  for (int at = threadIdx.x % WARPGROUP; at < KEYS * 8 * TILES; at += WARPGROUP) {
+    const int key = at / 8 % KEYS;
+    if (key < first || key >= end) share(values + at * 16, Four{});
+  }
+  fence_proxy_async();
+  named_wait(name, WARPGROUP);
+}
+
+// This warpgroup is done with a stage. Once both are, the second has it filled again.
+template <class Cfg, int SIDE>
+__device__ inline void refill(const Decoding& args, u32 base, Turn<Cfg>& turn, int member) {
+  using P = Place<Cfg>;
+  arrive_once_a_warp(base + P::EMPTY + turn.stage * 8);
+  if (SIDE == 1 && threadIdx.x % WARPGROUP == 0) {
+    barrier_wait(base + P::EMPTY + turn.stage * 8, turn.parity);
+    fill<Cfg>(args, base, turn.stage, member);
+  }
+  turn.next();
+}
+
+// One half of the output: probabilities times latents.
+template <class Cfg, int SIDE>
+__device__ inline void add_values(const Decoding& args, u32 base, int team, int member) {
+  using P = Place<Cfg>;
+  constexpr int OWN = Cfg::LATENT / 2;  // columns
+  constexpr u32 OWN_TILES = SIDE * (P::VALUE_TILES / 2) * TILE_BYTES;
+  const int thread = threadIdx.x % WARPGROUP;
+  if (SIDE == 1 && thread == 0) {
+    share(base + P::COURIER, Four{args.starts[team], args.starts[team + 1], 0, 0});
+    share(base + P::COURIER + 40, 1);
+#pragma unroll 1
+    for (u32 stage = 0; stage < P::STAGES; stage++) fill<Cfg>(args, base, stage, member);
+  }
+  Turn<Cfg> turn;
+  f32 o[OWN / 2];
+  for (;;) {
+    barrier_wait(base + P::WEIGHED + turn.stage * 8, turn.parity);
+    if (shared_pair(base + P::LOADS + turn.stage * 16).y == NOTHING) break;
+    refill<Cfg, SIDE>(args, base, turn, member);
+#pragma unroll
+    for (int k = 0; k < OWN / 2; k++) o[k] = 0;
+    i32 last = 0;
+    do {
+    u32 at = base;
+    asm volatile("" : "+r"(at));
+    const u32 self = own_number();
+    const u32 stage = at + turn.stage * P::STAGE_BYTES;
+    barrier_wait(at + P::WEIGHED + turn.stage * 8, turn.parity);
+    const Four load = shared_four(at + P::LOADS + turn.stage * 16);
+    last = load.x;
+      if (load.z > 0 || load.w < KEYS) clear_unseen<P::VALUE_TILES / 2>(stage + OWN_TILES, load.z, load.w, 2 + SIDE);
+      const u32 row = turn.stage * ROWS * 4 + accumulator_row(self, 0) * 4;
+      const f32 less[2] = {shared_f32(at + P::SHRINK + row), shared_f32(at + P::SHRINK + row + 32)};
+      if (__any_sync(ALL_LANES, less[0] != 1 || less[1] != 1)) {
+#pragma unroll
+        for (int k = 0; k < OWN / 2; k++) o[k] *= less[k / 2 % 2];
+      }
+      settle(o);
+      wgmma_fence();
+      const u32 weights = place_of(stage + P::VALUE_TILES * TILE_BYTES);
+      const u32 values = place_of(stage + OWN_TILES);
+#pragma unroll
+      for (int k = 0; k < 4; k++) wgmma_bf16<0, 1>(o, rows_at(weights + k * 2), columns_at(values + k * 128), true);
+      wgmma_commit();
+      wgmma_wait<0>();
+      settle(o);
+    refill<Cfg, SIDE>(args, at, turn, member);
+    } while (last < LAST);
+    const u32 self = own_number();
+    const Item item = args.items[last & (EDGE - 1)];
+    const Group group = args.groups[item.group];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int r = accumulator_row(self, half);
+      const Row row = row_of<Cfg>(args, group, member, r);
+      if (!row.there) continue;
+      const i64 line = item.parts == 1 ? i64(row.query) * Cfg::H + row.head : part_row<Cfg>(args, item, item.part, member, r);
+      const i64 to = line * Cfg::LATENT + SIDE * OWN + self % 4 * 2;
+      if (item.parts == 1 && args.narrow) {
+#pragma unroll
+        for (int block = 0; block < OWN / 8; block++) {
+          const int k = (block * 2 + half) * 2;
+          *reinterpret_cast<u32*>(args.narrow + to + block * 8) = pack_bf16(o[k], o[k + 1]);
+        }
+      } else {
+        f32* out = item.parts == 1 ? args.out : args.part_out;
+#pragma unroll
+        for (int block = 0; block < OWN / 8; block++) {
+          const int k = (block * 2 + half) * 2;
+          *reinterpret_cast<float2*>(out + to + block * 8) = float2{o[k], o[k + 1]};
+        }
+      }
+    }
+    if (item.parts > 1) part_written(args, item, member, 2 + SIDE);
+  }
+}
+
+template <class Cfg>
+__device__ void decode_wide(const Decoding& args) {
+  using P = Place<Cfg>;
+  alignas(1024) extern __shared__ u8 shared[];
+  const u32 base = shared_address(shared);
+  if (threadIdx.x == 0) {
+    if (base % 1024 != 0) __trap();
+    for (int stage = 0; stage < P::STAGES; stage++) {
+      barrier_init(base + P::FULL + stage * 8, 1);
+      barrier_init(base + P::WEIGHED + stage * 8, 4);
+      barrier_init(base + P::EMPTY + stage * 8, 8);
+    }
+    barrier_init(base + P::Q_FREE, 4);
+    fence_barrier_init();
+  }
+  __syncthreads();
+  const int team = blockIdx.x / args.team;
+  const int member = blockIdx.x % args.team;
+  const int group = threadIdx.x / WARPGROUP;
+  if (group == 0) {
+    registers_up<184>();
+    weigh<Cfg>(args, base);
+  } else if (group == 1) {
+    registers_down<160>();
+    add_values<Cfg, 0>(args, base, team, member);
+  } else {
+    registers_down<160>();
+    add_values<Cfg, 1>(args, base, team, member);
+  }
+  __syncthreads();  // nobody reads the last tiles any more
+  for (int i = args.starts[team]; i < args.starts[team + 1]; i++) {
+    const Item item = args.items[i];
+    if (item.parts > 1) join_parts<Cfg, 3>(args, item, member, reinterpret_cast<f32*>(shared));
+  }
+}
