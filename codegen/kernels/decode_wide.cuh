@@ -9,48 +9,7 @@
 #include "copies.cuh"
 #include "tile.cuh"
 #include "wgmma.cuh"
-#include "decoding.cuh"
-
-// ---- Shared memory by its own addresses, which take one register ----
-
-__device__ inline f32 shared_f32(u32 at) {
-  f32 x;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(at) : "memory");
-  return x;
-}
-struct Pair {
-  i32 x, y;
-};
-struct Four {
-  i32 x, y, z, w;
-};
-__device__ inline Pair shared_pair(u32 at) {
-  Pair p;
-  asm volatile("ld.shared.v2.s32 {%0, %1}, [%2];" : "=r"(p.x), "=r"(p.y) : "r"(at) : "memory");
-  return p;
-}
-__device__ inline Four shared_four(u32 at) {
-  Four p;
-  asm volatile("ld.shared.v4.s32 {%0, %1, %2, %3}, [%4];" : "=r"(p.x), "=r"(p.y), "=r"(p.z), "=r"(p.w) : "r"(at) : "memory");
-  return p;
-}
-__device__ inline void share(u32 at, f32 x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(x) : "memory"); }
-__device__ inline i32 shared_i32(u32 at) {
-  i32 x;
-  asm volatile("ld.shared.s32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
-  return x;
-}
-__device__ inline void share(u32 at, i32 x) { asm volatile("st.shared.s32 [%0], %1;" ::"r"(at), "r"(x) : "memory"); }
-__device__ inline void share(u32 at, Pair p) { asm volatile("st.shared.v2.s32 [%0], {%1, %2};" ::"r"(at), "r"(p.x), "r"(p.y) : "memory"); }
-__device__ inline void share(u32 at, Four p) {
-  asm volatile("st.shared.v4.s32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(p.x), "r"(p.y), "r"(p.z), "r"(p.w) : "memory");
-}
-
-// ---- Descriptors of operands in tiles of 64 columns: the lower half names a place, the upper half is the same for all of a kind ----
-
-__device__ inline u32 place_of(u32 address) { return __shfl_sync(ALL_LANES, address >> 4, 0); }
-__device__ inline u64 rows_at(u32 place) { return u64(1024 >> 4 | u32(LAYOUT_128) << 30) << 32 | place | 1 << 16; }
-__device__ inline u64 columns_at(u32 place) { return u64(1024 >> 4 | u32(LAYOUT_128) << 30) << 32 | place | (TILE_BYTES >> 4) << 16; }
+#include "decode_steps.cuh"
 
 // A thread's number in its warpgroup, asked for anew: what is computed from it is computed again, not kept in registers, of which there are few.
 __device__ inline u32 own_number() {
@@ -69,7 +28,7 @@ struct Place {
   static constexpr int STAGES = 27 / SLOTS < 8 ? 27 / SLOTS : 8;
   static constexpr u32 STAGE_BYTES = SLOTS * TILE_BYTES;
   static constexpr int ROPE_STEPS = (Cfg::ROPE + 15) / 16;
-  // Pieces of 16 columns of the queries' latents, those that registers hold, and the one that they don't
+  // Pieces of 16 columns of the queries' latents, and those of them that registers hold
   static constexpr int STEPS = VALUE_TILES * 4;
   static constexpr int HELD = STEPS < 30 ? STEPS : 30;
   static constexpr u32 Q_ROPE = STAGES * STAGE_BYTES;
@@ -96,16 +55,9 @@ struct Turn {
       parity ^= 1;
     }
   }
-  __device__ void back() {
-    if (stage == 0) parity ^= 1;
-    stage = (stage == 0 ? Place<Cfg>::STAGES : stage) - 1;
-  }
+  // The stage before.
+  __device__ u32 before() const { return (stage == 0 ? Place<Cfg>::STAGES : stage) - 1; }
 };
-
-__device__ inline void arrive_once_a_warp(u32 barrier) {
-  __syncwarp();
-  if (lane() == 0) barrier_arrive(barrier);
-}
 
 // ---- What a stage holds: `{item, tile, first key seen, keys seen}`, keys counted from the tile's first. A tile below 0 is no tile: ----
 
@@ -113,12 +65,6 @@ constexpr i32 QUERIES = -1;  // the queries of an item
 constexpr i32 NOTHING = -2;  // there is no more to do
 constexpr i32 LAST = 1 << 30;  // beside an item: this is its last tile
 constexpr i32 EDGE = 1 << 29;  // beside an item: not all of its queries see all of the tile
-
-// The row of `k` that a key stands in.
-__device__ inline i32 row_of_key(const Decoding& args, i32 table, i32 key) {
-  if (args.page == 0) return table + key;
-  return i32(args.table[table + u32(key) / u32(args.page)]) * args.page + u32(key) % u32(args.page);
-}
 
 // Has a table's entry brought to shared memory, and goes on.
 __device__ inline void ask_for_page(const Decoding& args, u32 to, i32 table, i32 key) {
@@ -128,6 +74,7 @@ __device__ inline void ask_for_page(const Decoding& args, u32 to, i32 table, i32
 }
 __device__ inline void copies_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+// Copies a box of keys to where it lies in a stage.
 template <class Cfg>
 __device__ inline void copy_keys(const Decoding& args, u32 to, u32 barrier, i32 from) {
   using P = Place<Cfg>;
@@ -199,208 +146,234 @@ __device__ inline void take_aside(const Decoding& args, int thread, u32 (&x)[4])
   asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "l"(at) : "memory");
 }
 
-// Logits and probabilities.
+// ---- The first warpgroup: logits and probabilities. A thread has two rows, eight apart, and in each 16 keys of a tile ----
+
+// What a thread knows of its rows.
+struct Sums {
+  f32 shift[2];  // what exponents count from
+  f32 total[2];  // of exponentials, of this thread's keys
+};
+
+// Takes an item's queries out of a stage, and what their rows see.
+template <class Cfg>
+__device__ inline Sums take_queries(const Decoding& args, u32 base, u32 stage, u32 (&q)[Place<Cfg>::HELD][4]) {
+  using P = Place<Cfg>;
+  const u32 self = own_number();
+  const i32 item = shared_pair(base + P::LOADS + stage * 16).x;
+  Sums sums;
+  bool there[2];
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const int r = accumulator_row(self, half);
+    const Row row = row_of<Cfg>(args, args.groups[args.items[item].group], blockIdx.x % args.team, r);
+    // A row that is not there is 0, sees all and gets probabilities of 0: it costs no time, and little power
+    there[half] = row.there;
+    Limit seen = {0, 0x7fffffff};
+    if (row.there) seen = args.limits[row.query];
+    share(base + P::LIMITS + r * 8, Pair{seen.from, seen.to});
+    share(base + P::TOP + r * 4, LOW);
+    sums.shift[half] = row.there ? LOW : -LOW;
+    sums.total[half] = 0;
+  }
+  const u32 row = self / 32 * 16 + self % 16;
+#pragma unroll
+  for (int k = 0; k < P::STEPS; k++) {
+    u32 piece[4];
+    load_blocks(piece, base + stage * P::STAGE_BYTES + k / 4 * TILE_BYTES + swizzled_128(row * 128 + k % 4 * 32 + self % 32 / 16 * 16));
+#pragma unroll
+    for (int part = 0; part < 4; part++) piece[part] = there[part % 2] ? piece[part] : 0;
+    if (k >= P::HELD) put_aside(args, (k - P::HELD) * WARPGROUP + self, piece);
+#pragma unroll
+    for (int part = 0; part < 4 && k < P::HELD; part++) q[k][part] = piece[part];
+  }
+  return sums;
+}
+
+// Logits of a tile. `rest`: the first piece of the queries that registers don't hold. `pass_on` is called before the last products have run.
+template <class Cfg, class PassOn>
+__device__ inline void multiply_queries(const Decoding& args, u32 queries, u32 keys, u32 self, const u32 (&q)[Place<Cfg>::HELD][4], u32 (&rest)[4],
+                                        f32 (&s)[32], PassOn pass_on) {
+  using P = Place<Cfg>;
+  constexpr int LATE = P::HELD / 5;  // products that then still run
+  const u32 left = place_of(queries);
+  const u32 right = place_of(keys);
+  const auto piece = [&](const u32 (&a)[4], int k, bool add) { wgmma_bf16<0>(s, a, rows_at(right + (k / 4 * TILE_BYTES + k % 4 * 32) / 16), add); };
+  const auto pieces = [&](int first, int end, bool add) {
+#pragma unroll
+    for (int k = first; k < end; k++) piece(q[k], k, add || k > first);
+    wgmma_commit();
+  };
+  settle(s);
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < P::ROPE_STEPS; k++)
+    wgmma_bf16<0, 0>(s, rows_at(left + k * 2), rows_at(right + (P::VALUE_TILES * TILE_BYTES + k * 32) / 16), k > 0);
+  if constexpr (P::HELD < P::STEPS) {
+    static_assert(P::STEPS == P::HELD + 2, "two pieces wait in memory");
+    piece(rest, P::HELD, P::ROPE_STEPS > 0);
+    wgmma_commit();
+    pieces(0, P::HELD / 2, true);
+    wgmma_wait<1>();
+    __syncwarp();  // the second piece comes into the same registers: no sooner
+    take_aside(args, WARPGROUP + self, rest);
+    wgmma_fence();
+    piece(rest, P::HELD + 1, true);
+    pieces(P::HELD / 2, P::HELD - LATE, true);
+  } else {
+    pieces(0, P::HELD - LATE, P::ROPE_STEPS > 0);
+  }
+  pieces(P::HELD - LATE, P::HELD, true);
+  wgmma_wait<1>();
+  pass_on();
+  wgmma_wait<0>();
+  settle(s);
+}
+
+// Hides keys of a tile from rows that don't see them. `limits`: where they stand in shared memory.
+__device__ inline void hide_unseen(u32 limits, i32 tile, u32 self, f32 (&s)[32]) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const Pair limit = shared_pair(limits + accumulator_row(self, half) * 8);
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+      const int key = tile * KEYS + accumulator_column(self, i / 2 * 2) + i % 2;
+      if (key < limit.x || key >= limit.y) s[i / 2 * 4 + half * 2 + i % 2] = HIDDEN;
+    }
+  }
+}
+
+// The largest logits of a thread's rows.
+__device__ inline void largest(const f32 (&s)[32], f32 (&m)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    m[half] = peak(s[2 * half], s[2 * half + 1]);
+#pragma unroll
+    for (int block = 1; block < 8; block++) m[half] = peak(m[half], peak(s[(block * 2 + half) * 2], s[(block * 2 + half) * 2 + 1]));
+  }
+#pragma unroll
+  for (int lanes = 1; lanes < 4; lanes *= 2) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) m[half] = peak(m[half], __shfl_xor_sync(ALL_LANES, m[half], lanes));
+  }
+}
+
+// Logits become exponentials, and the last tile's are divided by the sum of all. `shrink`: where in shared memory stands by what earlier sums of a
+// row are multiplied.
+__device__ inline void soften(const Decoding& args, u32 shrink, u32 self, bool is_last, const f32 (&m)[2], f32 (&s)[32], Sums& sums) {
+  constexpr f32 SLACK = 8;  // the maximum may lag behind by this much, in powers of two: most tiles then change no sum
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    f32 less = 1;
+    if (!(m[half] * args.scale_log2 - sums.shift[half] <= SLACK)) {
+      less = exp2_fast(sums.shift[half] - m[half] * args.scale_log2);
+      sums.shift[half] = m[half] * args.scale_log2;
+      sums.total[half] *= less;
+    }
+#pragma unroll
+    for (int block = 0; block < 8; block++) {
+      const int i = (block * 2 + half) * 2;
+      s[i] = exp2_fast(s[i] * args.scale_log2 - sums.shift[half]);
+      s[i + 1] = exp2_fast(s[i + 1] * args.scale_log2 - sums.shift[half]);
+      sums.total[half] += s[i] + s[i + 1];
+    }
+    if (is_last) {
+      sums.total[half] += __shfl_xor_sync(ALL_LANES, sums.total[half], 1);
+      sums.total[half] += __shfl_xor_sync(ALL_LANES, sums.total[half], 2);
+      const f32 inverse = sums.total[half] == 0 ? 0.0f : 1.0f / sums.total[half];
+      less *= inverse;
+#pragma unroll
+      for (int block = 0; block < 8; block++) {
+        s[(block * 2 + half) * 2] *= inverse;
+        s[(block * 2 + half) * 2 + 1] *= inverse;
+      }
+    }
+    if (self % 4 == 0) share(shrink + accumulator_row(self, half) * 4, less);
+  }
+}
+
+// Leaves probabilities as the left operand of products.
+__device__ inline void leave_weights(u32 to, u32 self, const f32 (&s)[32]) {
+  const u32 row = self / 32 * 16 + self % 16;
+#pragma unroll
+  for (int k = 0; k < 4; k++) {
+    u32 p[4];
+#pragma unroll
+    for (int part = 0; part < 4; part++) p[part] = pack_bf16(s[2 * (4 * k + part)], s[2 * (4 * k + part) + 1]);
+    store_blocks(to + swizzled_128(row * 128 + k * 32 + self % 32 / 16 * 16), p);
+  }
+  fence_proxy_async();
+}
+
+// Writes what is known of an item's rows beside their output.
+template <class Cfg>
+__device__ inline void write_sums(const Decoding& args, u32 top, i32 number, const Sums& sums) {
+  const u32 self = own_number();
+  const int member = blockIdx.x % args.team;
+  const Item item = args.items[number];
+  const Group group = args.groups[item.group];
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const int r = accumulator_row(self, half);
+    const Row row = row_of<Cfg>(args, group, member, r);
+    if (self % 4 != 0 || !row.there) continue;
+    const bool saw = sums.total[half] != 0;
+    const f32 weight = saw ? sums.shift[half] + log2_fast(sums.total[half]) : LOW;
+    write_row_sums<Cfg>(args, item, member, r, row, weight, shared_f32(top + r * 4));
+  }
+  if (item.parts > 1) part_written(args, item, member, 1);
+}
+
 template <class Cfg>
 __device__ inline void weigh(const Decoding& args, u32 base) {
   using P = Place<Cfg>;
-  constexpr f32 SLACK = 8;  // the maximum may lag behind by this much, in powers of two: most tiles then change no sum
   Turn<Cfg> turn;
   u32 q[P::HELD][4];
   for (;;) {
     barrier_wait(base + P::FULL + turn.stage * 8, turn.parity);
-    if (shared_pair(base + P::LOADS + turn.stage * 16).y == NOTHING) {
-      arrive_once_a_warp(base + P::WEIGHED + turn.stage * 8);
-      break;
-    }
-    f32 shift[2];  // what exponents count from
-    f32 total[2] = {0, 0};
-    {
-      const u32 self = own_number();
-      const u32 row = self / 32 * 16 + self % 16;
-      const u32 from = base + turn.stage * P::STAGE_BYTES;
-      const i32 item = shared_pair(base + P::LOADS + turn.stage * 16).x;
-      bool there[2];
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        const Row row = row_of<Cfg>(args, args.groups[args.items[item].group], blockIdx.x % args.team, accumulator_row(self, half));
-        // A row that is not there is 0, sees all and gets probabilities of 0: it costs no time, and little power
-        there[half] = row.there;
-        Limit seen = {0, 0x7fffffff};
-        if (row.there) seen = args.limits[row.query];
-        share(base + P::LIMITS + accumulator_row(self, half) * 8, Pair{seen.from, seen.to});
-        share(base + P::TOP + accumulator_row(self, half) * 4, LOW);
-        shift[half] = row.there ? LOW : -LOW;
-      }
-#pragma unroll
-      for (int k = 0; k < P::STEPS; k++) {
-        u32 piece[4];
-        load_blocks(piece, from + k / 4 * TILE_BYTES + swizzled_128(row * 128 + k % 4 * 32 + self % 32 / 16 * 16));
-#pragma unroll
-        for (int part = 0; part < 4; part++) piece[part] = there[part % 2] ? piece[part] : 0;
-        if (k >= P::HELD) put_aside(args, (k - P::HELD) * WARPGROUP + self, piece);
-#pragma unroll
-        for (int part = 0; part < 4 && k < P::HELD; part++) q[k][part] = piece[part];
-      }
-    }
+    if (shared_pair(base + P::LOADS + turn.stage * 16).y == NOTHING) break;
+    Sums sums = take_queries<Cfg>(args, base, turn.stage, q);
     arrive_once_a_warp(base + P::WEIGHED + turn.stage * 8);
     turn.next();
-    i32 last = 0;
-    bool waits = false;
+    i32 marks;
+    bool waits = false;  // the tile before has not been passed on
     do {
-    u32 at = base;
-    asm volatile("" : "+r"(at));
-    const u32 self = own_number();
-    const u32 keys = at + turn.stage * P::STAGE_BYTES;
-    u32 rest[4];
-    if (P::HELD < P::STEPS) take_aside(args, self, rest);
-    barrier_wait(at + P::FULL + turn.stage * 8, turn.parity);
-    const Pair load = shared_pair(at + P::LOADS + turn.stage * 16);
-    last = load.x;
-    f32 s[32];
-    settle(s);
-    wgmma_fence();
-    const u32 from = place_of(keys);
-    const u32 queries = place_of(at + P::Q_ROPE);
+      u32 at = base;
+      asm volatile("" : "+r"(at));  // descriptors are made anew for each tile: there are no registers for all of them
+      const u32 self = own_number();
+      const u32 keys = at + turn.stage * P::STAGE_BYTES;
+      const u32 weights = keys + P::VALUE_TILES * TILE_BYTES;
+      u32 rest[4];
+      if (P::HELD < P::STEPS) take_aside(args, self, rest);
+      barrier_wait(at + P::FULL + turn.stage * 8, turn.parity);
+      const Pair load = shared_pair(at + P::LOADS + turn.stage * 16);
+      marks = load.x;
+      const bool is_last = marks >= LAST;
+      f32 s[32];
+      // Only with this tile's logits may the one before be multiplied: its products run beside this tile's softmax
+      multiply_queries<Cfg>(args, at + P::Q_ROPE, keys, self, q, rest, s, [&]() {
+        if (waits) arrive_once_a_warp(at + P::WEIGHED + turn.before() * 8);
+        waits = true;
+      });
+      if (is_last && Cfg::ROPE > 0) arrive_once_a_warp(at + P::Q_FREE);
+      if (marks & EDGE) hide_unseen(at + P::LIMITS, load.y, self, s);
+      f32 m[2];
+      largest(s, m);
+      soften(args, at + P::SHRINK + turn.stage * ROWS * 4, self, is_last, m, s, sums);
+      named_wait(1, WARPGROUP);  // all of this group have read the rotated keys
+      leave_weights(weights, self, s);
+      if (is_last) arrive_once_a_warp(at + P::WEIGHED + turn.stage * 8);
+      if (self % 4 == 0) {
 #pragma unroll
-    for (int k = 0; k < P::ROPE_STEPS; k++)
-      wgmma_bf16<0, 0>(s, rows_at(queries + k * 2), rows_at(from + (P::VALUE_TILES * TILE_BYTES + k * 32) / 16), k > 0);
-    // Groups of products: while one runs, registers of the one before take what waits in memory, and before the last has run, the other
-    // warpgroups are told that the tile before is theirs: its products run beside this tile's softmax, and not beside its logits
-    const auto held = [&](int first, int end, bool add) {
-#pragma unroll
-      for (int k = first; k < end; k++) wgmma_bf16<0>(s, q[k], rows_at(from + (k / 4 * TILE_BYTES + k % 4 * 32) / 16), add || k > first);
-      wgmma_commit();
-    };
-    if constexpr (P::HELD < P::STEPS) {
-      static_assert(P::STEPS == P::HELD + 2, "two pieces wait in memory");
-      wgmma_bf16<0>(s, rest, rows_at(from + (P::HELD / 4 * TILE_BYTES + P::HELD % 4 * 32) / 16), P::ROPE_STEPS > 0);
-      wgmma_commit();
-      held(0, P::HELD / 2, true);
-      wgmma_wait<1>();
-      __syncwarp();
-      take_aside(args, WARPGROUP + self, rest);
-      wgmma_fence();
-      wgmma_bf16<0>(s, rest, rows_at(from + ((P::STEPS - 1) / 4 * TILE_BYTES + (P::STEPS - 1) % 4 * 32) / 16), true);
-      held(P::HELD / 2, P::HELD, true);
-    } else {
-      held(0, P::HELD / 2, P::ROPE_STEPS > 0);
-      held(P::HELD / 2, P::HELD, true);
-    }
-    wgmma_wait<1>();
-    if (waits) arrive_once_a_warp(at + P::WEIGHED + (turn.stage == 0 ? P::STAGES - 1 : turn.stage - 1) * 8);
-    waits = true;
-    wgmma_wait<0>();
-    settle(s);
-    if (load.x >= LAST && Cfg::ROPE > 0) arrive_once_a_warp(at + P::Q_FREE);
-    if (load.x & EDGE) {
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        const Pair limit = shared_pair(at + P::LIMITS + accumulator_row(self, half) * 8);
-#pragma unroll
-        for (int i = 0; i < 16; i++) {
-          const int key = load.y * KEYS + accumulator_column(self, i / 2 * 2) + i % 2;
-          if (key < limit.x || key >= limit.y) s[i / 2 * 4 + half * 2 + i % 2] = HIDDEN;
+        for (int half = 0; half < 2; half++) {
+          const u32 top = at + P::TOP + accumulator_row(self, half) * 4;
+          share(top, peak(m[half], shared_f32(top)));
         }
       }
-    }
-    f32 m[2];
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      m[half] = peak(s[2 * half], s[2 * half + 1]);
-#pragma unroll
-      for (int block = 1; block < 8; block++) m[half] = peak(m[half], peak(s[(block * 2 + half) * 2], s[(block * 2 + half) * 2 + 1]));
-    }
-#pragma unroll
-    for (int half = 0; half < 2; half++) m[half] = peak(m[half], __shfl_xor_sync(ALL_LANES, m[half], 1));
-#pragma unroll
-    for (int half = 0; half < 2; half++) m[half] = peak(m[half], __shfl_xor_sync(ALL_LANES, m[half], 2));
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      f32 less = 1;
-      if (!(m[half] * args.scale_log2 - shift[half] <= SLACK)) {
-        less = exp2_fast(shift[half] - m[half] * args.scale_log2);
-        shift[half] = m[half] * args.scale_log2;
-        total[half] *= less;
-      }
-#pragma unroll
-      for (int block = 0; block < 8; block++) {
-        const int i = (block * 2 + half) * 2;
-        s[i] = exp2_fast(s[i] * args.scale_log2 - shift[half]);
-        s[i + 1] = exp2_fast(s[i + 1] * args.scale_log2 - shift[half]);
-        total[half] += s[i] + s[i + 1];
-      }
-      if (load.x >= LAST) {
-        // The output is divided here
-        total[half] += __shfl_xor_sync(ALL_LANES, total[half], 1);
-        total[half] += __shfl_xor_sync(ALL_LANES, total[half], 2);
-        const f32 inverse = total[half] == 0 ? 0.0f : 1.0f / total[half];
-        less *= inverse;
-#pragma unroll
-        for (int block = 0; block < 8; block++) {
-          s[(block * 2 + half) * 2] *= inverse;
-          s[(block * 2 + half) * 2 + 1] *= inverse;
-        }
-      }
-      if (self % 4 == 0) share(at + P::SHRINK + turn.stage * ROWS * 4 + accumulator_row(self, half) * 4, less);
-    }
-    // All of this group have read the rotated keys
-    named_wait(1, WARPGROUP);
-    const u32 row = self / 32 * 16 + self % 16;
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-      u32 p[4];
-#pragma unroll
-      for (int part = 0; part < 4; part++) p[part] = pack_bf16(s[2 * (4 * k + part)], s[2 * (4 * k + part) + 1]);
-      store_blocks(keys + P::VALUE_TILES * TILE_BYTES + swizzled_128(row * 128 + k * 32 + self % 32 / 16 * 16), p);
-    }
-    fence_proxy_async();
-    if (load.x >= LAST) arrive_once_a_warp(at + P::WEIGHED + turn.stage * 8);
-    if (self % 4 == 0) {
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        const u32 top = at + P::TOP + accumulator_row(self, half) * 4;
-        share(top, peak(m[half], shared_f32(top)));
-      }
-    }
-    turn.next();
-    } while (last < LAST);
-    const u32 self = own_number();
-    const int member = blockIdx.x % args.team;
-    const Item item = args.items[last & (EDGE - 1)];
-    const Group group = args.groups[item.group];
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int r = accumulator_row(self, half);
-      const Row row = row_of<Cfg>(args, group, member, r);
-      if (self % 4 != 0 || !row.there) continue;
-      const u32 at = base + r * 4;
-      const bool saw = total[half] != 0;
-      const f32 weight = saw ? shift[half] + log2_fast(total[half]) : LOW;
-      const f32 top = shared_f32(at + P::TOP);
-      if (item.parts == 1) {
-        const i64 line = i64(row.query) * Cfg::H + row.head;
-        args.lse[line] = saw ? weight / LOG2_E : minus_infinity();
-        args.max_logit[line] = saw ? top * args.scale : minus_infinity();
-      } else {
-        const i64 line = part_row<Cfg>(args, item, item.part, member, r);
-        args.part_weight[line] = weight;
-        args.part_most[line] = top;
-      }
-    }
-    if (item.parts > 1) part_written(args, item, member, 1);
+      turn.next();
+    } while (marks < LAST);
+    write_sums<Cfg>(args, base + P::TOP, marks & (EDGE - 1), sums);
   }
-}
-
-// Makes zeros of what no query of the group sees: it may be anything, and probabilities of 0 would not undo a NaN.
-template <int TILES>
-__device__ inline void clear_unseen(u32 values, i32 first, i32 end, u32 name) {
-#pragma unroll 1
-  for (int at = threadIdx.x % WARPGROUP; at < KEYS * 8 * TILES; at += WARPGROUP) {
-    const int key = at / 8 % KEYS;
-    if (key < first || key >= end) share(values + at * 16, Four{});
-  }
-  fence_proxy_async();
-  named_wait(name, WARPGROUP);
+  arrive_once_a_warp(base + P::WEIGHED + turn.stage * 8);
 }
 
 // This warpgroup is done with a stage. Once both are, the second has it filled again.
@@ -514,12 +487,15 @@ __device__ void decode_wide(const Decoding& args) {
   if (group == 0) {
     registers_up<184>();
     weigh<Cfg>(args, base);
+    registers_down<168>();  // as all had them: what follows is for all
   } else if (group == 1) {
     registers_down<160>();
     add_values<Cfg, 0>(args, base, team, member);
+    registers_up<168>();
   } else {
     registers_down<160>();
     add_values<Cfg, 1>(args, base, team, member);
+    registers_up<168>();
   }
   __syncthreads();  // nobody reads the last tiles any more
   for (int i = args.starts[team]; i < args.starts[team + 1]; i++) {

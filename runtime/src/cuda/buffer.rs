@@ -75,6 +75,35 @@ impl<S> CudaBuffer<S> {
     }
 }
 
+/// A buffer that its device keeps, and that therefore does not hold the device. Its memory is given back by way of [`back`](Self::back).
+#[derive(Debug)]
+pub(super) struct Parked<S> {
+    at: Address,
+    home: Home,
+    len: usize,
+    values: PhantomData<fn() -> S>,
+}
+
+impl<S> CudaBuffer<S> {
+    /// The same memory, for the device to keep.
+    pub(super) fn parked(mut self) -> Parked<S> {
+        Parked {
+            at: self.at,
+            // What is dropped here gives nothing back
+            home: std::mem::replace(&mut self.home, Home::Foreign),
+            len: self.len,
+            values: PhantomData,
+        }
+    }
+}
+
+impl<S> Parked<S> {
+    /// The buffer that it was, of the same device.
+    pub(super) fn back(self, device: &CudaDevice) -> CudaBuffer<S> {
+        CudaBuffer::new(device.clone(), self.at, self.home, self.len)
+    }
+}
+
 impl<S> Debug for CudaBuffer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} values on {:?}", self.len, self.device)

@@ -10,7 +10,9 @@ use bytemuck::Pod;
 use super::buffer::{CudaBuffer, Home};
 use super::driver::{Address, Clock, Command, Driver, Emulator, Launch, Matmul, TensorMap, Tiling};
 use super::graph::{Recording, Replay};
+use super::grid::Grid;
 use super::kernels::{Kernel, Kernels, Provider};
+use super::ops::Schedules;
 use super::options::CudaOptions;
 use super::pool::Pool;
 use super::staging::Staging;
@@ -34,6 +36,8 @@ pub(super) struct Shared {
     graphs: Mutex<()>,
     pub(super) kernels: Kernels,
     staging: Mutex<Staging>,
+    /// What work that is queued at once has made for its attentions.
+    pub(super) schedules: Mutex<Schedules>,
     checked: bool,
     batch_invariant: bool,
     queued: AtomicUsize,
@@ -71,6 +75,7 @@ impl CudaDevice {
                 graphs: Mutex::default(),
                 kernels: Kernels::default(),
                 staging: Mutex::default(),
+                schedules: Mutex::default(),
                 checked: options.checked,
                 batch_invariant: options.batch_invariant,
                 queued: AtomicUsize::new(0),
@@ -102,6 +107,11 @@ impl CudaDevice {
     /// Whether a row's results may not depend on the rows beside it.
     pub(super) fn is_batch_invariant(&self) -> bool {
         self.shared.batch_invariant
+    }
+
+    /// Whether kernels check every index that comes from a table.
+    pub(super) fn is_checked(&self) -> bool {
+        self.shared.checked
     }
 
     /// Kernels that no layer brought along are asked of `provider`.
@@ -300,29 +310,10 @@ impl CudaDevice {
         work: Work,
         args: &A,
     ) -> Result<()> {
-        let Grid {
-            blocks: grid,
-            shared,
-        } = grid.into();
-        if grid.contains(&0) {
+        let grid = grid.into();
+        let Some(blocks) = grid.blocks(kernel)? else {
             return Ok(());
-        }
-        let mut blocks = [0; 3];
-        for (blocks, (wanted, most)) in
-            blocks
-                .iter_mut()
-                .zip(grid.into_iter().zip([MOST_BLOCKS, 65_535, 65_535]))
-        {
-            *blocks = u32::try_from(wanted)
-                .ok()
-                .filter(|&wanted| wanted <= most)
-                .ok_or_else(|| {
-                    Error::Device(format!(
-                        "kernel `{}`: a grid of {grid:?} blocks is too large",
-                        kernel.entry
-                    ))
-                })?;
-        }
+        };
         let driver = &*self.shared.driver;
         let function = self
             .shared
@@ -331,7 +322,8 @@ impl CudaDevice {
         self.queue(Command::Launch(Launch {
             function: function.clone(),
             grid: blocks,
-            shared,
+            shared: grid.shared,
+            together: grid.together,
             args: bytemuck::bytes_of(args).to_vec(),
             work,
         }))?;
@@ -419,34 +411,6 @@ impl Stopwatch {
         self.0.between(from, to)
     }
 }
-
-/// How a kernel is spread over a device.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Grid {
-    /// Blocks along x, y and z.
-    blocks: [usize; 3],
-    /// Bytes of shared memory of each block, besides what the kernel declares.
-    shared: u32,
-}
-
-impl From<[usize; 3]> for Grid {
-    fn from(blocks: [usize; 3]) -> Self {
-        Self { blocks, shared: 0 }
-    }
-}
-
-impl Grid {
-    /// With more shared memory for each block.
-    pub(super) fn sharing(blocks: [usize; 3], bytes: u32) -> Self {
-        Self {
-            blocks,
-            shared: bytes,
-        }
-    }
-}
-
-/// Blocks along x.
-const MOST_BLOCKS: u32 = i32::MAX as u32;
 
 /// The first index out of range, as `prelude.cuh` keeps it.
 #[derive(Debug, Clone, Copy, Default, Pod, bytemuck::Zeroable)]

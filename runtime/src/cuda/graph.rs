@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::buffer::Home;
 use super::device::{CudaDevice, Mode, lock};
 use super::driver::{Address, Command, ForeignStream, Graph, Launch};
+use super::ops::Schedules;
 use super::pool::Pool;
 use crate::error::{Error, Result};
 
@@ -57,6 +58,8 @@ pub(super) struct Arena {
 /// A recording under way.
 pub(super) struct Recording {
     log: Log,
+    /// What the step has made for its attentions.
+    pub(super) schedules: Schedules,
 }
 
 /// A comparison under way.
@@ -65,6 +68,8 @@ pub(super) struct Replay {
     command: usize,
     room: usize,
     differs: bool,
+    /// What the step has made for its attentions, where it made it when it was recorded.
+    pub(super) schedules: Schedules,
 }
 
 impl CudaGraph {
@@ -202,7 +207,7 @@ impl CudaDevice {
         let recording = Mode::Recording(Recording::new(self));
         let (result, recording) = self.in_mode(recording, step)?;
         let result = result?;
-        let Mode::Recording(Recording { log }) = recording else {
+        let Mode::Recording(Recording { log, .. }) = recording else {
             return Err(Error::Device("a recording was lost".to_owned()).into());
         };
         log.arena
@@ -250,6 +255,7 @@ impl Recording {
                     open: true.into(),
                 }),
             },
+            schedules: Schedules::default(),
         }
     }
 
@@ -280,6 +286,7 @@ impl Replay {
             command: 0,
             room: 0,
             differs: false,
+            schedules: Schedules::default(),
         }
     }
 
@@ -337,16 +344,18 @@ impl Command {
                     function,
                     grid,
                     shared,
+                    together,
                     args,
                     work: _,
                 }),
                 Self::Launch(other),
             ) => {
-                (function.handle, grid, shared, args)
+                (function.handle, grid, shared, together, args)
                     == (
                         other.function.handle,
                         &other.grid,
                         &other.shared,
+                        &other.together,
                         &other.args,
                     )
             }

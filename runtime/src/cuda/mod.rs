@@ -6,6 +6,7 @@ mod device;
 mod driver;
 mod foreign;
 mod graph;
+mod grid;
 mod kernels;
 mod ops;
 mod options;

@@ -13,7 +13,7 @@ pub(crate) use cubins::cubins;
 pub use units::{CEILINGS, UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 11] = [
+const HEADERS: [(&str, &str); 12] = [
     (
         "attend_pairs.cuh",
         include_str!("../../../kernels/attend_pairs.cuh"),
@@ -21,6 +21,10 @@ const HEADERS: [(&str, &str); 11] = [
     ("coding.cuh", include_str!("../../../kernels/coding.cuh")),
     ("convert.cuh", include_str!("../../../kernels/convert.cuh")),
     ("copies.cuh", include_str!("../../../kernels/copies.cuh")),
+    (
+        "decode_steps.cuh",
+        include_str!("../../../kernels/decode_steps.cuh"),
+    ),
     (
         "decoding.cuh",
         include_str!("../../../kernels/decoding.cuh"),

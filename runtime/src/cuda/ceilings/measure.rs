@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytemuck::Pod;
 
 use super::super::buffer::CudaBuffer;
-use super::super::device::{CudaDevice, Grid, Stopwatch};
+use super::super::device::{CudaDevice, Stopwatch};
 use super::super::driver::{Axis, Command, Matmul, NumberType, Operand, Swizzle, Tiling};
+use super::super::grid::Grid;
 use super::super::kernels::{Kernel, symbol};
 use super::super::work::Work;
 use super::args::{Moving, Reading, Rounds, Rows, Tiles};

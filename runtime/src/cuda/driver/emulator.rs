@@ -452,6 +452,7 @@ extern "C" __global__ void __launch_bounds__(128) reversed(const Reversed args) 
             function,
             grid: [2, 1, 1],
             shared: 0,
+            together: false,
             args: (values.as_mut_ptr() as u64).to_ne_bytes().to_vec(),
             work: Work::default(),
         });

@@ -107,6 +107,8 @@ pub(crate) struct Launch {
     pub(crate) grid: [u32; 3],
     /// Bytes of shared memory of each block, besides what the kernel declares.
     pub(crate) shared: u32,
+    /// Whether blocks wait for each other, so that all of them have to run at the same time.
+    pub(crate) together: bool,
     /// The parameter.
     pub(crate) args: Vec<u8>,
     /// What it has to do at least.

@@ -11,6 +11,7 @@ use super::args::{THREADS, Window, bytes};
 use super::attention_backward::values_are_keys;
 use super::attention_cut::{Cut, rows_at_once};
 use super::attention_tables::Seen;
+use super::decode;
 use crate::backend::{Attention, AttentionParts, Parts, PartsMut, Strided};
 use crate::element::Scalar;
 use crate::error::Result;
@@ -64,7 +65,7 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     let (rows, heads, width) = (attention.q.rows, attention.q.heads, attention.v.width);
     let lines = rows * heads;
     let whole = room::<T>(device, lines, width)?;
-    if lines == 0 {
+    if lines == 0 || decode::attend(device, attention, &whole)? {
         return Ok(whole);
     }
     let dims = dims(attention);
@@ -140,7 +141,7 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
 }
 
 /// Queries and results once, each key that is seen once in its segment, and the products of each query with the keys that it sees.
-fn work<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>, E>) -> Work {
+pub(super) fn work<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>, E>) -> Work {
     let Attention {
         q,
         q_rope,

@@ -6,6 +6,7 @@ mod attention_backward;
 mod attention_cut;
 mod attention_tables;
 mod bytes;
+mod decode;
 mod entries;
 mod gradients;
 mod indexing;
@@ -30,6 +31,7 @@ use crate::element::Scalar;
 use crate::error::Result;
 use crate::weights::generator::Recipe;
 
+pub(super) use decode::Schedules;
 pub(crate) use indexing::choose;
 pub(crate) use pointwise::narrow_to;
 

@@ -4,8 +4,8 @@ use mla_codegen::cuda::CEILINGS;
 
 use super::super::ceilings::Paced;
 use super::super::ceilings::args::{Moving, Rows, Tiles};
-use super::super::device::Grid;
 use super::super::driver::{Axis, NumberType, Swizzle, Tiling};
+use super::super::grid::Grid;
 use super::super::kernels::Kernel;
 use super::super::{CudaDevice, CudaOptions, Work};
 use super::{Dice, device};

@@ -7,18 +7,8 @@ use mla_codegen::cuda::tile;
 use super::super::driver::{Axis, NumberType, Swizzle, TensorMap, Tiling};
 use super::super::kernels::Kernel;
 use super::super::{CudaDevice, Work};
-use super::{Dice, device};
+use super::{Dice, hopper};
 use crate::narrow::E4m3;
-
-/// A device with those instructions.
-fn hopper() -> Option<CudaDevice> {
-    let device = device();
-    if device.arch() == "sm_90a" {
-        return Some(device);
-    }
-    eprintln!("skipped: {device:?} has no instructions of Hopper's");
-    None
-}
 
 fn run<A: Pod>(
     device: &CudaDevice,

@@ -5,6 +5,7 @@ mod attention_backward;
 mod bytes;
 mod ceilings;
 mod compile;
+mod decode;
 mod gradients;
 mod index_loss;
 mod indexing;
@@ -29,6 +30,16 @@ pub(super) fn device() -> CudaDevice {
     let device = CudaDevice::shared();
     device.provide(mla_codegen::cuda::kernel_text);
     device
+}
+
+/// The device, where it has instructions of Hopper's own.
+pub(super) fn hopper() -> Option<CudaDevice> {
+    let device = device();
+    if device.arch() == "sm_90a" {
+        return Some(device);
+    }
+    eprintln!("skipped: {device:?} has no instructions of Hopper's");
+    None
 }
 
 /// One whose kernels check indices that come from tables.

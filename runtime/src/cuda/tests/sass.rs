@@ -123,10 +123,33 @@ const EXPECTED: &[Counts] = &[
         "multiply_e4m3",
         &[("QGMMA.64x256x32", 4), ("WARPGROUP.DEPBAR", 2)],
     ),
+    // Logits of 64 rows and 64 keys: 4 pieces of the rotated part and 32 of the latents. Values: half of the latents for each of two
+    // warpgroups, 4 pieces of 16 keys
+    counts(
+        "decode_wide",
+        &[64, 128, 512, 64],
+        "decode_wide",
+        DECODE_WIDE,
+    ),
+    counts(
+        "decode_wide",
+        &[64, 16, 512, 64],
+        "decode_wide",
+        DECODE_WIDE,
+    ),
+];
+
+/// The products of `decode_wide` for latents of 512 and a rotated part of 64.
+const DECODE_WIDE: &[(&str, usize)] = &[
+    ("HGMMA.64x64x16", 4 + 32),
+    ("HGMMA.64x256x16", 2 * 4),
+    ("HGMMA", 4 + 32 + 2 * 4),
 ];
 
 /// Moves from a thread's registers to those that warps share, which describe tiles. Where there are many, descriptors are held by threads.
 const MOST_MOVES: usize = 32;
+/// Those of a tile that the copy engine brings: where from, where to, and by which barrier.
+const MOVES_OF_A_COPY: usize = 3;
 
 fn disassembled(expected: &Counts) -> Disassembly {
     let Counts {
@@ -167,6 +190,14 @@ fn kernels_for_hopper_are_made_of_what_their_texts_say() {
             );
         }
         let moves = kernel.count("R2UR");
-        assert!(moves <= MOST_MOVES, "{moves} R2UR of {}", kernel.kernel);
+        let copies = kernel.count("UTMALDG");
+        assert!(
+            moves <= MOST_MOVES + MOVES_OF_A_COPY * copies,
+            "{moves} R2UR beside {copies} UTMALDG of {}",
+            kernel.kernel
+        );
+        if expected.unit == "decode_wide" {
+            assert!(copies > 0, "no UTMALDG of {}", kernel.kernel);
+        }
     }
 }

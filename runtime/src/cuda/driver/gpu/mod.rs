@@ -140,6 +140,7 @@ unsafe fn launch(launched: &Launch, stream: CUstream) -> Result<()> {
         function,
         grid: [x, y, z],
         shared,
+        together,
         args,
         work: _,
     } = launched;
@@ -153,24 +154,43 @@ unsafe fn launch(launched: &Launch, stream: CUstream) -> Result<()> {
         )));
     }
     let mut parameters = [args.as_ptr().cast_mut().cast::<c_void>()];
-    // SAFETY: the parameter is as long as the kernel reads, and is copied before this returns; the rest is the contract's
-    unsafe {
-        sys::cuLaunchKernel(
-            module::handle(function),
-            *x,
-            *y,
-            *z,
-            function.threads,
-            1,
-            1,
-            *shared,
-            stream,
-            parameters.as_mut_ptr(),
-            std::ptr::null_mut(),
-        )
-    }
-    .result()
-    .or_fail(|| {
+    let (handle, threads) = (module::handle(function), function.threads);
+    let launched = if *together {
+        // Refused where a device has no room for all blocks at once
+        // SAFETY: the parameter is as long as the kernel reads, and is copied before this returns; the rest is the contract's
+        unsafe {
+            sys::cuLaunchCooperativeKernel(
+                handle,
+                *x,
+                *y,
+                *z,
+                threads,
+                1,
+                1,
+                *shared,
+                stream,
+                parameters.as_mut_ptr(),
+            )
+        }
+    } else {
+        // SAFETY: as above
+        unsafe {
+            sys::cuLaunchKernel(
+                handle,
+                *x,
+                *y,
+                *z,
+                threads,
+                1,
+                1,
+                *shared,
+                stream,
+                parameters.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        }
+    };
+    launched.result().or_fail(|| {
         format!(
             "launching {x} x {y} x {z} blocks of the kernel {}",
             function.name

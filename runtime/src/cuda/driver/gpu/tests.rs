@@ -53,6 +53,7 @@ fn scale(function: &Function, x: Address, by: f32, len: i32) -> Command {
         function: function.clone(),
         grid: [len.unsigned_abs().div_ceil(function.threads), 1, 1],
         shared: 0,
+        together: false,
         args: args(x, by, len),
         work: Work::default(),
     })
@@ -151,6 +152,7 @@ fn kernels_copies_and_fills_run_in_order() {
             function: nothing,
             grid: [1; 3],
             shared: 0,
+            together: false,
             args: vec![],
             work: Work::default(),
         }))
@@ -178,6 +180,7 @@ fn what_is_refused_leaves_the_gpu_usable() {
         function: function.clone(),
         grid: [1; 3],
         shared: 0,
+        together: false,
         args: vec![0; 8],
         work: Work::default(),
     });
@@ -185,6 +188,7 @@ fn what_is_refused_leaves_the_gpu_usable() {
         function: function.clone(),
         grid: [0, 1, 1],
         shared: 0,
+        together: false,
         args: args(x, 2.0, 2),
         work: Work::default(),
     });

@@ -1,0 +1,333 @@
+//! When absorbed attention is done with Hopper's tensor cores, and by which kernel.
+
+use super::super::super::{Cuda, CudaDevice, CudaElement};
+use super::super::attention_backward::values_are_keys;
+use crate::backend::{Attention, Strided};
+use crate::element::Scalar;
+
+/// A kernel of absorbed attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Variant {
+    /// Three warpgroups, which have 64 rows of queries.
+    Wide,
+}
+
+impl Variant {
+    /// The kernel, and the unit that it stands in.
+    pub(super) const fn unit(self) -> &'static str {
+        match self {
+            Self::Wide => "decode_wide",
+        }
+    }
+
+    /// Rows of queries, a query's heads each, that a block has.
+    pub(super) const fn rows(self) -> usize {
+        match self {
+            Self::Wide => 64,
+        }
+    }
+
+    /// Bytes of shared memory that a block takes: all that there are.
+    pub(super) const fn shared_bytes(self) -> u32 {
+        match self {
+            Self::Wide => 232_448,
+        }
+    }
+
+    /// Bytes of memory that a block keeps what it has no registers for in.
+    pub(super) const fn spare_bytes(self) -> usize {
+        match self {
+            Self::Wide => 256 * 16,
+        }
+    }
+}
+
+/// Why the plain kernel runs.
+pub(super) type Reason = &'static str;
+
+/// What the choice is made by.
+#[derive(Debug, Clone)]
+struct Facts {
+    /// Whether the device is a GPU with Hopper's own instructions.
+    hopper: bool,
+    /// Whether kernels have to check indices.
+    checked: bool,
+    batch_invariant: bool,
+    /// The number types of queries and of keys.
+    types: [&'static str; 2],
+    queries: Window,
+    queries_rope: Window,
+    keys: Window,
+    keys_rope: Window,
+    values_width: usize,
+    values_are_keys: bool,
+    selects: bool,
+    /// Whether a dense mask takes keys away.
+    masked: bool,
+    /// Whether something besides a scale stands between logits and probabilities.
+    adjusted: bool,
+    scale: f64,
+    /// Keys of a page, where they lie in pages.
+    page: Option<usize>,
+    /// Whether tables name a block for each key.
+    covered: bool,
+}
+
+/// What matters of a strided window.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    rows: usize,
+    heads: usize,
+    width: usize,
+    /// Whether the copy engine can read it.
+    aligned: bool,
+}
+
+impl Window {
+    fn of<T: CudaElement, S: Scalar>(x: &Strided<'_, Cuda<T>, S>) -> Self {
+        // Of what there is one there is no next
+        let stride = |count: usize, stride: usize| match count {
+            0 | 1 => true,
+            _ => (stride * size_of::<S>()).is_multiple_of(16),
+        };
+        Self {
+            rows: x.rows,
+            heads: x.heads,
+            width: x.width,
+            aligned: x.buffer.place(x.offset).is_multiple_of(16)
+                && stride(x.rows, x.row_stride)
+                && stride(x.heads, x.head_stride),
+        }
+    }
+}
+
+/// The kernel that does it, or why none of these does.
+pub(super) fn variant<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
+) -> Result<Variant, Reason> {
+    let variant = chosen(&Facts::of(device, attention))?;
+    let dims = super::dims(variant, attention);
+    let kernels = &device.shared.kernels;
+    if kernels.has(variant.unit(), &dims) && kernels.has(super::SCHEDULE, &[]) {
+        Ok(variant)
+    } else {
+        Err("the layer brought no kernel for these sizes along")
+    }
+}
+
+impl Facts {
+    fn of<T: CudaElement, E: Scalar>(
+        device: &CudaDevice,
+        attention: &Attention<'_, Cuda<T>, E>,
+    ) -> Self {
+        let softmax = &attention.softmax;
+        let adjusted = [
+            softmax.cap().is_some(),
+            softmax.added().is_some(),
+            softmax.dropped().is_some(),
+        ];
+        let segments = attention.segments;
+        let covered = attention.pages.is_none_or(|pages| {
+            let tables = segments.list().iter().zip(pages.tables());
+            pages.tables().len() >= segments.list().len()
+                && tables
+                    .into_iter()
+                    .all(|(segment, table)| segment.keys.len() <= table.len() * pages.page())
+        });
+        Self {
+            hopper: device.arch() == "sm_90a",
+            checked: device.is_checked(),
+            batch_invariant: device.is_batch_invariant(),
+            types: [T::NAME, E::NAME],
+            queries: Window::of(&attention.q),
+            queries_rope: Window::of(&attention.q_rope),
+            keys: Window::of(&attention.k),
+            keys_rope: Window::of(&attention.k_rope),
+            values_width: attention.v.width,
+            values_are_keys: attention.v.heads == 1 && values_are_keys(&attention.k, &attention.v),
+            selects: attention.selection.is_some(),
+            masked: segments.all_given().is_some(),
+            adjusted: adjusted.contains(&true),
+            scale: softmax.scale(),
+            page: attention.pages.map(crate::backend::Pages::page),
+            covered,
+        }
+    }
+}
+
+/// The choice: a matter of the device, of types and shapes, never of lengths, which change when a recorded graph runs again.
+fn chosen(facts: &Facts) -> Result<Variant, Reason> {
+    let Facts {
+        queries,
+        queries_rope,
+        keys,
+        keys_rope,
+        ..
+    } = facts;
+    let (latent, rope) = (keys.width, keys_rope.width);
+    let fits = |count: usize| i32::try_from(count).is_ok();
+    let rules: [(bool, Reason); 16] = [
+        (facts.hopper, "the device is no Hopper GPU"),
+        (!facts.checked, "indices are to be checked"),
+        // Where keys are cut, and so the order of sums, depends on all requests of the step
+        (
+            !facts.batch_invariant,
+            "rows may not depend on rows beside them",
+        ),
+        (
+            facts.types == ["bf16"; 2],
+            "queries or keys are not in bf16",
+        ),
+        (!facts.selects, "keys are selected"),
+        (!facts.masked, "a dense mask says who sees whom"),
+        (
+            !facts.adjusted,
+            "logits are capped or biased, or probabilities dropped",
+        ),
+        // The largest logit is found before logits are scaled
+        (
+            facts.scale > 0.0 && facts.scale.is_finite(),
+            "the scale is not above 0",
+        ),
+        (
+            keys.heads == 1 && (rope == 0 || keys_rope.heads == 1),
+            "keys have several heads",
+        ),
+        (
+            facts.values_are_keys && facts.values_width == latent,
+            "values are not what keys are",
+        ),
+        (
+            matches!(latent, 128 | 256 | 512),
+            "latents are not 128, 256 or 512 wide",
+        ),
+        (
+            rope.is_multiple_of(16) && rope <= 64,
+            "the rotated part is not 0, 16, 32, 48 or 64 wide",
+        ),
+        (
+            queries.width == latent && queries_rope.width == rope,
+            "queries and keys differ in width",
+        ),
+        (
+            facts
+                .page
+                .is_none_or(|page| page.is_multiple_of(64) && page > 0 || page.is_power_of_two()),
+            "pages are neither a power of two nor a multiple of 64",
+        ),
+        (
+            [queries, keys].iter().all(|window| window.aligned)
+                && (rope == 0 || queries_rope.aligned && keys_rope.aligned),
+            "rows do not begin at multiples of 16 bytes",
+        ),
+        (
+            fits(keys.rows) && fits(queries.rows * queries.heads) && facts.covered,
+            "there are too many rows, or pages without a block",
+        ),
+    ];
+    match rules.into_iter().find(|(holds, _)| !holds) {
+        Some((_, reason)) => Err(reason),
+        None => Ok(Variant::Wide),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(rows: usize, heads: usize, width: usize) -> Window {
+        Window {
+            rows,
+            heads,
+            width,
+            aligned: true,
+        }
+    }
+
+    /// DeepSeek-V3's decode.
+    fn good() -> Facts {
+        Facts {
+            hopper: true,
+            checked: false,
+            batch_invariant: false,
+            types: ["bf16"; 2],
+            queries: window(4, 128, 512),
+            queries_rope: window(4, 128, 64),
+            keys: window(1 << 20, 1, 512),
+            keys_rope: window(1 << 20, 1, 64),
+            values_width: 512,
+            values_are_keys: true,
+            selects: false,
+            masked: false,
+            adjusted: false,
+            scale: 0.07,
+            page: Some(64),
+            covered: true,
+        }
+    }
+
+    #[test]
+    fn absorbed_attention_over_a_cache_in_bf16_has_a_kernel() {
+        let runs = |change: &dyn Fn(&mut Facts)| {
+            let mut facts = good();
+            change(&mut facts);
+            assert_eq!(chosen(&facts), Ok(Variant::Wide), "{facts:?}");
+        };
+        runs(&|_| {});
+        for page in [None, Some(1), Some(16), Some(128), Some(192)] {
+            runs(&|facts| facts.page = page);
+        }
+        for width in [128, 256] {
+            runs(&|facts| {
+                (facts.queries.width, facts.keys.width, facts.values_width) = (width, width, width);
+            });
+        }
+        // A part without width has any number of heads, anywhere
+        runs(&|facts| {
+            facts.queries_rope = window(4, 128, 0);
+            facts.keys_rope = Window {
+                aligned: false,
+                ..window(1 << 20, 7, 0)
+            };
+        });
+    }
+
+    #[test]
+    fn whatever_does_not_fit_is_named() {
+        let refused = |change: &dyn Fn(&mut Facts), reason: &str| {
+            let mut facts = good();
+            change(&mut facts);
+            let found = chosen(&facts).expect_err(reason);
+            assert!(found.contains(reason), "{found}");
+        };
+        refused(&|facts| facts.hopper = false, "Hopper");
+        refused(&|facts| facts.checked = true, "checked");
+        refused(&|facts| facts.batch_invariant = true, "rows beside");
+        refused(&|facts| facts.types[0] = "f32", "bf16");
+        refused(&|facts| facts.types[1] = "f16", "bf16");
+        refused(&|facts| facts.selects = true, "selected");
+        refused(&|facts| facts.masked = true, "mask");
+        refused(&|facts| facts.adjusted = true, "capped");
+        refused(&|facts| facts.scale = -1.0, "scale");
+        refused(&|facts| facts.scale = f64::NAN, "scale");
+        refused(&|facts| facts.keys.heads = 2, "several heads");
+        refused(&|facts| facts.keys_rope.heads = 128, "several heads");
+        refused(&|facts| facts.values_are_keys = false, "values");
+        refused(&|facts| facts.values_width = 128, "values");
+        refused(
+            &|facts| (facts.keys.width, facts.values_width) = (384, 384),
+            "128, 256 or 512",
+        );
+        refused(&|facts| facts.keys_rope.width = 40, "rotated");
+        refused(&|facts| facts.keys_rope.width = 80, "rotated");
+        refused(&|facts| facts.queries_rope.width = 32, "differ in width");
+        for page in [0, 48, 100] {
+            refused(&|facts| facts.page = Some(page), "pages");
+        }
+        refused(&|facts| facts.queries.aligned = false, "16 bytes");
+        refused(&|facts| facts.keys_rope.aligned = false, "16 bytes");
+        refused(&|facts| facts.keys.rows = 1 << 31, "too many rows");
+        refused(&|facts| facts.covered = false, "without a block");
+    }
+}
