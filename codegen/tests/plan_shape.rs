@@ -14,7 +14,7 @@ use mla_codegen::plan::cost::{Lengths, cheaper, crossover, flops};
 use mla_codegen::plan::{
     ModuleKind, Op, Plan, ProbeMode, Program, ValueId, kernels, program, program_with, trace,
 };
-use mla_codegen::spec_digest;
+use mla_codegen::{Options, Origin, cubins, spec_digest};
 use mla_spec::{
     CacheDType, Checked, DType, Dims, Form, FormChoice, Phase, ScaleFormat, Sources, Store, Target,
     check, read,
@@ -475,4 +475,33 @@ fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
     assert!(stored(Store::Fp8DsMla(ScaleFormat::F32)).is_empty());
     // Keys are chosen there
     assert!(decoding(&|_| {}, model("deepseek-v3.2")).is_empty());
+}
+
+#[test]
+fn what_only_hopper_runs_is_compiled_ahead_of_time_for_nothing_else() {
+    let mut checked = model("deepseek-v3");
+    let build = &mut checked.build;
+    (build.dtype, build.targets) = (DType::Bf16, vec![Target::Sm80, Target::Sm90a]);
+    build.cache.store = Store::Plain(CacheDType::Bf16);
+    let origin = Origin {
+        spec: "deepseek-v3".to_owned(),
+        command: None,
+    };
+    let architectures = ["sm_80", "sm_90a"].map(str::to_owned);
+    let options = Options {
+        cubins: architectures.into(),
+        ..Options::new(origin)
+    };
+    let files = cubins(&checked, &options).into_iter();
+    let decoding: Vec<String> = files
+        .map(|cubin| cubin.file)
+        .filter(|file| file.contains("decode_"))
+        .collect();
+    assert_eq!(
+        decoding,
+        [
+            "cuda/decode_schedule.bf16.bf16.sm_90a.cubin",
+            "cuda/decode_wide_64_128_512_64.bf16.bf16.sm_90a.cubin"
+        ]
+    );
 }

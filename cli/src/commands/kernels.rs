@@ -8,6 +8,7 @@ use mla_nvrtc::{CubinCache, Report};
 use mla_spec::{CacheDType, Checked, DType, Store, Target};
 
 use crate::args::Kernels;
+use crate::driver::variant::compute_in;
 use crate::emit::cubin_of;
 use crate::failure::Failure;
 use crate::source;
@@ -15,9 +16,16 @@ use crate::talk;
 
 /// Compiles the kernels of a layer, and prints what became of each.
 pub(crate) fn kernels(args: &Kernels) -> Result<(), Failure> {
-    let spec = source::spec(&args.spec, &args.config)?;
-    let program = plan::program(&spec.checked);
-    let (elem, key) = types(&spec.checked, args);
+    let mut checked = source::spec(&args.spec, &args.config)?.checked;
+    if let Some(dtype) = args.dtype {
+        // What is stored as bytes stays so
+        match checked.build.cache.store {
+            Store::Plain(_) => compute_in(dtype.into(), &mut checked.build),
+            _ => checked.build.dtype = dtype.into(),
+        }
+    }
+    let program = plan::program(&checked);
+    let (elem, key) = types(&checked);
     let cache = CubinCache::of_user();
     let mut table = vec![HEAD.map(str::to_owned)];
     let mut slow = Vec::new();
@@ -59,7 +67,7 @@ pub(crate) fn kernels(args: &Kernels) -> Result<(), Failure> {
         .filter(|target| target.word() == args.arch)
         .find_map(Machine::of);
     if let Some(machine) = machine {
-        text.push_str(&floors(&spec.checked, machine));
+        text.push_str(&floors(&checked, machine));
     }
     talk::data(&text)?;
     match slow.as_slice() {
@@ -105,9 +113,8 @@ fn rows(report: &Report, table: &mut Vec<[String; 5]>) {
 }
 
 /// The number types of the layer's values and of its cache's entries.
-fn types(checked: &Checked, args: &Kernels) -> (&'static str, &'static str) {
-    let dtype = args.dtype.map_or(checked.build.dtype, Into::into);
-    let elem = match dtype {
+fn types(checked: &Checked) -> (&'static str, &'static str) {
+    let elem = match checked.build.dtype {
         DType::F32 => "f32",
         DType::Bf16 => "bf16",
         DType::F64 => "f64",
@@ -120,5 +127,5 @@ fn types(checked: &Checked, args: &Kernels) -> (&'static str, &'static str) {
         // What is stored as bytes is decoded to elements before attention reads it
         _ => elem,
     };
-    (elem, if args.dtype.is_some() { elem } else { key })
+    (elem, key)
 }

@@ -172,12 +172,16 @@ impl Needs<'_> {
 
     /// Absorbed attention with Hopper's tensor cores, where the layer is such that the runtime can take it.
     fn decoding(&mut self, heads: u32, latent: u32, rope: u32) {
-        /// Rows of queries that a block has.
-        const ROWS: u32 = 64;
+        /// Kernels, and the rows of queries that their blocks have: from few to many.
+        const UNITS: [(&str, u32); 1] = [("decode_wide", 64)];
         let sizes = matches!(latent, 128 | 256 | 512) && rope.is_multiple_of(16) && rope <= 64;
         if sizes && self.in_bf16() && self.may_be_on_hopper() && self.is_plain_softmax() {
-            let sizes = [ROWS, heads, latent, rope].map(|size| size as usize);
-            self.add("decode_wide", &sizes);
+            for (number, (unit, rows)) in UNITS.into_iter().enumerate() {
+                // Rows for all heads of a query, or the most that there are
+                if rows >= heads || number + 1 == UNITS.len() {
+                    self.add(unit, &[rows, heads, latent, rope].map(|size| size as usize));
+                }
+            }
             self.add("decode_schedule", &[]);
         }
     }

@@ -13,6 +13,15 @@ pub(super) enum Variant {
 }
 
 impl Variant {
+    /// All of them, from few rows to many.
+    const ALL: [Self; 1] = [Self::Wide];
+
+    /// The one with the fewest rows that are enough; where none has enough, the one with the most.
+    fn of_rows(wanted: usize) -> Self {
+        let enough = Self::ALL.into_iter().find(|one| one.rows() >= wanted);
+        enough.unwrap_or(Self::ALL[Self::ALL.len() - 1])
+    }
+
     /// The kernel, and the unit that it stands in.
     pub(super) const fn unit(self) -> &'static str {
         match self {
@@ -59,6 +68,8 @@ struct Facts {
     queries_rope: Window,
     keys: Window,
     keys_rope: Window,
+    /// Queries of the longest segment.
+    most_queries: usize,
     values_width: usize,
     values_are_keys: bool,
     selects: bool,
@@ -128,6 +139,7 @@ impl Facts {
             softmax.dropped().is_some(),
         ];
         let segments = attention.segments;
+        let longest = segments.list().iter().map(|segment| segment.queries.len());
         let covered = attention.pages.is_none_or(|pages| {
             let tables = segments.list().iter().zip(pages.tables());
             pages.tables().len() >= segments.list().len()
@@ -144,6 +156,7 @@ impl Facts {
             queries_rope: Window::of(&attention.q_rope),
             keys: Window::of(&attention.k),
             keys_rope: Window::of(&attention.k_rope),
+            most_queries: longest.max().unwrap_or(0),
             values_width: attention.v.width,
             values_are_keys: attention.v.heads == 1 && values_are_keys(&attention.k, &attention.v),
             selects: attention.selection.is_some(),
@@ -228,7 +241,7 @@ fn chosen(facts: &Facts) -> Result<Variant, Reason> {
     ];
     match rules.into_iter().find(|(holds, _)| !holds) {
         Some((_, reason)) => Err(reason),
-        None => Ok(Variant::Wide),
+        None => Ok(Variant::of_rows(queries.heads * facts.most_queries)),
     }
 }
 
@@ -256,6 +269,7 @@ mod tests {
             queries_rope: window(4, 128, 64),
             keys: window(1 << 20, 1, 512),
             keys_rope: window(1 << 20, 1, 64),
+            most_queries: 1,
             values_width: 512,
             values_are_keys: true,
             selects: false,

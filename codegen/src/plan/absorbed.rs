@@ -1,0 +1,178 @@
+//! Which kernel attends to cached latents on Hopper, and why.
+//!
+//! A product of its tensor cores has 64 rows on the left. `decode_wide` puts queries there, `decode_narrow` keys, with 16 or 32 rows of queries
+//! as columns. Both read the same bytes from memory; what differs is how much is multiplied for nothing, and what goes through shared memory.
+
+use super::machine::{Machine, Roof, Work, time};
+
+/// Keys of a tile.
+const KEYS: f64 = 64.0;
+/// Bytes of a bf16.
+const BF16: f64 = 2.0;
+
+/// A kernel of absorbed attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Absorbed {
+    /// Its unit.
+    pub unit: &'static str,
+    /// Rows of queries that a block has, a query's heads each.
+    pub rows: u32,
+}
+
+/// From few rows to many.
+pub const ABSORBED: [Absorbed; 3] = [
+    Absorbed {
+        unit: "decode_narrow",
+        rows: 16,
+    },
+    Absorbed {
+        unit: "decode_narrow",
+        rows: 32,
+    },
+    Absorbed {
+        unit: "decode_wide",
+        rows: 64,
+    },
+];
+
+impl Absorbed {
+    /// Whether it has widths of its own for latents and their rotated part.
+    pub fn takes(latent: u32, rope: u32) -> bool {
+        matches!(latent, 128 | 256 | 512) && rope.is_multiple_of(16) && rope <= 64
+    }
+
+    /// What a tile of 64 keys costs, for so many rows of queries: `rows` at a time, which share what comes from memory.
+    fn tile(self, rows: u32, latent: f64, rope: f64) -> Work {
+        let at_once = f64::from(self.rows);
+        let blocks = f64::from(rows.div_ceil(self.rows));
+        let entries = KEYS * (latent + rope) * BF16;
+        let latents = KEYS * latent * BF16;
+        let weights = KEYS * at_once * BF16;
+        // Tiles come to shared memory, and are read for logits and for values; probabilities are written once
+        let through = 2.0 * entries + latents + weights;
+        let operands = if self.rows < 64 {
+            // Queries are read for each tile, and probabilities for each 64 columns of latents
+            at_once * (latent + rope) * BF16 + weights * latent / 64.0
+        } else {
+            // Queries' latents are held; their rotated part and, for each half of the latents, probabilities are read
+            at_once * rope * BF16 + 2.0 * weights
+        };
+        Work {
+            read: entries,
+            flops: blocks * 2.0 * KEYS * at_once * (2.0 * latent + rope),
+            shared: blocks * (through + operands),
+            exponentials: blocks * KEYS * at_once,
+            l2: blocks * entries,
+            ..Work::default()
+        }
+    }
+}
+
+/// A choice, and what it was made by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AbsorbedChoice {
+    /// The kernel.
+    pub kernel: Absorbed,
+    /// Each that has rows enough, or the one with the most: the roof that binds it, the seconds of a tile of 64 keys on a whole device, and
+    /// those of its products alone.
+    pub times: Vec<(Absorbed, Roof, f64, f64)>,
+    rows: u32,
+}
+
+/// The kernel for so many rows of queries, heads times new tokens: the one whose nearest roof is the highest. Where that makes no difference, the
+/// one that multiplies least: products cost power, and with it the clock, even where they cost no time.
+pub fn absorbed_kernel(
+    machine: &Machine,
+    rows: u32,
+    latent: u32,
+    rope: u32,
+) -> Option<AbsorbedChoice> {
+    /// By how much times have to differ to count.
+    const SAME: f64 = 1.02;
+    if !Absorbed::takes(latent, rope) {
+        return None;
+    }
+    let most = ABSORBED[ABSORBED.len() - 1];
+    let candidates = ABSORBED
+        .into_iter()
+        .filter(|one| one.rows >= rows || *one == most);
+    let times: Vec<_> = candidates
+        .map(|one| {
+            let roofs = time(machine, &one.tile(rows, latent.into(), rope.into()));
+            let (roof, seconds) = roofs.binding();
+            (one, roof, seconds, roofs.tensor_cores)
+        })
+        .collect();
+    let least = times.iter().fold(f64::INFINITY, |least, time| least.min(time.2));
+    let chosen = times
+        .iter()
+        .filter(|time| time.2 <= least * SAME)
+        .min_by(|one, other| one.3.total_cmp(&other.3))?;
+    Some(AbsorbedChoice {
+        kernel: chosen.0,
+        times: times.clone(),
+        rows,
+    })
+}
+
+impl AbsorbedChoice {
+    /// Why, as a sentence without its end.
+    pub fn reason(&self) -> String {
+        let times = self.times.iter().map(|(kernel, roof, seconds, products)| {
+            format!(
+                "{} of {} rows takes {:.1} ns ({}), {:.1} ns of products",
+                kernel.unit,
+                kernel.rows,
+                seconds * 1e9,
+                roof.name(),
+                products * 1e9
+            )
+        });
+        format!(
+            "{} rows of queries meet a tile of {KEYS} keys by {} of {} rows: {}",
+            self.rows,
+            self.kernel.unit,
+            self.kernel.rows,
+            times.collect::<Vec<_>>().join("; ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::H200;
+    use super::*;
+
+    fn chosen(rows: u32, latent: u32, rope: u32) -> Absorbed {
+        absorbed_kernel(&H200, rows, latent, rope)
+            .expect("widths that there are kernels for")
+            .kernel
+    }
+
+    #[test]
+    fn few_rows_are_not_padded_and_many_fill_a_product() {
+        // A rank of DeepSeek-V3 with 16 heads, one and two new tokens; all heads; MiniCPM3
+        assert_eq!(chosen(16, 512, 64), ABSORBED[0]);
+        assert_eq!(chosen(8, 512, 64), ABSORBED[0]);
+        assert_eq!(chosen(32, 512, 64), ABSORBED[1]);
+        assert_eq!(chosen(128, 512, 64), ABSORBED[2]);
+        assert_eq!(chosen(40, 256, 32), ABSORBED[2]);
+        assert_eq!(chosen(33, 128, 32), ABSORBED[2]);
+    }
+
+    #[test]
+    fn memory_binds_few_rows_and_products_bind_many() {
+        let few = absorbed_kernel(&H200, 16, 512, 64).expect("there are kernels");
+        assert!(few.times.iter().all(|time| time.1 == Roof::Memory), "{few:?}");
+        let many = absorbed_kernel(&H200, 256, 512, 64).expect("there are kernels");
+        assert_eq!(many.times[0].1, Roof::TensorCores);
+        assert!(few.reason().contains("16 rows of queries"), "{}", few.reason());
+    }
+
+    #[test]
+    fn widths_without_a_kernel_have_none() {
+        for (latent, rope) in [(192, 64), (1024, 64), (512, 40), (512, 128)] {
+            assert!(absorbed_kernel(&H200, 16, latent, rope).is_none());
+        }
+    }
+}
