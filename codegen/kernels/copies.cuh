@@ -107,3 +107,10 @@ __device__ inline void store_blocks(u32 row, const u32 (&x)[4]) {
                "r"(x[3])
                : "memory");
 }
+
+// The same with every block turned: rows and columns exchanged.
+__device__ inline void store_blocks_turned(u32 row, const u32 (&x)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(x[0]), "r"(x[1]), "r"(x[2]),
+               "r"(x[3])
+               : "memory");
+}

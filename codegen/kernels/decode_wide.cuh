@@ -31,17 +31,18 @@ struct Place {
   // Pieces of 16 columns of the queries' latents, and those of them that registers hold
   static constexpr int STEPS = VALUE_TILES * 4;
   static constexpr int HELD = STEPS < 30 ? STEPS : 30;
-  static constexpr u32 Q_ROPE = STAGES * STAGE_BYTES;
+  static constexpr u32 Q_ROPE = STAGES * STAGE_BYTES;                       // the queries' rotated part
   static constexpr u32 SHRINK = Q_ROPE + (Cfg::ROPE > 0 ? TILE_BYTES : 0);  // [STAGES, ROWS]: what earlier sums are worth now
   static constexpr u32 LIMITS = SHRINK + STAGES * ROWS * 4;                 // [ROWS]: keys that a row sees
   static constexpr u32 TOP = LIMITS + ROWS * 8;                             // [ROWS]: its largest logit
-  static constexpr u32 LOADS = TOP + ROWS * 4;                           // [STAGES]: what a stage holds
-  static constexpr u32 COURIER = LOADS + STAGES * 16;
-  static constexpr u32 FULL = COURIER + 48;          // barriers: a stage's bytes are there
-  static constexpr u32 WEIGHED = FULL + STAGES * 8;  // its probabilities are
-  static constexpr u32 EMPTY = WEIGHED + STAGES * 8;  // it may be filled again
-  static constexpr u32 Q_FREE = EMPTY + STAGES * 8;   // the queries' rotated part may be
+  static constexpr u32 LOADS = TOP + ROWS * 4;                              // [STAGES]: what a stage holds
+  static constexpr u32 COURIER = LOADS + STAGES * 16;                       // how far `fill` is
+  static constexpr u32 FULL = COURIER + 48;                                 // barriers [STAGES]: a stage's bytes are there
+  static constexpr u32 WEIGHED = FULL + STAGES * 8;                         // its probabilities are
+  static constexpr u32 EMPTY = WEIGHED + STAGES * 8;                        // it may be filled again
+  static constexpr u32 Q_FREE = EMPTY + STAGES * 8;                         // the queries' rotated part may be
   static constexpr u32 END = Q_FREE + 8;
+  static_assert(END <= 232448, "what a block may have");
 };
 
 // A stage of the ring and how often it came round.
@@ -59,7 +60,7 @@ struct Turn {
   __device__ u32 before() const { return (stage == 0 ? Place<Cfg>::STAGES : stage) - 1; }
 };
 
-// ---- What a stage holds: `{item, tile, first key seen, keys seen}`, keys counted from the tile's first. A tile below 0 is no tile: ----
+// ---- What a stage holds: `{item and marks, tile, first key seen, end of them}`, keys counted from the tile's first. A tile below 0 is no tile: ----
 
 constexpr i32 QUERIES = -1;  // the queries of an item
 constexpr i32 NOTHING = -2;  // there is no more to do
@@ -323,6 +324,7 @@ __device__ inline void write_sums(const Decoding& args, u32 top, i32 number, con
   if (item.parts > 1) part_written(args, item, member, 1);
 }
 
+// All items of a team.
 template <class Cfg>
 __device__ inline void weigh(const Decoding& args, u32 base) {
   using P = Place<Cfg>;
@@ -388,80 +390,93 @@ __device__ inline void refill(const Decoding& args, u32 base, Turn<Cfg>& turn, i
   turn.next();
 }
 
-// One half of the output: probabilities times latents.
+// ---- The second and third warpgroup: one half of the output each, probabilities times latents ----
+
+// Adds a tile's products to a half of the output. `stage` and `shrink`: where they are in shared memory.
+template <class Cfg, int SIDE>
+__device__ inline void multiply_weights(u32 stage, u32 shrink, f32 (&o)[Cfg::LATENT / 4]) {
+  using P = Place<Cfg>;
+  const u32 row = shrink + accumulator_row(own_number(), 0) * 4;
+  const f32 less[2] = {shared_f32(row), shared_f32(row + 32)};
+  if (__any_sync(ALL_LANES, less[0] != 1 || less[1] != 1)) {
+#pragma unroll
+    for (int k = 0; k < Cfg::LATENT / 4; k++) o[k] *= less[k / 2 % 2];
+  }
+  settle(o);
+  wgmma_fence();
+  const u32 left = place_of(stage + P::VALUE_TILES * TILE_BYTES);
+  const u32 right = place_of(stage + SIDE * (P::VALUE_TILES / 2) * TILE_BYTES);
+#pragma unroll
+  for (int k = 0; k < 4; k++) wgmma_bf16<0, 1>(o, rows_at(left + k * 2), columns_at(right + k * 128), true);
+  wgmma_commit();
+  wgmma_wait<0>();
+  settle(o);
+}
+
+// Writes a half of an item's output, or of a part of it.
+template <class Cfg, int SIDE>
+__device__ inline void write_half(const Decoding& args, i32 number, int member, const f32 (&o)[Cfg::LATENT / 4]) {
+  constexpr int OWN = Cfg::LATENT / 2;  // columns
+  const u32 self = own_number();
+  const Item item = args.items[number];
+  const Group group = args.groups[item.group];
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const int r = accumulator_row(self, half);
+    const Row row = row_of<Cfg>(args, group, member, r);
+    if (!row.there) continue;
+    const i64 line = item.parts == 1 ? i64(row.query) * Cfg::H + row.head : part_row<Cfg>(args, item, item.part, member, r);
+    const i64 to = line * Cfg::LATENT + SIDE * OWN + self % 4 * 2;
+    if (item.parts == 1 && args.narrow) {
+#pragma unroll
+      for (int block = 0; block < OWN / 8; block++) {
+        const int k = (block * 2 + half) * 2;
+        *reinterpret_cast<u32*>(args.narrow + to + block * 8) = pack_bf16(o[k], o[k + 1]);
+      }
+    } else {
+      f32* out = item.parts == 1 ? args.out : args.part_out;
+#pragma unroll
+      for (int block = 0; block < OWN / 8; block++) {
+        const int k = (block * 2 + half) * 2;
+        *reinterpret_cast<float2*>(out + to + block * 8) = float2{o[k], o[k + 1]};
+      }
+    }
+  }
+  if (item.parts > 1) part_written(args, item, member, 2 + SIDE);
+}
+
+// All items of a team. A thread of the third warpgroup has stages filled besides.
 template <class Cfg, int SIDE>
 __device__ inline void add_values(const Decoding& args, u32 base, int team, int member) {
   using P = Place<Cfg>;
-  constexpr int OWN = Cfg::LATENT / 2;  // columns
-  constexpr u32 OWN_TILES = SIDE * (P::VALUE_TILES / 2) * TILE_BYTES;
-  const int thread = threadIdx.x % WARPGROUP;
-  if (SIDE == 1 && thread == 0) {
+  if (SIDE == 1 && threadIdx.x % WARPGROUP == 0) {
     share(base + P::COURIER, Four{args.starts[team], args.starts[team + 1], 0, 0});
     share(base + P::COURIER + 40, 1);
 #pragma unroll 1
     for (u32 stage = 0; stage < P::STAGES; stage++) fill<Cfg>(args, base, stage, member);
   }
   Turn<Cfg> turn;
-  f32 o[OWN / 2];
+  f32 o[Cfg::LATENT / 4];
   for (;;) {
     barrier_wait(base + P::WEIGHED + turn.stage * 8, turn.parity);
     if (shared_pair(base + P::LOADS + turn.stage * 16).y == NOTHING) break;
     refill<Cfg, SIDE>(args, base, turn, member);
 #pragma unroll
-    for (int k = 0; k < OWN / 2; k++) o[k] = 0;
-    i32 last = 0;
+    for (int k = 0; k < Cfg::LATENT / 4; k++) o[k] = 0;
+    i32 marks;
     do {
-    u32 at = base;
-    asm volatile("" : "+r"(at));
-    const u32 self = own_number();
-    const u32 stage = at + turn.stage * P::STAGE_BYTES;
-    barrier_wait(at + P::WEIGHED + turn.stage * 8, turn.parity);
-    const Four load = shared_four(at + P::LOADS + turn.stage * 16);
-    last = load.x;
-      if (load.z > 0 || load.w < KEYS) clear_unseen<P::VALUE_TILES / 2>(stage + OWN_TILES, load.z, load.w, 2 + SIDE);
-      const u32 row = turn.stage * ROWS * 4 + accumulator_row(self, 0) * 4;
-      const f32 less[2] = {shared_f32(at + P::SHRINK + row), shared_f32(at + P::SHRINK + row + 32)};
-      if (__any_sync(ALL_LANES, less[0] != 1 || less[1] != 1)) {
-#pragma unroll
-        for (int k = 0; k < OWN / 2; k++) o[k] *= less[k / 2 % 2];
-      }
-      settle(o);
-      wgmma_fence();
-      const u32 weights = place_of(stage + P::VALUE_TILES * TILE_BYTES);
-      const u32 values = place_of(stage + OWN_TILES);
-#pragma unroll
-      for (int k = 0; k < 4; k++) wgmma_bf16<0, 1>(o, rows_at(weights + k * 2), columns_at(values + k * 128), true);
-      wgmma_commit();
-      wgmma_wait<0>();
-      settle(o);
-    refill<Cfg, SIDE>(args, at, turn, member);
-    } while (last < LAST);
-    const u32 self = own_number();
-    const Item item = args.items[last & (EDGE - 1)];
-    const Group group = args.groups[item.group];
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int r = accumulator_row(self, half);
-      const Row row = row_of<Cfg>(args, group, member, r);
-      if (!row.there) continue;
-      const i64 line = item.parts == 1 ? i64(row.query) * Cfg::H + row.head : part_row<Cfg>(args, item, item.part, member, r);
-      const i64 to = line * Cfg::LATENT + SIDE * OWN + self % 4 * 2;
-      if (item.parts == 1 && args.narrow) {
-#pragma unroll
-        for (int block = 0; block < OWN / 8; block++) {
-          const int k = (block * 2 + half) * 2;
-          *reinterpret_cast<u32*>(args.narrow + to + block * 8) = pack_bf16(o[k], o[k + 1]);
-        }
-      } else {
-        f32* out = item.parts == 1 ? args.out : args.part_out;
-#pragma unroll
-        for (int block = 0; block < OWN / 8; block++) {
-          const int k = (block * 2 + half) * 2;
-          *reinterpret_cast<float2*>(out + to + block * 8) = float2{o[k], o[k + 1]};
-        }
-      }
-    }
-    if (item.parts > 1) part_written(args, item, member, 2 + SIDE);
+      u32 at = base;
+      asm volatile("" : "+r"(at));  // as in `weigh`
+      const u32 stage = at + turn.stage * P::STAGE_BYTES;
+      barrier_wait(at + P::WEIGHED + turn.stage * 8, turn.parity);
+      const Four load = shared_four(at + P::LOADS + turn.stage * 16);
+      marks = load.x;
+      if (load.z > 0 || load.w < KEYS)
+        clear_unseen<P::VALUE_TILES / 2>(stage + SIDE * (P::VALUE_TILES / 2) * TILE_BYTES, load.z, load.w, 2 + SIDE);
+      multiply_weights<Cfg, SIDE>(stage, at + P::SHRINK + turn.stage * ROWS * 4, o);
+      refill<Cfg, SIDE>(args, at, turn, member);
+    } while (marks < LAST);
+    write_half<Cfg, SIDE>(args, marks & (EDGE - 1), member, o);
   }
 }
 

@@ -1,5 +1,4 @@
-// What the kernels of absorbed attention over a cache of latents have in common: who attends to what, who does which part of it, and how parts
-// become one.
+// What kernels of absorbed attention over a cache of latents are told: who attends to what, and who does which part of it.
 //
 // A block of queries is up to 64 rows: heads of one query, or all heads of some. Blocks of one segment that run side by side, so that they read
 // the same keys from the L2, are a group. A scheduler cuts groups into items of whole tiles of 64 keys; a team of blocks, one for each member of
@@ -42,7 +41,7 @@ struct Decoding {
   f32* part_out;     // [2 * teams, team, ROWS, LATENT]
   f32* part_weight;  // [2 * teams, team, ROWS]: log2 of the sum of exponentials
   f32* part_most;    // [2 * teams, team, ROWS]
-  Quad* spare;   // [blocks, 128]: what there are no registers for
+  Quad* spare;   // [blocks, 2, 128]: what there are no registers for
   u32* arrived;  // [groups, team]: warpgroups that have written their share of a part
   f32 scale;     // of logits
   f32 scale_log2;  // the same, for powers of two
@@ -53,7 +52,13 @@ struct Decoding {
   i32 unused[14];
 };
 
-constexpr int KEYS = 64;  // of a tile
+constexpr int KEYS = 64;       // of a tile
+constexpr int TILE = 64;       // columns of a tile
+constexpr u32 TILE_BYTES = 8192;
+constexpr int WARPGROUP = 128;
+constexpr f32 LOG2_E = 1.4426950408889634f;
+constexpr f32 LOW = -1e30f;     // below every logit
+constexpr f32 HIDDEN = -1e33f;  // what a key gets that is not seen: an exponential of 0, even beside LOW
 
 // A row of a block of queries.
 struct Row {

@@ -41,6 +41,39 @@ __device__ inline void wgmma_wait() {
 #define MLA_ACCUMULATORS_64(d) MLA_ACCUMULATORS(d, 0), MLA_ACCUMULATORS(d, 32)
 #define MLA_ACCUMULATORS_128(d) MLA_ACCUMULATORS_64(d), MLA_ACCUMULATORS(d, 64), MLA_ACCUMULATORS(d, 96)
 
+#define MLA_ACCUMULATORS_8(d) "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
+#define MLA_ACCUMULATORS_16(d)                                                                                        \
+  MLA_ACCUMULATORS_8(d), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+
+// ---- 16 columns ----
+
+// The accumulators have their values here: the compiler may not put off setting them until a product has begun.
+__device__ inline void settle(f32 (&d)[8]) { asm volatile("" : MLA_ACCUMULATORS_8(d)::"memory"); }
+
+// D[64, 16] += A[64, 16] B[16, 16], both of bf16 in shared memory. `A_TURNED`: A lies column by column; `B_TURNED`: B lies row by row.
+template <int A_TURNED, int B_TURNED>
+__device__ inline void wgmma_bf16(f32 (&d)[8], u64 a, u64 b, bool add) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %10, 0;\n"
+               "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, %8, %9, p, 1, 1, %11, %12;\n}"
+               : MLA_ACCUMULATORS_8(d)
+               : "l"(a), "l"(b), "r"(u32(add)), "n"(A_TURNED), "n"(B_TURNED));
+}
+
+// ---- 32 columns ----
+
+// The accumulators have their values here: the compiler may not put off setting them until a product has begun.
+__device__ inline void settle(f32 (&d)[16]) { asm volatile("" : MLA_ACCUMULATORS_16(d)::"memory"); }
+
+// D[64, 32] += A[64, 16] B[16, 32], both of bf16 in shared memory. `A_TURNED`: A lies column by column; `B_TURNED`: B lies row by row.
+template <int A_TURNED, int B_TURNED>
+__device__ inline void wgmma_bf16(f32 (&d)[16], u64 a, u64 b, bool add) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %18, 0;\n"
+               "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, "
+               "%15}, %16, %17, p, 1, 1, %19, %20;\n}"
+               : MLA_ACCUMULATORS_16(d)
+               : "l"(a), "l"(b), "r"(u32(add)), "n"(A_TURNED), "n"(B_TURNED));
+}
+
 // ---- 64 columns ----
 
 // The accumulators have their values here: the compiler may not put off setting them until a product has begun.
@@ -144,3 +177,5 @@ __device__ inline void wgmma_e4m3(f32 (&d)[128], u64 a, u64 b, bool add) {
 #undef MLA_PLACES_32
 #undef MLA_PLACES_64
 #undef MLA_PLACES_128
+#undef MLA_ACCUMULATORS_8
+#undef MLA_ACCUMULATORS_16

@@ -94,6 +94,9 @@ fn floors(checked: &Checked, machine: &Machine) -> String {
             machine.name,
             groups.collect::<Vec<_>>().join(", ")
         );
+        if let Some(choice) = &floor.absorbed {
+            let _ = writeln!(text, "{:?}: {}", floor.phase, choice.reason());
+        }
     }
     text
 }

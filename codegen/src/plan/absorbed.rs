@@ -103,7 +103,9 @@ pub fn absorbed_kernel(
             (one, roof, seconds, roofs.tensor_cores)
         })
         .collect();
-    let least = times.iter().fold(f64::INFINITY, |least, time| least.min(time.2));
+    let least = times
+        .iter()
+        .fold(f64::INFINITY, |least, time| least.min(time.2));
     let chosen = times
         .iter()
         .filter(|time| time.2 <= least * SAME)
@@ -163,10 +165,17 @@ mod tests {
     #[test]
     fn memory_binds_few_rows_and_products_bind_many() {
         let few = absorbed_kernel(&H200, 16, 512, 64).expect("there are kernels");
-        assert!(few.times.iter().all(|time| time.1 == Roof::Memory), "{few:?}");
+        assert!(
+            few.times.iter().all(|time| time.1 == Roof::Memory),
+            "{few:?}"
+        );
         let many = absorbed_kernel(&H200, 256, 512, 64).expect("there are kernels");
         assert_eq!(many.times[0].1, Roof::TensorCores);
-        assert!(few.reason().contains("16 rows of queries"), "{}", few.reason());
+        assert!(
+            few.reason().contains("16 rows of queries"),
+            "{}",
+            few.reason()
+        );
     }
 
     #[test]

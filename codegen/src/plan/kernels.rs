@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, Store, Target};
 
+use super::absorbed::{ABSORBED, Absorbed};
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
 /// A body, and the sizes it is made for.
@@ -172,13 +173,11 @@ impl Needs<'_> {
 
     /// Absorbed attention with Hopper's tensor cores, where the layer is such that the runtime can take it.
     fn decoding(&mut self, heads: u32, latent: u32, rope: u32) {
-        /// Kernels, and the rows of queries that their blocks have: from few to many.
-        const UNITS: [(&str, u32); 1] = [("decode_wide", 64)];
-        let sizes = matches!(latent, 128 | 256 | 512) && rope.is_multiple_of(16) && rope <= 64;
-        if sizes && self.in_bf16() && self.may_be_on_hopper() && self.is_plain_softmax() {
-            for (number, (unit, rows)) in UNITS.into_iter().enumerate() {
+        let known = Absorbed::takes(latent, rope);
+        if known && self.in_bf16() && self.may_be_on_hopper() && self.is_plain_softmax() {
+            for (number, Absorbed { unit, rows }) in ABSORBED.into_iter().enumerate() {
                 // Rows for all heads of a query, or the most that there are
-                if rows >= heads || number + 1 == UNITS.len() {
+                if rows >= heads || number + 1 == ABSORBED.len() {
                     self.add(unit, &[rows, heads, latent, rope].map(|size| size as usize));
                 }
             }

@@ -4,6 +4,7 @@
 //! op reads values that came before and defines new ones. [`program`] lowers a checked layer to the expanded form and
 //! then runs the passes of [`passes`]; emitters print the result and decide nothing.
 
+pub mod absorbed;
 mod adjoint;
 mod clip;
 pub mod cost;

@@ -1,8 +1,9 @@
 //! How long a layer's phases take on a device at least.
 
-use mla_spec::{CacheDType, Checked, DType, Phase, Store};
+use mla_spec::{CacheDType, Checked, DType, Dims, Form, Phase, Store};
 
 use super::{Group, report};
+use crate::plan::absorbed::{AbsorbedChoice, absorbed_kernel};
 use crate::plan::cost::{Lengths, works};
 use crate::plan::machine::{Machine, Roof, Work, time};
 use crate::plan::passes::token_bytes;
@@ -16,6 +17,8 @@ pub struct PhaseFloor {
     pub lengths: Lengths,
     /// Seconds of each group of ops, and the roof that binds it.
     pub groups: Vec<(Group, Roof, f64)>,
+    /// The kernel that attends to cached latents, where the device has one of its own for that.
+    pub absorbed: Option<AbsorbedChoice>,
 }
 
 impl PhaseFloor {
@@ -56,10 +59,24 @@ pub fn floors(checked: &Checked, machine: &Machine) -> Vec<PhaseFloor> {
             let (roof, seconds) = time(machine, &work).binding();
             (*group, roof, seconds)
         });
+        let plain = matches!(checked.build.cache.store, Store::Plain(_));
+        let dense = phase.form == Form::Mqa && phase.lengths.picked.is_none() && plain;
+        let absorbed = latent.filter(|_| dense).and_then(|latent| {
+            let Dims {
+                num_attention_heads,
+                kv_lora_rank,
+                qk_rope_head_dim,
+                ..
+            } = latent.dims;
+            let rows = phase.lengths.new.saturating_mul(num_attention_heads.into());
+            let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+            absorbed_kernel(machine, rows, kv_lora_rank, qk_rope_head_dim)
+        });
         PhaseFloor {
             phase: phase.phase,
             lengths: phase.lengths,
             groups: groups.collect(),
+            absorbed,
         }
     };
     report(&checked).phases.into_iter().map(of).collect()

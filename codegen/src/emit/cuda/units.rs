@@ -175,6 +175,14 @@ pub const UNITS: &[Unit] = &[
     )
     .on_hopper()
     .of_bf16(),
+    unit!(
+        "decode_narrow",
+        &["ROWS", "H", "LATENT", "ROPE"],
+        &[("decode_narrow", "Decoding")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
     unit!("decode_schedule", &[], &[("decode_schedule", "Scheduling")])
         .on_hopper()
         .of_bf16(),

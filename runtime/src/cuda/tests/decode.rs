@@ -301,6 +301,19 @@ fn decode_sees_what_windows_show() {
 }
 
 #[test]
+fn decode_takes_prompts_too() {
+    let Some(device) = hopper() else { return };
+    let dice = &mut Dice::new();
+    for (heads, widths) in [(128, [128, 32]), (16, V3), (5, [256, 64])] {
+        for requests in [vec![(300, 300), (1, 1), (500, 40)], vec![(100, 130)]] {
+            let mut case = Case::new(heads, widths, Some(64), 1);
+            case.requests = requests;
+            Question::new(dice, case).check(&device);
+        }
+    }
+}
+
+#[test]
 fn decode_shares_long_requests_among_all_multiprocessors() {
     let Some(device) = hopper() else { return };
     let dice = &mut Dice::new();

@@ -5,47 +5,53 @@ use super::super::attention_backward::values_are_keys;
 use crate::backend::{Attention, Strided};
 use crate::element::Scalar;
 
-/// A kernel of absorbed attention.
+/// A kernel of absorbed attention, by the rows of queries that a block has, a query's heads each.
+///
+/// `mla_codegen::plan::absorbed` says why which: few rows are columns of the tensor cores' products, so that they don't fill up to 64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Variant {
-    /// Three warpgroups, which have 64 rows of queries.
+    /// Up to 16 rows.
+    Narrow16,
+    /// Up to 32.
+    Narrow32,
+    /// 64 at a time.
     Wide,
 }
 
 impl Variant {
     /// All of them, from few rows to many.
-    const ALL: [Self; 1] = [Self::Wide];
+    const ALL: [Self; 3] = [Self::Narrow16, Self::Narrow32, Self::Wide];
+
+    /// Bytes of shared memory that a block takes: all that there are.
+    pub(super) const SHARED_BYTES: u32 = 232_448;
 
     /// The one with the fewest rows that are enough; where none has enough, the one with the most.
     fn of_rows(wanted: usize) -> Self {
         let enough = Self::ALL.into_iter().find(|one| one.rows() >= wanted);
-        enough.unwrap_or(Self::ALL[Self::ALL.len() - 1])
+        enough.unwrap_or(Self::Wide)
     }
 
     /// The kernel, and the unit that it stands in.
     pub(super) const fn unit(self) -> &'static str {
         match self {
+            Self::Narrow16 | Self::Narrow32 => "decode_narrow",
             Self::Wide => "decode_wide",
         }
     }
 
-    /// Rows of queries, a query's heads each, that a block has.
+    /// Rows of queries that a block has.
     pub(super) const fn rows(self) -> usize {
         match self {
+            Self::Narrow16 => 16,
+            Self::Narrow32 => 32,
             Self::Wide => 64,
-        }
-    }
-
-    /// Bytes of shared memory that a block takes: all that there are.
-    pub(super) const fn shared_bytes(self) -> u32 {
-        match self {
-            Self::Wide => 232_448,
         }
     }
 
     /// Bytes of memory that a block keeps what it has no registers for in.
     pub(super) const fn spare_bytes(self) -> usize {
         match self {
+            Self::Narrow16 | Self::Narrow32 => 0,
             Self::Wide => 256 * 16,
         }
     }
@@ -305,6 +311,26 @@ mod tests {
                 ..window(1 << 20, 7, 0)
             };
         });
+    }
+
+    #[test]
+    fn few_rows_have_kernels_of_their_own() {
+        for (heads, new, wanted) in [
+            (8, 1, Variant::Narrow16),
+            (16, 1, Variant::Narrow16),
+            (8, 4, Variant::Narrow32),
+            (16, 2, Variant::Narrow32),
+            (16, 3, Variant::Wide),
+            (40, 1, Variant::Wide),
+            (128, 2, Variant::Wide),
+        ] {
+            let facts = Facts {
+                queries: window(4, heads, 512),
+                most_queries: new,
+                ..good()
+            };
+            assert_eq!(chosen(&facts), Ok(wanted), "{heads} heads, {new} new");
+        }
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     };
     let dims = dims(variant, attention);
     let kernel = Kernel::of::<T>(variant.unit(), variant.unit(), &dims).reading::<E>();
-    let grid = Grid::sharing([blocks, 1, 1], variant.shared_bytes()).together();
+    let grid = Grid::sharing([blocks, 1, 1], Variant::SHARED_BYTES).together();
     device.launch(&kernel, grid, work(attention), &args)?;
     schedule.keep(device);
     Ok(true)

@@ -1,7 +1,12 @@
 //! What the scheduler cuts: on a GPU where there is one, otherwise on the host emulating one.
 
+use half::bf16;
+
 use super::*;
+use crate::Visibility;
 use crate::cuda::tests::{Dice, device};
+use crate::cuda::{CudaGraph, CudaOptions};
+use crate::segments::{Segment, Segments};
 
 /// An `Item` of `decoding.cuh`.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -58,7 +63,7 @@ fn scheduled(seen: &[[i32; 2]], teams: usize, team: usize) -> Vec<Vec<Item>> {
         team: team as i32,
         unused: 0,
     };
-    let kernel = Kernel::of::<half::bf16>(SCHEDULE, SCHEDULE, &[]);
+    let kernel = Kernel::of::<bf16>(SCHEDULE, SCHEDULE, &[]);
     device
         .launch(&kernel, [1; 3], Work::default(), &args)
         .expect("it runs");
@@ -154,4 +159,79 @@ fn one_long_group_is_shared_by_all() {
     let (least, most) = (lengths.iter().min(), lengths.iter().max());
     assert!(lengths.len() > 120 && most <= Some(&18), "{lengths:?}");
     assert!(least >= Some(&14), "{lengths:?}");
+}
+
+/// A request's tables: so many keys, and one new token.
+fn tables(keys: usize) -> Tables {
+    let segment = Segment {
+        queries: 0..1,
+        keys: 0..keys,
+        first_query: keys - 1,
+        first_key: 0,
+        sequence: 0,
+        shift: 0,
+        line: (0, 0),
+    };
+    let segments = Segments::new(vec![segment], Visibility::CAUSAL, 1, 10_000);
+    Tables::new(&segments, None, 16, 64)
+}
+
+/// The last tile that a schedule names.
+fn last_tile(device: &CudaDevice, schedule: &Schedule) -> i32 {
+    let bytes = device.download(&schedule.cut).expect("values");
+    let [items, starts, ..] = schedule.of.parts();
+    let count: i32 = bytemuck::pod_read_unaligned(&bytes[items + starts - 4..items + starts]);
+    // Behind the last team's are those of a run before
+    let items = bytes[..items].chunks(ITEM).take(count as usize);
+    let ends = items.map(|item| bytemuck::pod_read_unaligned::<Item>(item).end);
+    ends.max().unwrap_or(0)
+}
+
+#[test]
+fn layers_that_are_told_the_same_share_a_schedule() {
+    let device = CudaDevice::emulated(CudaOptions::default());
+    device.provide(mla_codegen::cuda::kernel_text);
+    let launches = || device.statistics().commands;
+    let asked = |keys: usize| {
+        let before = launches();
+        let schedule = Schedule::of::<bf16>(&device, &tables(keys), 4).expect("it runs");
+        assert_eq!(last_tile(&device, &schedule), keys.div_ceil(64) as i32);
+        schedule.keep(&device);
+        launches() - before
+    };
+    // Tables are sent, and a kernel is launched
+    let new = asked(1000);
+    assert_eq!(new, 2);
+    assert_eq!(
+        (asked(1000), asked(700), asked(1000), asked(700)),
+        (0, new, 0, 0)
+    );
+    for other in [1, 2, 3, 4] {
+        asked(other);
+    }
+    assert_eq!(asked(1000), new, "so many are not kept");
+    // One that is in use is nobody else's
+    let first = Schedule::of::<bf16>(&device, &tables(50), 4).expect("it runs");
+    let second = Schedule::of::<bf16>(&device, &tables(50), 4).expect("it runs");
+    assert_ne!(first.told.at(), second.told.at());
+}
+
+#[test]
+fn a_graph_makes_schedules_of_its_own_whenever_it_runs() {
+    let device = CudaDevice::emulated(CudaOptions::default());
+    device.provide(mla_codegen::cuda::kernel_text);
+    let layer = |keys: usize| Schedule::of::<bf16>(&device, &tables(keys), 4);
+    // What was made outside is not there inside
+    layer(1000).expect("it runs").keep(&device);
+    let mut graph = CudaGraph::new(&device);
+    for keys in [1000, 1001, 3000, 70] {
+        let step = || {
+            layer(keys)?.keep(&device);
+            layer(keys)
+        };
+        let schedule = graph.run(step).expect("it runs");
+        assert_eq!(last_tile(&device, &schedule), keys.div_ceil(64) as i32);
+    }
+    assert_eq!(graph.recordings(), 1, "lengths are in tables");
+    assert_eq!(graph.commands().expect("a step").len(), 1);
 }
