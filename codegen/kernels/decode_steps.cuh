@@ -2,6 +2,13 @@
 
 #include "decoding.cuh"
 
+constexpr int TILE = 64;  // columns of a tile
+constexpr u32 TILE_BYTES = 8192;
+constexpr int WARPGROUP = 128;
+constexpr f32 LOG2_E = 1.4426950408889634f;
+constexpr f32 LOW = -1e30f;     // below every logit
+constexpr f32 HIDDEN = -1e33f;  // what a key gets that is not seen: an exponential of 0, even beside LOW
+
 __device__ inline f32 exp2_fast(f32 x) {
   f32 y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -52,13 +52,7 @@ struct Decoding {
   i32 unused[14];
 };
 
-constexpr int KEYS = 64;       // of a tile
-constexpr int TILE = 64;       // columns of a tile
-constexpr u32 TILE_BYTES = 8192;
-constexpr int WARPGROUP = 128;
-constexpr f32 LOG2_E = 1.4426950408889634f;
-constexpr f32 LOW = -1e30f;     // below every logit
-constexpr f32 HIDDEN = -1e33f;  // what a key gets that is not seen: an exponential of 0, even beside LOW
+constexpr int KEYS = 64;  // of a tile
 
 // A row of a block of queries.
 struct Row {

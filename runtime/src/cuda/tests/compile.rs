@@ -94,6 +94,17 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
         ],
         Keys::Own,
     ),
+    (
+        "decode_narrow",
+        &[
+            &[16, 16, 512, 64],
+            &[32, 16, 512, 64],
+            &[32, 16, 512, 0],
+            &[16, 16, 256, 32],
+            &[16, 8, 128, 32],
+        ],
+        Keys::Own,
+    ),
     ("decode_schedule", &[&[]], Keys::Own),
     ("merge", &[&[]], Keys::Own),
     ("attend_delta", &[&[]], Keys::Own),

@@ -63,6 +63,9 @@ struct Decoding {
     unused: [i32; 14],
 }
 
+// As large as kernels take it
+const _: () = assert!(size_of::<Decoding>() == 704);
+
 /// Attends to all segments and writes all of `whole`, where one of these kernels can; otherwise says so and does nothing.
 pub(super) fn attend<T: CudaElement, E: Scalar>(
     device: &CudaDevice,

@@ -27,6 +27,9 @@ struct Scheduling {
     unused: i32,
 }
 
+// As large as kernels take it
+const _: () = assert!(size_of::<Scheduling>() == 56);
+
 /// Bytes of an `Item` of `decoding.cuh`.
 const ITEM: usize = 32;
 
