@@ -11,8 +11,8 @@ use super::pointers::{array, handed_out, handle, named};
 use super::step::Step;
 use super::tensor::{CTensor, Given, Lines};
 use crate::attention::narrowed;
-use crate::backend::{Accum, Attention, Backend, Chosen, Pages};
-use crate::cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, choose, narrow_to};
+use crate::backend::{Accum, Attention, Chosen, Pages};
+use crate::cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, attend_to, choose};
 use crate::element::Scalar;
 use crate::segments::{Segment, Segments};
 use crate::{Batch, Padding, Sequence, Softmax, Visibility};
@@ -403,16 +403,15 @@ fn check_out(out: &Given, queries: Lines, width: usize) -> Result<(), Fault> {
     out.without_gaps()
 }
 
-/// Writes attention down, and its rounding to where it is wanted.
+/// Writes attention down, rounded to where it is wanted.
 fn record<T: CudaElement>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, T>,
     out: &Given,
 ) -> Result<Step, Fault> {
     Step::record(device, Vec::new(), || {
-        let parts = Cuda::<T>::attend(device, attention)?;
         // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
         let out = unsafe { out.buffer::<T>(device) };
-        Ok(narrow_to::<T>(device, &parts.out, &out)?)
+        Ok(attend_to(device, attention, &out)?)
     })
 }

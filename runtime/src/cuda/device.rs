@@ -351,10 +351,7 @@ impl CudaDevice {
     pub(super) fn queue(&self, command: Command) -> Result<()> {
         let command = self.with_mode(|mode| match mode {
             None => Ok(Some(command)),
-            Some(Mode::Recording(recording)) => {
-                recording.push(command);
-                Ok(None)
-            }
+            Some(Mode::Recording(recording)) => Ok(recording.push(command)),
             Some(Mode::Replaying(replay)) => replay.expect(&command).map(|()| None),
             Some(Mode::Timing(timeline)) => timeline
                 .around(&command, |command| self.run(command))

@@ -58,6 +58,10 @@ pub(super) struct Arena {
 /// A recording under way.
 pub(super) struct Recording {
     log: Log,
+    /// Whether the host's values are the same whenever the step runs.
+    fixed: bool,
+    /// Whether what is asked now is done at once, and not a part of the step.
+    ahead: bool,
     /// What the step has made for its attentions.
     pub(super) schedules: Schedules,
 }
@@ -111,7 +115,7 @@ impl CudaGraph {
         // What ran before may still use the memory
         self.device.synchronize()?;
         self.recorded = None;
-        let (result, log) = self.device.recorded(&mut step)?;
+        let (result, log) = self.device.recorded(&mut step, false)?;
         // SAFETY: the log holds what the commands name
         let graph = unsafe { self.device.shared.driver.record(&log.commands)? };
         // SAFETY: as above
@@ -187,10 +191,11 @@ impl CudaDevice {
         step: impl FnOnce() -> Result<R, E>,
     ) -> Result<Prepared, E> {
         let mut step = Some(step);
-        let (result, log) = self.recorded(&mut || match step.take() {
+        let step = &mut || match step.take() {
             Some(step) => step(),
             None => Err(Error::Device("a step was recorded twice".to_owned()).into()),
-        })?;
+        };
+        let (result, log) = self.recorded(step, true)?;
         drop(result);
         self.synchronize()?;
         Ok(Prepared {
@@ -199,12 +204,13 @@ impl CudaDevice {
         })
     }
 
-    /// What a step returns, and what it asked of the device.
+    /// What a step returns, and what it asked of the device. `fixed`: the host's values will be the same whenever it runs.
     fn recorded<R, E: From<Error>>(
         &self,
         step: &mut impl FnMut() -> Result<R, E>,
+        fixed: bool,
     ) -> Result<(R, Log), E> {
-        let recording = Mode::Recording(Recording::new(self));
+        let recording = Mode::Recording(Recording::new(self, fixed));
         let (result, recording) = self.in_mode(recording, step)?;
         let result = result?;
         let Mode::Recording(Recording { log, .. }) = recording else {
@@ -214,6 +220,22 @@ impl CudaDevice {
             .open
             .store(false, std::sync::atomic::Ordering::Relaxed);
         Ok((result, log))
+    }
+
+    /// Does what depends on the host's values alone: once and at once, where they are the same whenever the step runs, and as a part of the step
+    /// otherwise.
+    pub(super) fn ahead<R>(&self, then: impl FnOnce() -> Result<R>) -> Result<R> {
+        let turn = |on: bool| {
+            self.with_mode(|mode| {
+                if let Some(Mode::Recording(recording)) = mode {
+                    recording.ahead = on && recording.fixed;
+                }
+            });
+        };
+        turn(true);
+        let result = then();
+        turn(false);
+        result
     }
 
     /// Runs `step` in a mode; returns what became of the mode.
@@ -240,7 +262,7 @@ impl CudaDevice {
 }
 
 impl Recording {
-    fn new(device: &CudaDevice) -> Self {
+    fn new(device: &CudaDevice, fixed: bool) -> Self {
         // Each in a statement of its own, which the lock is held for
         let pool = lock(&device.shared.pool).beside();
         let uploads = lock(&device.shared.pool).beside();
@@ -255,11 +277,16 @@ impl Recording {
                     open: true.into(),
                 }),
             },
+            fixed,
+            ahead: false,
             schedules: Schedules::default(),
         }
     }
 
     pub(super) fn room(&mut self, device: &CudaDevice, bytes: usize) -> Result<(Address, Home)> {
+        if self.ahead {
+            return self.upload(device, bytes);
+        }
         let at = take(&self.log.arena.pool, device, bytes)?;
         self.log.rooms.push((at, bytes));
         Ok((at, Home::Graph(Arc::clone(&self.log.arena))))
@@ -274,8 +301,13 @@ impl Recording {
         Ok((at, Home::Kept(Arc::clone(&self.log.arena))))
     }
 
-    pub(super) fn push(&mut self, command: Command) {
+    /// Writes a command down; gives it back where it is to be done at once.
+    pub(super) fn push(&mut self, command: Command) -> Option<Command> {
+        if self.ahead {
+            return Some(command);
+        }
         self.log.commands.push(command);
+        None
     }
 }
 

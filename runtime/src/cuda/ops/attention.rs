@@ -11,7 +11,8 @@ use super::args::{THREADS, Window, bytes};
 use super::attention_backward::values_are_keys;
 use super::attention_cut::{Cut, rows_at_once};
 use super::attention_tables::Seen;
-use super::decode;
+use super::decode::{self, Output};
+use super::pointwise::narrow_to;
 use crate::backend::{Attention, AttentionParts, Parts, PartsMut, Strided};
 use crate::element::Scalar;
 use crate::error::Result;
@@ -65,7 +66,7 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     let (rows, heads, width) = (attention.q.rows, attention.q.heads, attention.v.width);
     let lines = rows * heads;
     let whole = room::<T>(device, lines, width)?;
-    if lines == 0 || decode::attend(device, attention, &whole)? {
+    if lines == 0 || decode::attend(device, attention, Output::parts::<T>(&whole))? {
         return Ok(whole);
     }
     let dims = dims(attention);
@@ -138,6 +139,22 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
         }
     }
     Ok(whole)
+}
+
+/// Attention over all segments, rounded to elements that there are, all of which are written.
+pub(crate) fn attend_to<T: CudaElement>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, T>,
+    out: &CudaBuffer<T>,
+) -> Result<()> {
+    let lines = attention.q.rows * attention.q.heads;
+    let [lse, max_logit] = [device.room(lines)?, device.room(lines)?];
+    let rounded = Output::rounded(out, [&lse, &max_logit]);
+    if lines == 0 || decode::attend(device, attention, rounded)? {
+        return Ok(());
+    }
+    let parts = attend(device, attention)?;
+    narrow_to::<T>(device, &parts.out, out)
 }
 
 /// Queries and results once, each key that is seen once in its segment, and the products of each query with the keys that it sees.

@@ -33,7 +33,7 @@ use crate::weights::generator::Recipe;
 
 pub(super) use decode::Schedules;
 pub(crate) use indexing::choose;
-pub(crate) use pointwise::narrow_to;
+pub(crate) use attention::attend_to;
 
 /// What `poison.cuh` is told.
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -14,7 +14,7 @@ use bytemuck::{Pod, Zeroable};
 use super::super::driver::{Address, TensorMap};
 use super::super::grid::Grid;
 use super::super::kernels::Kernel;
-use super::super::{Cuda, CudaDevice, CudaElement};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
 use super::attention::work;
 use crate::backend::{Attention, AttentionParts, Pages};
 use crate::element::Scalar;
@@ -66,11 +66,46 @@ struct Decoding {
 // As large as kernels take it
 const _: () = assert!(size_of::<Decoding>() == 704);
 
-/// Attends to all segments and writes all of `whole`, where one of these kernels can; otherwise says so and does nothing.
+/// Where results go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Output {
+    /// As elements; 0: as accumulators.
+    elements: Address,
+    accumulators: Address,
+    lse: Address,
+    max_logit: Address,
+}
+
+impl Output {
+    /// As attention's parts.
+    pub(super) fn parts<T: CudaElement>(parts: &AttentionParts<Cuda<T>>) -> Self {
+        Self {
+            elements: 0,
+            accumulators: parts.out.at(),
+            lse: parts.lse.at(),
+            max_logit: parts.max_logit.at(),
+        }
+    }
+
+    /// Rounded to elements. `lines`: room for each row and head's log-sum-exp, and its largest logit.
+    pub(super) fn rounded<T: CudaElement>(
+        out: &CudaBuffer<T>,
+        lines: [&CudaBuffer<Accum<T>>; 2],
+    ) -> Self {
+        Self {
+            elements: out.at(),
+            accumulators: 0,
+            lse: lines[0].at(),
+            max_logit: lines[1].at(),
+        }
+    }
+}
+
+/// Attends to all segments and writes all of the output, where one of these kernels can; otherwise says so and does nothing.
 pub(super) fn attend<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, E>,
-    whole: &AttentionParts<Cuda<T>>,
+    output: Output,
 ) -> Result<bool> {
     let Ok(variant) = choice::variant(device, attention) else {
         return Ok(false);
@@ -113,10 +148,10 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
         items,
         starts,
         table,
-        narrow: 0,
-        out: whole.out.at(),
-        lse: whole.lse.at(),
-        max_logit: whole.max_logit.at(),
+        narrow: output.elements,
+        out: output.accumulators,
+        lse: output.lse,
+        max_logit: output.max_logit,
         part_out: part_out.at(),
         part_weight: part_weight.at(),
         part_most: part_most.at(),

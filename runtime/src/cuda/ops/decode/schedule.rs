@@ -103,7 +103,7 @@ impl Schedule {
                 told: told.back(device),
                 cut: cut.back(device),
             }),
-            None => Self::new::<T>(device, wanted),
+            None => device.ahead(|| Self::new::<T>(device, wanted)),
         }
     }
 
