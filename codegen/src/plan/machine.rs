@@ -33,7 +33,7 @@ pub struct Machine {
 /// One NVIDIA H200 SXM at 700 W.
 ///
 /// As `CudaDevice::ceilings` measured it on 2026-11-29 (`docs/perf-log.md`), settled: products are cuBLASLt's, the L2's rate is that of
-/// 1152-byte rows from a set of 38 MB (tiles of the copy engine reach 4.9e12), and the clock is that of products that nothing but shared
+/// 1152-byte rows from a set of 38 MB (tiles of the copy engine reach 7.5e12), and the clock is that of products that nothing but shared
 /// memory feeds. The copy is PyTorch's, which is faster than ours. The last two are the hardware's: 32 banks of 4 bytes, and four units of
 /// 4 lanes.
 pub const H200: Machine = Machine {

@@ -31,9 +31,9 @@ use crate::element::Scalar;
 use crate::error::Result;
 use crate::weights::generator::Recipe;
 
+pub(crate) use attention::attend_to;
 pub(super) use decode::Schedules;
 pub(crate) use indexing::choose;
-pub(crate) use attention::attend_to;
 
 /// What `poison.cuh` is told.
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -39,7 +39,8 @@ pub(super) fn encoded(tiling: &Tiling<'_>) -> Result<TensorMap> {
             every.as_ptr(),
             CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
             swizzle(tiling.swizzle),
-            CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            // A row of a tile is 128 bytes at most: more of it at a time brings what the next tile may ask for, and may not
+            CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
             CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )
     }
