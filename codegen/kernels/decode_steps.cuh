@@ -134,12 +134,10 @@ __device__ inline void join_parts(const Decoding& args, const Item& item, int me
   constexpr int CHUNKS = Cfg::LATENT / COLUMNS;
   const int helpers = blockDim.x / WARP;
   const int parts = item.parts;
+  u32* arrived = args.arrived + item.group * args.team + member;
   if (threadIdx.x == 0) {
-    u32* arrived = args.arrived + item.group * args.team + member;
     while (load_acquire(arrived) < u32(parts * WRITERS)) {
     }
-    // The last that comes here makes it ready for the next layer
-    if (atomicAdd(arrived, 1u) == u32(parts * (WRITERS + 1) - 1)) *arrived = 0;
   }
   __syncthreads();
   const Group group = args.groups[item.group];
@@ -182,7 +180,7 @@ __device__ inline void join_parts(const Decoding& args, const Item& item, int me
   f32* sums = tops;
   if (warp() < helpers / per * per) {
     // One line of loads for all units of a warp, many of them under way at a time
-    constexpr int AHEAD = 16;
+    constexpr int AHEAD = 24;
     const int first = warp() % per;
     const int step = helpers / per;
     const int of_unit = (parts - first + per - 1) / per;
@@ -241,6 +239,8 @@ __device__ inline void join_parts(const Decoding& args, const Item& item, int me
     }
   }
   __syncthreads();
+  // The last that comes here makes it ready for the next layer
+  if (threadIdx.x == 0 && atomicAdd(arrived, 1u) == u32(parts * (WRITERS + 1) - 1)) *arrived = 0;
 }
 
 // The row of `k` that a key stands in.

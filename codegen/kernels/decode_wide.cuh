@@ -356,12 +356,12 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
         if (waits) arrive_once_a_warp(at + P::WEIGHED + turn.before() * 8);
         waits = true;
       });
+      named_wait(1, WARPGROUP);  // all of this group have read the rotated keys, over which probabilities go
       if (is_last && Cfg::ROPE > 0) arrive_once_a_warp(at + P::Q_FREE);
       if (marks & EDGE) hide_unseen(at + P::LIMITS, load.y, self, s);
       f32 m[2];
       largest(s, m);
       soften(args, at + P::SHRINK + turn.stage * ROWS * 4, self, is_last, m, s, sums);
-      named_wait(1, WARPGROUP);  // all of this group have read the rotated keys
       leave_weights(weights, self, s);
       if (is_last) arrive_once_a_warp(at + P::WEIGHED + turn.stage * 8);
       if (self % 4 == 0) {
