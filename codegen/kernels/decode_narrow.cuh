@@ -347,7 +347,7 @@ __device__ inline void write_rows(const Decoding& args, const Item& item, const 
     const bool saw = sums.total[r] != 0;
     const f32 inverse = saw ? 1.0f / sums.total[r] : 0.0f;
     if (thread < 4) write_row_sums<Cfg>(args, item, member, S::row(r), row, saw ? sums.shift[r] + log2_fast(sums.total[r]) : LOW, sums.top[r]);
-    const i64 line = item.parts == 1 ? i64(row.query) * Cfg::H + row.head : part_row<Cfg>(args, item, item.part, member, S::row(r));
+    const i64 line = line_of<Cfg>(args, item, member, S::row(r), row);
     const i64 to = line * Cfg::LATENT + thread / 32 * 16 + thread % 32 / 4;
 #pragma unroll
     for (int k = 0; k < Cfg::LATENT / TILE * 2; k++) {
@@ -483,9 +483,5 @@ __device__ void decode_narrow(const Decoding& args) {
     attend_tiles<Cfg, 1>(args, base, team, member);
     registers_down<168>();  // as all had them: what follows is for all
   }
-  __syncthreads();  // nobody reads the last tiles any more
-  for (int i = args.starts[team]; i < args.starts[team + 1]; i++) {
-    const Item item = args.items[i];
-    if (item.parts > 1) join_parts<Cfg, 1>(args, item, member, reinterpret_cast<f32*>(shared));
-  }
+  join_items<Cfg, 1>(args, team, member, reinterpret_cast<f32*>(shared));
 }

@@ -84,6 +84,12 @@ __device__ inline i64 part_row(const Decoding& args, const Item& item, int part,
   return (i64(slot) * args.team + member) * Cfg::ROWS + row;
 }
 
+// Where a row of an item lies: in the output, or among those of parts.
+template <class Cfg>
+__device__ inline i64 line_of(const Decoding& args, const Item& item, int member, int r, const Row& row) {
+  return item.parts == 1 ? i64(row.query) * Cfg::H + row.head : part_row<Cfg>(args, item, item.part, member, r);
+}
+
 // Says that a warpgroup has written what it has of a part. All its threads come here; `name` is a barrier of their own.
 __device__ inline void part_written(const Decoding& args, const Item& item, int member, u32 name) {
   named_wait(name, WARPGROUP);
@@ -241,6 +247,16 @@ __device__ inline void join_parts(const Decoding& args, const Item& item, int me
   __syncthreads();
   // The last that comes here makes it ready for the next layer
   if (threadIdx.x == 0 && atomicAdd(arrived, 1u) == u32(parts * (WRITERS + 1) - 1)) *arrived = 0;
+}
+
+// Joins all of a team's items that have parts elsewhere. All threads come here when they are done with their tiles.
+template <class Cfg, int WRITERS>
+__device__ inline void join_items(const Decoding& args, int team, int member, f32* room) {
+  __syncthreads();  // nobody reads the last tiles any more
+  for (int i = args.starts[team]; i < args.starts[team + 1]; i++) {
+    const Item item = args.items[i];
+    if (item.parts > 1) join_parts<Cfg, WRITERS>(args, item, member, room);
+  }
 }
 
 // The row of `k` that a key stands in.

@@ -425,7 +425,7 @@ __device__ inline void write_half(const Decoding& args, i32 number, int member, 
     const int r = accumulator_row(self, half);
     const Row row = row_of<Cfg>(args, group, member, r);
     if (!row.there) continue;
-    const i64 line = item.parts == 1 ? i64(row.query) * Cfg::H + row.head : part_row<Cfg>(args, item, item.part, member, r);
+    const i64 line = line_of<Cfg>(args, item, member, r, row);
     const i64 to = line * Cfg::LATENT + SIDE * OWN + self % 4 * 2;
     if (item.parts == 1 && args.narrow) {
 #pragma unroll
@@ -512,9 +512,5 @@ __device__ void decode_wide(const Decoding& args) {
     add_values<Cfg, 1>(args, base, team, member);
     registers_up<168>();
   }
-  __syncthreads();  // nobody reads the last tiles any more
-  for (int i = args.starts[team]; i < args.starts[team + 1]; i++) {
-    const Item item = args.items[i];
-    if (item.parts > 1) join_parts<Cfg, 3>(args, item, member, reinterpret_cast<f32*>(shared));
-  }
+  join_items<Cfg, 3>(args, team, member, reinterpret_cast<f32*>(shared));
 }

@@ -3,12 +3,11 @@
 //! A product of its tensor cores has 64 rows on the left. `decode_wide` puts queries there, `decode_narrow` keys, with 16 or 32 rows of queries
 //! as columns. Both read the same bytes from memory; what differs is how much is multiplied for nothing, and what goes through shared memory.
 
+use super::cost::BF16;
 use super::machine::{Machine, Roof, Work, time};
 
 /// Keys of a tile.
 const KEYS: f64 = 64.0;
-/// Bytes of a bf16.
-const BF16: f64 = 2.0;
 
 /// A kernel of absorbed attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +19,7 @@ pub struct Absorbed {
 }
 
 /// From few rows to many.
-pub const ABSORBED: [Absorbed; 3] = [
+const ABSORBED: [Absorbed; 3] = [
     Absorbed {
         unit: "decode_narrow",
         rows: 16,
@@ -39,6 +38,14 @@ impl Absorbed {
     /// Whether it has widths of its own for latents and their rotated part.
     pub fn takes(latent: u32, rope: u32) -> bool {
         matches!(latent, 128 | 256 | 512) && rope.is_multiple_of(16) && rope <= 64
+    }
+
+    /// Those with room for so many rows at once, or the one with the most.
+    pub fn with_room_for(rows: u32) -> impl Iterator<Item = Self> {
+        let most = ABSORBED[ABSORBED.len() - 1];
+        ABSORBED
+            .into_iter()
+            .filter(move |one| one.rows >= rows || *one == most)
     }
 
     /// What a tile of 64 keys costs, for so many rows of queries: `rows` at a time, which share what comes from memory.
@@ -92,11 +99,7 @@ pub fn absorbed_kernel(
     if !Absorbed::takes(latent, rope) {
         return None;
     }
-    let most = ABSORBED[ABSORBED.len() - 1];
-    let candidates = ABSORBED
-        .into_iter()
-        .filter(|one| one.rows >= rows || *one == most);
-    let times: Vec<_> = candidates
+    let times: Vec<_> = Absorbed::with_room_for(rows)
         .map(|one| {
             let roofs = time(machine, &one.tile(rows, latent.into(), rope.into()));
             let (roof, seconds) = roofs.binding();
@@ -106,13 +109,13 @@ pub fn absorbed_kernel(
     let least = times
         .iter()
         .fold(f64::INFINITY, |least, time| least.min(time.2));
-    let chosen = times
+    let (kernel, ..) = *times
         .iter()
         .filter(|time| time.2 <= least * SAME)
         .min_by(|one, other| one.3.total_cmp(&other.3))?;
     Some(AbsorbedChoice {
-        kernel: chosen.0,
-        times: times.clone(),
+        kernel,
+        times,
         rows,
     })
 }

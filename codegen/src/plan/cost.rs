@@ -183,7 +183,7 @@ pub fn works(dims: &Dims, form: Form, lengths: Lengths, token_bytes: u64) -> [Wo
 }
 
 /// Bytes of a value.
-const BF16: f64 = 2.0;
+pub(super) const BF16: f64 = 2.0;
 /// Rows of queries that a block meets a tile of keys with: expanded, 128 of one head by 128 keys; absorbed, 64 of any heads by 64 latents.
 const EXPANDED_ROWS: f64 = 128.0;
 const ABSORBED_ROWS: f64 = 64.0;

@@ -63,12 +63,21 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, E>,
 ) -> Result<AttentionParts<Cuda<T>>> {
-    let (rows, heads, width) = (attention.q.rows, attention.q.heads, attention.v.width);
-    let lines = rows * heads;
-    let whole = room::<T>(device, lines, width)?;
-    if lines == 0 || decode::attend(device, attention, Output::parts::<T>(&whole))? {
-        return Ok(whole);
+    let lines = attention.q.rows * attention.q.heads;
+    let whole = room::<T>(device, lines, attention.v.width)?;
+    if lines > 0 && !decode::attend(device, attention, Output::parts::<T>(&whole))? {
+        by_any_gpu(device, attention, &whole)?;
     }
+    Ok(whole)
+}
+
+/// Attention of some queries by the kernel for every GPU and every layer.
+fn by_any_gpu<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
+    whole: &AttentionParts<Cuda<T>>,
+) -> Result<()> {
+    let (rows, heads, width) = (attention.q.rows, attention.q.heads, attention.v.width);
     let dims = dims(attention);
     let groups = head_groups::<Accum<T>>(&dims);
     let cut = Cut {
@@ -97,7 +106,7 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
             1 => None,
             _ => Some(room::<T>(device, splits * lines, width)?),
         };
-        let into = Lines::of(&whole, own.start * heads, lines, width);
+        let into = Lines::of(whole, own.start * heads, lines, width);
         let written = parts
             .as_ref()
             .map_or(into, |parts| Lines::of(parts, 0, splits * lines, width));
@@ -138,7 +147,7 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
             join::<T>(device, &written, &into, splits)?;
         }
     }
-    Ok(whole)
+    Ok(())
 }
 
 /// Attention over all segments, rounded to elements that there are, all of which are written.
@@ -153,7 +162,8 @@ pub(crate) fn attend_to<T: CudaElement>(
     if lines == 0 || decode::attend(device, attention, rounded)? {
         return Ok(());
     }
-    let parts = attend(device, attention)?;
+    let parts = room::<T>(device, lines, attention.v.width)?;
+    by_any_gpu(device, attention, &parts)?;
     narrow_to::<T>(device, &parts.out, out)
 }
 

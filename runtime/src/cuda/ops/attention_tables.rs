@@ -259,19 +259,7 @@ fn first_to_cover(
 mod tests {
     use super::*;
     use crate::Visibility;
-    use crate::segments::Segment;
-
-    fn segment(queries: Range<usize>, keys: Range<usize>) -> Segment {
-        Segment {
-            shift: keys.len() as i64 - queries.len() as i64,
-            queries,
-            keys,
-            first_query: 0,
-            first_key: 0,
-            sequence: 0,
-            line: (0, 0),
-        }
-    }
+    use crate::cuda::tests::segment;
 
     fn visits(spans: &Spans) -> Vec<(Range<i64>, Vec<Range<i64>>)> {
         let of = |span: &Span| {
@@ -289,9 +277,9 @@ mod tests {
     fn keys_are_visited_by_the_rows_that_may_see_them() {
         // The second and third segment share some keys
         let list = vec![
-            segment(0..5, 0..5),
-            segment(5..8, 5..9),
-            segment(8..9, 7..9),
+            segment(0, 0..5, 0..5),
+            segment(0, 5..8, 5..9),
+            segment(0, 8..9, 7..9),
         ];
         let visibility = Visibility::CAUSAL.window(Some(1), None);
         let segments = Segments::new(list, visibility, 10, 9);
@@ -311,7 +299,7 @@ mod tests {
 
     #[test]
     fn indices_are_visited_by_the_rows_that_have_them() {
-        let list = vec![segment(0..5, 0..5), segment(6..9, 5..9)];
+        let list = vec![segment(0, 0..5, 0..5), segment(0, 6..9, 5..9)];
         let segments = Segments::new(list, Visibility::CAUSAL, 9, 9);
         let spans = Spans::of_queries(&segments, 6, 4);
         assert_eq!(
@@ -322,7 +310,7 @@ mod tests {
 
     #[test]
     fn segments_that_share_queries_are_refused() {
-        let list = vec![segment(0..5, 0..5), segment(4..9, 5..9)];
+        let list = vec![segment(0, 0..5, 0..5), segment(0, 4..9, 5..9)];
         let segments = Segments::new(list, Visibility::CAUSAL, 9, 9);
         assert!(QueryRows::new(&segments, 9).is_err());
     }

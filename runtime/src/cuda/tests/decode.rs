@@ -1,17 +1,16 @@
 //! Absorbed attention with Hopper's tensor cores against the CPU in f64, on the same inputs in bf16.
 
-use std::ops::Range;
-
 use half::bf16;
 
 use super::super::{CudaGraph, CudaOptions};
 use super::{
     Backend, CPU, Cpu, Cuda, CudaBuffer, CudaDevice, Dice, Strided, batch_invariant_device, hopper,
+    segment,
 };
 use crate::backend::{Attention, AttentionParts, Pages};
 use crate::element::Scalar;
 use crate::error::Result;
-use crate::segments::{Segment, Segments};
+use crate::segments::Segments;
 use crate::softmax::Softmax;
 use crate::visibility::Visibility;
 
@@ -231,19 +230,6 @@ fn bits(device: &CudaDevice, parts: &AttentionParts<Cuda<bf16>>) -> Vec<u32> {
     let all = [&parts.out, &parts.lse, &parts.max_logit];
     let values = all.map(|part| device.download(part).expect("values"));
     values.concat().into_iter().map(f32::to_bits).collect()
-}
-
-/// The last of a sequence's tokens ask.
-fn segment(sequence: usize, queries: Range<usize>, keys: Range<usize>) -> Segment {
-    Segment {
-        shift: keys.len() as i64 - queries.len() as i64,
-        queries,
-        keys,
-        first_query: 0,
-        first_key: 0,
-        sequence,
-        line: (0, 0),
-    }
 }
 
 const V3: [usize; 2] = [512, 64];

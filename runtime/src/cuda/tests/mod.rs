@@ -17,12 +17,15 @@ mod random;
 mod sass;
 mod tensor_core;
 
+use std::ops::Range;
+
 use half::bf16;
 
 use super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, CudaOptions};
 use crate::backend::{Backend, Strided};
 use crate::cpu::CpuElement;
 use crate::element::Scalar;
+use crate::segments::Segment;
 use crate::{Cpu, CpuDevice};
 
 /// The device, with kernels for any sizes.
@@ -63,6 +66,19 @@ pub(super) fn batch_invariant_device() -> CudaDevice {
 }
 
 pub(super) const CPU: CpuDevice = CpuDevice::new();
+
+/// A segment of a sequence, whose last tokens ask.
+pub(super) fn segment(sequence: usize, queries: Range<usize>, keys: Range<usize>) -> Segment {
+    Segment {
+        shift: keys.len() as i64 - queries.len() as i64,
+        queries,
+        keys,
+        first_query: 0,
+        first_key: 0,
+        sequence,
+        line: (0, 0),
+    }
+}
 
 /// The same random numbers in every run.
 pub(super) struct Dice(u64);

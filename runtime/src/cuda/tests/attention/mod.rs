@@ -2,7 +2,7 @@
 
 use super::{
     Accum, Both, CPU, Cpu, Cuda, CudaBuffer, CudaDevice, Dice, Number, Shape, assert_near,
-    assert_same, device, in_each_type,
+    assert_same, device, in_each_type, segment,
 };
 use crate::backend::{Attention, AttentionParts, Backend, Chosen, Pages, Strided};
 use crate::element::Scalar;
@@ -221,24 +221,6 @@ fn biases([heads, queries, keys]: [usize; 3]) -> Vec<f64> {
         _ => dice.real(),
     });
     values.collect()
-}
-
-/// A segment of a sequence; its queries are the last ones.
-fn segment(
-    sequence: usize,
-    queries: std::ops::Range<usize>,
-    keys: std::ops::Range<usize>,
-) -> Segment {
-    let shift = keys.len() as i64 - queries.len() as i64;
-    Segment {
-        queries,
-        keys,
-        first_query: 0,
-        first_key: 0,
-        sequence,
-        shift,
-        line: (0, 0),
-    }
 }
 
 /// Three sequences, with rows before, between and behind them that belong to none; the last has more queries than keys.
