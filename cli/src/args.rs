@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Compile a layer's CUDA kernels and list what they take: registers, shared memory, spills. Needs NVRTC, and no GPU
     Kernels(Kernels),
+    /// Measure on a GPU which kernel decode over cached latents is fastest with, and write a table of it. Needs a Hopper GPU
+    Tune(Tune),
     /// Print a shell's completion script
     Completions(Completions),
 }
@@ -356,6 +358,36 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Compile the layer into FILE and time nothing: `MLA_GEN_PROGRAM=FILE` makes `bench` use it, on machines without Rust
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) compile_to: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) config: FromConfig,
+}
+
+/// Kernels whose floors are far above the best one's are left out; each of the rest is timed for a batch of 128 requests over 8192 cached tokens
+/// and for one alone, or smaller ones where memory does not suffice. A kernel overrides the model's choice where it is more than 2 % faster on
+/// the whole, and slower by more in neither.
+///
+/// The table holds all times, to be reviewed. In a checkout it belongs into `tuned/src/tables/`: whatever is compiled from then on goes by it on
+/// GPUs of that name, and `mla-gen kernels` says where it overrides the model.
+#[derive(Debug, Args)]
+pub(crate) struct Tune {
+    /// YAML specs of layers, or config.json files
+    #[arg(required = true, value_name = "SPEC")]
+    pub(crate) specs: Vec<PathBuf>,
+    /// New tokens of each request
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,2,4", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) new: Vec<u32>,
+    /// Over how many ranks the layer's heads are spread
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) ranks: Vec<u32>,
+    /// Arithmetic and cache [default: the spec's]
+    #[arg(long)]
+    pub(crate) dtype: Option<DType>,
+    /// File that gets the table [default: stdout]; one that is there has to be a table
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Compile what measures into FILE and measure nothing: `MLA_GEN_PROGRAM=FILE` makes `tune` use it, on machines without Rust
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) compile_to: Option<PathBuf>,
     #[command(flatten)]

@@ -13,7 +13,7 @@ pub mod plan;
 pub mod report;
 
 pub use builder::{BuildError, Builder};
-pub use digest::{model_digest, spec_digest};
+pub use digest::{decode_digest, model_digest, spec_digest};
 pub use emit::{
     CubinFile, Kernels, Options, Origin, ProofsOn, cubins, cuda, emit, emit_model,
     emit_module_text, model_modules,

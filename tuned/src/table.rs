@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{Line, Shape};
 
 /// The tables that there are.
-const TABLES: [&str; 1] = [include_str!("../tables/nvidia-h200.tsv")];
+const TABLES: [&str; 1] = [include_str!("tables/nvidia-h200.tsv")];
 
 /// Measured shapes of one GPU. It is text, one shape a line, so that a change of what runs is seen in a diff.
 #[derive(Debug, Clone, PartialEq)]

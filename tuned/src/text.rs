@@ -75,12 +75,9 @@ impl<'a> Cells<'a> {
 
     /// A count, which is never 0.
     fn count(&mut self) -> Result<u32, String> {
-        match self.next()? {
-            (name, cell) => {
-                let count = cell.parse().ok().filter(|count| *count > 0);
-                count.ok_or(format!("`{name}` is `{cell}`, wanted a number from 1 on"))
-            }
-        }
+        let (name, cell) = self.next()?;
+        let count = cell.parse().ok().filter(|count| *count > 0);
+        count.ok_or(format!("`{name}` is `{cell}`, wanted a number from 1 on"))
     }
 
     fn width(&mut self) -> Result<u32, String> {

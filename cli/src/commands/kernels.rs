@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use mla_codegen::decode_digest;
 use mla_codegen::plan::{self, cost, machine::Machine};
 use mla_codegen::report;
 use mla_nvrtc::{CubinCache, Report};
@@ -96,6 +97,13 @@ fn floors(checked: &Checked, machine: &Machine) -> String {
         );
         if let Some(choice) = &floor.absorbed {
             let _ = writeln!(text, "{:?}: {}", floor.phase, choice.reason());
+        }
+        if let Some(measured) = &floor.measured {
+            let stale = match measured.kernels == decode_digest() {
+                true => "",
+                false => "; kernels have changed since, and `mla-gen tune` measures them anew",
+            };
+            let _ = writeln!(text, "{:?}: {}{stale}", floor.phase, measured.reason());
         }
     }
     text

@@ -9,6 +9,7 @@ mod init;
 mod kernels;
 mod run;
 mod show;
+mod tune;
 mod verify;
 
 use std::fmt::Write as _;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Init(args) => init::init(&args),
         Command::Run(args) => run::run(&args),
         Command::Kernels(args) => kernels::kernels(&args),
+        Command::Tune(args) => tune::tune(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Completions(args) => completions(&args),
     }

@@ -109,9 +109,11 @@ impl KeptCrate {
             );
         }
         if let Runtime::Path(path) = runtime {
-            for file in files_below(path)? {
-                part(file.as_os_str().as_encoded_bytes());
-                part(&std::fs::read(&file).map_err(|error| Failure::read(&file, error))?);
+            for folder in crates_of(path) {
+                for file in files_below(&folder)? {
+                    part(file.as_os_str().as_encoded_bytes());
+                    part(&std::fs::read(&file).map_err(|error| Failure::read(&file, error))?);
+                }
             }
         }
         Ok(hex(&hash.finalize())[..16].to_owned())
@@ -129,6 +131,13 @@ impl KeptCrate {
             None => Ok(()),
         }
     }
+}
+
+/// The runtime's folder, and those of the crates beside it that it is made of.
+fn crates_of(runtime: &Path) -> impl Iterator<Item = PathBuf> {
+    let beside = ["nvrtc", "tuned"].map(|name| runtime.with_file_name(name));
+    let there = beside.into_iter().filter(|folder| folder.is_dir());
+    std::iter::once(runtime.to_owned()).chain(there)
 }
 
 /// Every file of a crate but what was built from it, sorted.

@@ -10,6 +10,7 @@ pub(crate) mod job;
 mod kept;
 pub(crate) mod library;
 mod program;
+pub(crate) mod tuning;
 pub(crate) mod variant;
 
 pub(crate) use program::{Added, Compiled, Program};

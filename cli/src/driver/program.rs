@@ -18,7 +18,7 @@ use crate::folder::{self, Files};
 use crate::talk;
 
 /// Names a program that was compiled elsewhere, with at least these layers: for machines that have no Rust.
-const COMPILED: &str = "MLA_GEN_PROGRAM";
+pub(super) const COMPILED: &str = "MLA_GEN_PROGRAM";
 
 /// Layers to be compiled into one program.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ pub struct Absorbed {
 }
 
 /// From few rows to many.
-const ABSORBED: [Absorbed; 3] = [
+pub(super) const ABSORBED: [Absorbed; 3] = [
     Absorbed {
         unit: "decode_narrow",
         rows: 16,
@@ -49,7 +49,7 @@ impl Absorbed {
     }
 
     /// What a tile of 64 keys costs, for so many rows of queries: `rows` at a time, which share what comes from memory.
-    fn tile(self, rows: u32, latent: f64, rope: f64) -> Work {
+    pub(super) fn tile(self, rows: u32, latent: f64, rope: f64) -> Work {
         let at_once = f64::from(self.rows);
         let blocks = f64::from(rows.div_ceil(self.rows));
         let entries = KEYS * (latent + rope) * BF16;

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, Store, Target};
 
 use super::absorbed::Absorbed;
+use super::tuned;
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
 /// A body, and the sizes it is made for.
@@ -175,7 +176,7 @@ impl Needs<'_> {
     fn decoding(&mut self, heads: u32, latent: u32, rope: u32) {
         let known = Absorbed::takes(latent, rope);
         if known && self.in_bf16() && self.may_be_on_hopper() && self.is_plain_softmax() {
-            for Absorbed { unit, rows } in Absorbed::with_room_for(heads) {
+            for Absorbed { unit, rows } in tuned::brought_along(heads, latent, rope) {
                 self.add(unit, &[rows, heads, latent, rope].map(|size| size as usize));
             }
             self.add("decode_schedule", &[]);

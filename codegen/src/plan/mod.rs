@@ -20,6 +20,7 @@ pub(crate) mod print;
 mod table;
 mod tensors;
 mod train;
+pub mod tuned;
 mod visit;
 
 use std::borrow::Cow;

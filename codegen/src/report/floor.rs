@@ -1,12 +1,14 @@
 //! How long a layer's phases take on a device at least.
 
 use mla_spec::{CacheDType, Checked, DType, Dims, Form, Phase, Store};
+use mla_tuned::Shape;
 
 use super::{Group, report};
 use crate::plan::absorbed::{AbsorbedChoice, absorbed_kernel};
 use crate::plan::cost::{Lengths, works};
 use crate::plan::machine::{Machine, Roof, Work, time};
 use crate::plan::passes::token_bytes;
+use crate::plan::tuned::{Measured, measured};
 
 /// A phase on a device, for one request at `build.expect`'s lengths.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +21,8 @@ pub struct PhaseFloor {
     pub groups: Vec<(Group, Roof, f64)>,
     /// The kernel that attends to cached latents, where the device has one of its own for that.
     pub absorbed: Option<AbsorbedChoice>,
+    /// The kernel that runs there instead, since it was measured to be faster.
+    pub measured: Option<Measured>,
 }
 
 impl PhaseFloor {
@@ -72,11 +76,22 @@ pub fn floors(checked: &Checked, machine: &Machine) -> Vec<PhaseFloor> {
             let rows = u32::try_from(rows).unwrap_or(u32::MAX);
             absorbed_kernel(machine, rows, kv_lora_rank, qk_rope_head_dim)
         });
+        let measured = latent.filter(|_| absorbed.is_some()).and_then(|latent| {
+            let shape = Shape {
+                keys: "bf16",
+                heads: latent.dims.num_attention_heads,
+                new: u32::try_from(phase.lengths.new).ok()?,
+                latent: latent.dims.kv_lora_rank,
+                rope: latent.dims.qk_rope_head_dim,
+            };
+            measured(machine.name, &shape)
+        });
         PhaseFloor {
             phase: phase.phase,
             lengths: phase.lengths,
             groups: groups.collect(),
             absorbed,
+            measured,
         }
     };
     report(&checked).phases.into_iter().map(of).collect()

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Debug};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
 use bytemuck::Pod;
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     staging: Mutex<Staging>,
     /// What work that is queued at once has made for its attentions.
     pub(super) schedules: Mutex<Schedules>,
+    /// Kernels of absorbed decode that were measured on such a device, where there is a table of them.
+    tuned: OnceLock<Option<mla_tuned::Table>>,
     checked: bool,
     batch_invariant: bool,
     queued: AtomicUsize,
@@ -76,6 +78,7 @@ impl CudaDevice {
                 kernels: Kernels::default(),
                 staging: Mutex::default(),
                 schedules: Mutex::default(),
+                tuned: OnceLock::new(),
                 checked: options.checked,
                 batch_invariant: options.batch_invariant,
                 queued: AtomicUsize::new(0),
@@ -102,6 +105,12 @@ impl CudaDevice {
     /// Its multiprocessors.
     pub fn multiprocessors(&self) -> u32 {
         self.shared.driver.multiprocessors()
+    }
+
+    /// The kernels of absorbed decode that were measured on such a device.
+    pub(super) fn tuned(&self) -> Option<&mla_tuned::Table> {
+        let of_this = || mla_tuned::Table::of_gpu(&self.name());
+        self.shared.tuned.get_or_init(of_this).as_ref()
     }
 
     /// Whether a row's results may not depend on the rows beside it.

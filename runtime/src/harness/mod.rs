@@ -29,6 +29,8 @@ mod registry;
 pub mod report;
 mod run;
 mod trained;
+#[cfg(feature = "cuda")]
+pub mod tune;
 
 pub use clock::Clocked;
 pub use error::DriveError;

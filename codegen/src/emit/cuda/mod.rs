@@ -87,6 +87,12 @@ pub fn kernel_text(unit: &str, dims: &[usize]) -> Option<String> {
     ))
 }
 
+/// What a unit is for any sizes: its body and all that it includes; `None` where there is no such unit.
+pub(crate) fn body(unit: &str) -> Option<String> {
+    let unit = UNITS.iter().find(|known| known.name == unit)?;
+    Some(included(unit.body))
+}
+
 impl KernelUnit {
     /// The name of its text, without its ending: `norm_512`.
     pub fn name(&self) -> String {

@@ -7,6 +7,8 @@ mod golden_layer;
 mod grad;
 mod random;
 mod trained_layer;
+#[cfg(feature = "cuda")]
+mod tune;
 
 use std::path::{Path, PathBuf};
 

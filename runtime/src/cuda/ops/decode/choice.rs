@@ -4,10 +4,12 @@ use super::super::super::{Cuda, CudaDevice, CudaElement};
 use super::super::attention_backward::values_are_keys;
 use crate::backend::{Attention, Strided};
 use crate::element::Scalar;
+use mla_tuned::{Shape, Table};
 
 /// A kernel of absorbed attention, by the rows of queries that a block has, a query's heads each.
 ///
-/// `mla_codegen::plan::absorbed` says why which: few rows are columns of the tensor cores' products, so that they don't fill up to 64.
+/// `mla_codegen::plan::absorbed` says why which: few rows are columns of the tensor cores' products, so that they don't fill up to 64. Where
+/// a table of `mla_tuned` has measured times of a shape on this device, they choose instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Variant {
     /// Up to 16 rows.
@@ -29,6 +31,13 @@ impl Variant {
     fn of_rows(wanted: usize) -> Self {
         let enough = Self::ALL.into_iter().find(|one| one.rows() >= wanted);
         enough.unwrap_or(Self::Wide)
+    }
+
+    /// The one whose blocks have so many rows, if there is any.
+    pub(super) fn with_rows(rows: u32) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|one| one.rows() == rows as usize)
     }
 
     /// The kernel, and the unit that it stands in.
@@ -123,14 +132,50 @@ pub(super) fn variant<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, E>,
 ) -> Result<Variant, Reason> {
-    let variant = chosen(&Facts::of(device, attention))?;
-    let dims = super::dims(variant, attention);
+    let facts = Facts::of(device, attention);
+    let usual = chosen(&facts)?;
     let kernels = &device.shared.kernels;
-    if kernels.has(variant.unit(), &dims) && kernels.has(super::SCHEDULE, &[]) {
-        Ok(variant)
-    } else {
-        Err("the layer brought no kernel for these sizes along")
-    }
+    let brought = |variant: &Variant| {
+        let dims = super::dims(*variant, attention);
+        kernels.has(variant.unit(), &dims) && kernels.has(super::SCHEDULE, &[])
+    };
+    first(measured(device.tuned(), &facts), usual, brought)
+        .ok_or("the layer brought no kernel for these sizes along")
+}
+
+/// The kernel that a Hopper GPU would take where nothing was measured.
+#[cfg(test)]
+pub(super) fn on_hopper<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
+) -> Result<Variant, Reason> {
+    chosen(&Facts {
+        hopper: true,
+        checked: false,
+        ..Facts::of(device, attention)
+    })
+}
+
+/// The kernel that was measured to be the fastest, or the usual one, whichever comes first of those that are there: layers of another table
+/// bring others along.
+fn first(
+    measured: Option<Variant>,
+    usual: Variant,
+    brought: impl Fn(&Variant) -> bool,
+) -> Option<Variant> {
+    measured.into_iter().chain([usual]).find(brought)
+}
+
+/// What a device's table says of a shape, where it has one.
+fn measured(table: Option<&Table>, facts: &Facts) -> Option<Variant> {
+    let shape = Shape {
+        keys: facts.types[1],
+        heads: u32::try_from(facts.queries.heads).ok()?,
+        new: u32::try_from(facts.most_queries).ok()?,
+        latent: u32::try_from(facts.keys.width).ok()?,
+        rope: u32::try_from(facts.keys_rope.width).ok()?,
+    };
+    Variant::with_rows(table?.find(&shape)?.chosen())
 }
 
 impl Facts {
@@ -254,6 +299,7 @@ fn chosen(facts: &Facts) -> Result<Variant, Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mla_tuned::{Line, Situation};
 
     fn window(rows: usize, heads: usize, width: usize) -> Window {
         Window {
@@ -331,6 +377,51 @@ mod tests {
             };
             assert_eq!(chosen(&facts), Ok(wanted), "{heads} heads, {new} new");
         }
+    }
+
+    #[test]
+    fn what_was_measured_runs_where_its_shape_is_met_and_its_kernel_is_there() {
+        let facts = |heads, new| Facts {
+            queries: window(4, heads, 512),
+            most_queries: new,
+            ..good()
+        };
+        // Two blocks of 16 rows instead of one of 32
+        let situations = [Situation::new(128, 8192), Situation::new(1, 8192)];
+        let situations = situations.map(|mut situation| {
+            situation.note(16, 9.0);
+            situation.note(32, 10.0);
+            situation
+        });
+        let line = Line {
+            model: 32,
+            situations,
+        };
+        let shape = Shape {
+            keys: "bf16",
+            heads: 16,
+            new: 2,
+            latent: 512,
+            rope: 64,
+        };
+        let mut table = Table::empty("a GPU", "kernels");
+        table.insert(shape, line);
+        let narrow = Some(Variant::Narrow16);
+        assert_eq!(measured(Some(&table), &facts(16, 2)), narrow);
+        assert_eq!(measured(None, &facts(16, 2)), None);
+        // Other heads, other keys
+        assert_eq!(measured(Some(&table), &facts(32, 1)), None);
+        let mut other = facts(16, 2);
+        other.types[1] = "f16";
+        assert_eq!(measured(Some(&table), &other), None);
+
+        let usual = chosen(&facts(16, 2)).expect("a kernel");
+        assert_eq!(usual, Variant::Narrow32);
+        assert_eq!(first(narrow, usual, |_| true), narrow);
+        assert_eq!(first(None, usual, |_| true), Some(usual));
+        // A layer from before the table
+        assert_eq!(first(narrow, usual, |one| *one == usual), Some(usual));
+        assert_eq!(first(narrow, usual, |_| false), None);
     }
 
     #[test]

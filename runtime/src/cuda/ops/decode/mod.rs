@@ -6,6 +6,7 @@
 
 mod choice;
 mod maps;
+mod measure;
 mod schedule;
 mod tables;
 
@@ -107,9 +108,19 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     attention: &Attention<'_, Cuda<T>, E>,
     output: Output,
 ) -> Result<bool> {
-    let Ok(variant) = choice::variant(device, attention) else {
-        return Ok(false);
-    };
+    match choice::variant(device, attention) {
+        Ok(variant) => attend_by(variant, device, attention, output).map(|()| true),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Attends to all segments by a kernel, which the device and the layer have.
+fn attend_by<T: CudaElement, E: Scalar>(
+    variant: Variant,
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
+    output: Output,
+) -> Result<()> {
     let (heads, rows) = (attention.q.heads, variant.rows());
     let tables = Tables::new(attention.segments, attention.pages, heads, rows);
     let team = tables.blocks.team;
@@ -170,7 +181,7 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     let grid = Grid::sharing([blocks, 1, 1], Variant::SHARED_BYTES).together();
     device.launch(&kernel, grid, work(attention), &args)?;
     schedule.keep(device);
-    Ok(true)
+    Ok(())
 }
 
 /// The sizes that a kernel is made for: rows of a block, heads, and the widths of both parts of keys.
