@@ -3,7 +3,7 @@
 # last two.
 # Needs a GPU's driver and NVRTC (`MLA_NVRTC_DIR`, an active Python environment, or the system's).
 # verify, gradients: the layers' tensors go to folders of $OUTPUTS, in the cases' format, where it is set.
-# tune: writes the table of the fastest products to $OUT or the current folder.
+# tune: writes the tables of the fastest products and of the fastest decode kernels to $OUT or the current folder.
 # peers: times kernels beside others', with a harness whose folder PEERS_DIR names (its run.py), PEERS_STAGE what it needs, and
 # PEERS_SECTIONS, if given, its sections; results go to $OUT or the current folder.
 set -uo pipefail
@@ -63,6 +63,9 @@ for what in "${@:-tests verify gradients full bench}"; do
       tune)
         section 'the fastest products'
         MLA_TUNED_PRODUCTS="${OUT:-.}/products.tsv" try "$here/tests/tuning" --nocapture
+        section 'the fastest kernels of absorbed decode'
+        MLA_GEN_PROGRAM="$here/programs/tune" try "$here/bin/mla-gen" tune "$here/specs/deepseek-v3.yaml" --dtype bf16 \
+          --ranks 1,2,4,8 --out "${OUT:-.}/decode.tsv"
         ;;
       peers)
         section "kernels beside their peers'"

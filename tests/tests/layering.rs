@@ -7,12 +7,16 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 /// The workspace crates that each room may depend on outside of its tests.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("mla-spec", &[]),
-    ("mla-codegen", &["mla-spec"]),
+    ("mla-codegen", &["mla-spec", "mla-tuned"]),
     ("mla-nvrtc", &[]),
+    ("mla-tuned", &[]),
     ("mla-macros", &["mla-spec", "mla-codegen"]),
-    ("mla-gen", &["mla-spec", "mla-codegen", "mla-nvrtc"]),
+    (
+        "mla-gen",
+        &["mla-spec", "mla-codegen", "mla-nvrtc", "mla-tuned"],
+    ),
     // The re-export of the macros, behind a feature, is all the runtime knows of the compiler.
-    ("mla-runtime", &["mla-macros", "mla-nvrtc"]),
+    ("mla-runtime", &["mla-macros", "mla-nvrtc", "mla-tuned"]),
     ("mla-generated", &["mla-runtime"]),
     ("xtask", &[]),
     (

@@ -105,6 +105,7 @@ pub(crate) fn bundle(cases: &[PathBuf], out: Option<PathBuf>) -> Result<(), Stri
         stripped(&program, &program)?;
     }
     timed(&command, &folder)?;
+    tuner(&command, &folder)?;
     libraries(&command, &folder.join("peers"))?;
     copy(&root().join("xtask/run.sh"), &folder.join("run.sh"))?;
     archive(&out)
@@ -125,6 +126,20 @@ fn timed(command: &Path, folder: &Path) -> Result<(), String> {
         copy(&spec, &folder.join("specs").join(format!("{name}.yaml")))?;
     }
     Ok(())
+}
+
+/// The program that measures decode kernels: the same for every layer.
+fn tuner(command: &Path, folder: &Path) -> Result<(), String> {
+    let program = folder.join("programs/tune");
+    let spec = root().join(format!("spec/models/{}.yaml", TIMED[0]));
+    let words: [&OsStr; 4] = [
+        "tune".as_ref(),
+        "--compile-to".as_ref(),
+        program.as_os_str(),
+        spec.as_os_str(),
+    ];
+    run(command, &words)?;
+    stripped(&program, &program)
 }
 
 /// Layers as shared libraries, and the module that a benchmark of their peers imports.

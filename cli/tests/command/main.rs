@@ -9,3 +9,4 @@ mod shared;
 mod show;
 mod specs;
 mod training;
+mod tune;
