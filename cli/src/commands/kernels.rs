@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use mla_codegen::decode_digest;
-use mla_codegen::plan::{self, cost, machine::Machine};
+use mla_codegen::plan::{self, cost, machine::Machine, tuned::Measured};
 use mla_codegen::report;
 use mla_nvrtc::{CubinCache, Report};
 use mla_spec::{CacheDType, Checked, DType, Store, Target};
@@ -99,14 +99,21 @@ fn floors(checked: &Checked, machine: &Machine) -> String {
             let _ = writeln!(text, "{:?}: {}", floor.phase, choice.reason());
         }
         if let Some(measured) = &floor.measured {
-            let stale = match measured.kernels == decode_digest() {
-                true => "",
-                false => "; kernels have changed since, and `mla-gen tune` measures them anew",
-            };
-            let _ = writeln!(text, "{:?}: {}{stale}", floor.phase, measured.reason());
+            let _ = writeln!(text, "{:?}: {}", floor.phase, overriding(measured));
         }
     }
     text
+}
+
+/// What runs in place of the model's choice, and whether that is still to be believed.
+fn overriding(measured: &Measured) -> String {
+    let reason = measured.reason();
+    match measured.kernels == decode_digest() {
+        true => reason,
+        false => {
+            format!("{reason}; kernels have changed since, and `mla-gen tune` measures them anew")
+        }
+    }
 }
 
 const HEAD: [&str; 5] = ["kernel", "registers", "shared", "spilled", "local"];
@@ -139,4 +146,42 @@ fn types(checked: &Checked) -> (&'static str, &'static str) {
         _ => elem,
     };
     (elem, key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mla_codegen::plan::absorbed::Absorbed;
+    use mla_tuned::{Line, Situation};
+
+    #[test]
+    fn a_table_that_overrides_the_model_is_named_and_so_is_its_age() {
+        let mut situation = Situation::new(1, 8192);
+        situation.note(16, 8.0);
+        situation.note(32, 10.0);
+        let mut measured = Measured {
+            kernel: Absorbed {
+                unit: "decode_narrow",
+                rows: 16,
+            },
+            gpu: "NVIDIA H200".to_owned(),
+            kernels: decode_digest(),
+            line: Line {
+                model: 32,
+                situations: [situation; 2],
+            },
+        };
+        let fresh = overriding(&measured);
+        assert!(
+            fresh.starts_with("measured on NVIDIA H200, decode_narrow of 16 rows runs"),
+            "{fresh}"
+        );
+        assert!(
+            fresh.ends_with("8.00 µs for 10.00 µs (1 x 8192 tokens)"),
+            "{fresh}"
+        );
+        measured.kernels = "0123456789abcdef".to_owned();
+        let stale = overriding(&measured);
+        assert!(stale.starts_with(&fresh) && stale.contains("kernels have changed since"));
+    }
 }

@@ -18,10 +18,10 @@ fn what_has_no_kernels_to_choose_from_is_refused() {
     let odd = checkout("tests/golden/v3_odd_dims_b2_s17/config.json");
     for (words, wanted) in [
         (
-            &[v3.as_str(), "--ranks", "3"][..],
+            &[v3.as_str(), "--dtype", "bf16", "--ranks", "3"][..],
             "`--ranks 3` does not divide the 128 heads",
         ),
-        (&[&v3, "--dtype", "f32"], "pass `--dtype bf16`"),
+        (&[&v3], "pass `--dtype bf16`"),
         (&[&v32, "--dtype", "bf16"], "an indexer picks"),
         (&[&odd, "--dtype", "bf16"], "128, 256 or 512 wide"),
         (&[&v3, "--new", "0"], "0 is not in 1..=64"),

@@ -84,7 +84,8 @@ pub struct Measured {
     pub gpu: String,
     /// The digest of the kernels with which: those of another one may be faster or slower now.
     pub kernels: String,
-    line: Line,
+    /// What was measured.
+    pub line: Line,
 }
 
 /// What a GPU's table has instead of the model's choice for a shape; `None` where it agrees, or does not know.
