@@ -77,6 +77,13 @@ pub(crate) enum Command {
     /// Compile a layer's CUDA kernels and list what they take: registers, shared memory, spills. Needs NVRTC, and no GPU
     Kernels(Kernels),
     /// Measure on a GPU which kernel decode over cached latents is fastest with, and write a table of it. Needs a Hopper GPU
+    ///
+    /// Kernels whose floors are far above the best one's are left out; each of the rest is timed for a batch of 128 requests over 8192 cached tokens
+    /// and for one alone, or smaller ones where memory does not suffice. A kernel overrides the model's choice where it is more than 2 % faster on
+    /// the whole, and slower by more in neither.
+    ///
+    /// The table holds all times, to be reviewed. In a checkout it belongs into `tuned/src/tables/`: whatever is compiled from then on goes by it on
+    /// GPUs of that name, and `mla-gen kernels` says where it overrides the model.
     Tune(Tune),
     /// Print a shell's completion script
     Completions(Completions),
@@ -364,12 +371,6 @@ pub(crate) struct Bench {
     pub(crate) config: FromConfig,
 }
 
-/// Kernels whose floors are far above the best one's are left out; each of the rest is timed for a batch of 128 requests over 8192 cached tokens
-/// and for one alone, or smaller ones where memory does not suffice. A kernel overrides the model's choice where it is more than 2 % faster on
-/// the whole, and slower by more in neither.
-///
-/// The table holds all times, to be reviewed. In a checkout it belongs into `tuned/src/tables/`: whatever is compiled from then on goes by it on
-/// GPUs of that name, and `mla-gen kernels` says where it overrides the model.
 #[derive(Debug, Args)]
 pub(crate) struct Tune {
     /// YAML specs of layers, or config.json files

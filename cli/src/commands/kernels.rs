@@ -177,7 +177,7 @@ mod tests {
             "{fresh}"
         );
         assert!(
-            fresh.ends_with("8.00 µs for 10.00 µs (1 x 8192 tokens)"),
+            fresh.ends_with("8.00 us for 10.00 us (1 x 8192 tokens)"),
             "{fresh}"
         );
         measured.kernels = "0123456789abcdef".to_owned();

@@ -115,7 +115,7 @@ impl Measured {
         } = self;
         let taken = |situation: &Situation| {
             let [own, model] = [*rows, line.model].map(|rows| match situation.micros(rows) {
-                Some(micros) => format!("{micros:.2} µs"),
+                Some(micros) => format!("{micros:.2} us"),
                 None => "an unknown time".to_owned(),
             });
             let (requests, length) = (situation.requests(), situation.length());
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(
             measured.reason(),
             "measured on a GPU, decode_narrow of 16 rows runs in place of the model's of 32 rows: it took \
-             270.00 µs for 300.00 µs (128 x 8192 tokens), 10.80 µs for 12.00 µs (1 x 8192 tokens)"
+             270.00 us for 300.00 us (128 x 8192 tokens), 10.80 us for 12.00 us (1 x 8192 tokens)"
         );
         assert_eq!(measured_in(&table, &shape(16, 1)), None);
         // One that agrees with the model is none

@@ -102,6 +102,9 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
             &[32, 16, 512, 0],
             &[16, 16, 256, 32],
             &[16, 8, 128, 32],
+            // Tables may choose blocks of fewer rows than a query has heads
+            &[16, 40, 512, 64],
+            &[32, 64, 512, 64],
         ],
         Keys::Own,
     ),
