@@ -156,7 +156,7 @@ fn undecided(shapes: BTreeMap<Shape, Candidates>) -> BTreeMap<Shape, Candidates>
         .partition(|(_, candidates)| candidates.kernels.len() > 1);
     for (shape, Candidates { model, .. }) in &decided {
         talk::note(&format!(
-            "{}: not measured, since by the model every kernel is far behind {} of {} rows",
+            "{}: not measured, since no kernel comes near {} of {} rows by the model",
             named(shape),
             model.unit,
             model.rows

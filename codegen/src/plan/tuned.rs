@@ -45,12 +45,19 @@ pub fn candidates(machine: &Machine, shape: &Shape) -> Option<Candidates> {
         .fold(f64::INFINITY, |best, (_, seconds)| best.min(*seconds));
     let mut kernels: Vec<Absorbed> = timed
         .into_iter()
-        .filter(|(kernel, seconds)| *kernel == model || *seconds <= best * WORTH)
+        .filter(|(kernel, seconds)| {
+            *kernel == model || *seconds <= best * WORTH && has_registers(kernel, shape.heads)
+        })
         .map(|(kernel, _)| kernel)
         .take(MOST)
         .collect();
     kernels.sort_by_key(|kernel| kernel.rows);
     Some(Candidates { model, kernels })
+}
+
+/// Whether a kernel keeps all that it needs in registers. With 32 rows and more heads than that it does not, by two of them.
+fn has_registers(kernel: &Absorbed, heads: u32) -> bool {
+    kernel.rows != 32 || heads <= 32
 }
 
 /// The kernels that a layer of these sizes may be run with: those with room for a query's heads, and any that a table chooses.
@@ -173,6 +180,9 @@ mod tests {
         // Memory binds all of them
         assert_eq!(rows(&shape(16, 1)), (16, vec![16, 32, 64]));
         assert_eq!(rows(&shape(16, 2)), (32, vec![16, 32, 64]));
+        // Two blocks of 32 rows of one query would spill, of two queries each they don't
+        assert_eq!(rows(&shape(64, 1)), (64, vec![64]));
+        assert_eq!(rows(&shape(16, 4)), (64, vec![32, 64]));
         // Eight blocks of 16 rows bring each tile to shared memory eight times
         assert_eq!(rows(&shape(128, 1)), (64, vec![64]));
         assert_eq!(rows(&shape(128, 4)), (64, vec![64]));

@@ -102,9 +102,10 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
             &[32, 16, 512, 0],
             &[16, 16, 256, 32],
             &[16, 8, 128, 32],
+            &[32, 32, 512, 64],
             // Tables may choose blocks of fewer rows than a query has heads
             &[16, 40, 512, 64],
-            &[32, 64, 512, 64],
+            &[16, 128, 512, 64],
         ],
         Keys::Own,
     ),
