@@ -93,6 +93,11 @@ __device__ inline void load_blocks(u32 (&x)[4], u32 row) {
                : "memory");
 }
 
+// The same of two blocks, whose rows lanes up to 15 name.
+__device__ inline void load_two_blocks(u32 (&x)[2], u32 row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(x[0]), "=r"(x[1]) : "r"(row) : "memory");
+}
+
 // The same with every block turned: rows and columns exchanged.
 __device__ inline void load_blocks_turned(u32 (&x)[4], u32 row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"

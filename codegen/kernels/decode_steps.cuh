@@ -31,6 +31,13 @@ __device__ inline f32 peak(f32 x, f32 y) {
   return z;
 }
 
+// A thread's number in its warpgroup, asked for anew: what is computed from it is computed again, not kept in registers, of which there are few.
+__device__ inline u32 own_number() {
+  u32 x;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  return x % WARPGROUP;
+}
+
 // ---- Shared memory by its own addresses, which take one register ----
 
 __device__ inline f32 shared_f32(u32 at) {
@@ -134,7 +141,7 @@ __device__ inline void store_sums(const Decoding& args, const Row& row, int colu
 
 // Adds up what teams have of one group, once all of it is there. Rows are cut into units of some columns, of which every team takes its share; as
 // many of a block's warps as there is work for read the parts of a unit. All threads of a block come here. `room`: shared memory.
-template <class Cfg, int WRITERS>
+template <class Cfg, int WRITERS, int JOINED_AT_ONCE>
 __device__ inline void join_parts(const Decoding& args, const Item& item, int member, f32* room) {
   constexpr int COLUMNS = WARP * 4;  // of a unit
   constexpr int CHUNKS = Cfg::LATENT / COLUMNS;
@@ -186,7 +193,7 @@ __device__ inline void join_parts(const Decoding& args, const Item& item, int me
   f32* sums = tops;
   if (warp() < helpers / per * per) {
     // One line of loads for all units of a warp, many of them under way at a time
-    constexpr int AHEAD = 24;
+    constexpr int AHEAD = JOINED_AT_ONCE;
     const int first = warp() % per;
     const int step = helpers / per;
     const int of_unit = (parts - first + per - 1) / per;
@@ -250,12 +257,12 @@ __device__ inline void join_parts(const Decoding& args, const Item& item, int me
 }
 
 // Joins all of a team's items that have parts elsewhere. All threads come here when they are done with their tiles.
-template <class Cfg, int WRITERS>
+template <class Cfg, int WRITERS, int JOINED_AT_ONCE>
 __device__ inline void join_items(const Decoding& args, int team, int member, f32* room) {
   __syncthreads();  // nobody reads the last tiles any more
   for (int i = args.starts[team]; i < args.starts[team + 1]; i++) {
     const Item item = args.items[i];
-    if (item.parts > 1) join_parts<Cfg, WRITERS>(args, item, member, room);
+    if (item.parts > 1) join_parts<Cfg, WRITERS, JOINED_AT_ONCE>(args, item, member, room);
   }
 }
 
@@ -276,4 +283,3 @@ __device__ inline void clear_unseen(u32 values, i32 first, i32 end, u32 name) {
   fence_proxy_async();
   named_wait(name, WARPGROUP);
 }
-

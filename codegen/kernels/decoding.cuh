@@ -28,7 +28,7 @@ struct Item {
 };
 
 struct Decoding {
-  TensorMap q, q_rope, k, k_rope;
+  TensorMap q, q_rope, k, k_rope, k_scales;  // scales of keys: of a cache of codes that has them
   const Limit* limits;  // of each query
   const Group* groups;
   const Item* items;
@@ -49,7 +49,8 @@ struct Decoding {
   i32 page;      // keys of a page; 0: they lie in order
   i32 box;       // keys that are copied at once, a power of two up to 64 that divides `page`
   i32 at_once;   // queries of a block, where it has all heads
-  i32 unused[14];
+  f32 k_scale;   // of all entries of a cache of codes
+  i32 unused[13];
 };
 
 constexpr int KEYS = 64;  // of a tile

@@ -1,0 +1,280 @@
+// What a warpgroup of `decode_narrow.cuh` sums up for its rows: softmax and output.
+
+#include "narrow_tiles.cuh"
+
+// Probabilities, which are up to 2^8, are multiplied by scales times this over a unit: the products are below 2^15.
+constexpr f32 UNIT = 128;
+
+// Whether `x` holds for any thread of a warpgroup. `name` is a barrier of its own.
+__device__ inline bool any_of_group(bool x, u32 name) {
+  u32 any;
+  asm volatile("{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\nbarrier.cta.red.or.aligned.pred q, %2, 128, p;\nselp.u32 %0, 1, 0, q;\n}"
+               : "=r"(any)
+               : "r"(u32(x)), "r"(name)
+               : "memory");
+  return any != 0;
+}
+
+// What a thread knows of its rows, two of each block of eight, and their output: of each tile of columns, as products leave them. `R`: its rows.
+template <class Cfg>
+struct Sums {
+  static constexpr int R = Cfg::ROWS / 4;
+  static constexpr int HELD = Cfg::ROWS / 2;  // results of a thread of 64 by ROWS
+  f32 shift[R];                               // what exponents count from
+  f32 top[R];                                 // largest logits
+  f32 total[R];                               // of exponentials
+  f32 unit;                                   // of latents with scales: a power of two that was larger than all scales; the output counts in it
+  f32 o[Cfg::LATENT / TILE][HELD];
+
+  // The `r`th row of a thread, and the row that the `k`th of a tile's results is of.
+  __device__ static int row(int r) { return r / 2 * 8 + threadIdx.x % 4 * 2 + r % 2; }
+  __device__ static constexpr int of(int k) { return k / 4 * 2 + k % 2; }
+  // Where a row's two results are.
+  __device__ static constexpr int result(int r, int i) { return r / 2 * 4 + r % 2 + i * 2; }
+
+  __device__ void clear() {
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+      shift[r] = top[r] = LOW;
+      total[r] = 0;
+    }
+    unit = f32_of(0x0d800000u);  // 2^-100: its inverse is a number, even where all scales are 0
+#pragma unroll
+    for (int k = 0; k < Cfg::LATENT / TILE * HELD; k++) o[k / HELD][k % HELD] = 0;
+  }
+
+  // From now on the output counts in units for a scale that is as large as this.
+  __device__ void count_in(f32 scale) {
+    const f32 now = is_nan(scale) ? scale : larger(unit, f32_of((bits_of(scale) & 0x7f800000u) + 0x00800000u));
+    const f32 less = unit / now;
+#pragma unroll
+    for (int k = 0; k < Cfg::LATENT / TILE * HELD; k++) o[k / HELD][k % HELD] *= less;
+    unit = now;
+  }
+
+  // What was summed up for a row is worth less now.
+  __device__ void shrink(int r, f32 less) {
+    total[r] *= less;
+#pragma unroll
+    for (int k = 0; k < Cfg::LATENT / TILE * 2; k++) o[k / 2][result(r, k % 2)] *= less;
+  }
+};
+
+// What all threads of a warpgroup have of a row becomes one: by lanes, then by warps through shared memory. Of `largest` it is the largest, else the sum.
+template <class Cfg>
+__device__ inline void over_group(f32 (&x)[Cfg::ROWS / 4], bool largest, u32 room, u32 name) {
+  constexpr int R = Cfg::ROWS / 4;
+  const int thread = threadIdx.x % WARPGROUP;
+  const auto both = [&](f32 a, f32 b) { return largest ? peak(a, b) : a + b; };
+#pragma unroll
+  for (int r = 0; r < R; r++) {
+#pragma unroll
+    for (int lanes = 4; lanes < WARP; lanes *= 2) x[r] = both(x[r], __shfl_xor_sync(ALL_LANES, x[r], lanes));
+  }
+  named_wait(name, WARPGROUP);
+#pragma unroll
+  for (int r = 0; r < R; r++) {
+    if (thread % 32 < 4) share(room + (thread / 32 * Cfg::ROWS + Sums<Cfg>::row(r)) * 4, x[r]);
+  }
+  named_wait(name, WARPGROUP);
+#pragma unroll
+  for (int r = 0; r < R; r++) {
+    x[r] = shared_f32(room + Sums<Cfg>::row(r) * 4);
+#pragma unroll
+    for (int w = 1; w < 4; w++) x[r] = both(x[r], shared_f32(room + (w * Cfg::ROWS + Sums<Cfg>::row(r)) * 4));
+  }
+}
+
+// Hides keys of a tile from rows that don't see them.
+template <class Cfg>
+__device__ inline void hide_unseen(u32 limits, i32 tile, f32 (&s)[Cfg::ROWS / 2]) {
+  const int thread = threadIdx.x % WARPGROUP;
+  const int key = tile * KEYS + thread / 32 * 16 + thread % 32 / 4;  // and the eighth after it
+#pragma unroll
+  for (int k = 0; k < Cfg::ROWS / 2; k++) {
+    const Pair limit = shared_pair(limits + Sums<Cfg>::row(Sums<Cfg>::of(k)) * 8);
+    const int own = key + k / 2 % 2 * 8;
+    if (own < limit.x || own >= limit.y) s[k] = HIDDEN;
+  }
+}
+
+// The largest scale of this thread's two keys. `scales`: where those of a tile's keys are.
+__device__ inline f32 largest_scale(u32 scales) {
+  const u32 key = threadIdx.x % WARPGROUP / WARP * 16 + lane() / 4;
+  const Four one = shared_four(scales + key * 16), other = shared_four(scales + key * 16 + 128);
+  const f32 first = peak(peak(f32_of(one.x), f32_of(one.y)), peak(f32_of(one.z), f32_of(one.w)));
+  return peak(first, peak(peak(f32_of(other.x), f32_of(other.y)), peak(f32_of(other.z), f32_of(other.w))));
+}
+
+// Logits become exponentials. Only where one is much larger than what exponents count from do warps ask each other for the largest.
+template <class Cfg>
+__device__ inline void soften(const Decoding& args, u32 room, u32 name, u32 scales, f32 (&s)[Cfg::ROWS / 2], Sums<Cfg>& sums) {
+  using S = Sums<Cfg>;
+  constexpr f32 SLACK = 8;  // in powers of two
+  bool above = false;
+  if (Entry<Cfg>::SCALED) above = !(largest_scale(scales) <= sums.unit);
+#pragma unroll
+  for (int r = 0; r < S::R; r++) {
+    const f32 m = peak(s[S::result(r, 0)], s[S::result(r, 1)]);
+    sums.top[r] = peak(sums.top[r], m);
+    above |= !(m * args.scale_log2 - sums.shift[r] <= SLACK);
+  }
+  if (any_of_group(above, name)) {
+    f32 m[S::R];
+#pragma unroll
+    for (int r = 0; r < S::R; r++) m[r] = peak(s[S::result(r, 0)], s[S::result(r, 1)]);
+    over_group<Cfg>(m, true, room, name);
+#pragma unroll
+    for (int r = 0; r < S::R; r++) {
+      const f32 now = larger(sums.shift[r], m[r] * args.scale_log2);
+      sums.shrink(r, exp2_fast(sums.shift[r] - now));
+      sums.shift[r] = is_nan(m[r]) ? m[r] : now;
+    }
+    if (Entry<Cfg>::SCALED) {
+      m[0] = largest_scale(scales);
+      over_group<Cfg>(m, true, room, name);
+      sums.count_in(m[0]);
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < S::HELD; k++) {
+    s[k] = exp2_fast(s[k] * args.scale_log2 - sums.shift[S::of(k)]);
+    sums.total[S::of(k)] += s[k];
+  }
+}
+
+// Leaves probabilities as the right operand of products, turned on the way: a row's lie side by side. `scales`: of this thread's two keys.
+template <class Cfg>
+__device__ inline void leave_weights(u32 to, const f32 (&s)[Cfg::ROWS / 2], f32 first_scale, f32 second_scale) {
+  const int thread = threadIdx.x % WARPGROUP;
+#pragma unroll
+  for (int block = 0; block < Cfg::ROWS / 8; block += 2) {
+    u32 p[4];
+#pragma unroll
+    for (int part = 0; part < 4; part++) {
+      const int k = (block + part / 2) * 4 + part % 2 * 2;
+      const f32 scale = part % 2 == 0 ? first_scale : second_scale;
+      p[part] = Entry<Cfg>::CODED ? pack_f16(s[k] * scale, s[k + 1] * scale) : pack_bf16(s[k], s[k + 1]);
+    }
+    const u32 lane_block = thread % 32 / 8;
+    const u32 row = (block + lane_block / 2) * 8 + thread % 8;
+    store_blocks_turned(to + swizzled_128(row * 128 + (thread / 32 * 16 + lane_block % 2 * 8) * 2), p);
+  }
+}
+
+// All that a warpgroup multiplies latents by. `scales`: where those of a tile's keys are.
+template <class Cfg>
+__device__ inline void leave_all_weights(u32 to, u32 scales, f32 unit, const f32 (&s)[Cfg::ROWS / 2]) {
+  using P = Place<Cfg>;
+  if constexpr (P::SCALED) {
+    const u32 key = threadIdx.x % WARPGROUP / WARP * 16 + lane() / 4;
+    const f32 by = UNIT / unit;
+#pragma unroll
+    for (int group = 0; group < P::WEIGHTS_EACH; group++)
+      leave_weights<Cfg>(to + group * P::Q_TILE_BYTES, s, shared_f32(scales + key * 16 + group * 4) * by, shared_f32(scales + key * 16 + 128 + group * 4) * by);
+  } else {
+    leave_weights<Cfg>(to, s, 1, 1);
+  }
+  if (!P::CODED) fence_proxy_async();
+}
+
+// A warpgroup hands its sums over to the second through the stage of its last tile, some tiles of columns at a time. `other`: which, after the second.
+// `turn`: the parity of the barriers.
+template <class Cfg>
+__device__ inline void hand_over(u32 base, int other, u32 last, u32& turn, const Sums<Cfg>& sums) {
+  using P = Place<Cfg>;
+  using S = Sums<Cfg>;
+  const int thread = threadIdx.x % WARPGROUP;
+  const u32 stage = base + last * P::STAGE_BYTES;
+  const u32 rows = base + P::SUMS + other * P::ROWS * 16;
+#pragma unroll
+  for (int t = 0; t < P::VALUE_TILES; t += P::HAND_TILES) {
+    barrier_wait(base + P::TAKEN + other * 8, turn ^ 1);
+#pragma unroll
+    for (int k = 0; k < P::HAND_TILES * S::HELD; k++) share(stage + thread * 4 + k * 512, sums.o[t + k / S::HELD][k % S::HELD]);
+#pragma unroll
+    for (int r = 0; r < S::R; r++) {
+      if (thread < 4 && t == 0)
+        share(rows + S::row(r) * 16, Four{i32(bits_of(sums.shift[r])), i32(bits_of(sums.top[r])), i32(bits_of(sums.total[r])), i32(bits_of(sums.unit))});
+    }
+    if (thread == 0) share(base + P::LAST_AT + other * 4, i32(last));
+    fence_proxy_async();
+    arrive_once_a_warp(base + P::HANDED + other * 8);
+    turn ^= 1;
+  }
+}
+
+// And the second adds them to its own, and frees the stage.
+template <class Cfg>
+__device__ inline void add_others(u32 base, int other, u32 name, u32& turn, Sums<Cfg>& sums) {
+  using P = Place<Cfg>;
+  using S = Sums<Cfg>;
+  const u32 rows = base + P::SUMS + other * P::ROWS * 16;
+  u32 last = 0;
+  f32 its_part[S::R];
+  f32 its_unit = 1;
+#pragma unroll
+  for (int t = 0; t < P::VALUE_TILES; t += P::HAND_TILES) {
+    barrier_wait(base + P::HANDED + other * 8, turn);
+    last = shared_i32(base + P::LAST_AT + other * 4);
+    const u32 from = base + last * P::STAGE_BYTES + threadIdx.x % WARPGROUP * 4;
+#pragma unroll
+    for (int r = 0; r < S::R; r++) {
+      if (P::SCALED && t == 0 && r == 0) {
+        its_unit = shared_f32(rows + S::row(0) * 16 + 12);
+        if (!(its_unit <= sums.unit)) sums.count_in(its_unit * 0.5f);
+        its_unit /= sums.unit;
+      }
+      if (t == 0) {
+        const Four its = shared_four(rows + S::row(r) * 16);
+        const f32 its_shift = f32_of(its.x);
+        const f32 now = larger(sums.shift[r], its_shift);
+        its_part[r] = exp2_fast(its_shift - now);
+        sums.shrink(r, exp2_fast(sums.shift[r] - now));
+        sums.shift[r] = is_nan(its_shift) ? its_shift : now;
+        sums.top[r] = peak(sums.top[r], f32_of(its.y));
+        sums.total[r] += f32_of(its.z) * its_part[r];
+        if (P::SCALED) its_part[r] *= its_unit;
+      }
+#pragma unroll
+      for (int k = 0; k < P::HAND_TILES * 2; k++) {
+        const int held = S::result(r, k % 2);
+        sums.o[t + k / 2][held] += shared_f32(from + (k / 2 * S::HELD + held) * 512) * its_part[r];
+      }
+    }
+    fence_proxy_async();
+    named_wait(name, WARPGROUP);
+    arrive_once_a_warp(base + P::TAKEN + other * 8);
+    turn ^= 1;
+  }
+#pragma unroll
+  for (int pair = 0; pair < P::PAIRS; pair++) arrive_once_a_warp(base + P::EMPTY + (last * P::PAIRS + pair) * 8);
+}
+
+// Writes an item's output, or that of a part of it.
+template <class Cfg>
+__device__ inline void write_rows(const Decoding& args, const Item& item, const Group& group, int member, u32 name, const Sums<Cfg>& sums) {
+  using S = Sums<Cfg>;
+  const int thread = threadIdx.x % WARPGROUP;
+#pragma unroll
+  for (int r = 0; r < S::R; r++) {
+    const Row row = row_of<Cfg>(args, group, member, S::row(r));
+    if (!row.there) continue;
+    const bool saw = sums.total[r] != 0;
+    const f32 unit = Entry<Cfg>::SCALED ? sums.unit / UNIT : Entry<Cfg>::CODED ? args.k_scale : 1.0f;
+    const f32 inverse = saw ? unit / sums.total[r] : 0.0f;
+    if (thread < 4) write_row_sums<Cfg>(args, item, member, S::row(r), row, saw ? sums.shift[r] + log2_fast(sums.total[r]) : LOW, sums.top[r]);
+    const i64 line = line_of<Cfg>(args, item, member, S::row(r), row);
+    constexpr bool CODED = Entry<Cfg>::CODED;  // then even and odd columns, not the first and the last eight of 16, are apart
+    const i64 to = line * Cfg::LATENT + thread / 32 * 16 + thread % 32 / 4 * (CODED ? 2 : 1);
+#pragma unroll
+    for (int k = 0; k < Cfg::LATENT / TILE * 2; k++) {
+      const i64 at = to + k / 2 * TILE + k % 2 * (CODED ? 1 : 8);
+      const f32 x = sums.o[k / 2][S::result(r, k % 2)] * inverse;
+      if (item.parts > 1) args.part_out[at] = x;
+      else if (args.narrow) store(args.narrow + at, x);
+      else args.out[at] = x;
+    }
+  }
+  if (item.parts > 1) part_written(args, item, member, name);
+}

@@ -1,0 +1,161 @@
+// What `decode_narrow.cuh` has in shared memory, and how it comes there.
+
+#include "prelude.cuh"
+#include "ptx.cuh"
+#include "copies.cuh"
+#include "tile.cuh"
+#include "decode_codes.cuh"
+
+// Where things lie in shared memory.
+template <class Cfg>
+struct Place {
+  static constexpr int ROWS = Cfg::ROWS;
+  static constexpr int VALUE_TILES = Cfg::LATENT / TILE;
+  static constexpr int ROPE_TILES = Cfg::ROPE > 0 ? 1 : 0;
+  static constexpr int ROPE_STEPS = (Cfg::ROPE + 15) / 16;
+  static constexpr int SLOTS = VALUE_TILES + ROPE_TILES;  // of a stage; the last has the rotated part
+  static constexpr bool CODED = Entry<Cfg>::CODED, SCALED = Entry<Cfg>::SCALED;
+  static constexpr int PAIRS = VALUE_TILES / 2;           // slots are filled and freed by two, the rotated part with the first
+  static constexpr u32 ROPE = (CODED ? PAIRS : VALUE_TILES) * TILE_BYTES;  // of a stage: the rotated part
+  static constexpr u32 ROPE_LINE = CODED && !SCALED ? 64 : 128;             // bytes of a key there
+  static constexpr u32 SCALES = ROPE + ROPE_TILES * KEYS * ROPE_LINE;       // of a stage: four of each key
+  static constexpr u32 STAGE_BYTES = SCALES + (SCALED ? KEYS * 16 : 0);
+  static constexpr u32 Q_TILE_BYTES = ROWS * TILE * 2;
+  static constexpr u32 Q_BYTES = SLOTS * Q_TILE_BYTES;
+  static constexpr int GROUPS = 2;  // warpgroups that take tiles in turn
+  static constexpr int Q_STAGES = CODED ? 1 : 2;  // of codes they go to registers
+  static constexpr int WEIGHTS_EACH = SCALED ? PAIRS : 1;                          // of a warpgroup: probabilities, times each of a key's scales
+  static constexpr u32 PARTS_BYTES = 16 * ROWS * 64;  // of a warpgroup: what warps have of each other's logits
+  static constexpr u32 AUX = GROUPS * WEIGHTS_EACH * ROWS * TILE * 2 + (CODED ? GROUPS * PARTS_BYTES : 0) + 3072;  // those of all, and what is small
+  static constexpr int FIT = (232448 - Q_STAGES * Q_BYTES - AUX) / STAGE_BYTES;
+  static constexpr int STAGES = FIT < 6 ? FIT : 6;
+  static_assert(STAGES >= GROUPS, "a stage for each warpgroup");
+  static constexpr u32 Q = STAGES * STAGE_BYTES;           // [Q_STAGES]: of this item and the next
+  static constexpr u32 WEIGHTS = Q + Q_STAGES * Q_BYTES;   // [GROUPS, WEIGHTS_EACH, ROWS, KEYS]: probabilities
+  static constexpr u32 PEAKS = WEIGHTS + GROUPS * WEIGHTS_EACH * Q_TILE_BYTES;  // [GROUPS, 4, ROWS]: largest logits of a warp
+  static constexpr u32 LIMITS = PEAKS + GROUPS * 4 * ROWS * 4;   // [GROUPS, ROWS]: keys that a row sees
+  // Of all but the second warpgroup [GROUPS - 1, ROWS, 4]: what their sums count from, largest logits, totals, units of the output
+  static constexpr u32 SUMS = LIMITS + GROUPS * ROWS * 8;
+  static constexpr u32 LAST_AT = SUMS + (GROUPS - 1) * ROWS * 16;  // [GROUPS - 1]: and the stages of their last tiles
+  static constexpr u32 FULL = LAST_AT + 16;                        // barriers [STAGES, PAIRS]: keys are there
+  static constexpr u32 EMPTY = FULL + STAGES * PAIRS * 8;          // [STAGES, PAIRS]: they may be overwritten
+  static constexpr u32 Q_FULL = EMPTY + STAGES * PAIRS * 8;        // [2]
+  static constexpr u32 Q_EMPTY = Q_FULL + 16;                      // [2]
+  static constexpr u32 Q_READY = Q_EMPTY + 16;                     // [2]: of codes, queries are f16
+  static constexpr u32 HANDED = Q_READY + 16;                      // [GROUPS - 1]: the others' sums are there
+  static constexpr u32 TAKEN = HANDED + 16;                        // [GROUPS - 1]: and have been added
+  static constexpr u32 Q_SCALES = TAKEN + 16;                      // [2, ROWS]: what logits of f16 count in
+  static constexpr u32 LOGITS = Q_SCALES + (CODED ? 2 * ROWS * 4 : 0);  // [GROUPS]: parts of logits
+  static constexpr u32 END = LOGITS + (CODED ? GROUPS * PARTS_BYTES : 0);
+  static_assert(END <= 232448, "shared memory");
+  // Registers of a thread: of who brings tiles, of who attends to them, and before and after that
+  static constexpr int ALL_HAVE = 168;
+  static constexpr int ATTENDS = 224;
+  static constexpr int BRINGS = 56;
+  // Rounds in which a warpgroup's sums go through a stage
+  static constexpr int HAND_TILES = VALUE_TILES * ROWS / 2 * 512 <= STAGE_BYTES ? VALUE_TILES : VALUE_TILES / 2;
+  static_assert(HAND_TILES * ROWS / 2 * 512 <= STAGE_BYTES);
+};
+
+// A warpgroup's tiles as they come round: which stage of its ring, and the parity of its barriers. Each has a ring of its own: a parity tells one lap from
+// the next only to who sees every lap.
+template <class Cfg>
+struct Turn {
+  using P = Place<Cfg>;
+  u32 at = 0;
+  u32 parity = 0;
+  __device__ static constexpr u32 ring(u32 mine) { return (P::STAGES - mine + P::GROUPS - 1) / P::GROUPS; }
+  __device__ u32 stage(u32 mine) const { return mine + at * P::GROUPS; }
+  __device__ void next(u32 mine) {
+    if (++at < ring(mine)) return;
+    at = 0;
+    parity ^= 1;
+  }
+};
+
+// A queries' place, and the parity of its barriers.
+template <class Cfg>
+struct QueriesTurn {
+  u32 at = 0, parity = 0;
+  __device__ void next() {
+    if (++at < Place<Cfg>::Q_STAGES) return;
+    at = 0;
+    parity ^= 1;
+  }
+};
+
+// Copies some columns of a box of keys to where they lie in a stage: two slots of bf16, or one of codes.
+template <class Cfg>
+__device__ inline void copy_columns(const Decoding& args, u32 to, u32 barrier, int box, int pair, i32 from) {
+  using P = Place<Cfg>;
+  const u32 first = box * args.box;
+  if (Cfg::ROPE > 0 && pair == 0) copy_tile(to + P::ROPE + first * P::ROPE_LINE, args.k_rope, barrier, 0, from);
+  if (P::SCALED && pair == 0) copy_tile(to + P::SCALES + first * 16, args.k_scales, barrier, 0, from);
+  if (P::CODED) return copy_tile(to + pair * TILE_BYTES + first * 128, args.k, barrier, pair * 128, from);
+  copy_tile(to + 2 * pair * TILE_BYTES + first * 128, args.k, barrier, 2 * pair * TILE, from);
+  copy_tile(to + (2 * pair + 1) * TILE_BYTES + first * 128, args.k, barrier, (2 * pair + 1) * TILE, from);
+}
+
+// Bytes of a key that they are.
+template <class Cfg>
+__device__ inline u32 bytes_of_columns(int pair) {
+  using P = Place<Cfg>;
+  return (P::CODED ? 128 : 256) + (pair == 0 ? P::ROPE_TILES * P::ROPE_LINE + (P::SCALED ? 16 : 0) : 0);
+}
+
+// Copies what the others read. One warp: its lanes know where the next 32 boxes of keys lie.
+template <class Cfg>
+__device__ inline void bring_tiles(const Decoding& args, u32 base, int team, int member) {
+  using P = Place<Cfg>;
+  Turn<Cfg> turns[P::GROUPS];
+  QueriesTurn<Cfg> queries;
+  const int boxes = KEYS / args.box;
+  const int end_item = args.starts[team + 1];
+  for (int i = args.starts[team]; i < end_item; i++) {
+    const Item item = args.items[i];
+    const Group group = args.groups[item.group];
+    const Row first = row_of<Cfg>(args, group, member, 0);
+    barrier_wait(base + P::Q_EMPTY + queries.at * 8, queries.parity ^ 1);
+    if (lane() == 0) {
+      const u32 barrier = base + P::Q_FULL + queries.at * 8;
+      const u32 to = base + P::Q + queries.at * P::Q_BYTES;
+      barrier_expect(barrier, (Cfg::H < P::ROWS ? Cfg::H * args.at_once : P::ROWS) * TILE * 2 * P::SLOTS);
+      if (Cfg::ROPE > 0) copy_tile_3d(to + P::VALUE_TILES * P::Q_TILE_BYTES, args.q_rope, barrier, 0, first.head, first.query);
+      for (int t = 0; t < P::VALUE_TILES; t++) copy_tile_3d(to + t * P::Q_TILE_BYTES, args.q, barrier, t * TILE, first.head, first.query);
+    }
+    __syncwarp();
+    queries.next();
+    const int all = (group.end + args.box - 1) / args.box;
+    int row = 0;
+    for (int tile = item.first; tile < item.end; tile++) {
+      const u32 mine = (tile - item.first) % P::GROUPS;
+      u32 stage = 0, parity = 0;
+#pragma unroll
+      for (u32 g = 0; g < P::GROUPS; g++) {
+        if (g != mine) continue;
+        stage = turns[g].stage(g);
+        parity = turns[g].parity ^ 1;
+        turns[g].next(g);
+      }
+      const u32 to = base + stage * P::STAGE_BYTES;
+      const int there = max(0, min(boxes, all - tile * boxes));
+      for (int b = 0; b < boxes; b++) {
+        const int ahead = ((tile - item.first) * boxes + b) % WARP;
+        if (ahead == 0) {
+          const int key = (tile * boxes + b + lane()) * args.box;
+          row = key < group.end ? row_of_key(args, group.table, key) : 0;
+        }
+        const int from = __shfl_sync(ALL_LANES, row, ahead);
+        for (int pair = 0; pair < P::PAIRS; pair++) {
+          const u32 barrier = base + P::FULL + (stage * P::PAIRS + pair) * 8;
+          if (b == 0) {
+            barrier_wait(base + P::EMPTY + (stage * P::PAIRS + pair) * 8, parity);
+            if (lane() == 0) barrier_expect(barrier, there * args.box * bytes_of_columns<Cfg>(pair));
+          }
+          if (b < there && lane() == 0) copy_columns<Cfg>(args, to, barrier, b, pair, from);
+          __syncwarp();
+        }
+      }
+    }
+  }
+}

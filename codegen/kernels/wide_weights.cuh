@@ -1,0 +1,310 @@
+// The first warpgroup of `decode_wide.cuh`: logits and probabilities.
+
+#include "wide_tiles.cuh"
+#include "wgmma.cuh"
+
+// A piece of the queries that registers don't hold waits in memory, which means in the L1.
+__device__ inline void put_aside(const Decoding& args, int thread, const u32 (&x)[4]) {
+  Quad* at = args.spare + blockIdx.x * (2 * WARPGROUP) + thread;
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
+}
+__device__ inline void take_aside(const Decoding& args, int thread, u32 (&x)[4]) {
+  const Quad* at = args.spare + blockIdx.x * (2 * WARPGROUP) + thread;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "l"(at) : "memory");
+}
+
+// ---- The first warpgroup: logits and probabilities. A thread has two rows, eight apart, and in each 16 keys of a tile ----
+
+// Products of what queries and keys, or probabilities and latents, are.
+template <class Cfg, int B_TURNED, int N, class Left>
+__device__ inline void multiply(f32 (&d)[N], const Left& a, u64 b, bool add) {
+  if constexpr (sizeof(Left) == 8) {
+    if constexpr (Place<Cfg>::HALVES) wgmma_f16<0, B_TURNED>(d, a, b, add);
+    else wgmma_bf16<0, B_TURNED>(d, a, b, add);
+  } else {
+    if constexpr (Place<Cfg>::HALVES) wgmma_f16<B_TURNED>(d, a, b, add);
+    else wgmma_bf16<B_TURNED>(d, a, b, add);
+  }
+}
+
+// What a thread knows of its rows.
+struct Sums {
+  f32 shift[2];  // what exponents count from
+  f32 total[2];  // of exponentials, of this thread's keys
+};
+
+// Makes queries f16 where they lie, each row times the power of two by which its largest is at least 1 and below 2. `place`: where this thread's piece
+// of 16 columns is, from a tile on.
+template <class Cfg, class Where>
+__device__ inline void scale_rows(u32 base, u32 latents, u32 self, Where place) {
+  using P = Place<Cfg>;
+  constexpr int PIECES = P::STEPS + P::ROPE_STEPS;
+  const auto at = [&](int k) { return k < P::STEPS ? place(latents, k) : place(base + P::Q_ROPE, k - P::STEPS); };
+  f32 most[2] = {0, 0};
+#pragma unroll 1
+  for (int k = 0; k < PIECES; k++) {
+    u32 piece[4];
+    load_blocks(piece, at(k));
+#pragma unroll
+    for (int part = 0; part < 4; part++)
+      most[part % 2] = fmaxf(most[part % 2], fmaxf(fabsf(f32_of(piece[part] << 16)), fabsf(f32_of(piece[part] & 0xffff0000u))));
+  }
+  f32 by[2];
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+#pragma unroll
+    for (int lanes = 1; lanes < 4; lanes *= 2) most[half] = fmaxf(most[half], __shfl_xor_sync(ALL_LANES, most[half], lanes));
+    const u32 exponent = min(max(bits_of(most[half]) >> 23, 1u), 253u);
+    by[half] = f32_of((254 - exponent) << 23);
+    if (self % 4 == 0) share(base + P::Q_UNITS + accumulator_row(self, half) * 4, f32_of(exponent << 23));
+  }
+#pragma unroll 1
+  for (int k = 0; k < PIECES; k++) {
+    u32 piece[4];
+    load_blocks(piece, at(k));
+#pragma unroll
+    for (int part = 0; part < 4; part++)
+      piece[part] = pack_f16(f32_of(piece[part] << 16) * by[part % 2], f32_of(piece[part] & 0xffff0000u) * by[part % 2]);
+    store_blocks(at(k), piece);
+  }
+  fence_proxy_async();
+  named_wait(1, WARPGROUP);  // the rotated part is read by all
+}
+
+// Takes an item's queries out of a stage, and what their rows see.
+template <class Cfg>
+__device__ inline Sums take_queries(const Decoding& args, u32 base, u32 stage, u32 (&q)[Place<Cfg>::HELD][4]) {
+  using P = Place<Cfg>;
+  const u32 self = own_number();
+  const i32 item = shared_pair(base + P::LOADS + stage * 16).x;
+  Sums sums;
+  bool there[2];
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const int r = accumulator_row(self, half);
+    const Row row = row_of<Cfg>(args, args.groups[args.items[item].group], blockIdx.x % args.team, r);
+    // A row that is not there is 0, sees all and gets probabilities of 0: it costs no time, and little power
+    there[half] = row.there;
+    Limit seen = {0, 0x7fffffff};
+    if (row.there) seen = args.limits[row.query];
+    share(base + P::LIMITS + r * 8, Pair{seen.from, seen.to});
+    share(base + P::TOP + r * 4, LOW);
+    sums.shift[half] = row.there ? LOW : -LOW;
+    sums.total[half] = 0;
+  }
+  const u32 line = self / 32 * 16 + self % 16;
+  const auto place = [&](u32 tiles, int k) { return tiles + k / 4 * TILE_BYTES + swizzled_128(line * 128 + k % 4 * 32 + self % 32 / 16 * 16); };
+  const u32 latents = base + stage * P::STAGE_BYTES;
+  if constexpr (P::HALVES) scale_rows<Cfg>(base, latents, self, place);
+#pragma unroll
+  for (int k = 0; k < P::STEPS; k++) {
+    u32 piece[4];
+    load_blocks(piece, place(latents, k));
+#pragma unroll
+    for (int part = 0; part < 4; part++) piece[part] = there[part % 2] ? piece[part] : 0;
+    if (k >= P::HELD) put_aside(args, (k - P::HELD) * WARPGROUP + self, piece);
+#pragma unroll
+    for (int part = 0; part < 4 && k < P::HELD; part++) q[k][part] = piece[part];
+  }
+  return sums;
+}
+
+// Logits of a tile. `rest`: the first piece of the queries that registers don't hold. `pass_on` is called before the last products have run.
+template <class Cfg, class PassOn>
+__device__ inline void multiply_queries(const Decoding& args, u32 queries, u32 keys, u32 self, const u32 (&q)[Place<Cfg>::HELD][4], u32 (&rest)[4],
+                                        f32 (&s)[32], PassOn pass_on) {
+  using P = Place<Cfg>;
+  constexpr int LATE = P::HELD / 5;  // products that then still run
+  const u32 left = place_of(queries);
+  const u32 right = place_of(keys);
+  const auto piece = [&](const u32 (&a)[4], int k, bool add) { multiply<Cfg, 0>(s, a, rows_at(right + (k / 4 * TILE_BYTES + k % 4 * 32) / 16), add); };
+  const auto pieces = [&](int first, int end, bool add) {
+#pragma unroll
+    for (int k = first; k < end; k++) piece(q[k], k, add || k > first);
+    wgmma_commit();
+  };
+  settle(s);
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < P::ROPE_STEPS; k++)
+    multiply<Cfg, 0>(s, rows_at(left + k * 2), rows_at(right + (P::VALUE_TILES * TILE_BYTES + k * 32) / 16), k > 0);
+  if constexpr (P::HELD < P::STEPS) {
+    static_assert(P::STEPS == P::HELD + 2, "two pieces wait in memory");
+    piece(rest, P::HELD, P::ROPE_STEPS > 0);
+    wgmma_commit();
+    pieces(0, P::HELD / 2, true);
+    wgmma_wait<1>();
+    __syncwarp();  // the second piece comes into the same registers: no sooner
+    take_aside(args, WARPGROUP + self, rest);
+    wgmma_fence();
+    piece(rest, P::HELD + 1, true);
+    pieces(P::HELD / 2, P::HELD - LATE, true);
+  } else {
+    pieces(0, P::HELD - LATE, P::ROPE_STEPS > 0);
+  }
+  pieces(P::HELD - LATE, P::HELD, true);
+  wgmma_wait<1>();
+  pass_on();
+  wgmma_wait<0>();
+  settle(s);
+}
+
+// Hides keys of a tile from rows that don't see them. `limits`: where they stand in shared memory.
+__device__ inline void hide_unseen(u32 limits, i32 tile, u32 self, f32 (&s)[32]) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const Pair limit = shared_pair(limits + accumulator_row(self, half) * 8);
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+      const int key = tile * KEYS + accumulator_column(self, i / 2 * 2) + i % 2;
+      if (key < limit.x || key >= limit.y) s[i / 2 * 4 + half * 2 + i % 2] = HIDDEN;
+    }
+  }
+}
+
+// The largest logits of a thread's rows.
+__device__ inline void largest(const f32 (&s)[32], f32 (&m)[2]) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    m[half] = peak(s[2 * half], s[2 * half + 1]);
+#pragma unroll
+    for (int block = 1; block < 8; block++) m[half] = peak(m[half], peak(s[(block * 2 + half) * 2], s[(block * 2 + half) * 2 + 1]));
+  }
+#pragma unroll
+  for (int lanes = 1; lanes < 4; lanes *= 2) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) m[half] = peak(m[half], __shfl_xor_sync(ALL_LANES, m[half], lanes));
+  }
+}
+
+// Logits become exponentials, and the last tile's are divided by the sum of all. `shrink`: where in shared memory stands by what earlier sums of a
+// row are multiplied.
+template <class Cfg>
+__device__ inline void soften(const Decoding& args, u32 shrink, u32 units, u32 final, u32 self, bool is_last, const f32 (&m)[2], f32 (&s)[32], Sums& sums) {
+  constexpr f32 SLACK = 8;  // the maximum may lag behind by this much, in powers of two: most tiles then change no sum
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    f32 less = 1;
+    f32 scale = args.scale_log2;
+    if (Place<Cfg>::HALVES) scale *= shared_f32(units + accumulator_row(self, half) * 4);
+    if (!(m[half] * scale - sums.shift[half] <= SLACK)) {
+      less = exp2_fast(sums.shift[half] - m[half] * scale);
+      sums.shift[half] = m[half] * scale;
+      sums.total[half] *= less;
+    }
+#pragma unroll
+    for (int block = 0; block < 8; block++) {
+      const int i = (block * 2 + half) * 2;
+      s[i] = exp2_fast(s[i] * scale - sums.shift[half]);
+      s[i + 1] = exp2_fast(s[i + 1] * scale - sums.shift[half]);
+      sums.total[half] += s[i] + s[i + 1];
+    }
+    if (is_last) {
+      sums.total[half] += __shfl_xor_sync(ALL_LANES, sums.total[half], 1);
+      sums.total[half] += __shfl_xor_sync(ALL_LANES, sums.total[half], 2);
+      const f32 inverse = sums.total[half] == 0 ? 0.0f : (Place<Cfg>::HALVES ? args.k_scale : 1.0f) / sums.total[half];
+      if constexpr (Place<Cfg>::HALVES) {  // the quotients might be too small for f16: the output gets it at last
+        if (self % 4 == 0) share(final + accumulator_row(self, half) * 4, inverse);
+      } else {
+        less *= inverse;
+#pragma unroll
+        for (int block = 0; block < 8; block++) {
+          s[(block * 2 + half) * 2] *= inverse;
+          s[(block * 2 + half) * 2 + 1] *= inverse;
+        }
+      }
+    }
+    if (self % 4 == 0) share(shrink + accumulator_row(self, half) * 4, less);
+  }
+}
+
+// Leaves probabilities as the left operand of products.
+template <class Cfg>
+__device__ inline void leave_weights(u32 to, u32 self, const f32 (&s)[32]) {
+  const u32 row = self / 32 * 16 + self % 16;
+#pragma unroll
+  for (int k = 0; k < 4; k++) {
+    u32 p[4];
+#pragma unroll
+    for (int part = 0; part < 4; part++) {
+      const int i = 2 * (4 * k + part);
+      p[part] = Place<Cfg>::HALVES ? pack_f16(s[i], s[i + 1]) : pack_bf16(s[i], s[i + 1]);
+    }
+    store_blocks(to + swizzled_128(row * 128 + k * 32 + self % 32 / 16 * 16), p);
+  }
+  fence_proxy_async();
+}
+
+// Writes what is known of an item's rows beside their output.
+template <class Cfg>
+__device__ inline void write_sums(const Decoding& args, u32 base, i32 number, const Sums& sums) {
+  const u32 self = own_number();
+  const int member = blockIdx.x % args.team;
+  const Item item = args.items[number];
+  const Group group = args.groups[item.group];
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const int r = accumulator_row(self, half);
+    const Row row = row_of<Cfg>(args, group, member, r);
+    if (self % 4 != 0 || !row.there) continue;
+    const bool saw = sums.total[half] != 0;
+    const f32 weight = saw ? sums.shift[half] + log2_fast(sums.total[half]) : LOW;
+    const f32 unit = Place<Cfg>::HALVES ? shared_f32(base + Place<Cfg>::Q_UNITS + r * 4) : 1.0f;
+    write_row_sums<Cfg>(args, item, member, r, row, weight, shared_f32(base + Place<Cfg>::TOP + r * 4) * unit);
+  }
+  if (item.parts > 1) part_written(args, item, member, 1);
+}
+
+// All items of a team.
+template <class Cfg>
+__device__ inline void weigh(const Decoding& args, u32 base) {
+  using P = Place<Cfg>;
+  Turn<Cfg> turn;
+  u32 q[P::HELD][4];
+  for (;;) {
+    barrier_wait(base + P::FULL + turn.stage * 8, turn.parity);
+    if (shared_pair(base + P::LOADS + turn.stage * 16).y == NOTHING) break;
+    Sums sums = take_queries<Cfg>(args, base, turn.stage, q);
+    arrive_once_a_warp(base + P::WEIGHED + turn.stage * 8);
+    turn.next();
+    i32 marks;
+    bool waits = false;  // the tile before has not been passed on
+    do {
+      u32 at = base;
+      asm volatile("" : "+r"(at));  // descriptors are made anew for each tile: there are no registers for all of them
+      const u32 self = own_number();
+      const u32 keys = at + turn.stage * P::STAGE_BYTES;
+      const u32 weights = keys + P::VALUE_TILES * TILE_BYTES;
+      u32 rest[4];
+      if (P::HELD < P::STEPS) take_aside(args, self, rest);
+      barrier_wait(at + P::FULL + turn.stage * 8, turn.parity);
+      const Pair load = shared_pair(at + P::LOADS + turn.stage * 16);
+      marks = load.x;
+      const bool is_last = marks >= LAST;
+      f32 s[32];
+      // Only with this tile's logits may the one before be multiplied: its products run beside this tile's softmax
+      multiply_queries<Cfg>(args, at + P::Q_ROPE, keys, self, q, rest, s, [&]() {
+        if (waits) arrive_once_a_warp(at + P::WEIGHED + turn.before() * 8);
+        waits = true;
+      });
+      named_wait(1, WARPGROUP);  // all of this group have read the rotated keys, over which probabilities go
+      if (is_last && Cfg::ROPE > 0) arrive_once_a_warp(at + P::Q_FREE);
+      if (marks & EDGE) hide_unseen(at + P::LIMITS, load.y, self, s);
+      f32 m[2];
+      largest(s, m);
+      soften<Cfg>(args, at + P::SHRINK + turn.stage * ROWS * 4, at + P::Q_UNITS, at + P::FINAL + (marks & 1) * ROWS * 4, self, is_last, m, s, sums);
+      leave_weights<Cfg>(weights, self, s);
+      if (is_last) arrive_once_a_warp(at + P::WEIGHED + turn.stage * 8);
+      if (self % 4 == 0) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          const u32 top = at + P::TOP + accumulator_row(self, half) * 4;
+          share(top, peak(m[half], shared_f32(top)));
+        }
+      }
+      turn.next();
+    } while (marks < LAST);
+    write_sums<Cfg>(args, base, marks & (EDGE - 1), sums);
+  }
+  arrive_once_a_warp(base + P::WEIGHED + turn.stage * 8);
+}
