@@ -24,7 +24,13 @@ pub fn decode_digest() -> String {
 }
 
 /// The units of absorbed decode.
-const DECODE: [&str; 3] = ["decode_narrow", "decode_schedule", "decode_wide"];
+const DECODE: [&str; 5] = [
+    "decode_narrow",
+    "decode_narrow_fp8",
+    "decode_schedule",
+    "decode_wide",
+    "decode_wide_fp8",
+];
 
 fn digest(text: &str) -> String {
     let hash = Sha256::digest(text.as_bytes());

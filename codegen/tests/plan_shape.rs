@@ -16,8 +16,8 @@ use mla_codegen::plan::{
 };
 use mla_codegen::{Options, Origin, cubins, spec_digest};
 use mla_spec::{
-    CacheDType, Checked, DType, Dims, Form, FormChoice, Phase, ScaleFormat, Sources, Store, Target,
-    check, read,
+    CacheDType, Checked, DType, Dims, Form, FormChoice, Fp8, Phase, Projections, ScaleFormat,
+    Sources, Store, Target, check, read,
 };
 
 use random_spec::{Dice, checked};
@@ -472,7 +472,23 @@ fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
     assert!(of_v3(&|checked| checked.build.form = FormChoice::Forced(Form::Mha)).is_empty());
     let stored = |store| of_v3(&|checked| checked.build.cache.store = store);
     assert!(stored(Store::Plain(CacheDType::F32)).is_empty());
-    assert!(stored(Store::Fp8DsMla(ScaleFormat::F32)).is_empty());
+    assert!(stored(Store::Mxfp8).is_empty());
+    for (store, number) in [
+        (Store::Fp8(Fp8::E4m3), 1),
+        (Store::Fp8(Fp8::E5m2), 2),
+        (Store::Fp8DsMla(ScaleFormat::F32), 3),
+    ] {
+        let wide = format!("decode_wide_fp8_64_128_512_64_{number}");
+        assert_eq!(stored(store), ["decode_schedule", &wide]);
+    }
+    // Few heads are a block of their own, but several new tokens of them are not
+    let few = of_v3(&|checked| {
+        checked.build.cache.store = Store::Fp8(Fp8::E4m3);
+        if let Projections::Latent(latent) = &mut checked.layer.projections {
+            latent.dims.num_attention_heads = 16;
+        }
+    });
+    assert_eq!(few.len(), 3, "{few:?}");
     // Keys are chosen there
     assert!(decoding(&|_| {}, model("deepseek-v3.2")).is_empty());
 }

@@ -3,6 +3,8 @@
 //! A product of its tensor cores has 64 rows on the left. `decode_wide` puts queries there, `decode_narrow` keys, with 16 or 32 rows of queries
 //! as columns. Both read the same bytes from memory; what differs is how much is multiplied for nothing, and what goes through shared memory.
 
+use mla_spec::{Fp8, Store};
+
 use super::cost::BF16;
 use super::machine::{Machine, Roof, Work, time};
 
@@ -72,6 +74,71 @@ impl Absorbed {
             l2: blocks * entries,
             ..Work::default()
         }
+    }
+}
+
+/// A kernel of absorbed attention over a cache of codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coded {
+    /// Its unit.
+    pub unit: &'static str,
+    /// Rows of queries that a block has.
+    pub rows: u32,
+}
+
+/// From few rows to many.
+const CODED: [Coded; 2] = [
+    Coded {
+        unit: "decode_narrow_fp8",
+        rows: 16,
+    },
+    Coded {
+        unit: "decode_wide_fp8",
+        rows: 64,
+    },
+];
+
+impl Coded {
+    /// Those with room for so many rows at once, or the one with the most. They run where the rows of a step's requests, heads times new tokens,
+    /// fit: narrow ones convert codes in registers, twice; the wide one once, to shared memory.
+    pub fn with_room_for(rows: u32) -> impl Iterator<Item = Self> {
+        let most = CODED[CODED.len() - 1];
+        CODED
+            .into_iter()
+            .filter(move |one| one.rows >= rows || *one == most)
+    }
+
+    /// Whether it is written for latents of this width in these codes.
+    pub fn takes(self, codes: Codes, latent: u32) -> bool {
+        (codes != Codes::DsMla || latent == 512) && (self.rows < 64 || latent >= 256)
+    }
+}
+
+/// The codes that kernels of absorbed attention read, by the numbers that `decode_codes.cuh` knows them by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codes {
+    /// One byte for each value, latents and rotated part, and one scale.
+    E4m3 = 1,
+    /// The same.
+    E5m2 = 2,
+    /// e4m3 with a scale for each 128 latents, and the rotated part in bf16.
+    DsMla = 3,
+}
+
+impl Codes {
+    /// Those of a store; `None` where it has none, or others.
+    pub fn of(store: Store) -> Option<Self> {
+        match store {
+            Store::Fp8(Fp8::E4m3) => Some(Self::E4m3),
+            Store::Fp8(Fp8::E5m2) => Some(Self::E5m2),
+            Store::Fp8DsMla(_) => Some(Self::DsMla),
+            Store::Plain(_) | Store::Model1 | Store::Mxfp8 => None,
+        }
+    }
+
+    /// `Cfg::STORE`.
+    pub const fn number(self) -> u32 {
+        self as u32
     }
 }
 

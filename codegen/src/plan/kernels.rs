@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, Store, Target};
 
-use super::absorbed::Absorbed;
+use super::absorbed::{Absorbed, Coded, Codes};
 use super::tuned;
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
@@ -175,7 +175,22 @@ impl Needs<'_> {
     /// Absorbed attention with Hopper's tensor cores, where the layer is such that the runtime can take it.
     fn decoding(&mut self, heads: u32, latent: u32, rope: u32) {
         let known = Absorbed::takes(latent, rope);
-        if known && self.in_bf16() && self.may_be_on_hopper() && self.is_plain_softmax() {
+        if !known || !self.may_be_on_hopper() || !self.is_plain_softmax() {
+            return;
+        }
+        if let Some(codes) = self.codes_in_bf16() {
+            let kernels: Vec<_> = Coded::with_room_for(heads)
+                .filter(|kernel| kernel.takes(codes, latent))
+                .collect();
+            for Coded { unit, rows } in &kernels {
+                let sizes = [*rows, heads, latent, rope, codes.number()];
+                self.add(unit, &sizes.map(|size| size as usize));
+            }
+            if !kernels.is_empty() {
+                self.add("decode_schedule", &[]);
+            }
+        }
+        if self.in_bf16() {
             for Absorbed { unit, rows } in tuned::brought_along(heads, latent, rope) {
                 self.add(unit, &[rows, heads, latent, rope].map(|size| size as usize));
             }
@@ -187,6 +202,12 @@ impl Needs<'_> {
     fn in_bf16(&self) -> bool {
         let build = &self.program.build;
         build.dtype == DType::Bf16 && build.cache.store == Store::Plain(CacheDType::Bf16)
+    }
+
+    /// The codes that a layer caches, where it computes in bf16 and there are kernels that read them.
+    fn codes_in_bf16(&self) -> Option<Codes> {
+        let build = &self.program.build;
+        Codes::of(build.cache.store).filter(|_| build.dtype == DType::Bf16)
     }
 
     /// Whether nothing stands between logits and probabilities but a scale.

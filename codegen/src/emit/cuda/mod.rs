@@ -13,7 +13,7 @@ pub(crate) use cubins::cubins;
 pub use units::{CEILINGS, UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 12] = [
+const HEADERS: [(&str, &str); 21] = [
     (
         "attend_pairs.cuh",
         include_str!("../../../kernels/attend_pairs.cuh"),
@@ -22,19 +22,55 @@ const HEADERS: [(&str, &str); 12] = [
     ("convert.cuh", include_str!("../../../kernels/convert.cuh")),
     ("copies.cuh", include_str!("../../../kernels/copies.cuh")),
     (
+        "decode_codes.cuh",
+        include_str!("../../../kernels/decode_codes.cuh"),
+    ),
+    (
+        "decode_narrow.cuh",
+        include_str!("../../../kernels/decode_narrow.cuh"),
+    ),
+    (
         "decode_steps.cuh",
         include_str!("../../../kernels/decode_steps.cuh"),
+    ),
+    (
+        "decode_wide.cuh",
+        include_str!("../../../kernels/decode_wide.cuh"),
     ),
     (
         "decoding.cuh",
         include_str!("../../../kernels/decoding.cuh"),
     ),
     ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
+    (
+        "narrow_codes.cuh",
+        include_str!("../../../kernels/narrow_codes.cuh"),
+    ),
+    (
+        "narrow_sums.cuh",
+        include_str!("../../../kernels/narrow_sums.cuh"),
+    ),
+    (
+        "narrow_tiles.cuh",
+        include_str!("../../../kernels/narrow_tiles.cuh"),
+    ),
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/ptx.cuh")),
     ("sights.cuh", include_str!("../../../kernels/sights.cuh")),
     ("tile.cuh", include_str!("../../../kernels/tile.cuh")),
     ("wgmma.cuh", include_str!("../../../kernels/wgmma.cuh")),
+    (
+        "wide_codes.cuh",
+        include_str!("../../../kernels/wide_codes.cuh"),
+    ),
+    (
+        "wide_tiles.cuh",
+        include_str!("../../../kernels/wide_tiles.cuh"),
+    ),
+    (
+        "wide_weights.cuh",
+        include_str!("../../../kernels/wide_weights.cuh"),
+    ),
 ];
 
 /// What the template `kernel.cu.tera` is filled with.

@@ -183,6 +183,22 @@ pub const UNITS: &[Unit] = &[
     )
     .on_hopper()
     .of_bf16(),
+    unit!(
+        "decode_wide_fp8",
+        &["ROWS", "H", "LATENT", "ROPE", "STORE"],
+        &[("decode_wide_fp8", "Decoding")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
+    unit!(
+        "decode_narrow_fp8",
+        &["ROWS", "H", "LATENT", "ROPE", "STORE"],
+        &[("decode_narrow_fp8", "Decoding")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
     unit!("decode_schedule", &[], &[("decode_schedule", "Scheduling")])
         .on_hopper()
         .of_bf16(),
