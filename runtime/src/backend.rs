@@ -8,7 +8,8 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 pub use self::attention::{
-    Attention, AttentionBackward, AttentionParts, Chosen, Landing, Landings, Parts, PartsMut,
+    Attention, AttentionBackward, AttentionParts, BytesAttention, Chosen, Landing, Landings, Parts,
+    PartsMut,
 };
 pub use self::index_loss::{IndexLoss, IndexLossParts};
 pub use crate::batch::Pages;
@@ -505,6 +506,17 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         latent: Strided<'_, Self, Self::Elem>,
         rope: Strided<'_, Self, Self::Elem>,
     ) -> Result<()>;
+
+    /// Absorbed attention over a cache of bytes that reads entries where they are; `None`, and nothing done, where there is no kernel for it.
+    fn attend_bytes<F: ByteFormat>(
+        _device: &Self::Device,
+        _format: F,
+        _bytes: &Self::Bytes,
+        _shape: EntryShape,
+        _attention: &BytesAttention<'_, Self>,
+    ) -> Result<Option<AttentionParts<Self>>> {
+        Ok(None)
+    }
 
     /// The entries of `slots`, decoded and rounded to the element type: `[slots, latent]` and `[slots, rope]`.
     fn decode<F: ByteFormat>(

@@ -31,6 +31,21 @@ pub struct Attention<'a, B: Backend, E: Scalar> {
     pub softmax: Softmax<'a, B>,
 }
 
+/// The question of absorbed attention over a cache of bytes: all of the cache's entries are keys, and their latents values.
+#[derive(Debug)]
+pub struct BytesAttention<'a, B: Backend> {
+    /// `[queries, H, C]`.
+    pub q: Strided<'a, B, B::Elem>,
+    /// `[queries, H, R]`, R perhaps 0.
+    pub q_rope: Strided<'a, B, B::Elem>,
+    /// Which queries see which keys.
+    pub segments: &'a Segments,
+    /// Where keys lie in the cache, a list of blocks per segment.
+    pub pages: &'a Pages,
+    /// How logits become probabilities.
+    pub softmax: Softmax<'a, B>,
+}
+
 /// Keys chosen for each query.
 #[derive(Debug)]
 pub struct Chosen<'a, B: Backend> {

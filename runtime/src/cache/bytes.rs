@@ -206,6 +206,14 @@ macro_rules! byte_format {
                 B::decode(&entries.device, store.format, &store.bytes, entries.shape, slots)
             }
 
+            fn attend<B: crate::backend::Backend>(
+                entries: &crate::cache::format::Entries<B, Self>,
+                attention: &crate::backend::BytesAttention<'_, B>,
+            ) -> crate::error::Result<Option<crate::backend::AttentionParts<B>>> {
+                let (store, shape) = (&entries.store, entries.shape);
+                B::attend_bytes(&entries.device, store.format, &store.bytes, shape, attention)
+            }
+
             fn plain<B: crate::backend::Backend>(_: &Self::Store<B>) -> Option<&B::Buffer<f32>> {
                 None
             }

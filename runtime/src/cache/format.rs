@@ -7,7 +7,7 @@
 use std::fmt::Debug;
 
 use super::layout::{CacheElement, Geometry};
-use crate::backend::{Backend, Place, Strided};
+use crate::backend::{AttentionParts, Backend, BytesAttention, Place, Strided};
 use crate::element::Scalar;
 use crate::error::{Result, product};
 use crate::weights::generator::Recipe;
@@ -124,6 +124,19 @@ pub trait CacheFormat: sealed::Sealed + Debug + Send + Sync + Sized + 'static {
         slots: &[usize],
     ) -> Result<[B::Buffer<B::Elem>; 2]>;
 
+    /// Absorbed attention that reads entries of bytes where they are; `None`, and nothing done, where entries are numbers, or the backend has
+    /// no kernel for it.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    #[doc(hidden)]
+    fn attend<B: Backend>(
+        _entries: &Entries<B, Self>,
+        _attention: &BytesAttention<'_, B>,
+    ) -> Result<Option<AttentionParts<B>>> {
+        Ok(None)
+    }
+
     /// The memory of a plain format as numbers, `[slots, width]`; `None` for other formats.
     #[doc(hidden)]
     fn plain<B: Backend>(store: &Self::Store<B>) -> Option<&B::Buffer<Self::Element>>;
@@ -211,6 +224,14 @@ impl<B: Backend, F: CacheFormat> Entries<B, F> {
     /// `[slots, latent]` and `[slots, rope]`.
     pub(super) fn read(&self, slots: &[usize]) -> Result<[B::Buffer<B::Elem>; 2]> {
         F::read(self, slots)
+    }
+
+    /// Absorbed attention over entries of bytes, read where they are, if that can be.
+    pub(super) fn attend(
+        &self,
+        attention: &BytesAttention<'_, B>,
+    ) -> Result<Option<AttentionParts<B>>> {
+        F::attend(self, attention)
     }
 
     /// The entries as a `[slots, width]` window; `None` where they are no plain numbers.

@@ -8,7 +8,7 @@ use super::format::{CacheFormat, Entries, EntryKind, EntryShape};
 use super::layout::{CacheLayout, Contiguous, Geometry, Paged};
 use crate::attended::Attended;
 use crate::attention;
-use crate::backend::{Attention, Backend};
+use crate::backend::{Attention, Backend, BytesAttention};
 use crate::batch::Batch;
 use crate::error::{Error, Result, expect_count};
 use crate::heads::{Heads, HeadsView};
@@ -197,6 +197,12 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
     ) -> Result<Attended<B, H, C>> {
         expect_count("rows of rotated queries", q_rope.rows(), q_latent.rows())?;
         let Some(entries) = self.entries.window() else {
+            if selection.is_none()
+                && let Some(attended) =
+                    self.attend_bytes(batch, q_latent, q_rope, visibility, softmax)?
+            {
+                return Ok(attended);
+            }
             return self.attend_decoded(batch, q_latent, q_rope, selection, visibility, softmax);
         };
         let (segments, pages) = self.geometry.reading(batch, visibility)?;
@@ -215,6 +221,29 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             softmax,
         };
         attention::attend(&self.device, q_latent.rows(), attention)
+    }
+
+    /// Absorbed attention over entries of bytes where they are; `None` where they have to be decoded.
+    fn attend_bytes<const H: usize>(
+        &self,
+        batch: &Batch,
+        q_latent: &Heads<B, H, C>,
+        q_rope: HeadsView<'_, B, H, R>,
+        visibility: Visibility,
+        softmax: Softmax<'_, B>,
+    ) -> Result<Option<Attended<B, H, C>>> {
+        let (segments, pages) = self.geometry.reading(batch, visibility)?;
+        let rows = q_latent.rows();
+        expect_count("rows of queries", rows, segments.queries())?;
+        let attention = BytesAttention {
+            q: q_latent.view().strided(),
+            q_rope: q_rope.strided(),
+            segments: &segments,
+            pages: &pages,
+            softmax: softmax.checked(H, &segments)?,
+        };
+        let parts = self.entries.attend(&attention)?;
+        Ok(parts.map(|parts| Attended::new(&self.device, rows, parts)))
     }
 
     /// What the requests already have in the cache, `chunk_tokens` tokens at a time, for attention in the expanded form. Tokens that

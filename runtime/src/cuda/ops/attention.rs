@@ -11,9 +11,10 @@ use super::args::{THREADS, Window, bytes};
 use super::attention_backward::values_are_keys;
 use super::attention_cut::{Cut, rows_at_once};
 use super::attention_tables::Seen;
-use super::decode::{self, Output};
+use super::decode::{self, Codes, Output};
 use super::pointwise::narrow_to;
-use crate::backend::{Attention, AttentionParts, Parts, PartsMut, Strided};
+use crate::backend::{Attention, AttentionParts, BytesAttention, Parts, PartsMut, Strided};
+use crate::cache::{ByteFormat, EntryShape};
 use crate::element::Scalar;
 use crate::error::Result;
 
@@ -69,6 +70,23 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
         by_any_gpu(device, attention, &whole)?;
     }
     Ok(whole)
+}
+
+/// Absorbed attention over a cache of bytes, where there is a kernel that reads them.
+pub(super) fn attend_bytes<T: CudaElement, F: ByteFormat>(
+    device: &CudaDevice,
+    format: F,
+    bytes: &CudaBuffer<u8>,
+    shape: EntryShape,
+    attention: &BytesAttention<'_, Cuda<T>>,
+) -> Result<Option<AttentionParts<Cuda<T>>>> {
+    let lines = attention.q.rows * attention.q.heads;
+    let Some(codes) = Codes::of(format.coding(), bytes, shape).filter(|_| lines > 0) else {
+        return Ok(None);
+    };
+    decode::attend_codes(device, &codes, attention, || {
+        room::<T>(device, lines, shape.latent)
+    })
 }
 
 /// Attention of some queries by the kernel for every GPU and every layer.
@@ -191,6 +209,19 @@ pub(super) fn work<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>,
     let results = q.rows * q.heads * v.width * size_of::<Accum<T>>();
     Work::moving(bytes(q) + bytes(q_rope) + results + seen.keys * entry)
         .adding(seen.pairs * q.heads * (q.width + q_rope.width + v.width))
+}
+
+/// The same of absorbed attention over a cache of bytes, of so many for each entry.
+pub(super) fn work_over_bytes<T: CudaElement>(
+    attention: &BytesAttention<'_, Cuda<T>>,
+    latent: usize,
+    entry: usize,
+) -> Work {
+    let BytesAttention { q, q_rope, .. } = attention;
+    let seen = Seen::of(attention.segments, None);
+    let results = q.rows * q.heads * latent * size_of::<Accum<T>>();
+    Work::moving(bytes(q) + bytes(q_rope) + results + seen.keys * entry)
+        .adding(seen.pairs * q.heads * (q.width + q_rope.width + latent))
 }
 
 /// Some rows of a window.

@@ -22,9 +22,9 @@ use super::driver::Address;
 use super::kernels::Kernel;
 use super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use crate::backend::{
-    Accum, Attention, AttentionBackward, AttentionParts, Backend, Cubin, HeadMatrices, IndexLoss,
-    IndexLossParts, Indexing, KernelSource, Landings, Parts, PartsMut, Place, Pooling, Rotation,
-    Strided,
+    Accum, Attention, AttentionBackward, AttentionParts, Backend, BytesAttention, Cubin,
+    HeadMatrices, IndexLoss, IndexLossParts, Indexing, KernelSource, Landings, Parts, PartsMut,
+    Place, Pooling, Rotation, Strided,
 };
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::Scalar;
@@ -339,6 +339,16 @@ impl<T: CudaElement> Backend for Cuda<T> {
         rope: Strided<'_, Self, T>,
     ) -> Result<()> {
         bytes::encode(device, format, bytes, shape, slots, [&latent, &rope])
+    }
+
+    fn attend_bytes<F: ByteFormat>(
+        device: &CudaDevice,
+        format: F,
+        bytes: &CudaBuffer<u8>,
+        shape: EntryShape,
+        attention: &BytesAttention<'_, Self>,
+    ) -> Result<Option<AttentionParts<Self>>> {
+        attention::attend_bytes(device, format, bytes, shape, attention)
     }
 
     fn decode<F: ByteFormat>(

@@ -151,6 +151,37 @@ const EXPECTED: &[Counts] = &[
         "decode_narrow",
         &[("HGMMA.64x32x16", 2 * (36 + 32)), ("HGMMA", 2 * (36 + 32))],
     ),
+    // Values by bands of 128 columns, so that one is converted while the other is multiplied. What is multiplied is f16 or, with scales, bf16
+    counts(
+        "decode_wide_fp8",
+        &[64, 128, 512, 64, 1],
+        "decode_wide_fp8",
+        DECODE_WIDE_FP8,
+    ),
+    counts(
+        "decode_wide_fp8",
+        &[64, 128, 512, 64, 3],
+        "decode_wide_fp8",
+        DECODE_WIDE_FP8,
+    ),
+    // Each warp of two warpgroups multiplies 64 keys by a quarter of the columns, 8 + 1 pieces of 16, and 16 rows are two blocks; then 8 times 16
+    // columns of latents by 4 pieces of 16 keys. Codes are widened by two
+    counts(
+        "decode_narrow_fp8",
+        &[16, 16, 512, 64, 1],
+        "decode_narrow_fp8",
+        &[
+            ("HMMA.16816.F32", 2 * 2 * (4 * 9 + 8 * 4)),
+            ("F2FP.F16.E4M3.UNPACK_B", 2 * 4 * (4 * 9 + 8 * 4)),
+        ],
+    ),
+];
+
+/// The products of `decode_wide_fp8` for latents of 512 and a rotated part of 64.
+const DECODE_WIDE_FP8: &[(&str, usize)] = &[
+    ("HGMMA.64x64x16", 4 + 32),
+    ("HGMMA.64x128x16", 2 * 2 * 4),
+    ("HGMMA", 4 + 32 + 2 * 2 * 4),
 ];
 
 /// The products of `decode_wide` for latents of 512 and a rotated part of 64.

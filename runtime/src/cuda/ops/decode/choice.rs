@@ -2,8 +2,11 @@
 
 use super::super::super::{Cuda, CudaDevice, CudaElement};
 use super::super::attention_backward::values_are_keys;
-use crate::backend::{Attention, Strided};
+use super::codes::{Codes, Kind};
+use crate::backend::{Attention, BytesAttention, Pages, Strided};
 use crate::element::Scalar;
+use crate::segments::Segments;
+use crate::softmax::Softmax;
 use mla_tuned::{Shape, Table};
 
 /// A kernel of absorbed attention, by the rows of queries that a block has, a query's heads each.
@@ -45,6 +48,14 @@ impl Variant {
         match self {
             Self::Narrow16 | Self::Narrow32 => "decode_narrow",
             Self::Wide => "decode_wide",
+        }
+    }
+
+    /// The kernel over a cache of codes. There is none for 32 rows.
+    pub(super) const fn unit_for_codes(self) -> &'static str {
+        match self {
+            Self::Narrow16 | Self::Narrow32 => "decode_narrow_fp8",
+            Self::Wide => "decode_wide_fp8",
         }
     }
 
@@ -136,11 +147,27 @@ pub(super) fn variant<T: CudaElement, E: Scalar>(
     let usual = chosen(&facts)?;
     let kernels = &device.shared.kernels;
     let brought = |variant: &Variant| {
-        let dims = super::dims(*variant, attention);
+        let dims = super::dims(*variant, attention.q.heads, &attention.k, &attention.k_rope);
         kernels.has(variant.unit(), &dims) && kernels.has(super::SCHEDULE, &[])
     };
     first(measured(device.tuned(), &facts), usual, brought)
         .ok_or("the layer brought no kernel for these sizes along")
+}
+
+/// The kernel that attends to a cache of codes, or why none does.
+pub(super) fn variant_for_codes<T: CudaElement>(
+    device: &CudaDevice,
+    codes: &Codes,
+    attention: &BytesAttention<'_, Cuda<T>>,
+) -> Result<Variant, Reason> {
+    let variant = chosen_for_codes(&Facts::of_codes(device, codes, attention), codes.kind)?;
+    let kernels = &device.shared.kernels;
+    let dims = super::dims_for_codes(variant, attention.q.heads, codes);
+    if kernels.has(variant.unit_for_codes(), &dims) && kernels.has(super::SCHEDULE, &[]) {
+        Ok(variant)
+    } else {
+        Err("the layer brought no kernel for these sizes along")
+    }
 }
 
 /// The kernel that a Hopper GPU would take where nothing was measured.
@@ -183,21 +210,7 @@ impl Facts {
         device: &CudaDevice,
         attention: &Attention<'_, Cuda<T>, E>,
     ) -> Self {
-        let softmax = &attention.softmax;
-        let adjusted = [
-            softmax.cap().is_some(),
-            softmax.added().is_some(),
-            softmax.dropped().is_some(),
-        ];
         let segments = attention.segments;
-        let longest = segments.list().iter().map(|segment| segment.queries.len());
-        let covered = attention.pages.is_none_or(|pages| {
-            let tables = segments.list().iter().zip(pages.tables());
-            pages.tables().len() >= segments.list().len()
-                && tables
-                    .into_iter()
-                    .all(|(segment, table)| segment.keys.len() <= table.len() * pages.page())
-        });
         Self {
             hopper: device.arch() == "sm_90a",
             checked: device.is_checked(),
@@ -207,16 +220,103 @@ impl Facts {
             queries_rope: Window::of(&attention.q_rope),
             keys: Window::of(&attention.k),
             keys_rope: Window::of(&attention.k_rope),
-            most_queries: longest.max().unwrap_or(0),
+            most_queries: most_queries(segments),
             values_width: attention.v.width,
             values_are_keys: attention.v.heads == 1 && values_are_keys(&attention.k, &attention.v),
             selects: attention.selection.is_some(),
             masked: segments.all_given().is_some(),
-            adjusted: adjusted.contains(&true),
-            scale: softmax.scale(),
-            page: attention.pages.map(crate::backend::Pages::page),
-            covered,
+            adjusted: adjusts(&attention.softmax),
+            scale: attention.softmax.scale(),
+            page: attention.pages.map(Pages::page),
+            covered: attention.pages.is_none_or(|pages| covers(pages, segments)),
         }
+    }
+
+    /// Those of a cache of codes, whose keys count as bf16: they become that, or finer.
+    fn of_codes<T: CudaElement>(
+        device: &CudaDevice,
+        codes: &Codes,
+        attention: &BytesAttention<'_, Cuda<T>>,
+    ) -> Self {
+        let BytesAttention {
+            segments,
+            pages,
+            softmax,
+            ..
+        } = attention;
+        let entries = |width| Window {
+            rows: codes.shape.slots(),
+            heads: 1,
+            width,
+            aligned: codes.aligned(),
+        };
+        Self {
+            hopper: device.arch() == "sm_90a",
+            checked: device.is_checked(),
+            batch_invariant: device.is_batch_invariant(),
+            types: [T::NAME, "bf16"],
+            queries: Window::of(&attention.q),
+            queries_rope: Window::of(&attention.q_rope),
+            keys: entries(codes.shape.latent),
+            keys_rope: entries(codes.shape.rope),
+            most_queries: most_queries(segments),
+            values_width: codes.shape.latent,
+            values_are_keys: true,
+            selects: false,
+            masked: segments.all_given().is_some(),
+            adjusted: adjusts(softmax),
+            scale: softmax.scale() * f64::from(codes.k_scale),
+            page: Some(pages.page()),
+            covered: covers(pages, segments),
+        }
+    }
+}
+
+/// Queries of the longest segment.
+fn most_queries(segments: &Segments) -> usize {
+    let lengths = segments.list().iter().map(|segment| segment.queries.len());
+    lengths.max().unwrap_or(0)
+}
+
+/// Whether something besides a scale stands between logits and probabilities.
+fn adjusts<T: CudaElement>(softmax: &Softmax<'_, Cuda<T>>) -> bool {
+    softmax.cap().is_some() || softmax.added().is_some() || softmax.dropped().is_some()
+}
+
+/// Whether tables name a block for each key.
+fn covers(pages: &Pages, segments: &Segments) -> bool {
+    let mut tables = segments.list().iter().zip(pages.tables());
+    pages.tables().len() >= segments.list().len()
+        && tables.all(|(segment, table)| segment.keys.len() <= table.len() * pages.page())
+}
+
+/// The choice over a cache of codes, by the same rules as [`chosen`]'s, and some more.
+fn chosen_for_codes(facts: &Facts, kind: Kind) -> Result<Variant, Reason> {
+    /// Keys of the smallest pages that the copy engine brings: what it has of one of them, 16 bytes of scales or more, lies at a multiple of 128.
+    const LEAST_PAGE: usize = 8;
+    chosen(facts)?;
+    let latent = facts.keys.width;
+    let variant = match facts.queries.heads * facts.most_queries {
+        0..=16 => Variant::Narrow16,
+        _ => Variant::Wide,
+    };
+    let rules: [(bool, Reason); 3] = [
+        (
+            kind != Kind::DsMla || latent == 512,
+            "entries with scales do not begin at multiples of 16 bytes",
+        ),
+        (
+            variant != Variant::Wide || latent >= 256,
+            "a warpgroup would have less than 128 columns to convert",
+        ),
+        (
+            facts.page.is_none_or(|page| page >= LEAST_PAGE),
+            "pages have less than 8 tokens",
+        ),
+    ];
+    match rules.into_iter().find(|(holds, _)| !holds) {
+        Some((_, reason)) => Err(reason),
+        None => Ok(variant),
     }
 }
 
@@ -422,6 +522,36 @@ mod tests {
         // A layer from before the table
         assert_eq!(first(narrow, usual, |one| *one == usual), Some(usual));
         assert_eq!(first(narrow, usual, |_| false), None);
+    }
+
+    #[test]
+    fn codes_have_kernels_for_few_rows_and_for_many() {
+        let asked = |heads, new, latent, page, kind| {
+            let facts = Facts {
+                queries: window(4, heads, latent),
+                keys: window(1 << 20, 1, latent),
+                values_width: latent,
+                most_queries: new,
+                page: Some(page),
+                ..good()
+            };
+            chosen_for_codes(&facts, kind)
+        };
+        for kind in [Kind::E4m3, Kind::E5m2, Kind::DsMla] {
+            assert_eq!(asked(16, 1, 512, 64, kind), Ok(Variant::Narrow16));
+            assert_eq!(asked(16, 2, 512, 8, kind), Ok(Variant::Wide));
+            assert_eq!(asked(128, 1, 512, 64, kind), Ok(Variant::Wide));
+        }
+        assert_eq!(asked(16, 1, 128, 64, Kind::E4m3), Ok(Variant::Narrow16));
+        for (found, reason) in [
+            (asked(128, 1, 128, 64, Kind::E4m3), "128 columns"),
+            (asked(16, 1, 256, 64, Kind::DsMla), "scales"),
+            (asked(16, 1, 512, 4, Kind::E4m3), "8 tokens"),
+            (asked(16, 1, 192, 64, Kind::E4m3), "128, 256 or 512"),
+        ] {
+            let found = found.expect_err(reason);
+            assert!(found.contains(reason), "{found}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! each other where several have parts of one group.
 
 mod choice;
+mod codes;
 mod maps;
 mod measure;
 mod schedule;
@@ -15,15 +16,18 @@ use bytemuck::{Pod, Zeroable};
 use super::super::driver::{Address, TensorMap};
 use super::super::grid::Grid;
 use super::super::kernels::Kernel;
-use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::attention::work;
-use crate::backend::{Attention, AttentionParts, Pages};
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
+use super::attention::{work, work_over_bytes};
+use crate::backend::{Attention, AttentionParts, BytesAttention, Pages, Strided};
+use crate::cache::EntryShape;
 use crate::element::Scalar;
 use crate::error::Result;
+use crate::segments::Segments;
 use choice::Variant;
 use schedule::{Places, Schedule};
 use tables::Tables;
 
+pub(super) use codes::Codes;
 pub(in super::super) use schedule::Schedules;
 
 /// The scheduler's unit and kernel.
@@ -41,6 +45,7 @@ struct Decoding {
     q_rope: TensorMap,
     k: TensorMap,
     k_rope: TensorMap,
+    k_scales: TensorMap,
     limits: Address,
     groups: Address,
     items: Address,
@@ -61,11 +66,12 @@ struct Decoding {
     page: i32,
     keys_at_once: i32,
     at_once: i32,
-    unused: [i32; 14],
+    k_scale: f32,
+    unused: [i32; 13],
 }
 
 // As large as kernels take it
-const _: () = assert!(size_of::<Decoding>() == 704);
+const _: () = assert!(size_of::<Decoding>() == 832);
 
 /// Where results go.
 #[derive(Debug, Clone, Copy)]
@@ -121,8 +127,105 @@ fn attend_by<T: CudaElement, E: Scalar>(
     attention: &Attention<'_, Cuda<T>, E>,
     output: Output,
 ) -> Result<()> {
-    let (heads, rows) = (attention.q.heads, variant.rows());
-    let tables = Tables::new(attention.segments, attention.pages, heads, rows);
+    let page = attention.pages.map_or(0, Pages::page);
+    let question = Question {
+        q: attention.q,
+        q_rope: attention.q_rope,
+        segments: attention.segments,
+        pages: attention.pages,
+        scale: attention.softmax.scale(),
+        latent: attention.k.width,
+    };
+    let keys = Keys {
+        k: maps::keys(device, &attention.k, keys_at_once(page))?,
+        k_rope: maps::keys(device, &attention.k_rope, keys_at_once(page))?,
+        k_scales: TensorMap::zeroed(),
+        k_scale: 1.0,
+    };
+    let dims = dims(variant, attention.q.heads, &attention.k, &attention.k_rope);
+    let kernel = Kernel::of::<T>(variant.unit(), variant.unit(), &dims).reading::<E>();
+    run(
+        variant,
+        device,
+        &kernel,
+        &question,
+        &keys,
+        work(attention),
+        output,
+    )
+}
+
+/// Attends to a cache of codes, its results in a room that is made for them, where one of these kernels can; otherwise does nothing.
+pub(super) fn attend_codes<T: CudaElement>(
+    device: &CudaDevice,
+    codes: &Codes,
+    attention: &BytesAttention<'_, Cuda<T>>,
+    room: impl FnOnce() -> Result<AttentionParts<Cuda<T>>>,
+) -> Result<Option<AttentionParts<Cuda<T>>>> {
+    let Ok(variant) = choice::variant_for_codes(device, codes, attention) else {
+        return Ok(None);
+    };
+    let parts = room()?;
+    let maps = codes.maps(device, keys_at_once(attention.pages.page()))?;
+    let k_scale = f64::from(codes.k_scale);
+    let question = Question {
+        q: attention.q,
+        q_rope: attention.q_rope,
+        segments: attention.segments,
+        pages: Some(attention.pages),
+        scale: attention.softmax.scale() * k_scale,
+        latent: codes.shape.latent,
+    };
+    let keys = Keys {
+        k: maps.k,
+        k_rope: maps.k_rope,
+        k_scales: maps.k_scales,
+        k_scale: codes.k_scale,
+    };
+    let dims = dims_for_codes(variant, attention.q.heads, codes);
+    let kernel = Kernel::of::<T>(variant.unit_for_codes(), variant.unit_for_codes(), &dims);
+    let work = work_over_bytes(attention, codes.shape.latent, codes.entry());
+    let output = Output::parts::<T>(&parts);
+    run(variant, device, &kernel, &question, &keys, work, output)?;
+    Ok(Some(parts))
+}
+
+/// What is asked, whatever keys are stored as.
+struct Question<'a, T: CudaElement> {
+    q: Strided<'a, Cuda<T>, T>,
+    q_rope: Strided<'a, Cuda<T>, T>,
+    segments: &'a Segments,
+    pages: Option<&'a Pages>,
+    /// Of logits, a cache's scale included.
+    scale: f64,
+    /// Width of latents.
+    latent: usize,
+}
+
+/// Keys as the copy engine takes them.
+struct Keys {
+    k: TensorMap,
+    k_rope: TensorMap,
+    k_scales: TensorMap,
+    k_scale: f32,
+}
+
+/// Keys that the copy engine brings at once: those of a page, or of a tile.
+fn keys_at_once(page: usize) -> usize {
+    if page == 0 { KEYS } else { page.min(KEYS) }
+}
+
+fn run<T: CudaElement>(
+    variant: Variant,
+    device: &CudaDevice,
+    kernel: &Kernel<'_>,
+    question: &Question<'_, T>,
+    keys: &Keys,
+    work: Work,
+    output: Output,
+) -> Result<()> {
+    let (heads, rows) = (question.q.heads, variant.rows());
+    let tables = Tables::new(question.segments, question.pages, heads, rows);
     let team = tables.blocks.team;
     // Blocks wait for each other at the end, so that each has a multiprocessor
     let teams = (device.multiprocessors() as usize / team).clamp(1, MOST_TEAMS);
@@ -140,20 +243,19 @@ fn attend_by<T: CudaElement, E: Scalar>(
 
     // A team has a part of a group that others began, and one of a group that others go on with
     let lines = 2 * blocks * rows;
-    let part_out = device.room::<f32>(lines * attention.k.width)?;
+    let part_out = device.room::<f32>(lines * question.latent)?;
     let part_weight = device.room::<f32>(lines)?;
     let part_most = device.room::<f32>(lines)?;
     let spare = device.room::<u8>(blocks * variant.spare_bytes())?;
 
-    let page = attention.pages.map_or(0, Pages::page);
-    let keys_at_once = if page == 0 { KEYS } else { page.min(KEYS) };
+    let page = question.pages.map_or(0, Pages::page);
     let (heads_at_once, at_once) = (heads.min(rows), tables.blocks.at_once);
-    let scale = attention.softmax.scale();
     let args = Decoding {
-        q: maps::queries(device, &attention.q, heads_at_once, at_once)?,
-        q_rope: maps::queries(device, &attention.q_rope, heads_at_once, at_once)?,
-        k: maps::keys(device, &attention.k, keys_at_once)?,
-        k_rope: maps::keys(device, &attention.k_rope, keys_at_once)?,
+        q: maps::queries(device, &question.q, heads_at_once, at_once)?,
+        q_rope: maps::queries(device, &question.q_rope, heads_at_once, at_once)?,
+        k: keys.k,
+        k_rope: keys.k_rope,
+        k_scales: keys.k_scales,
         limits,
         groups,
         items,
@@ -168,18 +270,17 @@ fn attend_by<T: CudaElement, E: Scalar>(
         part_most: part_most.at(),
         spare: spare.at(),
         arrived,
-        scale: scale as f32,
-        scale_log2: (scale * std::f64::consts::LOG2_E) as f32,
+        scale: question.scale as f32,
+        scale_log2: (question.scale * std::f64::consts::LOG2_E) as f32,
         team: team as i32,
         page: page as i32,
-        keys_at_once: keys_at_once as i32,
+        keys_at_once: keys_at_once(page) as i32,
         at_once: at_once as i32,
-        unused: [0; 14],
+        k_scale: keys.k_scale,
+        unused: [0; 13],
     };
-    let dims = dims(variant, attention);
-    let kernel = Kernel::of::<T>(variant.unit(), variant.unit(), &dims).reading::<E>();
     let grid = Grid::sharing([blocks, 1, 1], Variant::SHARED_BYTES).together();
-    device.launch(&kernel, grid, work(attention), &args)?;
+    device.launch(kernel, grid, work, &args)?;
     schedule.keep(device);
     Ok(())
 }
@@ -187,12 +288,15 @@ fn attend_by<T: CudaElement, E: Scalar>(
 /// The sizes that a kernel is made for: rows of a block, heads, and the widths of both parts of keys.
 fn dims<T: CudaElement, E: Scalar>(
     variant: Variant,
-    attention: &Attention<'_, Cuda<T>, E>,
+    heads: usize,
+    k: &Strided<'_, Cuda<T>, E>,
+    k_rope: &Strided<'_, Cuda<T>, E>,
 ) -> [usize; 4] {
-    [
-        variant.rows(),
-        attention.q.heads,
-        attention.k.width,
-        attention.k_rope.width,
-    ]
+    [variant.rows(), heads, k.width, k_rope.width]
+}
+
+/// The same and, last, which codes.
+fn dims_for_codes(variant: Variant, heads: usize, codes: &Codes) -> [usize; 5] {
+    let EntryShape { latent, rope, .. } = codes.shape;
+    [variant.rows(), heads, latent, rope, codes.kind as usize]
 }

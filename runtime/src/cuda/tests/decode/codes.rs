@@ -1,0 +1,168 @@
+//! The same over caches of codes: what a code says counts, not what was encoded.
+
+use half::bf16;
+
+use super::super::{Backend, CPU, Cpu, Cuda, CudaDevice, Dice, hopper};
+use super::{Case, Question, V3};
+use crate::backend::{AttentionParts, BytesAttention};
+use crate::cache::{AnyScale, ByteFormat, EntryShape, Fp8DsMla, Fp8E4m3, Fp8E5m2, PowerOfTwo};
+use crate::visibility::Visibility;
+
+/// How much lines and logits may be off: the wide kernel rounds products of codes and scales to bf16.
+const OFF: [f64; 2] = [1e-2, 2e-2];
+
+/// A question's entries, encoded.
+struct Encoded<'a, F: ByteFormat> {
+    question: &'a Question,
+    format: F,
+    bytes: Vec<u8>,
+    /// What the codes say.
+    entries: Vec<f64>,
+}
+
+impl<'a, F: ByteFormat> Encoded<'a, F> {
+    /// Slots of nobody are codes that are no numbers.
+    fn new(question: &'a Question, format: F) -> Self {
+        let Case { latent, rope, .. } = question.case;
+        let width = latent + rope;
+        let (mut bytes, mut entries) = (Vec::new(), Vec::new());
+        for entry in question.entries.chunks_exact(width) {
+            let mut data = vec![0; F::layout(latent, rope).data];
+            if entry[0].is_nan() {
+                let codes = [0x7f, 0xff].into_iter().cycle();
+                data.iter_mut()
+                    .zip(codes)
+                    .for_each(|(byte, code)| *byte = code);
+                entries.extend(vec![f64::NAN; width]);
+            } else {
+                let values: Vec<f32> = entry.iter().map(|x| x.to_f32()).collect();
+                format.encode(&values[..latent], &values[latent..], &mut data, &mut []);
+                let mut said = vec![0.0; width];
+                let (first, last) = said.split_at_mut(latent);
+                format.decode(&data, &[], first, last);
+                entries.extend(said.into_iter().map(f64::from));
+            }
+            bytes.extend(data);
+        }
+        Self {
+            question,
+            format,
+            bytes,
+            entries,
+        }
+    }
+
+    fn shape(&self) -> EntryShape {
+        let Case {
+            latent, rope, page, ..
+        } = self.question.case;
+        let page = page.expect("caches of bytes have pages");
+        EntryShape {
+            latent,
+            rope,
+            blocks: self.question.segments.keys() / page,
+            page,
+        }
+    }
+
+    fn wanted(&self) -> AttentionParts<Cpu<f64>> {
+        let q: Vec<f64> = self.question.q.iter().map(|x| x.to_f64()).collect();
+        let asked = self.question.asked::<Cpu<f64>, f64>(&q, &self.entries);
+        Cpu::attend(&CPU, &asked).expect("runs")
+    }
+
+    /// The answer of a device, where it has a kernel for it.
+    fn found(&self, device: &CudaDevice) -> Option<AttentionParts<Cuda<bf16>>> {
+        let [q, entries] = self.question.upload(device);
+        let bytes = device.upload(&self.bytes).expect("room");
+        let asked = self.question.asked::<Cuda<bf16>, bf16>(&q, &entries);
+        let attention = BytesAttention {
+            q: asked.q,
+            q_rope: asked.q_rope,
+            segments: asked.segments,
+            pages: asked.pages.expect("caches of bytes have pages"),
+            softmax: asked.softmax,
+        };
+        Cuda::attend_bytes(device, self.format, &bytes, self.shape(), &attention).expect("runs")
+    }
+
+    #[track_caller]
+    fn check(&self, device: &CudaDevice) {
+        let found = self.found(device);
+        let found = found.unwrap_or_else(|| panic!("no kernel for {:?}", self.question.case));
+        self.question
+            .compare_with(&self.wanted(), device, &found, OFF);
+    }
+}
+
+fn check_each(device: &CudaDevice, question: &Question) {
+    Encoded::new(question, Fp8E4m3::of_scale(0.037)).check(device);
+    Encoded::new(question, Fp8E5m2::default()).check(device);
+    if question.case.latent == 512 {
+        Encoded::new(question, Fp8DsMla::<AnyScale>::default()).check(device);
+        Encoded::new(question, Fp8DsMla::<PowerOfTwo>::default()).check(device);
+    }
+}
+
+#[test]
+fn decode_over_codes_is_right_for_every_size_and_page() {
+    let Some(device) = hopper() else { return };
+    let dice = &mut Dice::new();
+    for (heads, widths, page, new) in [
+        (16, V3, 64, 1),
+        (16, V3, 8, 1),
+        (16, V3, 16, 3),
+        (8, [512, 0], 192, 2),
+        (5, [256, 32], 64, 3),
+        (16, [128, 48], 16, 1),
+        (128, V3, 64, 1),
+        (128, V3, 16, 2),
+        (40, V3, 8, 3),
+        (40, [512, 0], 128, 1),
+        (128, [256, 32], 64, 2),
+        (64, [256, 64], 32, 1),
+    ] {
+        let case = Case::new(heads, widths, Some(page), new);
+        check_each(&device, &Question::new(dice, case));
+    }
+}
+
+#[test]
+fn decode_over_codes_shares_long_requests_and_sees_what_windows_show() {
+    let Some(device) = hopper() else { return };
+    let dice = &mut Dice::new();
+    for heads in [16, 128] {
+        for requests in [
+            vec![(20_000, 1), (17, 1)],
+            vec![(900, 1); 140],
+            vec![(300, 300), (1, 1)],
+        ] {
+            let mut case = Case::new(heads, V3, Some(64), 1);
+            case.requests = requests;
+            check_each(&device, &Question::new(dice, case));
+        }
+        let mut case = Case::new(heads, V3, Some(64), 2);
+        case.visibility = Visibility::CAUSAL.window(Some(100), None);
+        check_each(&device, &Question::new(dice, case));
+    }
+}
+
+#[test]
+fn a_code_that_is_no_number_is_seen_by_who_sees_its_key() {
+    let Some(device) = hopper() else { return };
+    for heads in [16, 128] {
+        let mut case = Case::new(heads, V3, Some(64), 1);
+        case.requests = vec![(200, 1), (200, 1)];
+        let question = Question::new(&mut Dice::new(), case);
+        let mut encoded = Encoded::new(&question, Fp8E4m3::default());
+        let table = &question.pages.as_ref().expect("pages").tables()[1];
+        let entry = V3[0] + V3[1];
+        encoded.bytes[(table[2] as usize * 64 + 3) * entry + 77] = 0x7f;
+        let found = encoded.found(&device).expect("a kernel");
+        let out = device.download(&found.out).expect("values");
+        // Rows before and behind are nobody's
+        let of_request = |row: usize| &out[(1 + row) * heads * V3[0]..][..heads * V3[0]];
+        assert!(of_request(0).iter().all(|x| x.is_finite()));
+        assert!(of_request(1).iter().all(|x| x.is_nan()), "{heads} heads");
+    }
+}
