@@ -28,6 +28,9 @@ struct Entry {
   static_assert(!SCALED || Cfg::LATENT == 512, "entries of other widths don't begin at multiples of 16 bytes");
 };
 
+// The exponent of the least power of two that rows of queries in f16 count in, 2^-63: products of it with a scale are not 0.
+constexpr u32 LEAST_UNIT = 64;
+
 // Two codes as two of f16, exactly; the lower becomes the lower half.
 template <int STORE>
 __device__ inline u32 widen_pair(u16 pair) {

@@ -183,5 +183,5 @@ __device__ void decode_narrow(const Decoding& args) {
     attend_tiles<Cfg, 1>(args, base, team, member);
     registers_down<P::ALL_HAVE>();
   }
-  join_items<Cfg, 1, 24>(args, team, member, reinterpret_cast<f32*>(shared));
+  join_items<Cfg, 1>(args, team, member, reinterpret_cast<f32*>(shared));
 }

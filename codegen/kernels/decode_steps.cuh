@@ -6,8 +6,7 @@ constexpr int TILE = 64;  // columns of a tile
 constexpr u32 TILE_BYTES = 8192;
 constexpr int WARPGROUP = 128;
 constexpr f32 LOG2_E = 1.4426950408889634f;
-constexpr f32 LOW = -1e30f;     // below every logit
-constexpr f32 HIDDEN = -1e33f;  // what a key gets that is not seen: an exponential of 0, even beside LOW
+constexpr f32 LOW = -1e30f;  // below every logit, and far above what a key gets that is not seen, minus infinity: an exponential of 0 whatever its scale
 
 __device__ inline f32 exp2_fast(f32 x) {
   f32 y;
@@ -141,7 +140,7 @@ __device__ inline void store_sums(const Decoding& args, const Row& row, int colu
 
 // Adds up what teams have of one group, once all of it is there. Rows are cut into units of some columns, of which every team takes its share; as
 // many of a block's warps as there is work for read the parts of a unit. All threads of a block come here. `room`: shared memory.
-template <class Cfg, int WRITERS, int JOINED_AT_ONCE>
+template <class Cfg, int WRITERS>
 __device__ inline void join_parts(const Decoding& args, const Item& item, int member, f32* room) {
   constexpr int COLUMNS = WARP * 4;  // of a unit
   constexpr int CHUNKS = Cfg::LATENT / COLUMNS;
@@ -193,7 +192,7 @@ __device__ inline void join_parts(const Decoding& args, const Item& item, int me
   f32* sums = tops;
   if (warp() < helpers / per * per) {
     // One line of loads for all units of a warp, many of them under way at a time
-    constexpr int AHEAD = JOINED_AT_ONCE;
+    constexpr int AHEAD = 24;
     const int first = warp() % per;
     const int step = helpers / per;
     const int of_unit = (parts - first + per - 1) / per;
@@ -257,12 +256,12 @@ __device__ inline void join_parts(const Decoding& args, const Item& item, int me
 }
 
 // Joins all of a team's items that have parts elsewhere. All threads come here when they are done with their tiles.
-template <class Cfg, int WRITERS, int JOINED_AT_ONCE>
+template <class Cfg, int WRITERS>
 __device__ inline void join_items(const Decoding& args, int team, int member, f32* room) {
   __syncthreads();  // nobody reads the last tiles any more
   for (int i = args.starts[team]; i < args.starts[team + 1]; i++) {
     const Item item = args.items[i];
-    if (item.parts > 1) join_parts<Cfg, WRITERS, JOINED_AT_ONCE>(args, item, member, room);
+    if (item.parts > 1) join_parts<Cfg, WRITERS>(args, item, member, room);
   }
 }
 

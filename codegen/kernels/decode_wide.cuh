@@ -187,5 +187,5 @@ __device__ void decode_wide(const Decoding& args) {
     add_values<Cfg, 1>(args, base, team, member);
     registers_up<168>();
   }
-  join_items<Cfg, 3, 24>(args, team, member, reinterpret_cast<f32*>(shared));
+  join_items<Cfg, 3>(args, team, member, reinterpret_cast<f32*>(shared));
 }

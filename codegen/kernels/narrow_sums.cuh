@@ -94,7 +94,7 @@ __device__ inline void hide_unseen(u32 limits, i32 tile, f32 (&s)[Cfg::ROWS / 2]
   for (int k = 0; k < Cfg::ROWS / 2; k++) {
     const Pair limit = shared_pair(limits + Sums<Cfg>::row(Sums<Cfg>::of(k)) * 8);
     const int own = key + k / 2 % 2 * 8;
-    if (own < limit.x || own >= limit.y) s[k] = HIDDEN;
+    if (own < limit.x || own >= limit.y) s[k] = minus_infinity();
   }
 }
 

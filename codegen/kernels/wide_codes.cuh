@@ -80,6 +80,7 @@ __device__ inline void convert_latents(const Decoding& args, u32 base, u32 numbe
   using P = Place<Cfg>;
   constexpr int STEP = 16;  // keys that are so far apart are a thread's
   constexpr int AT_ONCE = Entry<Cfg>::SCALED ? 1 : 2;
+  named_wait(5 + SIDE, WARPGROUP);  // products of all its warps are done with what lies there
   if (is_tile<Cfg>(base, number)) {
     const int which = SIDE * P::BANDS + band;
     const u32 parity = shared_i32(plan_at<Cfg>(base, number) + 24);

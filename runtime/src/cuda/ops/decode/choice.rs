@@ -351,8 +351,8 @@ fn chosen(facts: &Facts) -> Result<Variant, Reason> {
         ),
         // The largest logit is found before logits are scaled
         (
-            facts.scale > 0.0 && facts.scale.is_finite(),
-            "the scale is not above 0",
+            facts.scale > 0.0 && (facts.scale as f32).is_normal(),
+            "the scale is not above 0, or none of f32",
         ),
         (
             keys.heads == 1 && (rope == 0 || keys_rope.heads == 1),

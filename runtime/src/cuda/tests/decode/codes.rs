@@ -148,7 +148,19 @@ fn decode_over_codes_shares_long_requests_and_sees_what_windows_show() {
 }
 
 #[test]
-fn a_code_that_is_no_number_is_seen_by_who_sees_its_key() {
+fn rows_of_zeros_and_small_scales_see_no_more_than_others() {
+    let Some(device) = hopper() else { return };
+    let dice = &mut Dice::new();
+    for heads in [16, 128] {
+        let mut question = Question::new(dice, Case::new(heads, V3, Some(64), 2));
+        Encoded::new(&question, Fp8E4m3::of_scale(1e-3)).check(&device);
+        question.q.fill(bf16::ZERO);
+        check_each(&device, &question);
+    }
+}
+
+#[test]
+fn a_code_that_is_no_number_reaches_its_own_request() {
     let Some(device) = hopper() else { return };
     for heads in [16, 128] {
         let mut case = Case::new(heads, V3, Some(64), 1);
