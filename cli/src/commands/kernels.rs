@@ -142,7 +142,7 @@ fn types(checked: &Checked) -> (&'static str, &'static str) {
         Store::Plain(CacheDType::F16) => "f16",
         Store::Plain(CacheDType::F64) => "f64",
         Store::Plain(CacheDType::Bf16) => "bf16",
-        // What is stored as bytes is decoded to elements before attention reads it
+        // Kernels that read keys by their type never read bytes: those are decoded to elements before, or have kernels of their own
         _ => elem,
     };
     (elem, key)

@@ -104,7 +104,7 @@ fn refuse_other_attention(checked: &Checked) -> Result<(), Failure> {
         ),
         (
             matches!(build.cache.store, Store::Plain(_)),
-            "caches bytes that are decoded before anybody attends to them; give it `format: latent_bf16`, or pass `--dtype bf16`",
+            "caches bytes, for which there is one kernel for few rows and one for many; give it `format: latent_bf16`, or pass `--dtype bf16`",
         ),
         (
             build.dtype == DType::Bf16 && build.cache.store == Store::Plain(CacheDType::Bf16),

@@ -2,7 +2,8 @@
 //!
 //! An entry is a row of values: a latent and a rotated key part, or an indexer's key and nothing behind it. A number type is a
 //! format: the values stand side by side, and attention reads them where they are. Other formats store bytes, which are
-//! encoded when they are written and decoded, some tokens at a time, when they are read.
+//! encoded when they are written. Where a backend has a kernel for them, attention reads them where they are too; else they are decoded, some
+//! tokens at a time.
 
 use std::fmt::Debug;
 

@@ -10,7 +10,7 @@ use crate::attended::Attended;
 use crate::attention;
 use crate::backend::{Attention, Backend, BytesAttention};
 use crate::batch::Batch;
-use crate::error::{Error, Result, expect_count};
+use crate::error::{Error, Result, expect_count, product};
 use crate::heads::{Heads, HeadsView};
 use crate::rotary::{RopeKey, RopeLayout};
 use crate::rows::{Rows, RowsView};
@@ -235,6 +235,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         let (segments, pages) = self.geometry.reading(batch, visibility)?;
         let rows = q_latent.rows();
         expect_count("rows of queries", rows, segments.queries())?;
+        product("attention's output", &[rows, H, C])?;
         let attention = BytesAttention {
             q: q_latent.view().strided(),
             q_rope: q_rope.strided(),
