@@ -72,7 +72,7 @@ __device__ inline void ask_for_rest(const Decoding& args, u32 base, u32 number) 
   });
 }
 
-constexpr u32 BOTH = 4;  // a barrier of both halves; 5 and 6 are those of each
+enum Barrier { BOTH = 4 };  // of both halves; 5 and 6 are those of each
 
 // Leaves latents of a band of columns of number `number`, and asks for the next number's.
 template <class Cfg, int SIDE>

@@ -192,7 +192,7 @@ const DECODE_WIDE: &[(&str, usize)] = &[
 ];
 
 /// Moves from a thread's registers to those that warps share, which describe tiles. Where there are many, descriptors are held by threads.
-const MOST_MOVES: usize = 32;
+const MOST_MOVES: usize = 40;
 /// Those of a tile that the copy engine brings: where from, where to, and by which barrier.
 const MOVES_OF_A_COPY: usize = 3;
 
