@@ -29,7 +29,7 @@ struct Entry {
 };
 
 // The exponent of the least power of two that rows of queries in f16 count in, 2^-63: products of it with a scale are not 0.
-constexpr u32 LEAST_UNIT = 64;
+enum Unit : u32 { LEAST_UNIT = 64 };
 
 // Two codes as two of f16, exactly; the lower becomes the lower half.
 template <int STORE>

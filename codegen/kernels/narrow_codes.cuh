@@ -41,7 +41,7 @@ __device__ inline void scale_queries(const Decoding& args, u32 base, int team) {
         high[t] = f32_of(both & 0xffff0000u);
         most = fmaxf(most, fmaxf(fabsf(low[t]), fabsf(high[t])));
       }
-      const u32 exponent = min(max(bits_of(warp_max(most)) >> 23, LEAST_UNIT), 253u);
+      const u32 exponent = min(max(bits_of(warp_max(most)) >> 23, u32(LEAST_UNIT)), 253u);
       const f32 by = f32_of((254 - exponent) << 23);
 #pragma unroll
       for (int t = 0; t < P::SLOTS; t++) {
