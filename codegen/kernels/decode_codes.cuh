@@ -28,8 +28,16 @@ struct Entry {
   static_assert(!SCALED || Cfg::LATENT == 512, "entries of other widths don't begin at multiples of 16 bytes");
 };
 
-// The exponent of the least power of two that rows of queries in f16 count in, 2^-63: products of it with a scale are not 0.
-enum Unit : u32 { LEAST_UNIT = 64 };
+// The power of two that a row of queries in f16 counts in, so that its largest is at least 1 and below 2, and its inverse. It is 2^-63 or more: products
+// of it with a scale are not 0.
+struct RowUnit {
+  f32 unit, inverse;
+  __device__ explicit RowUnit(f32 largest) {
+    const u32 exponent = min(max(bits_of(largest) >> 23, 64u), 253u);
+    unit = f32_of(exponent << 23);
+    inverse = f32_of((254 - exponent) << 23);
+  }
+};
 
 // Two codes as two of f16, exactly; the lower becomes the lower half.
 template <int STORE>

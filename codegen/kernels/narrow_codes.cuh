@@ -41,14 +41,14 @@ __device__ inline void scale_queries(const Decoding& args, u32 base, int team) {
         high[t] = f32_of(both & 0xffff0000u);
         most = fmaxf(most, fmaxf(fabsf(low[t]), fabsf(high[t])));
       }
-      const u32 exponent = min(max(bits_of(warp_max(most)) >> 23, u32(LEAST_UNIT)), 253u);
-      const f32 by = f32_of((254 - exponent) << 23);
+      const RowUnit row_unit(warp_max(most));
+      const f32 by = row_unit.inverse;
 #pragma unroll
       for (int t = 0; t < P::SLOTS; t++) {
         const bool stays = P::SCALED && t == P::VALUE_TILES;  // the rotated part is not in codes there
         share(at + t * P::Q_TILE_BYTES, i32(stays ? pack_bf16(low[t] * by, high[t] * by) : pack_f16(low[t] * by, high[t] * by)));
       }
-      if (lane() == 0) share(base + P::Q_SCALES + (turn.at * Cfg::ROWS + row) * 4, f32_of(exponent << 23));
+      if (lane() == 0) share(base + P::Q_SCALES + (turn.at * Cfg::ROWS + row) * 4, row_unit.unit);
     }
     fence_proxy_async();  // the copy engine writes there next
     arrive_once_a_warp(base + P::Q_READY + turn.at * 8);

@@ -54,9 +54,9 @@ __device__ inline void scale_rows(u32 base, u32 latents, u32 self, Where place) 
   for (int half = 0; half < 2; half++) {
 #pragma unroll
     for (int lanes = 1; lanes < 4; lanes *= 2) most[half] = fmaxf(most[half], __shfl_xor_sync(ALL_LANES, most[half], lanes));
-    const u32 exponent = min(max(bits_of(most[half]) >> 23, u32(LEAST_UNIT)), 253u);
-    by[half] = f32_of((254 - exponent) << 23);
-    if (self % 4 == 0) share(base + P::Q_UNITS + accumulator_row(self, half) * 4, f32_of(exponent << 23));
+    const RowUnit row_unit(most[half]);
+    by[half] = row_unit.inverse;
+    if (self % 4 == 0) share(base + P::Q_UNITS + accumulator_row(self, half) * 4, row_unit.unit);
   }
 #pragma unroll 1
   for (int k = 0; k < PIECES; k++) {

@@ -245,6 +245,9 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     /// What it does to parameters.
     type Parameters: ParameterOps<Self>;
 
+    /// Whether [`attend_bytes`](Self::attend_bytes) is ever worth asking.
+    const READS_BYTES: bool = false;
+
     /// Takes kernels that a generated layer brings along. A device that runs none ignores them.
     fn add_kernels(
         _device: &Self::Device,

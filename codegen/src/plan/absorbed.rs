@@ -44,10 +44,7 @@ impl Absorbed {
 
     /// Those with room for so many rows at once, or the one with the most.
     pub fn with_room_for(rows: u32) -> impl Iterator<Item = Self> {
-        let most = ABSORBED[ABSORBED.len() - 1];
-        ABSORBED
-            .into_iter()
-            .filter(move |one| one.rows >= rows || *one == most)
+        with_room_in(ABSORBED, rows)
     }
 
     /// What a tile of 64 keys costs, for so many rows of queries: `rows` at a time, which share what comes from memory.
@@ -77,41 +74,27 @@ impl Absorbed {
     }
 }
 
-/// A kernel of absorbed attention over a cache of codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Coded {
-    /// Its unit.
-    pub unit: &'static str,
-    /// Rows of queries that a block has.
-    pub rows: u32,
-}
-
-/// From few rows to many.
-const CODED: [Coded; 2] = [
-    Coded {
+/// Those over a cache of codes, from few rows to many. They run where the rows of a step's requests, heads times new tokens, fit: the narrow one
+/// converts codes in registers, twice; the wide one once, to shared memory.
+const OVER_CODES: [Absorbed; 2] = [
+    Absorbed {
         unit: "decode_narrow_fp8",
         rows: 16,
     },
-    Coded {
+    Absorbed {
         unit: "decode_wide_fp8",
         rows: 64,
     },
 ];
 
-impl Coded {
-    /// Those with room for so many rows at once, or the one with the most. They run where the rows of a step's requests, heads times new tokens,
-    /// fit: narrow ones convert codes in registers, twice; the wide one once, to shared memory.
-    pub fn with_room_for(rows: u32) -> impl Iterator<Item = Self> {
-        let most = CODED[CODED.len() - 1];
-        CODED
-            .into_iter()
-            .filter(move |one| one.rows >= rows || *one == most)
-    }
-
-    /// Whether it is written for latents of this width in these codes.
-    pub fn takes(self, codes: Codes, latent: u32) -> bool {
-        (codes != Codes::DsMla || latent == 512) && (self.rows < 64 || latent >= 256)
-    }
+/// Those of some kernels with room for so many rows at once, or the last one.
+fn with_room_in<const N: usize>(
+    kernels: [Absorbed; N],
+    rows: u32,
+) -> impl Iterator<Item = Absorbed> {
+    let most = kernels[N - 1];
+    let has_room = move |one: &Absorbed| one.rows >= rows || *one == most;
+    kernels.into_iter().filter(has_room)
 }
 
 /// The codes that kernels of absorbed attention read, by the numbers that `decode_codes.cuh` knows them by.
@@ -134,6 +117,14 @@ impl Codes {
             Store::Fp8DsMla(_) => Some(Self::DsMla),
             Store::Plain(_) | Store::Model1 | Store::Mxfp8 => None,
         }
+    }
+
+    /// The kernels that read them with room for so many rows at once, or the one with the most, and for latents of this width.
+    pub fn kernels(self, rows: u32, latent: u32) -> impl Iterator<Item = Absorbed> {
+        let fits = move |one: &Absorbed| {
+            (self != Self::DsMla || latent == 512) && (one.rows < 64 || latent >= 256)
+        };
+        with_room_in(OVER_CODES, rows).filter(fits)
     }
 
     /// `Cfg::STORE`.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, Store, Target};
 
-use super::absorbed::{Absorbed, Coded, Codes};
+use super::absorbed::{Absorbed, Codes};
 use super::tuned;
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
@@ -178,23 +178,18 @@ impl Needs<'_> {
         if !known || !self.may_be_on_hopper() || !self.is_plain_softmax() {
             return;
         }
-        if let Some(codes) = self.codes_in_bf16() {
-            let kernels: Vec<_> = Coded::with_room_for(heads)
-                .filter(|kernel| kernel.takes(codes, latent))
-                .collect();
-            for Coded { unit, rows } in &kernels {
-                let sizes = [*rows, heads, latent, rope, codes.number()];
-                self.add(unit, &sizes.map(|size| size as usize));
-            }
-            if !kernels.is_empty() {
-                self.add("decode_schedule", &[]);
-            }
-        }
-        if self.in_bf16() {
-            for Absorbed { unit, rows } in tuned::brought_along(heads, latent, rope) {
-                self.add(unit, &[rows, heads, latent, rope].map(|size| size as usize));
-            }
+        let (codes, in_bf16) = (self.codes_in_bf16(), self.in_bf16());
+        let sizes = [heads, latent, rope].map(|size| size as usize);
+        let mut bring = |Absorbed { unit, rows }, store: &[usize]| {
+            self.add(unit, &[&[rows as usize], &sizes[..], store].concat());
             self.add("decode_schedule", &[]);
+        };
+        if let Some(codes) = codes {
+            let kernels = codes.kernels(heads, latent);
+            kernels.for_each(|kernel| bring(kernel, &[codes.number() as usize]));
+        } else if in_bf16 {
+            let kernels = tuned::brought_along(heads, latent, rope);
+            kernels.into_iter().for_each(|kernel| bring(kernel, &[]));
         }
     }
 

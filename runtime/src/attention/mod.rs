@@ -31,6 +31,8 @@ pub use grouped::{
 use crate::attended::Attended;
 use crate::backend::{Attention, Backend, Strided};
 use crate::error::{Result, expect_count, product};
+use crate::segments::Segments;
+use crate::softmax::Softmax;
 
 /// Refuses, when compiled, heads of queries that do not fall into equal groups.
 pub(crate) const fn whole_groups(heads: usize, groups: usize) {
@@ -50,13 +52,22 @@ where
     B: Backend,
     E: crate::element::Scalar,
 {
-    expect_count("rows of queries", rows, attention.segments.queries())?;
-    product("attention's output", &[rows, H, V])?;
     let attention = Attention {
-        softmax: attention.softmax.checked(H, attention.segments)?,
+        softmax: checked::<B, H, V>(rows, attention.segments, attention.softmax)?,
         ..attention
     };
     Ok(Attended::new(device, rows, B::attend(device, &attention)?))
+}
+
+/// The softmax of attention of `rows` rows of queries, checked, as the output's size and the segments' rows are.
+pub(crate) fn checked<'a, B: Backend, const H: usize, const V: usize>(
+    rows: usize,
+    segments: &Segments,
+    softmax: Softmax<'a, B>,
+) -> Result<Softmax<'a, B>> {
+    expect_count("rows of queries", rows, segments.queries())?;
+    product("attention's output", &[rows, H, V])?;
+    softmax.checked(H, segments)
 }
 
 /// Values `offset .. offset + width` of every head.

@@ -10,7 +10,7 @@ use crate::attended::Attended;
 use crate::attention;
 use crate::backend::{Attention, Backend, BytesAttention};
 use crate::batch::Batch;
-use crate::error::{Error, Result, expect_count, product};
+use crate::error::{Error, Result, expect_count};
 use crate::heads::{Heads, HeadsView};
 use crate::rotary::{RopeKey, RopeLayout};
 use crate::rows::{Rows, RowsView};
@@ -197,7 +197,8 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
     ) -> Result<Attended<B, H, C>> {
         expect_count("rows of rotated queries", q_rope.rows(), q_latent.rows())?;
         let Some(entries) = self.entries.window() else {
-            if selection.is_none()
+            if B::READS_BYTES
+                && selection.is_none()
                 && let Some(attended) =
                     self.attend_bytes(batch, q_latent, q_rope, visibility, softmax)?
             {
@@ -234,14 +235,12 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
     ) -> Result<Option<Attended<B, H, C>>> {
         let (segments, pages) = self.geometry.reading(batch, visibility)?;
         let rows = q_latent.rows();
-        expect_count("rows of queries", rows, segments.queries())?;
-        product("attention's output", &[rows, H, C])?;
         let attention = BytesAttention {
             q: q_latent.view().strided(),
             q_rope: q_rope.strided(),
             segments: &segments,
             pages: &pages,
-            softmax: softmax.checked(H, &segments)?,
+            softmax: attention::checked::<B, H, C>(rows, &segments, softmax)?,
         };
         let parts = self.entries.attend(&attention)?;
         Ok(parts.map(|parts| Attended::new(&self.device, rows, parts)))

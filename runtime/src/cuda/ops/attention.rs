@@ -206,9 +206,7 @@ pub(super) fn work<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>,
         v.heads * v.width
     };
     let entry = (k.heads * k.width + k_rope.heads * k_rope.width + values) * size_of::<E>();
-    let results = q.rows * q.heads * v.width * size_of::<Accum<T>>();
-    Work::moving(bytes(q) + bytes(q_rope) + results + seen.keys * entry)
-        .adding(seen.pairs * q.heads * (q.width + q_rope.width + v.width))
+    work_of([q, q_rope], &seen, entry, v.width)
 }
 
 /// The same of absorbed attention over a cache of bytes, of so many for each entry.
@@ -217,11 +215,21 @@ pub(super) fn work_over_bytes<T: CudaElement>(
     latent: usize,
     entry: usize,
 ) -> Work {
-    let BytesAttention { q, q_rope, .. } = attention;
     let seen = Seen::of(attention.segments, None);
-    let results = q.rows * q.heads * latent * size_of::<Accum<T>>();
+    work_of([&attention.q, &attention.q_rope], &seen, entry, latent)
+}
+
+/// Work over keys of so many bytes each, whose values are so wide.
+fn work_of<T: CudaElement>(
+    queries: [&Strided<'_, Cuda<T>, T>; 2],
+    seen: &Seen,
+    entry: usize,
+    value: usize,
+) -> Work {
+    let [q, q_rope] = queries;
+    let results = q.rows * q.heads * value * size_of::<Accum<T>>();
     Work::moving(bytes(q) + bytes(q_rope) + results + seen.keys * entry)
-        .adding(seen.pairs * q.heads * (q.width + q_rope.width + latent))
+        .adding(seen.pairs * q.heads * (q.width + q_rope.width + value))
 }
 
 /// Some rows of a window.

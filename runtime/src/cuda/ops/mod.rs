@@ -64,6 +64,8 @@ impl CudaDevice {
 }
 
 impl<T: CudaElement> Backend for Cuda<T> {
+    const READS_BYTES: bool = true;
+
     type Elem = T;
     type Device = CudaDevice;
     type Buffer<S: Scalar> = CudaBuffer<S>;

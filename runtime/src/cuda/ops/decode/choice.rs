@@ -145,13 +145,11 @@ pub(super) fn variant<T: CudaElement, E: Scalar>(
 ) -> Result<Variant, Reason> {
     let facts = Facts::of(device, attention);
     let usual = chosen(&facts)?;
-    let kernels = &device.shared.kernels;
     let brought = |variant: &Variant| {
         let dims = super::dims(*variant, attention.q.heads, &attention.k, &attention.k_rope);
-        kernels.has(variant.unit(), &dims) && kernels.has(super::SCHEDULE, &[])
+        is_there(device, variant.unit(), &dims)
     };
-    first(measured(device.tuned(), &facts), usual, brought)
-        .ok_or("the layer brought no kernel for these sizes along")
+    first(measured(device.tuned(), &facts), usual, brought).ok_or(NOT_BROUGHT)
 }
 
 /// The kernel that attends to a cache of codes, or why none does.
@@ -161,13 +159,19 @@ pub(super) fn variant_for_codes<T: CudaElement>(
     attention: &BytesAttention<'_, Cuda<T>>,
 ) -> Result<Variant, Reason> {
     let variant = chosen_for_codes(&Facts::of_codes(device, codes, attention), codes.kind)?;
-    let kernels = &device.shared.kernels;
     let dims = super::dims_for_codes(variant, attention.q.heads, codes);
-    if kernels.has(variant.unit_for_codes(), &dims) && kernels.has(super::SCHEDULE, &[]) {
-        Ok(variant)
-    } else {
-        Err("the layer brought no kernel for these sizes along")
+    match is_there(device, variant.unit_for_codes(), &dims) {
+        true => Ok(variant),
+        false => Err(NOT_BROUGHT),
     }
+}
+
+const NOT_BROUGHT: Reason = "the layer brought no kernel for these sizes along";
+
+/// Whether a device has a kernel, and the scheduler for it.
+fn is_there(device: &CudaDevice, unit: &str, dims: &[usize]) -> bool {
+    let kernels = &device.shared.kernels;
+    kernels.has(unit, dims) && kernels.has(super::SCHEDULE, &[])
 }
 
 /// The kernel that a Hopper GPU would take where nothing was measured.
@@ -314,10 +318,7 @@ fn chosen_for_codes(facts: &Facts, kind: Kind) -> Result<Variant, Reason> {
             "pages have less than 8 tokens",
         ),
     ];
-    match rules.into_iter().find(|(holds, _)| !holds) {
-        Some((_, reason)) => Err(reason),
-        None => Ok(variant),
-    }
+    all_hold(&rules).map(|()| variant)
 }
 
 /// The choice: a matter of the device, of types and shapes, never of lengths, which change when a recorded graph runs again.
@@ -390,9 +391,15 @@ fn chosen(facts: &Facts) -> Result<Variant, Reason> {
             "there are too many rows, or pages without a block",
         ),
     ];
-    match rules.into_iter().find(|(holds, _)| !holds) {
-        Some((_, reason)) => Err(reason),
-        None => Ok(Variant::of_rows(queries.heads * facts.most_queries)),
+    all_hold(&rules)?;
+    Ok(Variant::of_rows(queries.heads * facts.most_queries))
+}
+
+/// The reason of the first rule that does not hold.
+fn all_hold(rules: &[(bool, Reason)]) -> Result<(), Reason> {
+    match rules.iter().find(|(holds, _)| !holds) {
+        Some(&(_, reason)) => Err(reason),
+        None => Ok(()),
     }
 }
 
