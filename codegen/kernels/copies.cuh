@@ -51,10 +51,25 @@ __device__ inline void copy_tile_3d(u32 to, const TensorMap& map, u32 barrier, i
       : "memory");
 }
 
+// The same of four axes: from element `x` of row `y` of matrix `z` of `w` on.
+__device__ inline void copy_tile_4d(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y, i32 z, i32 w) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
+}
+
 // Copies `bytes` that lie side by side; addresses and `bytes` are multiples of 16.
 __device__ inline void copy_bulk(u32 to, const void* from, u32 bytes, u32 barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to), "l"(from),
                "r"(bytes), "r"(barrier)
+               : "memory");
+}
+
+// Copies `bytes` that lie side by side in shared memory to memory, and waits until they are there.
+__device__ inline void copy_out(void* to, u32 from, u32 bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\ncp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::"l"(to),
+               "r"(from), "r"(bytes)
                : "memory");
 }
 

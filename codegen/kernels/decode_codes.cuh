@@ -28,17 +28,6 @@ struct Entry {
   static_assert(!SCALED || Cfg::LATENT == 512, "entries of other widths don't begin at multiples of 16 bytes");
 };
 
-// The power of two that a row of queries in f16 counts in, so that its largest is at least 1 and below 2, and its inverse. It is 2^-63 or more: products
-// of it with a scale are not 0.
-struct RowUnit {
-  f32 unit, inverse;
-  __device__ explicit RowUnit(f32 largest) {
-    const u32 exponent = min(max(bits_of(largest) >> 23, 64u), 253u);
-    unit = f32_of(exponent << 23);
-    inverse = f32_of((254 - exponent) << 23);
-  }
-};
-
 // Two codes as two of f16, exactly; the lower becomes the lower half.
 template <int STORE>
 __device__ inline u32 widen_pair(u16 pair) {
@@ -48,43 +37,27 @@ __device__ inline u32 widen_pair(u16 pair) {
   return halves;
 }
 
-__device__ inline u32 pack_f16(f32 low, f32 high) {
-  u32 x;
-  asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(x) : "f"(low), "f"(high));
-  return x;
-}
-// Two codes times their scale as two of bf16.
-template <int STORE>
-__device__ inline u32 widen_scaled(u16 pair, f32 scale) {
-  f32 low, high;
-  asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %2;\ncvt.f32.f16 %0, l;\ncvt.f32.f16 %1, h;\n}" : "=f"(low), "=f"(high) : "r"(widen_pair<STORE>(pair)));
-  return pack_bf16(low * scale, high * scale);
+// Latents are multiplied by scales times this over a unit that is larger than them: codes are up to 448, products below 2^15.
+constexpr f32 UNIT = 64;
+
+// Leaves two of a key's four scales in f16, over a unit, for those who multiply latents by them: a thread has two keys' halves, and a lane's eight pairs of
+// keys of a group of columns lie side by side. `to`: [4, 4, 8, 2].
+__device__ inline void leave_scales(u32 to, const f32 (&scales)[2], f32 unit) {
+  const u32 self = own_number();
+  const u32 key = self / 2;
+  const u32 both = pack_f16(scales[0] * (UNIT / unit), scales[1] * (UNIT / unit));
+  const u32 at = to + (self % 2 * 2 * 4 + key % 8 / 2) * 32 + key / 8 * 4 + key % 2 * 2;
+  asm volatile("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %1;\nst.shared.b16 [%0], l;\nst.shared.b16 [%0 + 128], h;\n}" ::"r"(at), "r"(both) : "memory");
 }
 
-// Leaves 16 codes of a key in its line of a tile, from the `chunk`th piece of 16 columns on, which may be the next tile's. `to`: the first tile. They
-// become f16, or bf16 where they have a scale of their own.
-template <int STORE>
-__device__ inline void leave_codes(u32 to, u32 key, u32 chunk, const Quad& codes, f32 scale) {
-  // Lanes of odd tiles begin with the second half: the first halves of both tiles have the same banks
-  const bool odd = chunk / 4 % 2 != 0;
-  const u32 line = to + chunk / 4 * TILE_BYTES;
-#pragma unroll
-  for (int i = 0; i < 2; i++) {
-    const bool second = (i == 1) != odd;
-    u32 x[4];
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-      const u16 pair = u16((second ? codes.words[2 + k / 2] : codes.words[k / 2]) >> k % 2 * 16);
-      x[k] = STORE == DS_MLA ? widen_scaled<STORE>(pair, scale) : widen_pair<STORE>(pair);
-    }
-    share(line + swizzled_128(key * 128 + chunk % 4 * 32 + (second ? 16 : 0)), Four{i32(x[0]), i32(x[1]), i32(x[2]), i32(x[3])});
-  }
+// Products of pairs, in f16 and in bf16.
+__device__ inline u32 times_f16(u32 x, u32 y) {
+  u32 z;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+  return z;
 }
-
-// Leaves a chunk of the rotated part.
-template <class Cfg>
-__device__ inline void leave_rope(u32 to, u32 key, u32 chunk, const Quad& x) {
-  if constexpr (Entry<Cfg>::SCALED)
-    share(to + swizzled_128(key * 128 + chunk * 16), Four{i32(x.words[0]), i32(x.words[1]), i32(x.words[2]), i32(x.words[3])});
-  else leave_codes<Entry<Cfg>::STORE>(to, key, chunk, x, 1);
+__device__ inline u32 times_bf16(u32 x, u32 y) {
+  u32 z;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+  return z;
 }

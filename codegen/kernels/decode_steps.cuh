@@ -23,12 +23,28 @@ __device__ inline u32 pack_bf16(f32 low, f32 high) {
   asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(x) : "f"(low), "f"(high));
   return x;
 }
+__device__ inline u32 pack_f16(f32 low, f32 high) {
+  u32 x;
+  asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(x) : "f"(low), "f"(high));
+  return x;
+}
 // The larger one of two numbers; a NaN where one is.
 __device__ inline f32 peak(f32 x, f32 y) {
   f32 z;
   asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
   return z;
 }
+
+// The power of two that a row counts in as f16, so that its largest is at least 1 and below 2, and its inverse. It is 2^-63 or more: products of it with a
+// scale are not 0.
+struct RowUnit {
+  f32 unit, inverse;
+  __device__ explicit RowUnit(f32 largest) {
+    const u32 exponent = min(max(bits_of(largest) >> 23, 64u), 253u);
+    unit = f32_of(exponent << 23);
+    inverse = f32_of((254 - exponent) << 23);
+  }
+};
 
 // A thread's number in its warpgroup, asked for anew: what is computed from it is computed again, not kept in registers, of which there are few.
 __device__ inline u32 own_number() {
@@ -83,192 +99,26 @@ __device__ inline void arrive_once_a_warp(u32 barrier) {
   if (lane() == 0) barrier_arrive(barrier);
 }
 
-// Where a part's row lies among those of all. A team has two slots: of a group that others began, and of one that others go on with.
-template <class Cfg>
-__device__ inline i64 part_row(const Decoding& args, const Item& item, int part, int member, int row) {
-  const int slot = item.slot + 2 * part + (part == 0 ? 1 : 0);
-  return (i64(slot) * args.team + member) * Cfg::ROWS + row;
-}
-
-// Where a row of an item lies: in the output, or among those of parts.
-template <class Cfg>
-__device__ inline i64 line_of(const Decoding& args, const Item& item, int member, int r, const Row& row) {
-  return item.parts == 1 ? i64(row.query) * Cfg::H + row.head : part_row<Cfg>(args, item, item.part, member, r);
-}
-
-// Says that a warpgroup has written what it has of a part. All its threads come here; `name` is a barrier of their own.
-__device__ inline void part_written(const Decoding& args, const Item& item, int member, u32 name) {
-  named_wait(name, WARPGROUP);
-  if (threadIdx.x % WARPGROUP == 0) {
-    __threadfence();
-    atomicAdd(args.arrived + item.group * args.team + member, 1u);
-  }
-}
-
-__device__ inline u32 load_acquire(const u32* at) {
-  u32 x;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(at) : "memory");
-  return x;
-}
-
-// Writes the log-sum-exp and the largest logit of a row, or what a part has of them. `weight`: log2 of its exponentials' sum; LOW: it saw nothing.
-template <class Cfg>
-__device__ inline void write_row_sums(const Decoding& args, const Item& item, int member, int r, const Row& row, f32 weight, f32 top) {
-  if (item.parts > 1) {
-    const i64 line = part_row<Cfg>(args, item, item.part, member, r);
-    args.part_weight[line] = weight;
-    args.part_most[line] = top;
-    return;
-  }
-  const i64 line = i64(row.query) * Cfg::H + row.head;
-  const bool saw = weight > LOW;
-  args.lse[line] = saw ? weight / LOG2_E : minus_infinity();
-  args.max_logit[line] = saw ? top * args.scale : minus_infinity();
-}
-
-// Writes four columns of a row's output.
-template <class Cfg>
-__device__ inline void store_sums(const Decoding& args, const Row& row, int column, const f32 (&sum)[4]) {
-  if (!row.there) return;
-  const i64 at = (i64(row.query) * Cfg::H + row.head) * Cfg::LATENT + column;
-  if (args.narrow) {
-    *reinterpret_cast<uint2*>(args.narrow + at) = uint2{pack_bf16(sum[0], sum[1]), pack_bf16(sum[2], sum[3])};
-  } else {
-    *reinterpret_cast<float4*>(args.out + at) = float4{sum[0], sum[1], sum[2], sum[3]};
-  }
-}
-
-// Adds up what teams have of one group, once all of it is there. Rows are cut into units of some columns, of which every team takes its share; as
-// many of a block's warps as there is work for read the parts of a unit. All threads of a block come here. `room`: shared memory.
-template <class Cfg, int WRITERS>
-__device__ inline void join_parts(const Decoding& args, const Item& item, int member, f32* room) {
-  constexpr int COLUMNS = WARP * 4;  // of a unit
-  constexpr int CHUNKS = Cfg::LATENT / COLUMNS;
-  const int helpers = blockDim.x / WARP;
-  const int parts = item.parts;
-  u32* arrived = args.arrived + item.group * args.team + member;
-  if (threadIdx.x == 0) {
-    while (load_acquire(arrived) < u32(parts * WRITERS)) {
-    }
-  }
-  __syncthreads();
-  const Group group = args.groups[item.group];
-  const int rows = Cfg::H < Cfg::ROWS ? Cfg::H * args.at_once : Cfg::ROWS;
-  const int units = rows * CHUNKS;
-  const int own = item.part < units ? (units - item.part - 1) / parts + 1 : 0;
-  f32* weights = room;               // [own, parts]
-  f32* tops = weights + own * parts;  // [own, parts]
-  for (int i = threadIdx.x; i < own * parts; i += blockDim.x) {
-    const i64 from = part_row<Cfg>(args, item, i % parts, member, (item.part + i / parts * parts) / CHUNKS);
-    weights[i] = __ldcg(args.part_weight + from);
-    tops[i] = __ldcg(args.part_most + from);
-  }
-  __syncthreads();
-  for (int unit = warp(); unit < own; unit += helpers) {
-    f32 most = LOW;
-    f32 top = LOW;
-    for (int part = lane(); part < parts; part += WARP) {
-      most = fmaxf(most, weights[unit * parts + part]);
-      top = fmaxf(top, tops[unit * parts + part]);
-    }
-    most = warp_max(most);
-    top = warp_max(top);
-    f32 all = 0;
-    for (int part = lane(); part < parts; part += WARP) all += exp2_fast(weights[unit * parts + part] - most);
-    all = warp_sum(all);
-    const bool saw = most > LOW;
-    const f32 inverse = saw ? 1.0f / all : 0.0f;
-    for (int part = lane(); part < parts; part += WARP) weights[unit * parts + part] = exp2_fast(weights[unit * parts + part] - most) * inverse;
-    const Row row = row_of<Cfg>(args, group, member, (item.part + unit * parts) / CHUNKS);
-    if (lane() == 0 && row.there && (item.part + unit * parts) % CHUNKS == 0) {
-      const i64 line = i64(row.query) * Cfg::H + row.head;
-      args.lse[line] = saw ? (most + log2_fast(all)) / LOG2_E : minus_infinity();
-      args.max_logit[line] = saw ? top * args.scale : minus_infinity();
-    }
-  }
-  __syncthreads();
-  // Warps of a unit; their sums meet in shared memory
-  const int per = own == 0 || own >= helpers ? 1 : helpers / own;
-  f32* sums = tops;
-  if (warp() < helpers / per * per) {
-    // One line of loads for all units of a warp, many of them under way at a time
-    constexpr int AHEAD = 24;
-    const int first = warp() % per;
-    const int step = helpers / per;
-    const int of_unit = (parts - first + per - 1) / per;
-    const int of_warp = own > warp() / per ? ((own - warp() / per - 1) / step + 1) * of_unit : 0;
-    int unit = warp() / per, part = first;      // of the next load
-    int at_unit = unit, at_part = first;        // of the next addition
-    f32 sum[4] = {};
-    for (int from = 0; from < of_warp; from += AHEAD) {
-      float4 x[AHEAD];
-#pragma unroll
-      for (int i = 0; i < AHEAD; i++) {
-        if (from + i >= of_warp) break;
-        const int column = (item.part + unit * parts) % CHUNKS * COLUMNS + lane() * 4;
-        x[i] = __ldcg(reinterpret_cast<const float4*>(
-            args.part_out + part_row<Cfg>(args, item, part, member, (item.part + unit * parts) / CHUNKS) * Cfg::LATENT + column));
-        part += per;
-        if (part >= parts) {
-          part = first;
-          unit += step;
-        }
-      }
-#pragma unroll
-      for (int i = 0; i < AHEAD; i++) {
-        if (from + i >= of_warp) break;
-        const f32 weight = weights[at_unit * parts + at_part];
-        sum[0] += weight * x[i].x;
-        sum[1] += weight * x[i].y;
-        sum[2] += weight * x[i].z;
-        sum[3] += weight * x[i].w;
-        at_part += per;
-        if (at_part < parts) continue;
-        const int now = item.part + at_unit * parts;
-        const int column = now % CHUNKS * COLUMNS + lane() * 4;
-        if (per > 1) {
-#pragma unroll
-          for (int k = 0; k < 4; k++) sums[warp() * COLUMNS + lane() * 4 + k] = sum[k];
-        } else {
-          store_sums<Cfg>(args, row_of<Cfg>(args, group, member, now / CHUNKS), column, sum);
-        }
-        sum[0] = sum[1] = sum[2] = sum[3] = 0;
-        at_part = first;
-        at_unit += step;
-      }
-    }
-  }
-  if (per > 1) {
-    __syncthreads();
-    if (warp() < own) {
-      f32 sum[4] = {};
-      for (int i = 0; i < per && i < parts; i++) {
-#pragma unroll
-        for (int k = 0; k < 4; k++) sum[k] += sums[(warp() * per + i) * COLUMNS + lane() * 4 + k];
-      }
-      const int unit = item.part + warp() * parts;
-      store_sums<Cfg>(args, row_of<Cfg>(args, group, member, unit / CHUNKS), unit % CHUNKS * COLUMNS + lane() * 4, sum);
-    }
-  }
-  __syncthreads();
-  // The last that comes here makes it ready for the next layer
-  if (threadIdx.x == 0 && atomicAdd(arrived, 1u) == u32(parts * (WRITERS + 1) - 1)) *arrived = 0;
-}
-
-// Joins all of a team's items that have parts elsewhere. All threads come here when they are done with their tiles.
-template <class Cfg, int WRITERS>
-__device__ inline void join_items(const Decoding& args, int team, int member, f32* room) {
-  __syncthreads();  // nobody reads the last tiles any more
-  for (int i = args.starts[team]; i < args.starts[team + 1]; i++) {
-    const Item item = args.items[i];
-    if (item.parts > 1) join_parts<Cfg, WRITERS>(args, item, member, room);
-  }
-}
-
 // The row of `k` that a key stands in.
 __device__ inline i32 row_of_key(const Decoding& args, i32 table, i32 key) {
   if (args.page == 0) return table + key;
   return i32(args.table[table + u32(key) / u32(args.page)]) * args.page + u32(key) % u32(args.page);
+}
+
+// Has a block's queries brought, `TILES` tiles of 64 columns of all of its rows: at once where they are as many as a tile has rows, or where those that
+// there are not are heads past the last, which come as zeros.
+template <class Cfg, int TILES>
+__device__ inline void copy_queries(const Decoding& args, const TensorMap& map, u32 to, u32 barrier, const Row& first) {
+  int at_once = TILES;
+  if constexpr (Cfg::H < Cfg::ROWS) at_once = args.at_once == 1 || Cfg::H * args.at_once == Cfg::ROWS ? TILES : 1;
+#pragma unroll 1
+  for (int t = 0; t < TILES; t += at_once) copy_tile_4d(to + t * (Cfg::ROWS * 128), map, barrier, 0, first.head, first.query, t);
+}
+
+// Bytes of such a tile that come.
+template <class Cfg>
+__device__ inline int bytes_of_queries(const Decoding& args) {
+  return (Cfg::H >= Cfg::ROWS || args.at_once == 1 ? Cfg::ROWS : Cfg::H * args.at_once) * 128;
 }
 
 // Makes zeros of what no query of the group sees: it may be anything, and probabilities of 0 would not undo a NaN.

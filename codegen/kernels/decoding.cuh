@@ -27,6 +27,12 @@ struct Item {
   i32 unused[2];
 };
 
+// What a part knows of a row.
+struct PartSums {
+  f32 weight;  // log2 of the sum of exponentials
+  f32 most;    // the largest logit
+};
+
 struct Decoding {
   TensorMap q, q_rope, k, k_rope, k_scales;  // scales of keys: of a cache of codes that has them
   const Limit* limits;  // of each query
@@ -38,9 +44,9 @@ struct Decoding {
   f32* out;      // [queries, H, LATENT], where not
   f32* lse;        // [queries, H], natural
   f32* max_logit;  // [queries, H]
-  f32* part_out;     // [2 * teams, team, ROWS, LATENT]
-  f32* part_weight;  // [2 * teams, team, ROWS]: log2 of the sum of exponentials
-  f32* part_most;    // [2 * teams, team, ROWS]
+  u16* part_out;        // [2 * teams, team, LATENT / 64, ROWS, 64]: in f16, lines of 64 as they lay in shared memory
+  PartSums* part_sums;  // [2 * teams, team, ROWS]
+  f32* part_units;      // [2 * teams, team, ROWS, 2, 4]: what columns count in
   Quad* spare;   // [blocks, 2, 128]: what there are no registers for
   u32* arrived;  // [groups, team]: warpgroups that have written their share of a part
   f32 scale;     // of logits

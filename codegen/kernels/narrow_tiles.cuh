@@ -4,7 +4,7 @@
 #include "ptx.cuh"
 #include "copies.cuh"
 #include "tile.cuh"
-#include "decode_codes.cuh"
+#include "decode_parts.cuh"
 
 // Where things lie in shared memory.
 template <class Cfg>
@@ -91,9 +91,9 @@ __device__ inline void copy_columns(const Decoding& args, u32 to, u32 barrier, i
   const u32 first = box * args.box;
   if (Cfg::ROPE > 0 && pair == 0) copy_tile(to + P::ROPE + first * P::ROPE_LINE, args.k_rope, barrier, 0, from);
   if (P::SCALED && pair == 0) copy_tile(to + P::SCALES + first * 16, args.k_scales, barrier, 0, from);
-  if (P::CODED) return copy_tile(to + pair * TILE_BYTES + first * 128, args.k, barrier, pair * 128, from);
-  copy_tile(to + 2 * pair * TILE_BYTES + first * 128, args.k, barrier, 2 * pair * TILE, from);
-  copy_tile(to + (2 * pair + 1) * TILE_BYTES + first * 128, args.k, barrier, (2 * pair + 1) * TILE, from);
+  if (P::CODED) return copy_tile_3d(to + pair * TILE_BYTES + first * 128, args.k, barrier, 0, from, pair);
+  copy_tile_3d(to + 2 * pair * TILE_BYTES + first * 128, args.k, barrier, 0, from, 2 * pair);
+  if (args.box < KEYS) copy_tile_3d(to + (2 * pair + 1) * TILE_BYTES + first * 128, args.k, barrier, 0, from, 2 * pair + 1);
 }
 
 // Bytes of a key that they are.
@@ -119,9 +119,9 @@ __device__ inline void bring_tiles(const Decoding& args, u32 base, int team, int
     if (lane() == 0) {
       const u32 barrier = base + P::Q_FULL + queries.at * 8;
       const u32 to = base + P::Q + queries.at * P::Q_BYTES;
-      barrier_expect(barrier, (Cfg::H < P::ROWS ? Cfg::H * args.at_once : P::ROWS) * TILE * 2 * P::SLOTS);
-      if (Cfg::ROPE > 0) copy_tile_3d(to + P::VALUE_TILES * P::Q_TILE_BYTES, args.q_rope, barrier, 0, first.head, first.query);
-      for (int t = 0; t < P::VALUE_TILES; t++) copy_tile_3d(to + t * P::Q_TILE_BYTES, args.q, barrier, t * TILE, first.head, first.query);
+      barrier_expect(barrier, bytes_of_queries<Cfg>(args) * P::SLOTS);
+      copy_queries<Cfg, P::VALUE_TILES>(args, args.q, to, barrier, first);
+      if (Cfg::ROPE > 0) copy_queries<Cfg, 1>(args, args.q_rope, to + P::VALUE_TILES * P::Q_TILE_BYTES, barrier, first);
     }
     __syncwarp();
     queries.next();

@@ -1,182 +1,490 @@
-// Entries of codes on their way to the ring of `decode_wide.cuh`. The copy engine brings them as they are; the two warpgroups that add values convert
-// them, each the half of the columns that it multiplies, 128 columns of a tile at a time, which have a place of their own. What comes there next is
-// asked for as soon as they have been read.
+// Tiles of codes for `decode_wide_fp8.cuh`. They stay codes in shared memory: warps widen them in registers, once as keys and once, turned, as
+// latents, where the left operands of products may come from. So operands are exchanged: keys and columns of latents are rows of products, and rows
+// of queries their columns.
 //
-// Stages have numbers from 0 on: the queries of an item, then its tiles, then those of the next. While values of number `n` are added, `n + 2` is
-// converted and `n + 3` asked for; before, it is planned what `n + 4` is.
+// Codes become f16, for which there is an instruction. Queries do too, their rows scaled by powers of two so that they fit. Where entries have scales,
+// logits are multiplied by them, and latents on their way to products, in units of a power of two that is large enough for all scales so far.
 
 #include "wide_tiles.cuh"
+#include "wgmma.cuh"
 
-// What a number of stages will be: `Load` as `LOADS` has it, then `{table of its pages, row of its first key, parity of its codes' barriers}`.
-template <class Cfg>
-__device__ inline u32 plan_at(u32 base, u32 number) { return base + Place<Cfg>::PLANS + number % 4 * 32; }
-template <class Cfg>
-__device__ inline bool is_tile(u32 base, u32 number) { return shared_i32(plan_at<Cfg>(base, number) + 4) >= 0; }
+// Latents are multiplied by scales times this over a unit: codes are up to 57344, products of those with scales below 2^15.
+constexpr f32 UNIT = 64;
 
-// Plans the number that follows. One thread.
+// Where a lane's rows of blocks are, which instructions that load four blocks want, and where its results are.
+struct Lanes {
+  u32 self = own_number();
+  u32 block = self % WARP / 8, row = self % 8;
+  u32 quad = self % 4, line = self % WARP / 4;
+  u32 own = self / WARP;  // the warp's number in its warpgroup
+};
+
+// Products of pairs, in f16 and in bf16.
+__device__ inline u32 times_f16(u32 x, u32 y) {
+  u32 z;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+  return z;
+}
+
+__device__ inline u32 times_bf16(u32 x, u32 y) {
+  u32 z;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
+  return z;
+}
+
+// Rows of queries whose results a thread has in a product of 64 columns: sixteen, two of each block of eight.
+constexpr int OWN_ROWS = 16;
+__device__ inline int own_row(u32 quad, int r) { return r / 2 * 8 + quad * 2 + r % 2; }
+__device__ constexpr int row_of_result(int k) { return k / 4 * 2 + k % 2; }
+// Where a row's two results are.
+__device__ constexpr int result(int r, int i) { return r / 2 * 4 + r % 2 + i * 2; }
+
+// ---- Queries ----
+
+// Makes queries f16 where they lie, each row times the power of two by which its largest is at least 1 and below 2. A row has two threads, and each
+// every other piece of 16 columns. What is not `there` becomes 0. A lane's four codes of a block of keys are columns that lie side by side, not those that a product has there: so the
+// pairs of a piece are left in the order in which products meet them.
 template <class Cfg>
-__device__ inline void plan_next(const Decoding& args, u32 base, u32 number) {
+__device__ inline void scale_queries(u32 base, bool there) {
   using P = Place<Cfg>;
-  const u32 to = plan_at<Cfg>(base, number);
-  const Four at = shared_four(base + P::COURIER);
-  if (at.z < at.w) {
-    const Four of = shared_four(base + P::COURIER + 16);
-    const Pair all = shared_pair(base + P::COURIER + 32);
-    const i32 first_key = at.z * KEYS;
-    const i32 marks = (at.z + 1 == at.w ? LAST : 0) + (first_key < all.x || first_key + KEYS > all.y ? EDGE : 0);
-    share(to, Four{at.x - 1 + marks, at.z, of.z - first_key, of.w - first_key});
-    share(to + 16, Four{of.y, of.w > first_key ? row_of_key(args, of.y, first_key) : 0, of.x, 0});
-    share(base + P::COURIER + 8, at.z + 1);
-    share(base + P::COURIER + 16, of.x ^ 1);
-  } else if (at.x < at.y) {
-    const Item& item = args.items[at.x];
-    const Group& group = args.groups[item.group];
-    share(to, Four{at.x, QUERIES, 0, 0});
-    share(base + P::COURIER, Four{at.x + 1, at.y, item.first, item.end});
-    share(base + P::COURIER + 20, group.table);
-    share(base + P::COURIER + 24, Pair{group.first, group.end});
-    share(base + P::COURIER + 32, Pair{group.all_first, group.all_end});
-  } else {
-    share(to, Four{0, NOTHING, 0, 0});
+  constexpr int PIECES = P::STEPS + P::ROPE_STEPS;
+  const u32 self = own_number();
+  const u32 row = self / 2;
+  const auto at = [&](int piece, int half) { return base + P::Q + piece / 4 * TILE_BYTES + row * 128 + ((piece % 4 * 2 + half) ^ row % 8) * 16; };
+  const auto low = [](i32 pair) { return f32_of(u32(pair) << 16); };
+  const auto high = [](i32 pair) { return f32_of(u32(pair) & 0xffff0000u); };
+  f32 most = 0;
+#pragma unroll 4
+  for (int piece = self % 2; piece < PIECES; piece += 2) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const Four x = shared_four(at(piece, half));
+      for (const i32 pair : {x.x, x.y, x.z, x.w}) most = fmaxf(most, fmaxf(fabsf(low(pair)), fabsf(high(pair))));
+    }
+  }
+  if (!there) most = 0;
+  const RowUnit row_unit(fmaxf(most, __shfl_xor_sync(ALL_LANES, most, 1)));
+  if (self % 2 == 0) share(base + P::Q_UNITS + row * 4, row_unit.unit);
+#pragma unroll 4
+  for (int piece = self % 2; piece < PIECES; piece += 2) {
+    const bool stays = P::SCALED && piece >= P::STEPS;  // the rotated part is not in codes there
+    const auto scaled = [&](i32 pair) {
+      const f32 x = there ? low(pair) * row_unit.inverse : 0, y = there ? high(pair) * row_unit.inverse : 0;
+      return i32(stays ? pack_bf16(x, y) : pack_f16(x, y));
+    };
+    const Four x = shared_four(at(piece, 0)), y = shared_four(at(piece, 1));
+    const Four first = {scaled(x.x), scaled(x.y), scaled(x.z), scaled(x.w)}, second = {scaled(y.x), scaled(y.y), scaled(y.z), scaled(y.w)};
+    share(at(piece, 0), stays ? first : Four{first.x, first.z, second.x, second.z});
+    share(at(piece, 1), stays ? second : Four{first.y, first.w, second.y, second.w});
+  }
+  fence_proxy_async();
+}
+
+// What a thread of the first warpgroup knows of its rows.
+struct RowSums {
+  f32 shift[OWN_ROWS];  // what exponents count from
+  f32 total[OWN_ROWS];  // of exponentials, of this thread's keys
+  f32 top[OWN_ROWS];    // largest logits, of this thread's keys
+  f32 unit;             // of latents with scales: a power of two that was larger than all scales; the output counts in it
+};
+
+// Takes an item's queries, which have come, and what their rows see.
+template <class Cfg>
+__device__ inline void take_queries(const Decoding& args, u32 base, i32 item, RowSums& sums) {
+  using P = Place<Cfg>;
+  const Lanes lanes;
+  const Group group = args.groups[args.items[item].group];
+  const int member = blockIdx.x % args.team;
+  if (lanes.self < ROWS) {
+    const Row row = row_of<Cfg>(args, group, member, lanes.self);
+    Limit seen = {0, 0x7fffffff};
+    if (row.there) seen = args.limits[row.query];
+    share(base + P::LIMITS + lanes.self * 8, Pair{seen.from, seen.to});
+  }
+  scale_queries<Cfg>(base, row_of<Cfg>(args, group, member, lanes.self / 2).there);
+#pragma unroll
+  for (int r = 0; r < OWN_ROWS; r++) {
+    // A row that is not there gets probabilities of 0: it costs no time, and little power
+    sums.shift[r] = row_of<Cfg>(args, group, member, own_row(lanes.quad, r)).there ? LOW : -LOW;
+    sums.top[r] = LOW;
+    sums.total[r] = 0;
+  }
+  sums.unit = f32_of(0x0d800000u);  // 2^-100: its inverse is a number, even where all scales are 0
+  named_wait(1, WARPGROUP);
+}
+
+// ---- Logits and probabilities ----
+
+// What a thread's two keys, eight apart, count in where they have scales: powers of two that are larger than all scales of the key.
+struct KeyUnits {
+  f32 unit[2] = {1, 1};
+  f32 inverse[2] = {1, 1};
+  __device__ KeyUnits() {}
+  __device__ explicit KeyUnits(u32 scales) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      const Four x = shared_four(scales + i * 128);
+      const f32 most = peak(peak(f32_of(x.x), f32_of(x.y)), peak(f32_of(x.z), f32_of(x.w)));
+      const u32 exponent = min(max((bits_of(most) >> 23 & 0xff) + 1, 64u), 253u);
+      unit[i] = f32_of(exponent << 23);
+      inverse[i] = f32_of((254 - exponent) << 23);
+    }
+  }
+};
+
+// Logits of a tile, in the units of their rows: a warp has 16 keys.
+template <class Cfg, class PassOn>
+__device__ inline void multiply_coded_keys(u32 base, u32 keys, f32 (&s)[32], PassOn pass_on) {
+  using P = Place<Cfg>;
+  constexpr int STORE = Entry<Cfg>::STORE;
+#ifndef AH
+#define AH 2
+#endif
+  constexpr int AHEAD = AH;  // pieces of 32 columns that are under way
+  constexpr int STEPS = Cfg::LATENT / 32;
+  const Lanes lanes;
+  const u32 right = place_of(base + P::Q);
+  const u32 right_rope = right + P::VALUE_TILES * (TILE_BYTES / 16);
+  const u32 key = lanes.own * 16 + lanes.block % 2 * 8 + lanes.row;
+  const u32 scales = keys + P::SCALES + (lanes.own * 16 + lanes.line) * 16;
+  const KeyUnits units = P::SCALED ? KeyUnits(scales) : KeyUnits();
+  u32 a[AHEAD][2][4];
+  settle(s);
+#pragma unroll
+  for (int k = 0; k < P::ROPE_STEPS; k++) {
+    u32(&own)[4] = a[k / 2][k % 2];
+    if constexpr (P::SCALED) {
+      load_blocks(own, keys + P::ROPE + key * 128 + ((k * 2 + lanes.block / 2) ^ lanes.row) * 16);
+#pragma unroll
+      for (int i = 0; i < 4; i++) own[i] = times_bf16(own[i], pack_bf16(units.inverse[i % 2], units.inverse[i % 2]));
+    } else {
+      u32 codes[2];
+      load_two_blocks(codes, keys + P::ROPE + swizzled_64(key * 64 + k * 16));
+#pragma unroll
+      for (int i = 0; i < 4; i++) own[i] = widen_pair<STORE>(u16(codes[i % 2] >> i / 2 * 16));
+    }
+  }
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < P::ROPE_STEPS; k++) {
+    if constexpr (P::SCALED) wgmma_bf16<0>(s, a[k / 2][k % 2], rows_at(right_rope + k * 2), k > 0);
+    else wgmma_f16<0>(s, a[k / 2][k % 2], rows_at(right_rope + k * 2), k > 0);
+    if (k % 2 == 1 || k + 1 == P::ROPE_STEPS) wgmma_commit();
+  }
+  u32 codes[4];
+  u32 by[2];  // a group's scales
+  const auto load = [&](int step) { load_blocks(codes, keys + step / 4 * TILE_BYTES + key * 128 + ((step % 4 * 2 + lanes.block / 2) ^ lanes.row) * 16); };
+  load(0);
+#pragma unroll
+  for (int step = 0; step < STEPS; step++) {
+    u32(&own)[2][4] = a[step % AHEAD];
+#ifdef PASS
+    if (step == (STEPS * PASS / 16 < STEPS ? STEPS * PASS / 16 : STEPS - 1)) pass_on();
+#endif
+    if (P::SCALED && step % 4 == 0) {
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        const f32 scale = shared_f32(scales + i * 128 + step) * units.inverse[i];
+        by[i] = pack_f16(scale, scale);
+      }
+    }
+    wgmma_wait<AHEAD - 1>();
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        own[half][i] = widen_pair<STORE>(u16(codes[2 * half + i % 2] >> i / 2 * 16));
+        if (P::SCALED) own[half][i] = times_f16(own[half][i], by[i % 2]);
+      }
+    }
+    if (step + 1 < STEPS) load(step + 1);
+    wgmma_fence();
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int k = step * 2 + half;
+      wgmma_f16<0>(s, own[half], rows_at(right + k / 4 * (TILE_BYTES / 16) + k % 4 * 2), P::ROPE_STEPS + k > 0);
+    }
+    wgmma_commit();
+  }
+  wgmma_wait<0>();
+  settle(s);
+  if (P::SCALED) {
+#pragma unroll
+    for (int k = 0; k < 32; k++) s[k] *= units.unit[k / 2 % 2];
   }
 }
 
-// Asks for some bytes of a number's keys, in boxes: `bring` is told a box's first key of the tile and its row in the cache. `bytes`: of a key.
-template <class Cfg, class Bring>
-__device__ inline void ask(const Decoding& args, u32 base, u32 number, u32 barrier, u32 bytes, Bring bring) {
-  const u32 plan = plan_at<Cfg>(base, number);
-  const i32 keys = min(KEYS, max(0, shared_i32(plan + 12)));
-  barrier_expect(barrier, (keys + args.box - 1) / args.box * args.box * bytes);
-  if (keys > 0) bring(0, shared_i32(plan + 20));
-#pragma unroll 1
-  for (i32 first = args.box; first < keys; first += args.box)
-    bring(first, row_of_key(args, shared_i32(plan + 16), shared_i32(plan + 4) * KEYS + first));
+// Hides keys of a tile from rows that don't see them.
+__device__ inline void hide_unseen(u32 limits, i32 tile, f32 (&s)[32]) {
+  const Lanes lanes;
+  const int key = tile * KEYS + lanes.own * 16 + lanes.line;  // and the eighth after it
+#pragma unroll
+  for (int k = 0; k < 32; k++) {
+    const Pair limit = shared_pair(limits + own_row(lanes.quad, row_of_result(k)) * 8);
+    const int own = key + k / 2 % 2 * 8;
+    if (own < limit.x || own >= limit.y) s[k] = minus_infinity();
+  }
 }
 
-template <class Cfg, int SIDE>
-__device__ inline void ask_for_latents(const Decoding& args, u32 base, u32 number, int band) {
-  using P = Place<Cfg>;
-  const int which = SIDE * P::BANDS + band;
-  const u32 barrier = base + P::CODES_FULL + which * 8;
-  ask<Cfg>(args, base, number, barrier, 128,
-           [&](i32 first, i32 row) { copy_tile(base + P::CODES + which * TILE_BYTES + first * 128, args.k, barrier, which * 128, row); });
+// Whether `x` holds for any thread of the first warpgroup.
+__device__ inline bool any_of_group(bool x) {
+  u32 any;
+  asm volatile("{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\nbarrier.cta.red.or.aligned.pred q, 1, 128, p;\nselp.u32 %0, 1, 0, q;\n}"
+               : "=r"(any)
+               : "r"(u32(x))
+               : "memory");
+  return any != 0;
 }
-// The rotated part and scales.
+
+// What all threads of the first warpgroup have of a row becomes one. Of `largest` it is the largest, else the sum.
+template <int N>
+__device__ inline void over_group(f32 (&x)[N], bool largest, u32 room) {
+  const Lanes lanes;
+  const auto both = [&](f32 a, f32 b) { return largest ? peak(a, b) : a + b; };
+#pragma unroll
+  for (int r = 0; r < N; r++) {
+#pragma unroll
+    for (int apart = 4; apart < WARP; apart *= 2) x[r] = both(x[r], __shfl_xor_sync(ALL_LANES, x[r], apart));
+  }
+  named_wait(1, WARPGROUP);
+#pragma unroll
+  for (int r = 0; r < N; r++) {
+    if (lanes.line == 0) share(room + (lanes.own * ROWS + own_row(lanes.quad, r)) * 4, x[r]);
+  }
+  named_wait(1, WARPGROUP);
+#pragma unroll
+  for (int r = 0; r < N; r++) {
+    x[r] = shared_f32(room + own_row(lanes.quad, r) * 4);
+#pragma unroll
+    for (int w = 1; w < 4; w++) x[r] = both(x[r], shared_f32(room + (w * ROWS + own_row(lanes.quad, r)) * 4));
+  }
+}
+
+// Two scales of a key, of which no others take care. `seen`: whether it is; what is not may be anything.
+__device__ inline void own_scales(u32 scales, const Four& load, f32 (&x)[2]) {
+  const u32 self = own_number();
+  const i32 key = self / 2;
+  const Pair two = shared_pair(scales + self * 8);
+  const bool seen = key >= load.z && key < load.w;
+  x[0] = seen ? f32_of(two.x) : 0;
+  x[1] = seen ? f32_of(two.y) : 0;
+}
+
+// Logits become exponentials. Only where one is much larger than what exponents count from do warps ask each other for the largest. `stage`: its number.
 template <class Cfg>
-__device__ inline void ask_for_rest(const Decoding& args, u32 base, u32 number) {
+__device__ inline void soften(const Decoding& args, u32 base, u32 stage, const f32 (&scales)[2], f32 (&s)[32], RowSums& sums) {
   using P = Place<Cfg>;
-  const u32 barrier = base + P::REST_FULL;
-  ask<Cfg>(args, base, number, barrier, P::REST_BYTES, [&](i32 first, i32 row) {
-    if (Cfg::ROPE > 0) copy_tile(base + P::ROPE_CODES + first * P::ROPE_LINE, args.k_rope, barrier, 0, row);
-    if (Entry<Cfg>::SCALED) copy_tile(base + P::SCALES + first * 16, args.k_scales, barrier, 0, row);
-  });
+  constexpr f32 SLACK = 8;  // in powers of two
+  const Lanes lanes;
+  f32 by[OWN_ROWS];
+#pragma unroll
+  for (int r = 0; r < OWN_ROWS; r += 2) {
+    const Pair units = shared_pair(base + P::Q_UNITS + own_row(lanes.quad, r) * 4);
+    by[r] = f32_of(units.x) * args.scale_log2;
+    by[r + 1] = f32_of(units.y) * args.scale_log2;
+  }
+  bool above = P::SCALED && !(peak(scales[0], scales[1]) <= sums.unit);
+#pragma unroll
+  for (int r = 0; r < OWN_ROWS; r++) {
+    const f32 m = peak(s[result(r, 0)], s[result(r, 1)]);
+    sums.top[r] = peak(sums.top[r], m);
+    above |= !(m * by[r] - sums.shift[r] <= SLACK);
+  }
+  const bool changes = any_of_group(above);
+  if (changes) {
+    f32 m[OWN_ROWS];
+#pragma unroll
+    for (int r = 0; r < OWN_ROWS; r++) m[r] = peak(s[result(r, 0)], s[result(r, 1)]);
+    over_group(m, true, base + P::PEAKS);
+    f32 less_unit = 1;
+    if (P::SCALED) {
+      f32 most = peak(scales[0], scales[1]);
+#pragma unroll
+      for (int apart = 1; apart < WARP; apart *= 2) most = peak(most, __shfl_xor_sync(ALL_LANES, most, apart));
+      named_wait(1, WARPGROUP);
+      if (lane() == 0) share(base + P::PEAKS + lanes.own * 4, most);
+      named_wait(1, WARPGROUP);
+      const Four all = shared_four(base + P::PEAKS);
+      most = peak(peak(f32_of(all.x), f32_of(all.y)), peak(f32_of(all.z), f32_of(all.w)));
+      if (!(most <= sums.unit)) {
+        const f32 now = is_nan(most) ? most : f32_of((bits_of(most) & 0x7f800000u) + 0x00800000u);
+        less_unit = sums.unit / now;
+        sums.unit = now;
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < OWN_ROWS; r++) {
+      const f32 now = larger(sums.shift[r], m[r] * by[r]);
+      const f32 less = exp2_fast(sums.shift[r] - now);
+      sums.shift[r] = is_nan(m[r]) ? m[r] : now;
+      sums.total[r] *= less;
+      if (lanes.self < 4) share(base + P::SHRINK + (stage * ROWS + own_row(lanes.quad, r)) * 4, less * less_unit);
+    }
+  }
+  if (lanes.self == 0) share(base + P::CHANGED + stage * 4, i32(changes));
+#pragma unroll
+  for (int k = 0; k < 32; k++) {
+    const int r = row_of_result(k);
+    s[k] = exp2_fast(s[k] * by[r] - sums.shift[r]);
+    sums.total[r] += s[k];
+  }
 }
 
-enum Barrier { BOTH = 4 };  // of both halves; 5 and 6 are those of each
+// Leaves probabilities as the right operand of products, turned on the way: a row's lie side by side.
+__device__ inline void leave_weights(u32 to, const f32 (&s)[32]) {
+  const Lanes lanes;
+#pragma unroll
+  for (int block = 0; block < 8; block += 2) {
+    u32 p[4];
+#pragma unroll
+    for (int part = 0; part < 4; part++) {
+      const int k = (block + part / 2) * 4 + part % 2 * 2;
+      p[part] = pack_f16(s[k], s[k + 1]);
+    }
+    const u32 row = (block + lanes.block / 2) * 8 + lanes.row;
+    store_blocks_turned(to + swizzled_128(row * 128 + (lanes.own * 16 + lanes.block % 2 * 8) * 2), p);
+  }
+}
 
-// Leaves latents of a band of columns of number `number`, and asks for the next number's.
-template <class Cfg, int SIDE>
-__device__ inline void convert_latents(const Decoding& args, u32 base, u32 number, int band) {
+// Leaves a key's two scales as those who add values take them: a lane's eight pairs of keys of a group of columns side by side.
+__device__ inline void leave_scales(u32 to, const f32 (&scales)[2], f32 unit) {
+  const u32 self = own_number();
+  const u32 key = self / 2;
+  const u32 both = pack_f16(scales[0] * (UNIT / unit), scales[1] * (UNIT / unit));
+  const u32 at = to + (self % 2 * 2 * 4 + key % 8 / 2) * 32 + key / 8 * 4 + key % 2 * 2;
+  asm volatile("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %1;\nst.shared.b16 [%0], l;\nst.shared.b16 [%0 + 128], h;\n}" ::"r"(at), "r"(both) : "memory");
+}
+
+// Leaves what an item's output is multiplied by at last.
+template <class Cfg>
+__device__ inline void leave_final(const Decoding& args, u32 base, i32 marks, RowSums& sums) {
   using P = Place<Cfg>;
-  constexpr int STEP = 16;  // keys that are so far apart are a thread's
-  constexpr int AT_ONCE = Entry<Cfg>::SCALED ? 1 : 2;
-  named_wait(5 + SIDE, WARPGROUP);  // products of all its warps are done with what lies there
-  if (is_tile<Cfg>(base, number)) {
-    const int which = SIDE * P::BANDS + band;
-    const u32 parity = shared_i32(plan_at<Cfg>(base, number) + 24);
-    barrier_wait(base + P::CODES_FULL + which * 8, parity);
-    if (Entry<Cfg>::SCALED && band == 0) barrier_wait(base + P::REST_FULL, parity);
-#pragma unroll 1
-    for (int turn = 0; turn < KEYS / STEP; turn += AT_ONCE) {
-      const u32 self = own_number();  // what follows is computed anew: there are few registers
-      const u32 key = self / 8, chunk = self % 8;
-      const u32 from = base + P::CODES + which * TILE_BYTES + turn * STEP * 128 + swizzled_128(key * 128 + chunk * 16);
-      const u32 to = base + number % P::STAGES * P::STAGE_BYTES + 2 * which * TILE_BYTES + turn * STEP * 128;
-      const Pair seen = shared_pair(plan_at<Cfg>(base, number) + 8);
-      Four x[AT_ONCE];
+  const Lanes lanes;
+  over_group(sums.total, false, base + P::PEAKS);
+  const f32 unit = P::SCALED ? sums.unit / UNIT : args.k_scale;
 #pragma unroll
-      for (int i = 0; i < AT_ONCE; i++) x[i] = shared_four(from + i * STEP * 128);
+  for (int r = 0; r < OWN_ROWS; r++) {
+    if (lanes.self < 4) share(base + P::FINAL + ((marks & 1) * ROWS + own_row(lanes.quad, r)) * 4, sums.total[r] == 0 ? 0.0f : unit / sums.total[r]);
+  }
+}
+
+// Writes what is known of an item's rows beside their output.
+template <class Cfg>
+__device__ inline void write_sums(const Decoding& args, u32 base, i32 number, RowSums& sums) {
+  using P = Place<Cfg>;
+  const Lanes lanes;
+  const int member = blockIdx.x % args.team;
+  const Item item = args.items[number];
+  const Group group = args.groups[item.group];
+  over_group(sums.top, true, base + P::PEAKS);
 #pragma unroll
-      for (int i = 0; i < AT_ONCE; i++) {
-        const i32 own = (turn + i) * STEP + key;
-        const bool is_seen = own >= seen.x && own < seen.y;  // what nobody sees may be anything
-        const f32 scale = Entry<Cfg>::SCALED && is_seen ? shared_f32(base + P::SCALES + own * 16 + which * 4) : 1;
-        if (!is_seen) x[i] = Four{};
-        leave_codes<Entry<Cfg>::STORE>(to + i * STEP * 128, key, chunk, Quad{u32(x[i].x), u32(x[i].y), u32(x[i].z), u32(x[i].w)}, scale);
+  for (int r = 0; r < OWN_ROWS; r++) {
+    const Row row = row_of<Cfg>(args, group, member, own_row(lanes.quad, r));
+    if (lanes.self >= 4 || !row.there) continue;
+    const f32 weight = sums.total[r] != 0 ? sums.shift[r] + log2_fast(sums.total[r]) : LOW;
+    write_row_sums<Cfg>(args, item, member, own_row(lanes.quad, r), row, weight, sums.top[r] * shared_f32(base + P::Q_UNITS + own_row(lanes.quad, r) * 4));
+  }
+  if (item.parts > 1) part_written(args, item, member, 1);
+}
+
+// ---- Values ----
+
+// Makes codes of a half of the columns 0 where no query of the group sees the key: they may be anything, and probabilities of 0 would not undo a NaN.
+template <class Cfg, int SIDE>
+__device__ inline void clear_unseen_codes(u32 stage, i32 first, i32 end) {
+  constexpr int CHUNKS = Cfg::LATENT / 32;  // of 16 codes, of a key's half
+  for (int at = own_number(); at < KEYS * CHUNKS; at += WARPGROUP) {
+    const int key = at / CHUNKS, chunk = SIDE * CHUNKS + at % CHUNKS;
+    if (key < first || key >= end) share(stage + chunk / 8 * TILE_BYTES + swizzled_128(key * 128 + chunk % 8 * 16), Four{});
+  }
+  fence_proxy_async();
+  named_wait(2 + SIDE, WARPGROUP);
+}
+
+// Adds a tile's products to a half of the output: of each 64 columns a warp has 16, even ones where a product's first eight rows are, odd ones where the
+// others are. `stage`: its number, `at`: where it is.
+template <class Cfg, int SIDE>
+__device__ inline void multiply_coded_latents(u32 at, f32 (&o)[Cfg::LATENT / 128][32]) {
+  using P = Place<Cfg>;
+  constexpr int STORE = Entry<Cfg>::STORE;
+  constexpr int AHEAD = 2;  // pieces of 32 keys that are under way
+  constexpr int TILES = Cfg::LATENT / 128;
+  const Lanes lanes;
+  const u32 right = place_of(at + P::WEIGHTS);
+  u32 a[AHEAD][2][4];
+  u32 codes[4];
+  const auto load = [&](int step) {
+    const int column = SIDE * (Cfg::LATENT / 2) + step / 2 * TILE;
+    load_blocks_turned(codes, at + column / 128 * TILE_BYTES + (step % 2 * 32 + lanes.block * 8 + lanes.row) * 128 + ((column % 128 / 16 + lanes.own) ^ lanes.row) * 16);
+  };
+  load(0);
+#pragma unroll
+  for (int t = 0; t < TILES; t++) settle(o[t]);
+#pragma unroll
+  for (int step = 0; step < TILES * 2; step++) {
+    u32(&own)[2][4] = a[step % AHEAD];
+    Four scales = {};  // of pairs of this thread's keys
+    if (P::SCALED) scales = shared_four(at + P::HALF_SCALES + ((SIDE * (Cfg::LATENT / 2) + step / 2 * TILE) / 128 * 4 + lanes.quad) * 32 + step % 2 * 16);
+    if (step >= AHEAD) wgmma_wait<AHEAD - 1>();
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const u32 four = __byte_perm(codes[i], 0, 0x3120);  // two of a column, two of the next
+      u32(&x)[4] = own[i / 2];
+      x[i % 2 * 2] = widen_pair<STORE>(u16(four));
+      x[i % 2 * 2 + 1] = widen_pair<STORE>(u16(four >> 16));
+      if (P::SCALED) {
+        const u32 two = i == 0 ? scales.x : i == 1 ? scales.y : i == 2 ? scales.z : scales.w;
+        x[i % 2 * 2] = times_f16(x[i % 2 * 2], two);
+        x[i % 2 * 2 + 1] = times_f16(x[i % 2 * 2 + 1], two);
+      }
+    }
+    if (step + 1 < TILES * 2) load(step + 1);
+    wgmma_fence();
+#pragma unroll
+    for (int half = 0; half < 2; half++) wgmma_f16<0>(o[step / 2], own[half], rows_at(right + (step % 2 * 2 + half) * 2), true);
+    wgmma_commit();
+  }
+  wgmma_wait<0>();
+#pragma unroll
+  for (int t = 0; t < TILES; t++) settle(o[t]);
+}
+
+// The output is multiplied by what stands for each row.
+template <class Cfg>
+__device__ inline void multiply_rows(u32 by, f32 (&o)[Cfg::LATENT / 128][32]) {
+  const Lanes lanes;
+#pragma unroll
+  for (int r = 0; r < OWN_ROWS; r += 2) {
+    const Pair two = shared_pair(by + own_row(lanes.quad, r) * 4);
+#pragma unroll
+    for (int t = 0; t < Cfg::LATENT / 128; t++) {
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        o[t][result(r, i)] *= f32_of(two.x);
+        o[t][result(r + 1, i)] *= f32_of(two.y);
       }
     }
   }
-  named_wait(5 + SIDE, WARPGROUP);
-  if (own_number() == 0 && is_tile<Cfg>(base, number + 1)) ask_for_latents<Cfg, SIDE>(args, base, number + 1, band);
 }
 
-// Leaves the rotated part of half of the keys.
+// Writes a half of an item's output, or of a part of it.
 template <class Cfg, int SIDE>
-__device__ inline void convert_rope(u32 base, u32 number) {
-  using P = Place<Cfg>;
-  if (Cfg::ROPE == 0 || !is_tile<Cfg>(base, number)) return;
-  constexpr int CHUNKS = P::ROPE_LINE / 16;
-  const u32 self = own_number();
-  const Four plan = shared_four(plan_at<Cfg>(base, number));
-  const u32 to = base + number % P::STAGES * P::STAGE_BYTES + P::VALUE_TILES * TILE_BYTES;
-  barrier_wait(base + P::REST_FULL, shared_i32(plan_at<Cfg>(base, number) + 24));
+__device__ inline void write_half(const Decoding& args, i32 number, int member, const f32 (&o)[Cfg::LATENT / 128][32]) {
+  const Lanes lanes;
+  const Item item = args.items[number];
+  const Group group = args.groups[item.group];
 #pragma unroll
-  for (u32 at = 0; at < KEYS / 2 * CHUNKS; at += WARPGROUP) {
-    const i32 key = SIDE * (KEYS / 2) + (at + self) / CHUNKS;
-    const u32 chunk = self % CHUNKS;
-    const u32 byte = key * P::ROPE_LINE + chunk * 16;
-    Four x = shared_four(base + P::ROPE_CODES + (Entry<Cfg>::SCALED ? swizzled_128(byte) : swizzled_64(byte)));
-    if (key < plan.z || key >= plan.w) x = Four{};
-    leave_rope<Cfg>(to, key, chunk, Quad{u32(x.x), u32(x.y), u32(x.z), u32(x.w)});
+  for (int r = 0; r < OWN_ROWS; r++) {
+    const Row row = row_of<Cfg>(args, group, member, own_row(lanes.quad, r));
+    if (!row.there) continue;
+    const i64 to = line_of<Cfg>(args, item, member, own_row(lanes.quad, r), row) * Cfg::LATENT + SIDE * (Cfg::LATENT / 2) + lanes.own * 16 + lanes.line * 2;
+    f32* out = item.parts == 1 ? args.out : args.part_out;
+#pragma unroll
+    for (int t = 0; t < Cfg::LATENT / 128; t++) {
+      const f32 even = o[t][result(r, 0)], odd = o[t][result(r, 1)];
+      if (item.parts == 1 && args.narrow) *reinterpret_cast<u32*>(args.narrow + to + t * TILE) = pack_bf16(even, odd);
+      else *reinterpret_cast<float2*>(out + to + t * TILE) = float2{even, odd};
+    }
   }
-}
-
-// The rest of what is to be done for `number`, when its latents have been left.
-template <class Cfg, int SIDE>
-__device__ inline void finish_stage(const Decoding& args, u32 base, u32 number) {
-  using P = Place<Cfg>;
-  named_wait(BOTH, 2 * WARPGROUP);  // both are done with the probabilities that stand where the rotated part goes
-  convert_rope<Cfg, SIDE>(base, number);
-  const u32 which = number % P::STAGES;
-  const u32 barrier = base + P::FULL + which * 8;
-  fence_proxy_async();
-  __syncwarp();
-  if (SIDE == 1 && own_number() == 0) {
-    const Four plan = shared_four(plan_at<Cfg>(base, number));
-    share(base + P::LOADS + which * 16, plan);
-    if (plan.y == QUERIES) return bring_queries<Cfg>(args, base, base + which * P::STAGE_BYTES, barrier, plan.x, blockIdx.x % args.team);
-  }
-  if (lane() == 0) barrier_arrive(barrier);
-}
-
-// Before values of `number` can be added. Both halves come here, and have left what was to be left before.
-template <class Cfg, int SIDE>
-__device__ inline void look_ahead(const Decoding& args, u32 base, u32 number) {
-  using P = Place<Cfg>;
-  named_wait(BOTH, 2 * WARPGROUP);
-  if (SIDE == 1 && own_number() == 0) {
-    if (P::REST_BYTES > 0 && is_tile<Cfg>(base, number + 2)) ask_for_rest<Cfg>(args, base, number + 2);
-    plan_next<Cfg>(args, base, number + 4);
-  }
-}
-
-// Fills a stage without adding values of what was there.
-template <class Cfg, int SIDE>
-__device__ inline void convert_next(const Decoding& args, u32 base, u32 number) {
-#pragma unroll 1
-  for (int band = 0; band < Place<Cfg>::BANDS; band++) convert_latents<Cfg, SIDE>(args, base, number, band);
-  finish_stage<Cfg, SIDE>(args, base, number);
-}
-
-// Fills all stages for the first time.
-template <class Cfg, int SIDE>
-__device__ inline void convert_first(const Decoding& args, u32 base) {
-  const bool leads = SIDE == 1 && own_number() == 0;
-  for (u32 number = 0; leads && number < 4; number++) plan_next<Cfg>(args, base, number);
-  named_wait(BOTH, 2 * WARPGROUP);
-#pragma unroll 1
-  for (u32 number = 0; number < Place<Cfg>::STAGES; number++) {
-    if (leads && Place<Cfg>::REST_BYTES > 0 && is_tile<Cfg>(base, number)) ask_for_rest<Cfg>(args, base, number);
-    convert_next<Cfg, SIDE>(args, base, number);
-  }
+  if (item.parts > 1) part_written(args, item, member, 2 + SIDE);
 }

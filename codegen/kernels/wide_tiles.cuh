@@ -4,24 +4,34 @@
 #include "ptx.cuh"
 #include "copies.cuh"
 #include "tile.cuh"
-#include "decode_codes.cuh"
+#include "decode_parts.cuh"
 
 constexpr int ROWS = 64;
 
-// Where things lie in shared memory.
+// Where things lie in shared memory. A stage is a tile of keys, in bf16 or in codes, and its probabilities.
 template <class Cfg>
 struct Place {
   static constexpr int VALUE_TILES = Cfg::LATENT / TILE;
-  static constexpr int SLOTS = VALUE_TILES + 1;  // of a stage; the last has the rotated part, then the probabilities
-  static constexpr bool CODED = Entry<Cfg>::CODED;
-  static constexpr bool HALVES = CODED && !Entry<Cfg>::SCALED;  // codes become f16, and what they meet is f16 too
-  static constexpr int STAGES = CODED ? 2 : 27 / SLOTS < 8 ? 27 / SLOTS : 8;
-  static constexpr u32 STAGE_BYTES = SLOTS * TILE_BYTES;
+  static constexpr bool CODED = Entry<Cfg>::CODED, SCALED = Entry<Cfg>::SCALED;
+  static constexpr int SLOTS = CODED ? VALUE_TILES / 2 : VALUE_TILES;  // of latents: 128 bytes of each key
+  static constexpr u32 ROPE = SLOTS * TILE_BYTES;                      // of a stage: the rotated part
+  static constexpr u32 ROPE_LINE = Cfg::ROPE == 0 ? 0 : CODED && !SCALED ? 64 : 128;  // bytes of a key there
+  static constexpr u32 KEY_BYTES = SLOTS * 128 + ROPE_LINE + (SCALED ? 16 : 0);       // of a key, as it is copied
+  static constexpr u32 SCALES = ROPE + KEYS * ROPE_LINE;  // of a stage: four of each key
+  static constexpr u32 HALF_SCALES = SCALES + (SCALED ? KEYS * 16 : 0);  // [4, KEYS]: the same in f16, over a unit
+  // Of a stage: probabilities. Those of keys in bf16 come where the rotated part was
+  static constexpr u32 WEIGHTS = CODED ? (HALF_SCALES + (SCALED ? KEYS * 8 : 0) + 1023) / 1024 * 1024 : ROPE;
+  static constexpr u32 STAGE_BYTES = WEIGHTS + TILE_BYTES;
+  static constexpr int MOST_STAGES = CODED ? 4 : VALUE_TILES == 8 ? 3 : 8;
+  static constexpr u32 SMALL = 1024 + MOST_STAGES * (ROWS * 4 + 40) + (CODED ? 7 * ROWS * 4 + 64 : 0);  // what else there is, at most
+  static constexpr int FIT = (232448 - (CODED ? VALUE_TILES : 0) * TILE_BYTES - (Cfg::ROPE > 0 ? TILE_BYTES : 0) - SMALL) / STAGE_BYTES;
+  static constexpr int STAGES = FIT < MOST_STAGES ? FIT : MOST_STAGES;
   static constexpr int ROPE_STEPS = (Cfg::ROPE + 15) / 16;
   // Pieces of 16 columns of the queries' latents, and those of them that registers hold
   static constexpr int STEPS = VALUE_TILES * 4;
   static constexpr int HELD = STEPS < 30 ? STEPS : 30;
-  static constexpr u32 Q_ROPE = STAGES * STAGE_BYTES;                       // the queries' rotated part
+  static constexpr u32 Q = STAGES * STAGE_BYTES;                            // over codes: the queries
+  static constexpr u32 Q_ROPE = Q + (CODED ? VALUE_TILES * TILE_BYTES : 0);  // their rotated part
   static constexpr u32 SHRINK = Q_ROPE + (Cfg::ROPE > 0 ? TILE_BYTES : 0);  // [STAGES, ROWS]: what earlier sums are worth now
   static constexpr u32 LIMITS = SHRINK + STAGES * ROWS * 4;                 // [ROWS]: keys that a row sees
   static constexpr u32 TOP = LIMITS + ROWS * 8;                             // [ROWS]: its largest logit
@@ -30,24 +40,17 @@ struct Place {
   static constexpr u32 FULL = COURIER + 48;                                 // barriers [STAGES]: a stage's bytes are there
   static constexpr u32 WEIGHED = FULL + STAGES * 8;                         // its probabilities are
   static constexpr u32 EMPTY = WEIGHED + STAGES * 8;                        // it may be filled again
-  static constexpr u32 Q_FREE = EMPTY + STAGES * 8;                         // the queries' rotated part may be
-  // A warpgroup that adds values has half of the columns, at once or, where it converts codes, in bands
-  static constexpr int BANDS = CODED ? Cfg::LATENT / 2 / 128 : 1;
-  static constexpr int BAND = Cfg::LATENT / 2 / (BANDS > 0 ? BANDS : 1);
-  static_assert(BANDS > 0, "a half of the latents is converted by bands of 128");
-  static constexpr u32 Q_UNITS = Q_FREE + 8;        // [ROWS]: what logits of f16 count in
-  static constexpr u32 FINAL = Q_UNITS + ROWS * 4;  // [2, ROWS], of even and odd items: what the output is multiplied by at last
-  // Of a cache of codes: what is planned for numbers of stages, and what the copy engine brings
-  static constexpr u32 PLANS = (FINAL + 2 * ROWS * 4 + 15) / 16 * 16;
-  static constexpr u32 ROPE_LINE = Entry<Cfg>::SCALED ? 128 : 64;  // bytes of a key's rotated part
-  static constexpr u32 REST_BYTES = (Cfg::ROPE > 0 ? ROPE_LINE : 0) + (Entry<Cfg>::SCALED ? 16 : 0);
-  static constexpr u32 CODES_FULL = PLANS + 4 * 32;         // barriers [2, BANDS]
-  static constexpr u32 REST_FULL = CODES_FULL + 4 * 8;      // of the rotated part and scales
-  static constexpr u32 CODES = (REST_FULL + 8 + 1023) / 1024 * 1024;  // [2, BANDS, KEYS, 128]
-  static constexpr u32 ROPE_CODES = CODES + 2 * BANDS * TILE_BYTES;   // [KEYS, ROPE_LINE]
-  static constexpr u32 SCALES = ROPE_CODES + (Cfg::ROPE > 0 ? KEYS * ROPE_LINE : 0);  // [KEYS, 4]
-  static constexpr u32 END = CODED ? SCALES + (Entry<Cfg>::SCALED ? KEYS * 16 : 0) : Q_FREE + 8;
-  static_assert(END <= 232448, "what a block may have");
+  static constexpr u32 Q_FREE = EMPTY + STAGES * 8;                         // the queries' rotated part may be, over codes all of them
+  // Over codes:
+  static constexpr u32 CHANGED = Q_FREE + 8;                    // [STAGES]: whether any of `SHRINK` is not 1
+  static constexpr u32 Q_UNITS = CHANGED + (STAGES + 1) / 2 * 8;  // [ROWS]: what logits of f16 count in
+  static constexpr u32 FINAL = Q_UNITS + ROWS * 4;              // [2, ROWS], of even and odd items: what the output is multiplied by at last
+  static constexpr u32 PEAKS = FINAL + 2 * ROWS * 4;            // [4, ROWS]: what warps know of rows
+  static constexpr u32 END = CODED ? PEAKS + 4 * ROWS * 4 : Q_FREE + 8;
+  static_assert(END - SHRINK <= SMALL && END <= 232448, "what a block may have");
+  // Registers of a thread: of who weighs, of who adds values
+  static constexpr int WEIGHS = CODED ? 152 : 184;
+  static constexpr int ADDS = CODED ? 176 : 160;
 };
 
 // A stage of the ring and how often it came round.
@@ -56,16 +59,10 @@ struct Turn {
   u32 stage = 0;
   u32 parity = 0;
   __device__ void next() {
-    if (Place<Cfg>::CODED) {  // of two stages
-      parity ^= stage;
-      stage ^= 1;
-    } else if (++stage == Place<Cfg>::STAGES) {
-      stage = 0;
-      parity ^= 1;
-    }
+    if (++stage < Place<Cfg>::STAGES) return;
+    stage = 0;
+    parity ^= 1;
   }
-  // Of two stages: how many there were before, counted to four.
-  __device__ u32 number() const { return parity * 2 + stage; }
   // The stage before.
   __device__ u32 before() const { return (stage == 0 ? Place<Cfg>::STAGES : stage) - 1; }
 };
@@ -85,28 +82,29 @@ __device__ inline void ask_for_page(const Decoding& args, u32 to, i32 table, i32
 }
 __device__ inline void copies_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// Copies a box of keys to where it lies in a stage.
+// Copies a box of keys to where it lies in a stage, from the `first` key of the tile on.
 template <class Cfg>
-__device__ inline void copy_keys(const Decoding& args, u32 to, u32 barrier, i32 from) {
+__device__ inline void copy_keys(const Decoding& args, u32 stage, u32 barrier, int first, i32 from) {
   using P = Place<Cfg>;
-  if (Cfg::ROPE > 0) copy_tile(to + P::VALUE_TILES * TILE_BYTES, args.k_rope, barrier, 0, from);
-#pragma unroll
-  for (int t = 0; t < P::VALUE_TILES; t++) copy_tile(to + t * TILE_BYTES, args.k, barrier, t * TILE, from);
+  if (Cfg::ROPE > 0) copy_tile(stage + P::ROPE + first * P::ROPE_LINE, args.k_rope, barrier, 0, from);
+  if (P::SCALED) copy_tile(stage + P::SCALES + first * 16, args.k_scales, barrier, 0, from);
+  if (args.box == KEYS) return copy_tile_3d(stage, args.k, barrier, 0, from, 0);
+#pragma unroll 1
+  for (int t = 0; t < P::SLOTS; t++) copy_tile_3d(stage + t * TILE_BYTES + first * 128, args.k, barrier, 0, from, t);
 }
 
-// Has an item's queries brought to a stage, and their rotated part to where it stays. One thread.
+// Has an item's queries brought to `to`, and their rotated part to where it stays. One thread.
 template <class Cfg>
 __device__ inline void bring_queries(const Decoding& args, u32 base, u32 to, u32 barrier, i32 number, int member) {
   using P = Place<Cfg>;
   const Group& group = args.groups[args.items[number].group];
   const i32 parity = shared_i32(base + P::COURIER + 40);
   share(base + P::COURIER + 40, parity ^ 1);
-  if (Cfg::ROPE > 0) barrier_wait(base + P::Q_FREE, parity);
-  barrier_expect(barrier, (Cfg::H < Cfg::ROWS ? Cfg::H * args.at_once : Cfg::ROWS) * TILE * 2 * (P::VALUE_TILES + (Cfg::ROPE > 0 ? 1 : 0)));
+  if (P::CODED || Cfg::ROPE > 0) barrier_wait(base + P::Q_FREE, parity);
+  barrier_expect(barrier, bytes_of_queries<Cfg>(args) * (P::VALUE_TILES + (Cfg::ROPE > 0 ? 1 : 0)));
   const Row first = row_of<Cfg>(args, group, member, 0);
-  if (Cfg::ROPE > 0) copy_tile_3d(base + P::Q_ROPE, args.q_rope, barrier, 0, first.head, first.query);
-#pragma unroll
-  for (int t = 0; t < P::VALUE_TILES; t++) copy_tile_3d(to + t * TILE_BYTES, args.q, barrier, t * TILE, first.head, first.query);
+  copy_queries<Cfg, P::VALUE_TILES>(args, args.q, to, barrier, first);
+  if (Cfg::ROPE > 0) copy_queries<Cfg, 1>(args, args.q_rope, base + P::Q_ROPE, barrier, first);
 }
 
 // Fills a stage that is free with what comes next: the queries of an item, then its tiles. One thread does so. How far it is stands in
@@ -115,7 +113,6 @@ __device__ inline void bring_queries(const Decoding& args, u32 base, u32 to, u32
 template <class Cfg>
 __device__ inline void fill(const Decoding& args, u32 base, u32 stage, int member) {
   using P = Place<Cfg>;
-  constexpr int PARTS = P::VALUE_TILES + (Cfg::ROPE > 0 ? 1 : 0);
   Four at = shared_four(base + P::COURIER);
   const u32 to = base + stage * P::STAGE_BYTES;
   const u32 barrier = base + P::FULL + stage * 8;
@@ -129,15 +126,14 @@ __device__ inline void fill(const Decoding& args, u32 base, u32 stage, int membe
     const i32 marks = (at.z + 1 == at.w ? LAST : 0) + (first_key < all.x || first_key + KEYS > all.y ? EDGE : 0);
     share(load, Four{at.x - 1 + marks, at.z, of.z - first_key, keys});
     if (args.box == KEYS) {
-      barrier_expect(barrier, keys > 0 ? TILE_BYTES * PARTS : 0);
-      if (keys > 0) copy_keys<Cfg>(args, to, barrier, args.page == 0 ? of.y + first_key : of.x * args.page + u32(first_key) % u32(args.page));
+      barrier_expect(barrier, keys > 0 ? KEYS * P::KEY_BYTES : 0);
+      if (keys > 0) copy_keys<Cfg>(args, to, barrier, 0, args.page == 0 ? of.y + first_key : of.x * args.page + u32(first_key) % u32(args.page));
       if (at.z + 1 < at.w) ask_for_page(args, base + P::COURIER + 16, of.y, first_key + KEYS);
     } else {
-      const int bytes = args.box * TILE * 2;
       const int boxes = min(KEYS / args.box, (max(keys, 0) + args.box - 1) / args.box);
-      barrier_expect(barrier, boxes * bytes * PARTS);
+      barrier_expect(barrier, boxes * args.box * P::KEY_BYTES);
 #pragma unroll 1
-      for (int b = 0; b < boxes; b++) copy_keys<Cfg>(args, to + b * bytes, barrier, row_of_key(args, of.y, first_key + b * args.box));
+      for (int b = 0; b < boxes; b++) copy_keys<Cfg>(args, to, barrier, b * args.box, row_of_key(args, of.y, first_key + b * args.box));
     }
     share(base + P::COURIER + 8, at.z + 1);
   } else if (at.x < at.y) {
@@ -145,7 +141,7 @@ __device__ inline void fill(const Decoding& args, u32 base, u32 stage, int membe
     const Group& group = args.groups[item.group];
     share(load, Four{at.x, QUERIES, 0, 0});
     share(base + P::COURIER + 32, Pair{group.all_first, group.all_end});
-    bring_queries<Cfg>(args, base, to, barrier, at.x, member);
+    bring_queries<Cfg>(args, base, P::CODED ? base + P::Q : to, barrier, at.x, member);
     share(base + P::COURIER, Four{at.x + 1, at.y, item.first, item.end});
     share(base + P::COURIER + 16, Four{0, group.table, group.first, group.end});
     if (group.end > item.first * KEYS) ask_for_page(args, base + P::COURIER + 16, group.table, item.first * KEYS);
@@ -153,4 +149,41 @@ __device__ inline void fill(const Decoding& args, u32 base, u32 stage, int membe
     share(load, Four{0, NOTHING, 0, 0});
     barrier_arrive(barrier);
   }
+}
+
+// This warpgroup is done with a stage. Once both are, a thread of the second has it filled again.
+template <class Cfg, int SIDE>
+__device__ inline void refill(const Decoding& args, u32 base, Turn<Cfg>& turn, int member) {
+  using P = Place<Cfg>;
+  arrive_once_a_warp(base + P::EMPTY + turn.stage * 8);
+  if (SIDE == 1 && threadIdx.x % WARPGROUP == 0) {
+    barrier_wait(base + P::EMPTY + turn.stage * 8, turn.parity);
+    fill<Cfg>(args, base, turn.stage, member);
+  }
+  turn.next();
+}
+
+// Fills all stages for the first time.
+template <class Cfg, int SIDE>
+__device__ inline void fill_first(const Decoding& args, u32 base, int team, int member) {
+  using P = Place<Cfg>;
+  if (SIDE == 0 || threadIdx.x % WARPGROUP != 0) return;
+  share(base + P::COURIER, Four{args.starts[team], args.starts[team + 1], 0, 0});
+  share(base + P::COURIER + 16, 0);
+  share(base + P::COURIER + 40, 1);
+#pragma unroll 1
+  for (u32 stage = 0; stage < P::STAGES; stage++) fill<Cfg>(args, base, stage, member);
+}
+
+// Makes the ring's barriers. One thread.
+template <class Cfg>
+__device__ inline void init_barriers(u32 base) {
+  using P = Place<Cfg>;
+  for (int stage = 0; stage < P::STAGES; stage++) {
+    barrier_init(base + P::FULL + stage * 8, 1);
+    barrier_init(base + P::WEIGHED + stage * 8, 4);
+    barrier_init(base + P::EMPTY + stage * 8, 8);
+  }
+  barrier_init(base + P::Q_FREE, 4);
+  fence_barrier_init();
 }

@@ -15,61 +15,11 @@ __device__ inline void take_aside(const Decoding& args, int thread, u32 (&x)[4])
 
 // ---- The first warpgroup: logits and probabilities. A thread has two rows, eight apart, and in each 16 keys of a tile ----
 
-// Products of what queries and keys, or probabilities and latents, are.
-template <class Cfg, int B_TURNED, int N, class Left>
-__device__ inline void multiply(f32 (&d)[N], const Left& a, u64 b, bool add) {
-  if constexpr (sizeof(Left) == 8) {
-    if constexpr (Place<Cfg>::HALVES) wgmma_f16<0, B_TURNED>(d, a, b, add);
-    else wgmma_bf16<0, B_TURNED>(d, a, b, add);
-  } else {
-    if constexpr (Place<Cfg>::HALVES) wgmma_f16<B_TURNED>(d, a, b, add);
-    else wgmma_bf16<B_TURNED>(d, a, b, add);
-  }
-}
-
 // What a thread knows of its rows.
 struct Sums {
   f32 shift[2];  // what exponents count from
   f32 total[2];  // of exponentials, of this thread's keys
 };
-
-// Makes queries f16 where they lie, each row times the power of two by which its largest is at least 1 and below 2. `place`: where this thread's piece
-// of 16 columns is, from a tile on.
-template <class Cfg, class Where>
-__device__ inline void scale_rows(u32 base, u32 latents, u32 self, Where place) {
-  using P = Place<Cfg>;
-  constexpr int PIECES = P::STEPS + P::ROPE_STEPS;
-  const auto at = [&](int k) { return k < P::STEPS ? place(latents, k) : place(base + P::Q_ROPE, k - P::STEPS); };
-  f32 most[2] = {0, 0};
-#pragma unroll 1
-  for (int k = 0; k < PIECES; k++) {
-    u32 piece[4];
-    load_blocks(piece, at(k));
-#pragma unroll
-    for (int part = 0; part < 4; part++)
-      most[part % 2] = fmaxf(most[part % 2], fmaxf(fabsf(f32_of(piece[part] << 16)), fabsf(f32_of(piece[part] & 0xffff0000u))));
-  }
-  f32 by[2];
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-#pragma unroll
-    for (int lanes = 1; lanes < 4; lanes *= 2) most[half] = fmaxf(most[half], __shfl_xor_sync(ALL_LANES, most[half], lanes));
-    const RowUnit row_unit(most[half]);
-    by[half] = row_unit.inverse;
-    if (self % 4 == 0) share(base + P::Q_UNITS + accumulator_row(self, half) * 4, row_unit.unit);
-  }
-#pragma unroll 1
-  for (int k = 0; k < PIECES; k++) {
-    u32 piece[4];
-    load_blocks(piece, at(k));
-#pragma unroll
-    for (int part = 0; part < 4; part++)
-      piece[part] = pack_f16(f32_of(piece[part] << 16) * by[part % 2], f32_of(piece[part] & 0xffff0000u) * by[part % 2]);
-    store_blocks(at(k), piece);
-  }
-  fence_proxy_async();
-  named_wait(1, WARPGROUP);  // the rotated part is read by all
-}
 
 // Takes an item's queries out of a stage, and what their rows see.
 template <class Cfg>
@@ -95,7 +45,6 @@ __device__ inline Sums take_queries(const Decoding& args, u32 base, u32 stage, u
   const u32 line = self / 32 * 16 + self % 16;
   const auto place = [&](u32 tiles, int k) { return tiles + k / 4 * TILE_BYTES + swizzled_128(line * 128 + k % 4 * 32 + self % 32 / 16 * 16); };
   const u32 latents = base + stage * P::STAGE_BYTES;
-  if constexpr (P::HALVES) scale_rows<Cfg>(base, latents, self, place);
 #pragma unroll
   for (int k = 0; k < P::STEPS; k++) {
     u32 piece[4];
@@ -117,7 +66,7 @@ __device__ inline void multiply_queries(const Decoding& args, u32 queries, u32 k
   constexpr int LATE = P::HELD / 5;  // products that then still run
   const u32 left = place_of(queries);
   const u32 right = place_of(keys);
-  const auto piece = [&](const u32 (&a)[4], int k, bool add) { multiply<Cfg, 0>(s, a, rows_at(right + (k / 4 * TILE_BYTES + k % 4 * 32) / 16), add); };
+  const auto piece = [&](const u32 (&a)[4], int k, bool add) { wgmma_bf16<0>(s, a, rows_at(right + (k / 4 * TILE_BYTES + k % 4 * 32) / 16), add); };
   const auto pieces = [&](int first, int end, bool add) {
 #pragma unroll
     for (int k = first; k < end; k++) piece(q[k], k, add || k > first);
@@ -127,7 +76,7 @@ __device__ inline void multiply_queries(const Decoding& args, u32 queries, u32 k
   wgmma_fence();
 #pragma unroll
   for (int k = 0; k < P::ROPE_STEPS; k++)
-    multiply<Cfg, 0>(s, rows_at(left + k * 2), rows_at(right + (P::VALUE_TILES * TILE_BYTES + k * 32) / 16), k > 0);
+    wgmma_bf16<0, 0>(s, rows_at(left + k * 2), rows_at(right + (P::ROPE + k * 32) / 16), k > 0);
   if constexpr (P::HELD < P::STEPS) {
     static_assert(P::STEPS == P::HELD + 2, "two pieces wait in memory");
     piece(rest, P::HELD, P::ROPE_STEPS > 0);
@@ -179,39 +128,32 @@ __device__ inline void largest(const f32 (&s)[32], f32 (&m)[2]) {
 
 // Logits become exponentials, and the last tile's are divided by the sum of all. `shrink`: where in shared memory stands by what earlier sums of a
 // row are multiplied.
-template <class Cfg>
-__device__ inline void soften(const Decoding& args, u32 shrink, u32 units, u32 final, u32 self, bool is_last, const f32 (&m)[2], f32 (&s)[32], Sums& sums) {
+__device__ inline void soften(const Decoding& args, u32 shrink, u32 self, bool is_last, const f32 (&m)[2], f32 (&s)[32], Sums& sums) {
   constexpr f32 SLACK = 8;  // the maximum may lag behind by this much, in powers of two: most tiles then change no sum
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     f32 less = 1;
-    f32 scale = args.scale_log2;
-    if (Place<Cfg>::HALVES) scale *= shared_f32(units + accumulator_row(self, half) * 4);
-    if (!(m[half] * scale - sums.shift[half] <= SLACK)) {
-      less = exp2_fast(sums.shift[half] - m[half] * scale);
-      sums.shift[half] = m[half] * scale;
+    if (!(m[half] * args.scale_log2 - sums.shift[half] <= SLACK)) {
+      less = exp2_fast(sums.shift[half] - m[half] * args.scale_log2);
+      sums.shift[half] = m[half] * args.scale_log2;
       sums.total[half] *= less;
     }
 #pragma unroll
     for (int block = 0; block < 8; block++) {
       const int i = (block * 2 + half) * 2;
-      s[i] = exp2_fast(s[i] * scale - sums.shift[half]);
-      s[i + 1] = exp2_fast(s[i + 1] * scale - sums.shift[half]);
+      s[i] = exp2_fast(s[i] * args.scale_log2 - sums.shift[half]);
+      s[i + 1] = exp2_fast(s[i + 1] * args.scale_log2 - sums.shift[half]);
       sums.total[half] += s[i] + s[i + 1];
     }
     if (is_last) {
       sums.total[half] += __shfl_xor_sync(ALL_LANES, sums.total[half], 1);
       sums.total[half] += __shfl_xor_sync(ALL_LANES, sums.total[half], 2);
-      const f32 inverse = sums.total[half] == 0 ? 0.0f : (Place<Cfg>::HALVES ? args.k_scale : 1.0f) / sums.total[half];
-      if constexpr (Place<Cfg>::HALVES) {  // the quotients might be too small for f16: the output gets it at last
-        if (self % 4 == 0) share(final + accumulator_row(self, half) * 4, inverse);
-      } else {
-        less *= inverse;
+      const f32 inverse = sums.total[half] == 0 ? 0.0f : 1.0f / sums.total[half];
+      less *= inverse;
 #pragma unroll
-        for (int block = 0; block < 8; block++) {
-          s[(block * 2 + half) * 2] *= inverse;
-          s[(block * 2 + half) * 2 + 1] *= inverse;
-        }
+      for (int block = 0; block < 8; block++) {
+        s[(block * 2 + half) * 2] *= inverse;
+        s[(block * 2 + half) * 2 + 1] *= inverse;
       }
     }
     if (self % 4 == 0) share(shrink + accumulator_row(self, half) * 4, less);
@@ -219,7 +161,6 @@ __device__ inline void soften(const Decoding& args, u32 shrink, u32 units, u32 f
 }
 
 // Leaves probabilities as the left operand of products.
-template <class Cfg>
 __device__ inline void leave_weights(u32 to, u32 self, const f32 (&s)[32]) {
   const u32 row = self / 32 * 16 + self % 16;
 #pragma unroll
@@ -228,7 +169,7 @@ __device__ inline void leave_weights(u32 to, u32 self, const f32 (&s)[32]) {
 #pragma unroll
     for (int part = 0; part < 4; part++) {
       const int i = 2 * (4 * k + part);
-      p[part] = Place<Cfg>::HALVES ? pack_f16(s[i], s[i + 1]) : pack_bf16(s[i], s[i + 1]);
+      p[part] = pack_bf16(s[i], s[i + 1]);
     }
     store_blocks(to + swizzled_128(row * 128 + k * 32 + self % 32 / 16 * 16), p);
   }
@@ -249,8 +190,7 @@ __device__ inline void write_sums(const Decoding& args, u32 base, i32 number, co
     if (self % 4 != 0 || !row.there) continue;
     const bool saw = sums.total[half] != 0;
     const f32 weight = saw ? sums.shift[half] + log2_fast(sums.total[half]) : LOW;
-    const f32 unit = Place<Cfg>::HALVES ? shared_f32(base + Place<Cfg>::Q_UNITS + r * 4) : 1.0f;
-    write_row_sums<Cfg>(args, item, member, r, row, weight, shared_f32(base + Place<Cfg>::TOP + r * 4) * unit);
+    write_row_sums<Cfg>(args, item, member, r, row, weight, shared_f32(base + Place<Cfg>::TOP + r * 4));
   }
   if (item.parts > 1) part_written(args, item, member, 1);
 }
@@ -274,7 +214,7 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
       asm volatile("" : "+r"(at));  // descriptors are made anew for each tile: there are no registers for all of them
       const u32 self = own_number();
       const u32 keys = at + turn.stage * P::STAGE_BYTES;
-      const u32 weights = keys + P::VALUE_TILES * TILE_BYTES;
+      const u32 weights = keys + P::WEIGHTS;
       u32 rest[4];
       if (P::HELD < P::STEPS) take_aside(args, self, rest);
       barrier_wait(at + P::FULL + turn.stage * 8, turn.parity);
@@ -292,8 +232,8 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
       if (marks & EDGE) hide_unseen(at + P::LIMITS, load.y, self, s);
       f32 m[2];
       largest(s, m);
-      soften<Cfg>(args, at + P::SHRINK + turn.stage * ROWS * 4, at + P::Q_UNITS, at + P::FINAL + (marks & 1) * ROWS * 4, self, is_last, m, s, sums);
-      leave_weights<Cfg>(weights, self, s);
+      soften(args, at + P::SHRINK + turn.stage * ROWS * 4, self, is_last, m, s, sums);
+      leave_weights(weights, self, s);
       if (is_last) arrive_once_a_warp(at + P::WEIGHED + turn.stage * 8);
       if (self % 4 == 0) {
 #pragma unroll
