@@ -133,7 +133,7 @@ __device__ inline void write_half(const Decoding& args, u32 base, const Item& it
     const Row row = row_of<Cfg>(args, group, member, All::row(r));
     if (!row.there) continue;
     const i64 to = line_of<Cfg>(args, item, member, All::row(r), row) * Cfg::LATENT + SIDE * (Cfg::LATENT / SIDES);
-    write_columns<Cfg, S::VALUE_TILES>(args, item.parts > 1, to, r, shared_f32(base + P::FINAL + All::row(r) * 4), sums.o);
+    write_columns<Cfg>(args, item, to, r, shared_f32(base + P::FINAL + All::row(r) * 4), sums.o);
   }
   if (item.parts > 1) part_written(args, item, member, 1 + SIDE);
 }

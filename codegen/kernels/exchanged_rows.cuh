@@ -86,18 +86,25 @@ __device__ inline void leave_weights(u32 to, const f32 (&s)[Cfg::ROWS / 2], f32 
   }
 }
 
+// A number rounded to bf16, by one instruction.
+__device__ inline void store_rounded(bf16* at, f32 x) { *at = {u16(pack_bf16(x, 0))}; }
+__device__ inline void store_rounded(f32* at, f32 x) { *at = x; }
+
 // Writes what a thread has of its `r`th row's output, times `by`. `to`: where the row's first column of these is.
-template <class Cfg, int TILES>
-__device__ inline void write_columns(const Decoding& args, bool part, i64 to, int r, f32 by, const f32 (&o)[TILES][Cfg::ROWS / 2]) {
+template <class Cfg, class Out, int TILES>
+__device__ inline void write_columns(Out* to, int r, f32 by, const f32 (&o)[TILES][Cfg::ROWS / 2]) {
   constexpr bool CODED = Entry<Cfg>::CODED;  // then even and odd columns, not the first and the last eight of 16, are apart
   const int thread = threadIdx.x % WARPGROUP;
   to += thread / 32 * 16 + thread % 32 / 4 * (CODED ? 2 : 1);
+  asm volatile("" : "+l"(to));  // one address for all: the rest is part of instructions
 #pragma unroll
-  for (int k = 0; k < TILES * 2; k++) {
-    const i64 at = to + k / 2 * TILE + k % 2 * (CODED ? 1 : 8);
-    const f32 x = o[k / 2][Held<Cfg::ROWS>::result(r, k % 2)] * by;
-    if (part) args.part_out[at] = x;
-    else if (args.narrow) store(args.narrow + at, x);
-    else args.out[at] = x;
-  }
+  for (int k = 0; k < TILES * 2; k++) store_rounded(to + k / 2 * TILE + k % 2 * (CODED ? 1 : 8), o[k / 2][Held<Cfg::ROWS>::result(r, k % 2)] * by);
+}
+
+// The same, to where an item's output or that of a part of it goes, the `at`th number there.
+template <class Cfg, int TILES>
+__device__ inline void write_columns(const Decoding& args, const Item& item, i64 at, int r, f32 by, const f32 (&o)[TILES][Cfg::ROWS / 2]) {
+  if (item.parts > 1) write_columns<Cfg>(args.part_out + at, r, by, o);
+  else if (args.narrow) write_columns<Cfg>(args.narrow + at, r, by, o);
+  else write_columns<Cfg>(args.out + at, r, by, o);
 }

@@ -192,7 +192,7 @@ __device__ inline void write_rows(const Decoding& args, const Item& item, const 
     const f32 inverse = saw ? unit / sums.total[r] : 0.0f;
     if (threadIdx.x % WARPGROUP < 4) write_row_sums<Cfg>(args, item, member, S::row(r), row, saw ? sums.shift[r] + log2_fast(sums.total[r]) : LOW, sums.top[r]);
     const i64 line = line_of<Cfg>(args, item, member, S::row(r), row);
-    write_columns<Cfg, Cfg::LATENT / TILE>(args, item.parts > 1, line * Cfg::LATENT, r, inverse, sums.o);
+    write_columns<Cfg>(args, item, line * Cfg::LATENT, r, inverse, sums.o);
   }
   if (item.parts > 1) part_written(args, item, member, name);
 }
