@@ -134,3 +134,8 @@ __device__ inline void store_blocks_turned(u32 row, const u32 (&x)[4]) {
                "r"(x[3])
                : "memory");
 }
+
+// The same of two blocks, whose rows lanes up to 15 name.
+__device__ inline void store_two_blocks_turned(u32 row, const u32 (&x)[2]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(row), "r"(x[0]), "r"(x[1]) : "memory");
+}

@@ -1,36 +1,21 @@
 // What a warpgroup of `decode_narrow.cuh` sums up for its rows: softmax and output.
 
 #include "narrow_tiles.cuh"
+#include "exchanged_rows.cuh"
 
 // Probabilities, which are up to 2^8, are multiplied by scales times this over a unit: the products are below 2^15.
 constexpr f32 UNIT = 128;
 
-// Whether `x` holds for any thread of a warpgroup. `name` is a barrier of its own.
-__device__ inline bool any_of_group(bool x, u32 name) {
-  u32 any;
-  asm volatile("{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\nbarrier.cta.red.or.aligned.pred q, %2, 128, p;\nselp.u32 %0, 1, 0, q;\n}"
-               : "=r"(any)
-               : "r"(u32(x)), "r"(name)
-               : "memory");
-  return any != 0;
-}
-
-// What a thread knows of its rows, two of each block of eight, and their output: of each tile of columns, as products leave them. `R`: its rows.
+// What a thread knows of its rows, and their output: of each tile of columns, as products leave them.
 template <class Cfg>
-struct Sums {
-  static constexpr int R = Cfg::ROWS / 4;
-  static constexpr int HELD = Cfg::ROWS / 2;  // results of a thread of 64 by ROWS
-  f32 shift[R];                               // what exponents count from
-  f32 top[R];                                 // largest logits
-  f32 total[R];                               // of exponentials
-  f32 unit;                                   // of latents with scales: a power of two that was larger than all scales; the output counts in it
+struct Sums : Held<Cfg::ROWS> {
+  using H = Held<Cfg::ROWS>;
+  using H::R, H::HELD, H::result;
+  f32 shift[R];  // what exponents count from
+  f32 top[R];    // largest logits
+  f32 total[R];  // of exponentials
+  f32 unit;      // of latents with scales: a power of two that was larger than all scales; the output counts in it
   f32 o[Cfg::LATENT / TILE][HELD];
-
-  // The `r`th row of a thread, and the row that the `k`th of a tile's results is of.
-  __device__ static int row(int r) { return r / 2 * 8 + threadIdx.x % 4 * 2 + r % 2; }
-  __device__ static constexpr int of(int k) { return k / 4 * 2 + k % 2; }
-  // Where a row's two results are.
-  __device__ static constexpr int result(int r, int i) { return r / 2 * 4 + r % 2 + i * 2; }
 
   __device__ void clear() {
 #pragma unroll
@@ -60,44 +45,6 @@ struct Sums {
   }
 };
 
-// What all threads of a warpgroup have of a row becomes one: by lanes, then by warps through shared memory. Of `largest` it is the largest, else the sum.
-template <class Cfg>
-__device__ inline void over_group(f32 (&x)[Cfg::ROWS / 4], bool largest, u32 room, u32 name) {
-  constexpr int R = Cfg::ROWS / 4;
-  const int thread = threadIdx.x % WARPGROUP;
-  const auto both = [&](f32 a, f32 b) { return largest ? peak(a, b) : a + b; };
-#pragma unroll
-  for (int r = 0; r < R; r++) {
-#pragma unroll
-    for (int lanes = 4; lanes < WARP; lanes *= 2) x[r] = both(x[r], __shfl_xor_sync(ALL_LANES, x[r], lanes));
-  }
-  named_wait(name, WARPGROUP);
-#pragma unroll
-  for (int r = 0; r < R; r++) {
-    if (thread % 32 < 4) share(room + (thread / 32 * Cfg::ROWS + Sums<Cfg>::row(r)) * 4, x[r]);
-  }
-  named_wait(name, WARPGROUP);
-#pragma unroll
-  for (int r = 0; r < R; r++) {
-    x[r] = shared_f32(room + Sums<Cfg>::row(r) * 4);
-#pragma unroll
-    for (int w = 1; w < 4; w++) x[r] = both(x[r], shared_f32(room + (w * Cfg::ROWS + Sums<Cfg>::row(r)) * 4));
-  }
-}
-
-// Hides keys of a tile from rows that don't see them.
-template <class Cfg>
-__device__ inline void hide_unseen(u32 limits, i32 tile, f32 (&s)[Cfg::ROWS / 2]) {
-  const int thread = threadIdx.x % WARPGROUP;
-  const int key = tile * KEYS + thread / 32 * 16 + thread % 32 / 4;  // and the eighth after it
-#pragma unroll
-  for (int k = 0; k < Cfg::ROWS / 2; k++) {
-    const Pair limit = shared_pair(limits + Sums<Cfg>::row(Sums<Cfg>::of(k)) * 8);
-    const int own = key + k / 2 % 2 * 8;
-    if (own < limit.x || own >= limit.y) s[k] = minus_infinity();
-  }
-}
-
 // The largest scale of this thread's two keys. `scales`: where those of a tile's keys are.
 __device__ inline f32 largest_scale(u32 scales) {
   const u32 key = threadIdx.x % WARPGROUP / WARP * 16 + lane() / 4;
@@ -119,7 +66,7 @@ __device__ inline void soften(const Decoding& args, u32 room, u32 name, u32 scal
     sums.top[r] = peak(sums.top[r], m);
     above |= !(m * args.scale_log2 - sums.shift[r] <= SLACK);
   }
-  if (any_of_group(above, name)) {
+  if (any_of<WARPGROUP>(above, name)) {
     f32 m[S::R];
 #pragma unroll
     for (int r = 0; r < S::R; r++) m[r] = peak(s[S::result(r, 0)], s[S::result(r, 1)]);
@@ -140,25 +87,6 @@ __device__ inline void soften(const Decoding& args, u32 room, u32 name, u32 scal
   for (int k = 0; k < S::HELD; k++) {
     s[k] = exp2_fast(s[k] * args.scale_log2 - sums.shift[S::of(k)]);
     sums.total[S::of(k)] += s[k];
-  }
-}
-
-// Leaves probabilities as the right operand of products, turned on the way: a row's lie side by side. `scales`: of this thread's two keys.
-template <class Cfg>
-__device__ inline void leave_weights(u32 to, const f32 (&s)[Cfg::ROWS / 2], f32 first_scale, f32 second_scale) {
-  const int thread = threadIdx.x % WARPGROUP;
-#pragma unroll
-  for (int block = 0; block < Cfg::ROWS / 8; block += 2) {
-    u32 p[4];
-#pragma unroll
-    for (int part = 0; part < 4; part++) {
-      const int k = (block + part / 2) * 4 + part % 2 * 2;
-      const f32 scale = part % 2 == 0 ? first_scale : second_scale;
-      p[part] = Entry<Cfg>::CODED ? pack_f16(s[k] * scale, s[k + 1] * scale) : pack_bf16(s[k], s[k + 1]);
-    }
-    const u32 lane_block = thread % 32 / 8;
-    const u32 row = (block + lane_block / 2) * 8 + thread % 8;
-    store_blocks_turned(to + swizzled_128(row * 128 + (thread / 32 * 16 + lane_block % 2 * 8) * 2), p);
   }
 }
 
@@ -255,7 +183,6 @@ __device__ inline void add_others(u32 base, int other, u32 name, u32& turn, Sums
 template <class Cfg>
 __device__ inline void write_rows(const Decoding& args, const Item& item, const Group& group, int member, u32 name, const Sums<Cfg>& sums) {
   using S = Sums<Cfg>;
-  const int thread = threadIdx.x % WARPGROUP;
 #pragma unroll
   for (int r = 0; r < S::R; r++) {
     const Row row = row_of<Cfg>(args, group, member, S::row(r));
@@ -263,18 +190,9 @@ __device__ inline void write_rows(const Decoding& args, const Item& item, const 
     const bool saw = sums.total[r] != 0;
     const f32 unit = Entry<Cfg>::SCALED ? sums.unit / UNIT : Entry<Cfg>::CODED ? args.k_scale : 1.0f;
     const f32 inverse = saw ? unit / sums.total[r] : 0.0f;
-    if (thread < 4) write_row_sums<Cfg>(args, item, member, S::row(r), row, saw ? sums.shift[r] + log2_fast(sums.total[r]) : LOW, sums.top[r]);
+    if (threadIdx.x % WARPGROUP < 4) write_row_sums<Cfg>(args, item, member, S::row(r), row, saw ? sums.shift[r] + log2_fast(sums.total[r]) : LOW, sums.top[r]);
     const i64 line = line_of<Cfg>(args, item, member, S::row(r), row);
-    constexpr bool CODED = Entry<Cfg>::CODED;  // then even and odd columns, not the first and the last eight of 16, are apart
-    const i64 to = line * Cfg::LATENT + thread / 32 * 16 + thread % 32 / 4 * (CODED ? 2 : 1);
-#pragma unroll
-    for (int k = 0; k < Cfg::LATENT / TILE * 2; k++) {
-      const i64 at = to + k / 2 * TILE + k % 2 * (CODED ? 1 : 8);
-      const f32 x = sums.o[k / 2][S::result(r, k % 2)] * inverse;
-      if (item.parts > 1) args.part_out[at] = x;
-      else if (args.narrow) store(args.narrow + at, x);
-      else args.out[at] = x;
-    }
+    write_columns<Cfg>(args, item, line * Cfg::LATENT, r, inverse, sums.o);
   }
   if (item.parts > 1) part_written(args, item, member, name);
 }

@@ -24,7 +24,8 @@ pub fn decode_digest() -> String {
 }
 
 /// The units of absorbed decode.
-const DECODE: [&str; 5] = [
+const DECODE: [&str; 6] = [
+    "decode_deep",
     "decode_narrow",
     "decode_narrow_fp8",
     "decode_schedule",

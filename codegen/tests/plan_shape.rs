@@ -481,6 +481,21 @@ fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
         let wide = format!("decode_wide_fp8_64_128_512_64_{number}");
         assert_eq!(stored(store), ["decode_schedule", &wide]);
     }
+    // Latents that two warpgroups share, of codes not
+    let deep = |heads, store| {
+        of_v3(&|checked| {
+            checked.build.cache.store = store;
+            if let Projections::Latent(latent) = &mut checked.layer.projections {
+                latent.dims.num_attention_heads = heads;
+                latent.dims.kv_lora_rank = 1024;
+            }
+        })
+    };
+    let bf16 = Store::Plain(CacheDType::Bf16);
+    let of_32 = "decode_deep_32_128_1024_64";
+    assert_eq!(deep(128, bf16), [of_32, "decode_schedule"]);
+    assert_eq!(deep(16, bf16).len(), 3);
+    assert!(deep(128, Store::Fp8(Fp8::E4m3)).is_empty());
     // Few heads are a block of their own, but several new tokens of them are not
     let few = of_v3(&|checked| {
         checked.build.cache.store = Store::Fp8(Fp8::E4m3);

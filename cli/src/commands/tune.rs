@@ -120,7 +120,7 @@ fn refuse_other_attention(checked: &Checked) -> Result<(), Failure> {
         ),
         (
             Absorbed::takes(width, rope),
-            "has latents that are not 128, 256 or 512 wide, or a rotated part that is no multiple of 16 up to 64; there is one kernel only for these",
+            "has latents whose width is no multiple of 128 up to 1024, or a rotated part that is no multiple of 16 up to 64; there is one kernel only for these",
         ),
     ];
     match rules.into_iter().find(|(holds, _)| !holds) {

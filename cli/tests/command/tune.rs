@@ -23,7 +23,7 @@ fn what_has_no_kernels_to_choose_from_is_refused() {
         ),
         (&[&v3], "pass `--dtype bf16`"),
         (&[&v32, "--dtype", "bf16"], "an indexer picks"),
-        (&[&odd, "--dtype", "bf16"], "128, 256 or 512 wide"),
+        (&[&odd, "--dtype", "bf16"], "multiple of 128 up to 1024"),
         (&[&v3, "--new", "0"], "0 is not in 1..=64"),
         (&["--new", "1"], "<SPEC>..."),
     ] {

@@ -2,6 +2,7 @@
 //!
 //! A product of its tensor cores has 64 rows on the left. `decode_wide` puts queries there, `decode_narrow` keys, with 16 or 32 rows of queries
 //! as columns. Both read the same bytes from memory; what differs is how much is multiplied for nothing, and what goes through shared memory.
+//! `decode_deep` is as the narrow one, but two warpgroups share an entry's columns: for latents whose output is too much for one.
 
 use mla_spec::{Fp8, Store};
 
@@ -10,6 +11,8 @@ use super::machine::{Machine, Roof, Work, time};
 
 /// Keys of a tile.
 const KEYS: f64 = 64.0;
+/// Bytes of a sum.
+const F32: f64 = 4.0;
 
 /// A kernel of absorbed attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +23,7 @@ pub struct Absorbed {
     pub rows: u32,
 }
 
-/// From few rows to many.
+/// For latents of 128, 256 and 512, from few rows to many.
 pub(super) const ABSORBED: [Absorbed; 3] = [
     Absorbed {
         unit: "decode_narrow",
@@ -36,15 +39,36 @@ pub(super) const ABSORBED: [Absorbed; 3] = [
     },
 ];
 
+/// For other multiples of 128, up to 1024.
+const DEEP: [Absorbed; 2] = [
+    Absorbed {
+        unit: "decode_deep",
+        rows: 16,
+    },
+    Absorbed {
+        unit: "decode_deep",
+        rows: 32,
+    },
+];
+
 impl Absorbed {
-    /// Whether it has widths of its own for latents and their rotated part.
+    /// Whether there are any for latents and a rotated part of these widths.
     pub fn takes(latent: u32, rope: u32) -> bool {
-        matches!(latent, 128 | 256 | 512) && rope.is_multiple_of(16) && rope <= 64
+        !Self::of_latent(latent).is_empty() && rope.is_multiple_of(16) && rope <= 64
     }
 
-    /// Those with room for so many rows at once, or the one with the most.
-    pub fn with_room_for(rows: u32) -> impl Iterator<Item = Self> {
-        with_room_in(ABSORBED, rows)
+    /// Those for latents of a width, from few rows to many.
+    pub(super) fn of_latent(latent: u32) -> &'static [Self] {
+        match latent {
+            128 | 256 | 512 => &ABSORBED,
+            384 | 640 | 768 | 896 | 1024 => &DEEP,
+            _ => &[],
+        }
+    }
+
+    /// Those of them with room for so many rows at once, or the one with the most.
+    pub(super) fn with_room_for(rows: u32, latent: u32) -> impl Iterator<Item = Self> {
+        with_room_in(Self::of_latent(latent), rows)
     }
 
     /// What a tile of 64 keys costs, for so many rows of queries: `rows` at a time, which share what comes from memory.
@@ -56,9 +80,15 @@ impl Absorbed {
         let weights = KEYS * at_once * BF16;
         // Tiles come to shared memory, and are read for logits and for values; probabilities are written once
         let through = 2.0 * entries + latents + weights;
+        // Two warpgroups with half of the columns each exchange sums of logits: each leaves half of them, and reads as many
+        let exchanged = if self.unit == "decode_deep" {
+            2.0 * KEYS * at_once * F32
+        } else {
+            0.0
+        };
         let operands = if self.rows < 64 {
             // Queries are read for each tile, and probabilities for each 64 columns of latents
-            at_once * (latent + rope) * BF16 + weights * latent / 64.0
+            at_once * (latent + rope) * BF16 + weights * latent / 64.0 + exchanged
         } else {
             // Queries' latents are held; their rotated part and, for each half of the latents, probabilities are read
             at_once * rope * BF16 + 2.0 * weights
@@ -88,13 +118,10 @@ const OVER_CODES: [Absorbed; 2] = [
 ];
 
 /// Those of some kernels with room for so many rows at once, or the last one.
-fn with_room_in<const N: usize>(
-    kernels: [Absorbed; N],
-    rows: u32,
-) -> impl Iterator<Item = Absorbed> {
-    let most = kernels[N - 1];
-    let has_room = move |one: &Absorbed| one.rows >= rows || *one == most;
-    kernels.into_iter().filter(has_room)
+fn with_room_in(kernels: &'static [Absorbed], rows: u32) -> impl Iterator<Item = Absorbed> {
+    let most = kernels.last();
+    let has_room = move |one: &Absorbed| one.rows >= rows || Some(one) == most;
+    kernels.iter().copied().filter(has_room)
 }
 
 /// The codes that kernels of absorbed attention read, by the numbers that `decode_codes.cuh` knows them by.
@@ -122,9 +149,11 @@ impl Codes {
     /// The kernels that read them with room for so many rows at once, or the one with the most, and for latents of this width.
     pub fn kernels(self, rows: u32, latent: u32) -> impl Iterator<Item = Absorbed> {
         let fits = move |one: &Absorbed| {
-            (self != Self::DsMla || latent == 512) && (one.rows < 64 || latent >= 256)
+            matches!(latent, 128 | 256 | 512)
+                && (self != Self::DsMla || latent == 512)
+                && (one.rows < 64 || latent >= 256)
         };
-        with_room_in(OVER_CODES, rows).filter(fits)
+        with_room_in(&OVER_CODES, rows).filter(fits)
     }
 
     /// `Cfg::STORE`.
@@ -157,7 +186,7 @@ pub fn absorbed_kernel(
     if !Absorbed::takes(latent, rope) {
         return None;
     }
-    let times: Vec<_> = Absorbed::with_room_for(rows)
+    let times: Vec<_> = Absorbed::with_room_for(rows, latent)
         .map(|one| {
             let roofs = time(machine, &one.tile(rows, latent.into(), rope.into()));
             let (roof, seconds) = roofs.binding();
@@ -240,8 +269,32 @@ mod tests {
     }
 
     #[test]
+    fn latents_too_wide_for_one_warpgroup_have_a_kernel_with_two() {
+        for latent in [384, 640, 1024] {
+            assert_eq!(chosen(16, latent, 64), DEEP[0]);
+            assert_eq!(chosen(32, latent, 64), DEEP[1]);
+            // Blocks of 32 rows side by side
+            assert_eq!(chosen(128, latent, 0), DEEP[1]);
+        }
+        let few = absorbed_kernel(&H200, 16, 1024, 64).expect("there are kernels");
+        assert_eq!(few.times.len(), 2);
+        assert_eq!(few.times[0].1, Roof::Memory);
+        for codes in [Codes::E4m3, Codes::DsMla] {
+            assert_eq!(codes.kernels(16, 1024).next(), None);
+            assert_eq!(codes.kernels(128, 384).next(), None);
+        }
+    }
+
+    #[test]
     fn widths_without_a_kernel_have_none() {
-        for (latent, rope) in [(192, 64), (1024, 64), (512, 40), (512, 128)] {
+        for (latent, rope) in [
+            (0, 64),
+            (192, 64),
+            (1152, 64),
+            (512, 40),
+            (512, 128),
+            (1024, 8),
+        ] {
             assert!(absorbed_kernel(&H200, 16, latent, rope).is_none());
         }
     }

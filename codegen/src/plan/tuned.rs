@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use mla_tuned::{Line, Shape, Situation, Table, tables};
 
-use super::absorbed::{ABSORBED, Absorbed, absorbed_kernel};
+use super::absorbed::{Absorbed, absorbed_kernel};
 use super::machine::{Machine, time};
 
 /// How much longer than with the best kernel a tile may take by the model for a kernel to be measured: it is wrong by less.
@@ -29,11 +29,12 @@ pub struct Candidates {
 pub fn candidates(machine: &Machine, shape: &Shape) -> Option<Candidates> {
     let (latent, rope) = (shape.latent, shape.rope);
     let model = absorbed_kernel(machine, shape.rows(), latent, rope)?.kernel;
-    let mut timed = ABSORBED.map(|kernel| {
+    let timed = Absorbed::of_latent(latent).iter().map(|kernel| {
         let tile = kernel.tile(shape.rows(), latent.into(), rope.into());
         let (_, seconds) = time(machine, &tile).binding();
-        (kernel, seconds)
+        (*kernel, seconds)
     });
+    let mut timed: Vec<_> = timed.collect();
     // The model's comes first: it is what others are compared with
     timed.sort_by(|(one, seconds), (other, others)| {
         let is_other = |kernel: &Absorbed| *kernel != model;
@@ -55,9 +56,9 @@ pub fn candidates(machine: &Machine, shape: &Shape) -> Option<Candidates> {
     Some(Candidates { model, kernels })
 }
 
-/// Whether a kernel keeps all that it needs in registers. With 32 rows and more heads than that it does not, by two of them.
+/// Whether a kernel keeps all that it needs in registers. The narrow one with 32 rows and more heads than that does not, by two of them.
 fn has_registers(kernel: &Absorbed, heads: u32) -> bool {
-    kernel.rows != 32 || heads <= 32
+    kernel.unit != "decode_narrow" || kernel.rows != 32 || heads <= 32
 }
 
 /// The kernels that a layer of these sizes may be run with: those with room for a query's heads, and any that a table chooses.
@@ -71,7 +72,9 @@ fn brought_along_for(
     latent: u32,
     rope: u32,
 ) -> Vec<Absorbed> {
-    let mut rows: BTreeSet<u32> = Absorbed::with_room_for(heads).map(|one| one.rows).collect();
+    let mut rows: BTreeSet<u32> = Absorbed::with_room_for(heads, latent)
+        .map(|one| one.rows)
+        .collect();
     for table in tables {
         let own = table
             .lines()
@@ -79,7 +82,8 @@ fn brought_along_for(
         rows.extend(own.map(|(_, line)| line.chosen()));
     }
     let of_table = |kernel: &Absorbed| rows.contains(&kernel.rows);
-    ABSORBED.into_iter().filter(of_table).collect()
+    let all = Absorbed::of_latent(latent).iter().copied();
+    all.filter(of_table).collect()
 }
 
 /// A kernel that runs in place of the model's, since it was measured to be faster.
@@ -104,7 +108,10 @@ fn measured_in(table: &Table, shape: &Shape) -> Option<Measured> {
     let line = *table.find(shape).filter(|line| line.overrides())?;
     let chosen = |kernel: &Absorbed| kernel.rows == line.chosen();
     Some(Measured {
-        kernel: ABSORBED.into_iter().find(chosen)?,
+        kernel: Absorbed::of_latent(shape.latent)
+            .iter()
+            .copied()
+            .find(chosen)?,
         gpu: table.gpu().to_owned(),
         kernels: table.kernels().to_owned(),
         line,
@@ -138,6 +145,7 @@ impl Measured {
 
 #[cfg(test)]
 mod tests {
+    use super::super::absorbed::ABSORBED;
     use super::super::machine::H200;
     use super::*;
 
@@ -186,6 +194,13 @@ mod tests {
         // Eight blocks of 16 rows bring each tile to shared memory eight times
         assert_eq!(rows(&shape(128, 1)), (64, vec![64]));
         assert_eq!(rows(&shape(128, 4)), (64, vec![64]));
+        // Two warpgroups with half of the latents each have registers for 32 rows of any number of heads
+        let deep = |heads| Shape {
+            latent: 1024,
+            ..shape(heads, 1)
+        };
+        assert_eq!(rows(&deep(16)), (16, vec![16, 32]));
+        assert_eq!(rows(&deep(128)), (32, vec![32]));
         let wrong = Shape {
             latent: 192,
             ..shape(16, 1)

@@ -13,7 +13,7 @@ pub(crate) use cubins::cubins;
 pub use units::{CEILINGS, UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 21] = [
+const HEADERS: [(&str, &str); 24] = [
     (
         "attend_pairs.cuh",
         include_str!("../../../kernels/attend_pairs.cuh"),
@@ -40,6 +40,18 @@ const HEADERS: [(&str, &str); 21] = [
     (
         "decoding.cuh",
         include_str!("../../../kernels/decoding.cuh"),
+    ),
+    (
+        "deep_sums.cuh",
+        include_str!("../../../kernels/deep_sums.cuh"),
+    ),
+    (
+        "deep_tiles.cuh",
+        include_str!("../../../kernels/deep_tiles.cuh"),
+    ),
+    (
+        "exchanged_rows.cuh",
+        include_str!("../../../kernels/exchanged_rows.cuh"),
     ),
     ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
     (

@@ -184,6 +184,14 @@ pub const UNITS: &[Unit] = &[
     .on_hopper()
     .of_bf16(),
     unit!(
+        "decode_deep",
+        &["ROWS", "H", "LATENT", "ROPE"],
+        &[("decode_deep", "Decoding")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
+    unit!(
         "decode_wide_fp8",
         &["ROWS", "H", "LATENT", "ROPE", "STORE"],
         &[("decode_wide_fp8", "Decoding")],

@@ -277,6 +277,18 @@ fn decode_is_right_for_every_size_and_page() {
         (16, V3, Some(64), 4),
         (16, V3, Some(64), 5),
         (1, V3, Some(64), 1),
+        // Two warpgroups share an entry
+        (16, [1024, 64], Some(64), 1),
+        (16, [1024, 64], Some(16), 2),
+        (16, [1024, 64], None, 3),
+        (8, [1024, 64], Some(1), 3),
+        (128, [1024, 64], Some(64), 2),
+        (40, [1024, 16], Some(1), 1),
+        (16, [384, 64], Some(64), 1),
+        (20, [384, 64], Some(16), 3),
+        (16, [768, 0], None, 2),
+        (64, [768, 0], Some(192), 1),
+        (100, [640, 48], Some(64), 1),
     ] {
         Question::new(dice, Case::new(heads, widths, page, new)).check(&device);
     }
@@ -291,8 +303,14 @@ fn decode_sees_what_windows_show() {
         Visibility::CAUSAL.window(Some(3), Some(0)),
         Visibility::FULL,
     ] {
-        for (heads, page, new) in [(128, Some(64), 2), (16, None, 3), (40, Some(16), 1)] {
-            let mut case = Case::new(heads, V3, page, new);
+        for (heads, widths, page, new) in [
+            (128, V3, Some(64), 2),
+            (16, V3, None, 3),
+            (40, V3, Some(16), 1),
+            (40, [1024, 64], Some(16), 2),
+            (16, [640, 32], None, 1),
+        ] {
+            let mut case = Case::new(heads, widths, page, new);
             case.visibility = visibility;
             Question::new(dice, case).check(&device);
         }
@@ -303,7 +321,7 @@ fn decode_sees_what_windows_show() {
 fn decode_takes_prompts_too() {
     let Some(device) = hopper() else { return };
     let dice = &mut Dice::new();
-    for (heads, widths) in [(128, [128, 32]), (16, V3), (5, [256, 64])] {
+    for (heads, widths) in [(128, [128, 32]), (16, V3), (5, [256, 64]), (12, [1024, 64])] {
         for requests in [vec![(300, 300), (1, 1), (500, 40)], vec![(100, 130)]] {
             let mut case = Case::new(heads, widths, Some(64), 1);
             case.requests = requests;
@@ -316,13 +334,16 @@ fn decode_takes_prompts_too() {
 fn decode_shares_long_requests_among_all_multiprocessors() {
     let Some(device) = hopper() else { return };
     let dice = &mut Dice::new();
-    for (heads, requests) in [
-        (128, vec![(20_000, 1)]),
-        (16, vec![(30_000, 2), (17, 1)]),
-        (16, vec![(900, 1); 140]),
-        (16, vec![(640, 1); 66]),
+    for (heads, widths, requests) in [
+        (128, V3, vec![(20_000, 1)]),
+        (16, V3, vec![(30_000, 2), (17, 1)]),
+        (16, V3, vec![(900, 1); 140]),
+        (16, V3, vec![(640, 1); 66]),
+        (128, [1024, 64], vec![(9_000, 1)]),
+        (16, [1024, 64], vec![(15_000, 2), (17, 1)]),
+        (16, [384, 64], vec![(900, 1); 140]),
     ] {
-        let mut case = Case::new(heads, V3, Some(64), 1);
+        let mut case = Case::new(heads, widths, Some(64), 1);
         case.requests = requests;
         Question::new(dice, case).check(&device);
     }

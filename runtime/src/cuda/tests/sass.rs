@@ -151,6 +151,26 @@ const EXPECTED: &[Counts] = &[
         "decode_narrow",
         &[("HGMMA.64x32x16", 2 * (36 + 32)), ("HGMMA", 2 * (36 + 32))],
     ),
+    // Of latents of 1024 each of two warpgroups makes logits of a tile from a half of them, 32 pieces of 16 columns, one of them also from the
+    // rotated part, 4 pieces; and multiplies 8 times 64 columns with 4 pieces of 16 keys
+    counts(
+        "decode_deep",
+        &[16, 16, 1024, 64],
+        "decode_deep",
+        &[
+            ("HGMMA.64x16x16", 2 * (32 + 32) + 4),
+            ("HGMMA", 2 * (32 + 32) + 4),
+        ],
+    ),
+    counts(
+        "decode_deep",
+        &[32, 128, 1024, 64],
+        "decode_deep",
+        &[
+            ("HGMMA.64x32x16", 2 * (32 + 32) + 4),
+            ("HGMMA", 2 * (32 + 32) + 4),
+        ],
+    ),
     // Values by bands of 128 columns, so that one is converted while the other is multiplied. What is multiplied is f16 or, with scales, bf16
     counts(
         "decode_wide_fp8",

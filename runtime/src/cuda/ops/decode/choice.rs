@@ -21,26 +21,36 @@ pub(super) enum Variant {
     Narrow32,
     /// 64 at a time.
     Wide,
+    /// Up to 16, two warpgroups with half of the latents each.
+    Deep16,
+    /// The same, up to 32.
+    Deep32,
 }
 
 impl Variant {
-    /// All of them, from few rows to many.
-    const ALL: [Self; 3] = [Self::Narrow16, Self::Narrow32, Self::Wide];
+    /// Those for latents of a width, from few rows to many.
+    pub(super) const fn of_latent(latent: usize) -> &'static [Self] {
+        match latent {
+            128 | 256 | 512 => &[Self::Narrow16, Self::Narrow32, Self::Wide],
+            384 | 640 | 768 | 896 | 1024 => &[Self::Deep16, Self::Deep32],
+            _ => &[],
+        }
+    }
 
     /// Bytes of shared memory that a block takes: all that there are.
     pub(super) const SHARED_BYTES: u32 = 232_448;
 
-    /// The one with the fewest rows that are enough; where none has enough, the one with the most.
-    fn of_rows(wanted: usize) -> Self {
-        let enough = Self::ALL.into_iter().find(|one| one.rows() >= wanted);
-        enough.unwrap_or(Self::Wide)
+    /// Of those for a width the one with the fewest rows that are enough; where none has enough, the one with the most.
+    fn of_rows(wanted: usize, latent: usize) -> Option<Self> {
+        let all = Self::of_latent(latent);
+        let enough = all.iter().find(|one| one.rows() >= wanted);
+        enough.or(all.last()).copied()
     }
 
-    /// The one whose blocks have so many rows, if there is any.
-    pub(super) fn with_rows(rows: u32) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|one| one.rows() == rows as usize)
+    /// The one for a width whose blocks have so many rows, if there is any.
+    pub(super) fn with_rows(rows: u32, latent: u32) -> Option<Self> {
+        let has = |one: &&Self| one.rows() == rows as usize;
+        Self::of_latent(latent as usize).iter().find(has).copied()
     }
 
     /// The kernel, and the unit that it stands in.
@@ -48,13 +58,14 @@ impl Variant {
         match self {
             Self::Narrow16 | Self::Narrow32 => "decode_narrow",
             Self::Wide => "decode_wide",
+            Self::Deep16 | Self::Deep32 => "decode_deep",
         }
     }
 
-    /// The kernel over a cache of codes. There is none for 32 rows.
+    /// The kernel over a cache of codes. There is none for 32 rows, nor for other latents than these two have.
     pub(super) const fn unit_for_codes(self) -> &'static str {
         match self {
-            Self::Narrow16 | Self::Narrow32 => "decode_narrow_fp8",
+            Self::Narrow16 | Self::Narrow32 | Self::Deep16 | Self::Deep32 => "decode_narrow_fp8",
             Self::Wide => "decode_wide_fp8",
         }
     }
@@ -62,8 +73,8 @@ impl Variant {
     /// Rows of queries that a block has.
     pub(super) const fn rows(self) -> usize {
         match self {
-            Self::Narrow16 => 16,
-            Self::Narrow32 => 32,
+            Self::Narrow16 | Self::Deep16 => 16,
+            Self::Narrow32 | Self::Deep32 => 32,
             Self::Wide => 64,
         }
     }
@@ -71,8 +82,8 @@ impl Variant {
     /// Bytes of memory that a block keeps what it has no registers for in.
     pub(super) const fn spare_bytes(self) -> usize {
         match self {
-            Self::Narrow16 | Self::Narrow32 => 0,
             Self::Wide => 256 * 16,
+            _ => 0,
         }
     }
 }
@@ -206,7 +217,7 @@ fn measured(table: Option<&Table>, facts: &Facts) -> Option<Variant> {
         latent: u32::try_from(facts.keys.width).ok()?,
         rope: u32::try_from(facts.keys_rope.width).ok()?,
     };
-    Variant::with_rows(table?.find(&shape)?.chosen())
+    Variant::with_rows(table?.find(&shape)?.chosen(), shape.latent)
 }
 
 impl Facts {
@@ -304,7 +315,11 @@ fn chosen_for_codes(facts: &Facts, kind: Kind) -> Result<Variant, Reason> {
         0..=16 => Variant::Narrow16,
         _ => Variant::Wide,
     };
-    let rules: [(bool, Reason); 3] = [
+    let rules: [(bool, Reason); 4] = [
+        (
+            matches!(latent, 128 | 256 | 512),
+            "latents in codes are not 128, 256 or 512 wide",
+        ),
         (
             kind != Kind::DsMla || latent == 512,
             "entries with scales do not begin at multiples of 16 bytes",
@@ -332,7 +347,7 @@ fn chosen(facts: &Facts) -> Result<Variant, Reason> {
     } = facts;
     let (latent, rope) = (keys.width, keys_rope.width);
     let fits = |count: usize| i32::try_from(count).is_ok();
-    let rules: [(bool, Reason); 16] = [
+    let rules: [(bool, Reason); 15] = [
         (facts.hopper, "the device is no Hopper GPU"),
         (!facts.checked, "indices are to be checked"),
         // Where keys are cut, and so the order of sums, depends on all requests of the step
@@ -364,10 +379,6 @@ fn chosen(facts: &Facts) -> Result<Variant, Reason> {
             "values are not what keys are",
         ),
         (
-            matches!(latent, 128 | 256 | 512),
-            "latents are not 128, 256 or 512 wide",
-        ),
-        (
             rope.is_multiple_of(16) && rope <= 64,
             "the rotated part is not 0, 16, 32, 48 or 64 wide",
         ),
@@ -392,7 +403,8 @@ fn chosen(facts: &Facts) -> Result<Variant, Reason> {
         ),
     ];
     all_hold(&rules)?;
-    Ok(Variant::of_rows(queries.heads * facts.most_queries))
+    let variant = Variant::of_rows(queries.heads * facts.most_queries, latent);
+    variant.ok_or("latents' width is no multiple of 128 up to 1024")
 }
 
 /// The reason of the first rule that does not hold.
@@ -487,6 +499,26 @@ mod tests {
     }
 
     #[test]
+    fn other_latents_are_shared_by_two_warpgroups() {
+        for (heads, new, width, wanted) in [
+            (16, 1, 1024, Variant::Deep16),
+            (16, 1, 384, Variant::Deep16),
+            (16, 2, 640, Variant::Deep32),
+            (128, 2, 1024, Variant::Deep32),
+        ] {
+            let facts = Facts {
+                queries: window(4, heads, width),
+                keys: window(1 << 20, 1, width),
+                values_width: width,
+                most_queries: new,
+                ..good()
+            };
+            assert_eq!(chosen(&facts), Ok(wanted), "{heads} heads, {width} wide");
+            assert_eq!(Variant::with_rows(64, width as u32), None);
+        }
+    }
+
+    #[test]
     fn what_was_measured_runs_where_its_shape_is_met_and_its_kernel_is_there() {
         let facts = |heads, new| Facts {
             queries: window(4, heads, 512),
@@ -554,7 +586,8 @@ mod tests {
             (asked(128, 1, 128, 64, Kind::E4m3), "128 columns"),
             (asked(16, 1, 256, 64, Kind::DsMla), "scales"),
             (asked(16, 1, 512, 4, Kind::E4m3), "8 tokens"),
-            (asked(16, 1, 192, 64, Kind::E4m3), "128, 256 or 512"),
+            (asked(16, 1, 192, 64, Kind::E4m3), "multiple of 128"),
+            (asked(16, 1, 1024, 64, Kind::E4m3), "128, 256 or 512"),
         ] {
             let found = found.expect_err(reason);
             assert!(found.contains(reason), "{found}");
@@ -583,10 +616,15 @@ mod tests {
         refused(&|facts| facts.keys_rope.heads = 128, "several heads");
         refused(&|facts| facts.values_are_keys = false, "values");
         refused(&|facts| facts.values_width = 128, "values");
-        refused(
-            &|facts| (facts.keys.width, facts.values_width) = (384, 384),
-            "128, 256 or 512",
-        );
+        for width in [192, 1152] {
+            refused(
+                &|facts| {
+                    (facts.queries.width, facts.keys.width, facts.values_width) =
+                        (width, width, width);
+                },
+                "multiple of 128",
+            );
+        }
         refused(&|facts| facts.keys_rope.width = 40, "rotated");
         refused(&|facts| facts.keys_rope.width = 80, "rotated");
         refused(&|facts| facts.queries_rope.width = 32, "differ in width");

@@ -80,7 +80,7 @@ impl CudaDevice {
                 self.arch()
             )));
         }
-        let variants = variants(model, blocks)?;
+        let variants = variants(shape.latent, model, blocks)?;
         let measured = SITUATIONS.map(|situated| measured(self, shape, &variants, situated));
         let [many, one] = measured;
         Ok(Line {
@@ -90,18 +90,18 @@ impl CudaDevice {
     }
 }
 
-/// Kernels by the rows of their blocks, the model's among them.
-fn variants(model: u32, blocks: &[u32]) -> Result<Vec<Variant>> {
+/// Kernels for a width by the rows of their blocks, the model's among them.
+fn variants(latent: u32, model: u32, blocks: &[u32]) -> Result<Vec<Variant>> {
     if !blocks.contains(&model) {
         return Err(Error::Device(format!(
             "the model's kernel of {model} rows is not among those of {blocks:?} rows that are to be measured; add it"
         )));
     }
     let variant = |rows: &u32| {
-        Variant::with_rows(*rows).ok_or_else(|| {
+        Variant::with_rows(*rows, latent).ok_or_else(|| {
             Error::Device(format!(
-                "no kernel of absorbed decode has blocks of {rows} rows; there are {:?}",
-                mla_tuned::BLOCKS
+                "no kernel of absorbed decode has blocks of {rows} rows for latents of {latent}; there are {:?}",
+                Variant::of_latent(latent as usize)
             ))
         })
     };
@@ -304,12 +304,13 @@ mod tests {
     #[test]
     fn what_is_measured_is_what_these_kernels_take() {
         let device = device();
-        for (heads, new, variant) in [
-            (4, 1, Variant::Narrow16),
-            (8, 4, Variant::Narrow32),
-            (20, 2, Variant::Wide),
+        for (heads, new, latent, variant) in [
+            (4, 1, 128, Variant::Narrow16),
+            (8, 4, 128, Variant::Narrow32),
+            (20, 2, 128, Variant::Wide),
+            (4, 1, 384, Variant::Deep16),
         ] {
-            let shape = shape(heads, new, 128, 16);
+            let shape = shape(heads, new, latent, 16);
             let step = Step::new(&device, &shape, situated(3, 150)).expect("room");
             assert_eq!(step.layers, *LAYERS.end());
             for layer in [0, step.layers - 1] {
@@ -339,13 +340,13 @@ mod tests {
             assert!(error.to_string().contains("is no Hopper GPU"), "{error}");
         }
         let refused = |model, blocks: &[u32], reason: &str| {
-            let error = variants(model, blocks).expect_err(reason);
+            let error = variants(512, model, blocks).expect_err(reason);
             assert!(error.to_string().contains(reason), "{error}");
         };
         refused(32, &[16], "the model's kernel of 32 rows is not among");
         refused(16, &[16, 48], "has blocks of 48 rows");
         assert_eq!(
-            variants(16, &[16, 64]).expect("kernels"),
+            variants(512, 16, &[16, 64]).expect("kernels"),
             [Variant::Narrow16, Variant::Wide]
         );
     }
@@ -354,22 +355,31 @@ mod tests {
     #[test]
     fn every_kernel_gives_the_same_whatever_the_rows_of_its_blocks() {
         let Some(device) = hopper() else { return };
-        for (heads, new) in [(16, 2), (16, 4), (24, 1), (40, 2), (100, 1), (128, 1)] {
-            let step = Step::new(&device, &shape(heads, new, 512, 64), situated(5, 1000));
+        for (heads, new, latent) in [
+            (16, 2, 512),
+            (16, 4, 512),
+            (24, 1, 512),
+            (40, 2, 512),
+            (100, 1, 512),
+            (128, 1, 512),
+            (16, 2, 1024),
+            (40, 1, 640),
+        ] {
+            let step = Step::new(&device, &shape(heads, new, latent, 64), situated(5, 1000));
             let step = step.expect("room");
-            let answers = mla_tuned::BLOCKS.map(|rows| {
-                let variant = Variant::with_rows(rows).expect("a kernel");
-                step.attend(1, variant).expect("runs");
+            let answers = Variant::of_latent(latent as usize).iter().map(|variant| {
+                step.attend(1, *variant).expect("runs");
                 let [lse, _] = &step.lines;
                 let out = device.download(&step.out).expect("values");
                 (out, device.download(lse).expect("values"))
             });
-            let [(out, lse), others @ ..] = answers;
-            for (other_out, other_lse) in others {
+            let answers: Vec<_> = answers.collect();
+            let (out, lse) = &answers[0];
+            for (other_out, other_lse) in &answers[1..] {
                 let near = |(x, y): (&bf16, &bf16)| (x.to_f32() - y.to_f32()).abs() < 4e-3;
-                assert!(out.iter().zip(&other_out).all(near), "{heads} x {new}");
+                assert!(out.iter().zip(other_out).all(near), "{heads} x {new}");
                 let near = |(x, y): (&f32, &f32)| (x - y).abs() < 1e-3;
-                assert!(lse.iter().zip(&other_lse).all(near), "{heads} x {new}");
+                assert!(lse.iter().zip(other_lse).all(near), "{heads} x {new}");
             }
         }
     }

@@ -1,0 +1,110 @@
+// Rows of queries as columns of products, where keys or latents are the left operand: what a thread has of them, and what warpgroups do with them.
+
+#include "decode_codes.cuh"
+
+// What a thread has of 64 results for each of `ROWS` rows: two rows of each block of eight, and two results of each.
+template <int ROWS>
+struct Held {
+  static constexpr int R = ROWS / 4;     // rows of a thread
+  static constexpr int HELD = ROWS / 2;  // results of a thread
+
+  // The `r`th row of a thread, and the row that the `k`th of its results is of.
+  __device__ static int row(int r) { return r / 2 * 8 + threadIdx.x % 4 * 2 + r % 2; }
+  __device__ static constexpr int of(int k) { return k / 4 * 2 + k % 2; }
+  // Where a row's two results are.
+  __device__ static constexpr int result(int r, int i) { return r / 2 * 4 + r % 2 + i * 2; }
+};
+
+// Whether `x` holds for any of `THREADS` threads. `name` is a barrier of their own.
+template <int THREADS>
+__device__ inline bool any_of(bool x, u32 name) {
+  u32 any;
+  asm volatile("{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\nbarrier.cta.red.or.aligned.pred q, %2, %3, p;\nselp.u32 %0, 1, 0, q;\n}"
+               : "=r"(any)
+               : "r"(u32(x)), "r"(name), "n"(THREADS)
+               : "memory");
+  return any != 0;
+}
+
+// What all threads of a warpgroup have of a row becomes one: by lanes, then by warps through shared memory. Of `largest` it is the largest, else the sum.
+template <class Cfg>
+__device__ inline void over_group(f32 (&x)[Cfg::ROWS / 4], bool largest, u32 room, u32 name) {
+  using H = Held<Cfg::ROWS>;
+  const int thread = threadIdx.x % WARPGROUP;
+  const auto both = [&](f32 a, f32 b) { return largest ? peak(a, b) : a + b; };
+#pragma unroll
+  for (int r = 0; r < H::R; r++) {
+#pragma unroll
+    for (int lanes = 4; lanes < WARP; lanes *= 2) x[r] = both(x[r], __shfl_xor_sync(ALL_LANES, x[r], lanes));
+  }
+  named_wait(name, WARPGROUP);
+#pragma unroll
+  for (int r = 0; r < H::R; r++) {
+    if (thread % 32 < 4) share(room + (thread / 32 * Cfg::ROWS + H::row(r)) * 4, x[r]);
+  }
+  named_wait(name, WARPGROUP);
+#pragma unroll
+  for (int r = 0; r < H::R; r++) {
+    x[r] = shared_f32(room + H::row(r) * 4);
+#pragma unroll
+    for (int w = 1; w < 4; w++) x[r] = both(x[r], shared_f32(room + (w * Cfg::ROWS + H::row(r)) * 4));
+  }
+}
+
+// Hides keys of a tile from rows that don't see them.
+template <class Cfg>
+__device__ inline void hide_unseen(u32 limits, i32 tile, f32 (&s)[Cfg::ROWS / 2]) {
+  using H = Held<Cfg::ROWS>;
+  const int thread = threadIdx.x % WARPGROUP;
+  const int key = tile * KEYS + thread / 32 * 16 + thread % 32 / 4;  // and the eighth after it
+#pragma unroll
+  for (int k = 0; k < H::HELD; k++) {
+    const Pair limit = shared_pair(limits + H::row(H::of(k)) * 8);
+    const int own = key + k / 2 % 2 * 8;
+    if (own < limit.x || own >= limit.y) s[k] = minus_infinity();
+  }
+}
+
+// Leaves probabilities as the right operand of products, turned on the way: a row's lie side by side. `scales`: of this thread's two keys.
+template <class Cfg>
+__device__ inline void leave_weights(u32 to, const f32 (&s)[Cfg::ROWS / 2], f32 first_scale, f32 second_scale) {
+  const int thread = threadIdx.x % WARPGROUP;
+  const auto pair = [&](int k, f32 scale) { return Entry<Cfg>::CODED ? pack_f16(s[k] * scale, s[k + 1] * scale) : pack_bf16(s[k], s[k + 1]); };
+  if constexpr (Cfg::ROWS == 8) {
+    const u32 p[2] = {pair(0, first_scale), pair(2, second_scale)};
+    store_two_blocks_turned(to + swizzled_128(thread % 8 * 128 + (thread / 32 * 16 + thread % 16 / 8 * 8) * 2), p);
+  } else {
+#pragma unroll
+    for (int block = 0; block < Cfg::ROWS / 8; block += 2) {
+      u32 p[4];
+#pragma unroll
+      for (int part = 0; part < 4; part++) p[part] = pair((block + part / 2) * 4 + part % 2 * 2, part % 2 == 0 ? first_scale : second_scale);
+      const u32 lane_block = thread % 32 / 8;
+      const u32 row = (block + lane_block / 2) * 8 + thread % 8;
+      store_blocks_turned(to + swizzled_128(row * 128 + (thread / 32 * 16 + lane_block % 2 * 8) * 2), p);
+    }
+  }
+}
+
+// A number rounded to bf16, by one instruction.
+__device__ inline void store_rounded(bf16* at, f32 x) { *at = {u16(pack_bf16(x, 0))}; }
+__device__ inline void store_rounded(f32* at, f32 x) { *at = x; }
+
+// Writes what a thread has of its `r`th row's output, times `by`. `to`: where the row's first column of these is.
+template <class Cfg, class Out, int TILES>
+__device__ inline void write_columns(Out* to, int r, f32 by, const f32 (&o)[TILES][Cfg::ROWS / 2]) {
+  constexpr bool CODED = Entry<Cfg>::CODED;  // then even and odd columns, not the first and the last eight of 16, are apart
+  const int thread = threadIdx.x % WARPGROUP;
+  to += thread / 32 * 16 + thread % 32 / 4 * (CODED ? 2 : 1);
+  asm volatile("" : "+l"(to));  // one address for all: the rest is part of instructions
+#pragma unroll
+  for (int k = 0; k < TILES * 2; k++) store_rounded(to + k / 2 * TILE + k % 2 * (CODED ? 1 : 8), o[k / 2][Held<Cfg::ROWS>::result(r, k % 2)] * by);
+}
+
+// The same, to where an item's output or that of a part of it goes, the `at`th number there.
+template <class Cfg, int TILES>
+__device__ inline void write_columns(const Decoding& args, const Item& item, i64 at, int r, f32 by, const f32 (&o)[TILES][Cfg::ROWS / 2]) {
+  if (item.parts > 1) write_columns<Cfg>(args.part_out + at, r, by, o);
+  else if (args.narrow) write_columns<Cfg>(args.narrow + at, r, by, o);
+  else write_columns<Cfg>(args.out + at, r, by, o);
+}
