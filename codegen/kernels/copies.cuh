@@ -66,12 +66,13 @@ __device__ inline void copy_bulk(u32 to, const void* from, u32 bytes, u32 barrie
                : "memory");
 }
 
-// Copies `bytes` that lie side by side in shared memory to memory, and waits until they are there.
+// Copies `bytes` that lie side by side in shared memory to memory.
 __device__ inline void copy_out(void* to, u32 from, u32 bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\ncp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::"l"(to),
-               "r"(from), "r"(bytes)
-               : "memory");
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
 }
+
+// Waits until all that this thread has copied out is there.
+__device__ inline void copies_out_wait() { asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::: "memory"); }
 
 // ---- Copies of single threads, in groups ----
 

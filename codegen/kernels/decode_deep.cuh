@@ -30,20 +30,22 @@ __device__ inline void multiply_keys(u32 base, Turn<Cfg, SIDE> turn, f32 (&s)[Cf
   settle(s);
 }
 
-// Frees a side's pieces of latents as their products are done, of which so many are under way.
+// Frees a side's pieces of latents as their products are done, of which so many are under way. It may `keep` the last one.
 template <class Cfg, int SIDE, int UNDER_WAY>
-__device__ inline void free_in_turn(u32 base, Turn<Cfg, SIDE>& turn) {
+__device__ inline void free_in_turn(u32 base, bool keeps, Turn<Cfg, SIDE>& turn) {
   if constexpr (UNDER_WAY > 0) {
     wgmma_wait<UNDER_WAY - 1>();
-    arrive_once_a_warp(base + Place<Cfg>::EMPTY + turn.slot() * 8);
-    turn.next();
-    free_in_turn<Cfg, SIDE, UNDER_WAY - 1>(base, turn);
+    if (UNDER_WAY > 1 || !keeps) {
+      arrive_once_a_warp(base + Place<Cfg>::EMPTY + turn.slot() * 8);
+      turn.next();
+    }
+    free_in_turn<Cfg, SIDE, UNDER_WAY - 1>(base, keeps, turn);
   }
 }
 
-// Adds a tile's products to a side's output. `turn`: where its latents begin.
+// Adds a tile's products to a side's output. `turn`: where its latents begin; afterwards, where the next tile does, or the last piece if that is kept.
 template <class Cfg, int SIDE>
-__device__ inline void multiply_latents(u32 base, Turn<Cfg, SIDE>& turn, Sums<Cfg>& sums) {
+__device__ inline void multiply_latents(u32 base, bool keeps, Turn<Cfg, SIDE>& turn, Sums<Cfg>& sums) {
   using P = Place<Cfg>;
   const u32 left = place_of(base);
   const u32 right = place_of(base + P::WEIGHTS);
@@ -59,7 +61,7 @@ __device__ inline void multiply_latents(u32 base, Turn<Cfg, SIDE>& turn, Sums<Cf
     wgmma_commit();
     walk.next();
   }
-  free_in_turn<Cfg, SIDE, P::VALUE_TILES>(base, turn);
+  free_in_turn<Cfg, SIDE, P::VALUE_TILES>(base, keeps, turn);
 #pragma unroll
   for (int t = 0; t < P::VALUE_TILES; t++) settle(sums.o[t]);
 }
@@ -116,9 +118,12 @@ __device__ inline void attend_side(const Decoding& args, u32 base, int team, int
       const i32 first = group.first - tile * KEYS, end = group.end - tile * KEYS;
       if (first > 0 || end < KEYS) clear_pieces<Cfg, SIDE>(base, turn, first, end);
       soften<Cfg, SIDE>(args, base, s, sums);
-      multiply_latents<Cfg, SIDE>(base, turn, sums);
+      multiply_latents<Cfg, SIDE>(base, item.parts > 1 && tile + 1 == item.end, turn, sums);
     }
-    write_half<Cfg, SIDE>(args, base, item, group, member, sums);
+    write_half<Cfg, SIDE>(args, base, base + turn.slot() * TILE_BYTES, item, group, member, sums);
+    if (item.parts == 1) continue;
+    arrive_once_a_warp(base + P::EMPTY + turn.slot() * 8);
+    turn.next();
   }
 }
 
@@ -160,5 +165,5 @@ __device__ void decode_deep(const Decoding& args) {
     attend_side<Cfg, 1>(args, base, team, member);
     registers_down<P::ALL_HAVE>();
   }
-  join_items<Cfg, 2>(args, team, member, reinterpret_cast<f32*>(shared));
+  join_items<Cfg, 2>(args);
 }

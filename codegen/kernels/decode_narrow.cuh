@@ -76,7 +76,7 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base, int team, in
   constexpr u32 NAME = 1 + MINE;
   const int thread = threadIdx.x % WARPGROUP;
   const int end_item = args.starts[team + 1];
-  const u32 weights = base + P::WEIGHTS + MINE * P::WEIGHTS_EACH * P::Q_TILE_BYTES;
+  const u32 weights = base + P::WEIGHTS + MINE * P::Q_TILE_BYTES;
   const u32 limits = base + P::LIMITS + MINE * P::ROWS * 8;
   const u32 peaks = base + P::PEAKS + MINE * 4 * P::ROWS * 4;
   Turn<Cfg> turn;
@@ -119,11 +119,17 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base, int team, in
         clear_unseen<P::CODED ? P::PAIRS : P::VALUE_TILES>(keys, first, end, NAME);
       }
       soften<Cfg>(args, peaks, NAME, keys + P::SCALES, s, sums);
-      leave_all_weights<Cfg>(weights, keys + P::SCALES, sums.unit, s);
+      leave_weights<Cfg>(weights, s);
+      const u32 half_scales = base + P::HALF_SCALES + MINE * KEYS * 8;
+      if constexpr (P::SCALED) {
+        const Pair two = shared_pair(keys + P::SCALES + thread * 8);
+        leave_scales(half_scales, {f32_of(two.x), f32_of(two.y)}, sums.unit);
+      }
+      if (!P::CODED) fence_proxy_async();
       named_wait(NAME, WARPGROUP);  // all of this group have left theirs
-      // Others than the second leave their sums where their last tiles were
-      const bool keeps = MINE > 0 && tile + P::GROUPS >= item.end;
-      if constexpr (P::CODED) multiply_coded_latents<Cfg>(keys, weights, base + P::EMPTY + stage * P::PAIRS * 8, keeps, sums);
+      // Where its last tile was, a warpgroup leaves its sums, or the second those of both
+      const bool keeps = (MINE > 0 || item.parts > 1) && tile + P::GROUPS >= item.end;
+      if constexpr (P::CODED) multiply_coded_latents<Cfg>(keys, weights, half_scales, base + P::EMPTY + stage * P::PAIRS * 8, keeps, sums);
       else multiply_latents<Cfg>(keys, weights, base + P::EMPTY + stage * P::PAIRS * 8, keeps, sums);
     }
     if (!P::CODED) arrive_once_a_warp(base + P::Q_EMPTY + queries.at * 8);
@@ -136,7 +142,11 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base, int team, in
       if (MINE == other) hand_over<Cfg>(base, other - 1, last, handed[other - 1], sums);
       if (MINE == 0) add_others<Cfg>(base, other - 1, NAME, handed[other - 1], sums);
     }
-    if (MINE == 0) write_rows<Cfg>(args, item, group, member, NAME, sums);
+    if (MINE > 0) continue;
+    write_rows<Cfg>(args, item, group, member, base + last * P::STAGE_BYTES, NAME, sums);
+    if (item.parts == 1) continue;
+#pragma unroll
+    for (int pair = 0; pair < P::PAIRS; pair++) arrive_once_a_warp(base + P::EMPTY + (last * P::PAIRS + pair) * 8);
   }
 }
 
@@ -183,5 +193,5 @@ __device__ void decode_narrow(const Decoding& args) {
     attend_tiles<Cfg, 1>(args, base, team, member);
     registers_down<P::ALL_HAVE>();
   }
-  join_items<Cfg, 1>(args, team, member, reinterpret_cast<f32*>(shared));
+  join_items<Cfg, 1>(args);
 }

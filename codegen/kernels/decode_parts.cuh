@@ -5,7 +5,7 @@
 
 #include "decode_codes.cuh"
 
-constexpr int UNITS = 8;  // of a row: [2, 4]
+constexpr int UNITS = 4;  // of half a row
 
 // Where a part's first row lies among those of all. A team has two slots: of a group that others began, and of one that others go on with.
 template <class Cfg>
@@ -38,13 +38,6 @@ __device__ inline void write_row_sums(const Decoding& args, const Item& item, in
   args.max_logit[line] = saw ? top * args.scale : minus_infinity();
 }
 
-// Writes what some columns of a row's part count in: `count` of `UNITS` from `first` on.
-template <class Cfg>
-__device__ inline void write_units(const Decoding& args, const Item& item, int member, int r, int first, int count, f32 unit) {
-  f32* to = args.part_units + (part_row<Cfg>(args, item, item.part, member) + r) * UNITS + first;
-  for (int i = 0; i < count; i++) to[i] = unit;
-}
-
 // Leaves results of 64 rows and 64 columns, times `by` for each of a thread's two rows, as a tile in shared memory.
 __device__ inline void leave_rows(u32 to, u32 self, const f32* x, const f32 (&by)[2]) {
   const u32 row = self / 32 * 16 + self % 16;
@@ -60,32 +53,32 @@ __device__ inline void leave_rows(u32 to, u32 self, const f32* x, const f32 (&by
   }
 }
 
-// The same where operands were exchanged: results of 64 columns for `N` * 4 rows, times `by` for each of a thread's rows.
-template <int N>
-__device__ inline void leave_columns(u32 to, u32 self, const f32* x, const f32 (&by)[N]) {
+// The same where operands were exchanged: results of 64 columns for `N` * 2 rows, a thread's `r`th times `by(r)`.
+template <int N, class By>
+__device__ inline void leave_columns(u32 to, u32 self, const f32 (&x)[N], By by) {
 #pragma unroll
-  for (int block = 0; block < N / 2; block += 2) {
+  for (int block = 0; block < N / 4; block += 2) {
     u32 p[4];
 #pragma unroll
     for (int part = 0; part < 4; part++) {
       const int k = (block + part / 2) * 4 + part % 2 * 2, r = (block + part / 2) * 2;
-      p[part] = pack_f16(x[k] * by[r], x[k + 1] * by[r + 1]);
+      p[part] = pack_f16(x[k] * by(r), x[k + 1] * by(r + 1));
     }
     const u32 row = (block + self % 32 / 16) * 8 + self % 8;
     store_blocks_turned(to + swizzled_128(row * 128 + (self / 32 * 16 + self % 32 / 8 % 2 * 8) * 2), p);
   }
 }
 
-// Sends what a warpgroup has left in shared memory to where a part's output lies: `bytes` from `tile` and its `row` on. All its threads come here; `name` is a
-// barrier of their own. What was sent is there, for who reads it after this thread's next word.
+// Sends what a warpgroup has left in shared memory to where a part's output lies, `tiles` from `tile` on. One thread, when all have left theirs.
 template <class Cfg>
-__device__ inline void send_part(const Decoding& args, const Item& item, int member, u32 from, int tile, int row, u32 bytes, u32 name) {
-  fence_proxy_async();
-  named_wait(name, WARPGROUP);
-  if (threadIdx.x % WARPGROUP == 0) {
-    const i64 first = part_row<Cfg>(args, item, item.part, member) * Cfg::LATENT;
-    copy_out(args.part_out + first + (tile * Cfg::ROWS + row) * TILE, from, bytes);
-  }
+__device__ inline void send_tiles(const Decoding& args, const Item& item, int member, u32 from, int tile, int tiles) {
+  copy_out(args.part_out + part_row<Cfg>(args, item, item.part, member) * Cfg::LATENT + tile * (Cfg::ROWS * TILE), from, tiles * (Cfg::ROWS * TILE * 2));
+}
+
+// The same of what rows count in, [halves, ROWS, UNITS].
+template <class Cfg>
+__device__ inline void send_units(const Decoding& args, const Item& item, int member, u32 from, int half, int halves) {
+  copy_out(args.part_units + (part_row<Cfg>(args, item, item.part, member) * 2 + half * Cfg::ROWS) * UNITS, from, halves * (Cfg::ROWS * UNITS * 4));
 }
 
 // ---- Adding up ----
@@ -96,7 +89,7 @@ __device__ inline u32 load_acquire(const u32* at) {
   return x;
 }
 
-// What a thread block has to do for one group: its share of units, which are tiles of one row.
+// What a thread block has to do for one group: its share of units, which are tiles of one row. They lie side by side, so that it has few rows.
 template <class Cfg>
 struct Share {
   static constexpr int TILES = Cfg::LATENT / TILE;
@@ -104,15 +97,18 @@ struct Share {
   const Item item;
   const Group group;
   int member;
-  int own;  // units
+  int first, own;        // units
+  int first_row, rows;
 
   __device__ Share(const Decoding& args, const Item& item, int member) : args(args), item(item), group(args.groups[item.group]), member(member) {
     const int units = (Cfg::H < Cfg::ROWS ? Cfg::H * args.at_once : Cfg::ROWS) * TILES;
-    own = item.part < units ? (units - item.part - 1) / item.parts + 1 : 0;
+    first = units * item.part / item.parts;
+    own = units * (item.part + 1) / item.parts - first;
+    first_row = first / TILES;
+    rows = own == 0 ? 0 : (first + own - 1) / TILES - first_row + 1;
   }
-  __device__ int row(int unit) const { return (item.part + unit * item.parts) / TILES; }
-  __device__ int tile(int unit) const { return (item.part + unit * item.parts) % TILES; }
-  __device__ i64 line(int unit, int part) const { return part_row<Cfg>(args, item, part, member) + row(unit); }
+  __device__ int row(int unit) const { return (first + unit) / TILES; }
+  __device__ int tile(int unit) const { return (first + unit) % TILES; }
 
   // Where eight columns of a unit are that a part has.
   __device__ const void* columns(int unit, int part, int chunk) const {
@@ -146,43 +142,65 @@ struct Share {
   }
 };
 
-// What parts are worth for each unit, `weights` [own, parts, 4]: of each 16 columns. `sums`: [own, parts].
+// A sum or the largest of what `lanes` lanes have that lie side by side.
+__device__ inline f32 sum_of(f32 x, int lanes) {
+  for (int apart = 1; apart < lanes; apart *= 2) x += __shfl_xor_sync(ALL_LANES, x, apart);
+  return x;
+}
+__device__ inline f32 most_of(f32 x, int lanes) {
+  for (int apart = 1; apart < lanes; apart *= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, apart));
+  return x;
+}
+
+// What parts are worth for each row, `weights` [rows, parts, 2]: of each 16 columns of both halves. `sums`: [rows, parts].
 template <class Cfg>
 __device__ inline void weigh_parts(const Share<Cfg>& share, float4* weights, float2* sums) {
   const Decoding& args = share.args;
   const int parts = share.item.parts;
-  for (int i = threadIdx.x; i < share.own * parts; i += blockDim.x) {
-    const i64 line = share.line(i / parts, i % parts);
-    const int half = share.tile(i / parts) / (Share<Cfg>::TILES / 2);
-    sums[i] = __ldcg(reinterpret_cast<const float2*>(args.part_sums + line));
-    weights[i] = __ldcg(reinterpret_cast<const float4*>(args.part_units + line * UNITS) + half);
+  for (int i = threadIdx.x; i < share.rows * parts; i += blockDim.x) {
+    const i64 first = part_row<Cfg>(args, share.item, i % parts, share.member);
+    const int row = share.first_row + i / parts;
+    sums[i] = __ldcg(reinterpret_cast<const float2*>(args.part_sums + first) + row);
+#pragma unroll
+    for (int half = 0; half < 2; half++) weights[i * 2 + half] = __ldcg(reinterpret_cast<const float4*>(args.part_units) + first * 2 + half * Cfg::ROWS + row);
   }
   __syncthreads();
-  for (int unit = warp(); unit < share.own; unit += blockDim.x / WARP) {
+  const int lanes = parts <= 4 ? 4 : parts <= 8 ? 8 : WARP;  // of a row
+  const int at = lane() % lanes;
+  for (int from = warp() * (WARP / lanes); from < share.rows; from += blockDim.x / lanes) {
+    const int line = from + lane() / lanes;
+    const int there = line < share.rows ? parts : 0;
     f32 most = LOW, top = LOW;
-    for (int part = lane(); part < parts; part += WARP) {
-      const float2 its = sums[unit * parts + part];
+    for (int part = at; part < there; part += lanes) {
+      const float2 its = sums[line * parts + part];
       most = fmaxf(most, its.x);
       top = fmaxf(top, its.y);
     }
-    most = warp_max(most);
-    top = warp_max(top);
+    __syncwarp();
+    most = most_of(most, lanes);
+    top = most_of(top, lanes);
     f32 all = 0;
-    for (int part = lane(); part < parts; part += WARP) all += exp2_fast(sums[unit * parts + part].x - most);
-    all = warp_sum(all);
+    for (int part = at; part < there; part += lanes) all += exp2_fast(sums[line * parts + part].x - most);
+    __syncwarp();
+    all = sum_of(all, lanes);
     const bool saw = most > LOW;
     const f32 inverse = saw ? 1.0f / all : 0.0f;
-    for (int part = lane(); part < parts; part += WARP) {
-      const f32 weight = exp2_fast(sums[unit * parts + part].x - most) * inverse;
-      float4& of = weights[unit * parts + part];
-      of = {of.x * weight, of.y * weight, of.z * weight, of.w * weight};
+    for (int part = at; part < there; part += lanes) {
+      const f32 weight = exp2_fast(sums[line * parts + part].x - most) * inverse;
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        float4& of = weights[(line * parts + part) * 2 + half];
+        of = {of.x * weight, of.y * weight, of.z * weight, of.w * weight};
+      }
     }
-    const Row row = row_of<Cfg>(args, share.group, share.member, share.row(unit));
-    if (lane() == 0 && row.there && share.tile(unit) == 0) {
-      const i64 line = i64(row.query) * Cfg::H + row.head;
-      args.lse[line] = saw ? (most + log2_fast(all)) / LOG2_E : minus_infinity();
-      args.max_logit[line] = saw ? top * args.scale : minus_infinity();
+    const Row row = row_of<Cfg>(args, share.group, share.member, share.first_row + line);
+    // The row's first tile may be another block's
+    if (at == 0 && there > 0 && row.there && (line > 0 || share.tile(0) == 0)) {
+      const i64 to = i64(row.query) * Cfg::H + row.head;
+      args.lse[to] = saw ? (most + log2_fast(all)) / LOG2_E : minus_infinity();
+      args.max_logit[to] = saw ? top * args.scale : minus_infinity();
     }
+    __syncwarp();
   }
 }
 
@@ -193,8 +211,9 @@ __device__ inline float2 unpack_f16(u32 two) {
   return x;
 }
 
-// Adds up what teams have of one group, once all of it is there. Every team takes its share of units. Eight lanes have a unit's columns, four such in a
-// warp different parts of it, and where units are few, so have several warps. All threads of a block come here. `room`: shared memory, that of a kernel.
+// Adds up what teams have of one group, once all of it is there. Every team takes its share of units. Eight lanes have a unit's columns. Where there are many
+// parts, four such in a warp have different ones of them, and where units are few, so have several warps. All threads of a block come here. `room`: shared
+// memory, that of a kernel.
 template <class Cfg, int WRITERS>
 __device__ inline void join_parts(const Decoding& args, const Item& item, int member, u8* room) {
   const int helpers = blockDim.x / WARP;
@@ -206,24 +225,30 @@ __device__ inline void join_parts(const Decoding& args, const Item& item, int me
   }
   __syncthreads();
   const Share<Cfg> share(args, item, member);
-  const int lines = share.own * parts;
-  float4* weights = reinterpret_cast<float4*>(room + lines * 128);     // [own, parts]
-  float4* sums = weights + lines;                                      // [helpers, 8, 2]
-  float2* of_parts = reinterpret_cast<float2*>(sums + helpers * 16);  // [own, parts]
+  const int own = share.own;
+  float4* weights = reinterpret_cast<float4*>(room + own * parts * 128);  // [rows, parts, 2]
+  float4* sums = weights + share.rows * parts * 2;                        // [helpers, 8, 2]
+  float2* of_parts = reinterpret_cast<float2*>(sums + helpers * 16);     // [rows, parts]
   const int chunk = lane() % 8;
-  for (int i = threadIdx.x / 8; i < lines; i += blockDim.x / 8)
+  for (int i = threadIdx.x / 8; i < own * parts; i += blockDim.x / 8)
     copy_quad(shared_address(room) + i * 128 + chunk * 16, share.columns(i / parts, i % parts, chunk), true);
   copies_commit();
   weigh_parts<Cfg>(share, weights, of_parts);
   copies_wait<0>();
   __syncthreads();
-  const int per = share.own >= helpers ? 1 : helpers / max(share.own, 1);  // warps of a unit
-  for (int unit = warp() / per; unit < share.own; unit += helpers / per) {
+  const int splits = parts > 8 ? 4 : 1;                                                     // of a unit, in a warp
+  const int per = splits == 1 || own >= helpers ? 1 : helpers / max(own, 1);               // warps of a unit
+  const int units = 4 / splits;                                                             // of a warp at a time
+  const int first = splits == 1 ? 0 : warp() % per * 4 + lane() / 8;                        // of this lane's parts
+  for (int from = warp() / per * units; from < own; from += helpers / per * units) {
+    const int unit = min(from + (splits == 1 ? lane() / 8 : 0), own - 1);
+    const bool writes = splits == 1 ? from + lane() / 8 < own : lane() < 8;
+    const int half = share.tile(unit) / (Share<Cfg>::TILES / 2);
+    const int line = share.row(unit) - share.first_row;
     f32 sum[8] = {};
-    for (int part = warp() % per * 4 + lane() / 8; part < parts; part += per * 4) {
-      const int line = unit * parts + part;
-      const Quad x = reinterpret_cast<const Quad*>(room)[line * 8 + chunk];
-      const f32 weight = reinterpret_cast<const f32*>(weights + line)[chunk / 2];
+    for (int part = first; part < parts; part += per * splits) {
+      const Quad x = reinterpret_cast<const Quad*>(room)[(unit * parts + part) * 8 + chunk];
+      const f32 weight = reinterpret_cast<const f32*>(weights + (line * parts + part) * 2 + half)[chunk / 2];
 #pragma unroll
       for (int k = 0; k < 4; k++) {
         const float2 two = unpack_f16(x.words[k]);
@@ -232,29 +257,31 @@ __device__ inline void join_parts(const Decoding& args, const Item& item, int me
       }
     }
     __syncwarp();
+    if (splits > 1) {
 #pragma unroll
-    for (int k = 0; k < 8; k++) {
-      sum[k] += __shfl_xor_sync(ALL_LANES, sum[k], 8);
-      sum[k] += __shfl_xor_sync(ALL_LANES, sum[k], 16);
+      for (int k = 0; k < 8; k++) {
+        sum[k] += __shfl_xor_sync(ALL_LANES, sum[k], 8);
+        sum[k] += __shfl_xor_sync(ALL_LANES, sum[k], 16);
+      }
     }
     if (per == 1) {
-      share.store(unit, chunk, lane() < 8, sum);
-    } else if (lane() < 8) {
+      share.store(unit, chunk, writes, sum);
+    } else if (writes) {
       sums[(warp() * 8 + chunk) * 2] = {sum[0], sum[1], sum[2], sum[3]};
       sums[(warp() * 8 + chunk) * 2 + 1] = {sum[4], sum[5], sum[6], sum[7]};
     }
   }
   __syncthreads();
-  if (per > 1 && warp() * 4 < share.own) {
+  if (per > 1 && warp() * 4 < own) {
     const int unit = threadIdx.x / 8;
     f32 sum[8] = {};
-    for (int i = 0; i < per && unit < share.own; i++) {
+    for (int i = 0; i < per && unit < own; i++) {
       const float4 low = sums[((unit * per + i) * 8 + chunk) * 2], high = sums[((unit * per + i) * 8 + chunk) * 2 + 1];
       sum[0] += low.x, sum[1] += low.y, sum[2] += low.z, sum[3] += low.w;
       sum[4] += high.x, sum[5] += high.y, sum[6] += high.z, sum[7] += high.w;
     }
     __syncwarp();
-    share.store(min(unit, share.own - 1), chunk, unit < share.own, sum);
+    share.store(min(unit, own - 1), chunk, unit < own, sum);
   }
   __syncthreads();
   // The last that comes here makes it ready for the next layer
@@ -263,10 +290,13 @@ __device__ inline void join_parts(const Decoding& args, const Item& item, int me
 
 // Joins all of a team's items that have parts elsewhere. All threads come here when they are done with their tiles.
 template <class Cfg, int WRITERS>
-__device__ inline void join_items(const Decoding& args, int team, int member, u8* room) {
+__device__ inline void join_items(const Decoding& args) {
+  alignas(1024) extern __shared__ u8 shared[];
+  const u32 block = own_block();
+  const int team = block / args.team, member = block % args.team;
   __syncthreads();  // nobody reads the last tiles any more
   for (int i = args.starts[team]; i < args.starts[team + 1]; i++) {
     const Item item = args.items[i];
-    if (item.parts > 1) join_parts<Cfg, WRITERS>(args, item, member, room);
+    if (item.parts > 1) join_parts<Cfg, WRITERS>(args, item, member, shared);
   }
 }

@@ -46,11 +46,24 @@ struct RowUnit {
   }
 };
 
+// A number rounded to bf16, by one instruction, and two that lie side by side.
+__device__ inline void store_rounded(bf16* at, f32 x) { *at = {u16(pack_bf16(x, 0))}; }
+__device__ inline void store_rounded(f32* at, f32 x) { *at = x; }
+__device__ inline void store_two(bf16* at, f32 x, f32 y) { *reinterpret_cast<u32*>(at) = pack_bf16(x, y); }
+__device__ inline void store_two(f32* at, f32 x, f32 y) { *reinterpret_cast<float2*>(at) = float2{x, y}; }
+
 // A thread's number in its warpgroup, asked for anew: what is computed from it is computed again, not kept in registers, of which there are few.
 __device__ inline u32 own_number() {
   u32 x;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
   return x % WARPGROUP;
+}
+
+// The block's number, asked for anew likewise.
+__device__ inline u32 own_block() {
+  u32 x;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+  return x;
 }
 
 // ---- Shared memory by its own addresses, which take one register ----
@@ -106,13 +119,13 @@ __device__ inline i32 row_of_key(const Decoding& args, i32 table, i32 key) {
 }
 
 // Has a block's queries brought, `TILES` tiles of 64 columns of all of its rows: at once where they are as many as a tile has rows, or where those that
-// there are not are heads past the last, which come as zeros.
-template <class Cfg, int TILES>
+// there are not are heads past the last, which come as zeros. `FIRST`: the first of them.
+template <class Cfg, int TILES, int FIRST = 0>
 __device__ inline void copy_queries(const Decoding& args, const TensorMap& map, u32 to, u32 barrier, const Row& first) {
   int at_once = TILES;
   if constexpr (Cfg::H < Cfg::ROWS) at_once = args.at_once == 1 || Cfg::H * args.at_once == Cfg::ROWS ? TILES : 1;
 #pragma unroll 1
-  for (int t = 0; t < TILES; t += at_once) copy_tile_4d(to + t * (Cfg::ROWS * 128), map, barrier, 0, first.head, first.query, t);
+  for (int t = 0; t < TILES; t += at_once) copy_tile_4d(to + t * (Cfg::ROWS * 128), map, barrier, 0, first.head, first.query, FIRST + t);
 }
 
 // Bytes of such a tile that come.

@@ -55,6 +55,8 @@ __device__ inline void send_half(const Decoding& args, u32 stage, const Item& it
   constexpr int TILES = Cfg::LATENT / 2 / TILE;
   const u32 self = own_number();
   const u32 room = stage + SIDE * TILES * TILE_BYTES;
+  const u32 units = stage + Place<Cfg>::WEIGHTS + SIDE * (ROWS * UNITS * 4);
+  named_wait(4, 2 * WARPGROUP);  // neither half reads probabilities of the tile any more
   f32 by[2];
 #pragma unroll
   for (int half = 0; half < 2; half++) {
@@ -65,11 +67,18 @@ __device__ inline void send_half(const Decoding& args, u32 stage, const Item& it
     for (int lanes = 1; lanes < 4; lanes *= 2) most = peak(most, __shfl_xor_sync(ALL_LANES, most, lanes));
     const RowUnit row_unit(most);
     by[half] = row_unit.inverse;
-    if (self % 4 == 0) write_units<Cfg>(args, item, member, accumulator_row(self, half), SIDE * 4, 4, row_unit.unit);
+    const i32 unit = bits_of(row_unit.unit);
+    if (self % 4 == 0) share(units + accumulator_row(self, half) * (UNITS * 4), Four{unit, unit, unit, unit});
   }
 #pragma unroll
   for (int t = 0; t < TILES; t++) leave_rows(room + t * TILE_BYTES, self, o + t * 32, by);
-  send_part<Cfg>(args, item, member, room, SIDE * TILES, 0, TILES * TILE_BYTES, 2 + SIDE);
+  fence_proxy_async();
+  named_wait(2 + SIDE, WARPGROUP);
+  if (own_number() == 0) {
+    send_units<Cfg>(args, item, member, units, SIDE, 1);
+    send_tiles<Cfg>(args, item, member, room, SIDE * TILES, TILES);
+    copies_out_wait();
+  }
   part_written(args, item, member, 2 + SIDE);
 }
 
@@ -131,5 +140,5 @@ __device__ void decode_wide(const Decoding& args) {
     add_values<Cfg, 1>(args, base, team, member);
     registers_up<168>();
   }
-  join_items<Cfg, 3>(args, team, member, shared);
+  join_items<Cfg, 3>(args);
 }

@@ -33,11 +33,11 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
       const Four load = shared_four(at + P::LOADS + turn.stage * 16);
       marks = load.x;
       if (marks >= LAST) arrive_once_a_warp(at + P::Q_FREE);
-      if (marks & EDGE) hide_unseen(at + P::LIMITS, load.y, s);
+      if (marks & EDGE) hide_unseen<Cfg>(at + P::LIMITS, load.y, s);
       f32 scales[2] = {0, 0};
       if (P::SCALED) own_scales(keys + P::SCALES, load, scales);
       soften<Cfg>(args, at, turn.stage, scales, s, sums);
-      leave_weights(keys + P::WEIGHTS, s);
+      leave_weights<Cfg>(keys + P::WEIGHTS, s);
       if (P::SCALED) leave_scales(keys + P::HALF_SCALES, scales, sums.unit);
       fence_proxy_async();
       if (marks >= LAST) leave_final<Cfg>(args, at, marks, sums);
@@ -77,10 +77,13 @@ __device__ inline void add_values(const Decoding& args, u32 base, int team, int 
       if (load.z > 0 || load.w < KEYS) clear_unseen_codes<Cfg, SIDE>(stage, load.z, load.w);
       if (shared_i32(at + P::CHANGED + turn.stage * 4)) multiply_rows<Cfg>(at + P::SHRINK + turn.stage * ROWS * 4, o);
       multiply_coded_latents<Cfg, SIDE>(stage, o);
-      refill<Cfg, SIDE>(args, at, turn, member);
+      if (marks < LAST) refill<Cfg, SIDE>(args, at, turn, member);
     } while (marks < LAST);
-    multiply_rows<Cfg>(base + P::FINAL + (marks & 1) * ROWS * 4, o);
-    write_half<Cfg, SIDE>(args, marks & (EDGE - 1), blockIdx.x % args.team, o);
+    const Item item = args.items[marks & (EDGE - 1)];
+    const u32 stage = base + turn.stage * P::STAGE_BYTES;
+    if (item.parts == 1) refill<Cfg, SIDE>(args, base, turn, member);
+    write_half<Cfg, SIDE>(args, stage, base + P::FINAL + (marks & 1) * ROWS * 4, item, member, o);
+    if (item.parts > 1) refill<Cfg, SIDE>(args, base, turn, member);
   }
 }
 
@@ -110,5 +113,5 @@ __device__ void decode_wide_fp8(const Decoding& args) {
     add_values<Cfg, 1>(args, base, team, member);
     registers_down<168>();
   }
-  join_items<Cfg, 3>(args, team, member, reinterpret_cast<f32*>(shared));
+  join_items<Cfg, 3>(args);
 }

@@ -46,7 +46,7 @@ struct Decoding {
   f32* max_logit;  // [queries, H]
   u16* part_out;        // [2 * teams, team, LATENT / 64, ROWS, 64]: in f16, lines of 64 as they lay in shared memory
   PartSums* part_sums;  // [2 * teams, team, ROWS]
-  f32* part_units;      // [2 * teams, team, ROWS, 2, 4]: what columns count in
+  f32* part_units;      // [2 * teams, team, 2, ROWS, 4]: what columns count in
   Quad* spare;   // [blocks, 2, 128]: what there are no registers for
   u32* arrived;  // [groups, team]: warpgroups that have written their share of a part
   f32 scale;     // of logits

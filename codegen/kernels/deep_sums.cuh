@@ -70,7 +70,7 @@ __device__ inline void soften(const Decoding& args, u32 base, const f32 (&s)[Cfg
   const auto leave = [&] {
 #pragma unroll
     for (int k = 0; k < Own::HELD; k++) p[k] = exp2_fast(s[k] * args.scale_log2 - sums.shift[Own::of(k)]);
-    leave_weights<Half<Cfg>>(weights, p, 1, 1);
+    leave_weights<Half<Cfg>>(weights, p);
     fence_proxy_async();
   };
   bool above = false;
@@ -107,9 +107,9 @@ __device__ inline void soften(const Decoding& args, u32 base, const f32 (&s)[Cfg
   for (int k = 0; k < Own::HELD; k++) sums.total[Own::of(k)] += p[k];
 }
 
-// Writes an item's output, or that of a part of it: a side's columns of all rows, and the sums of its own rows.
+// Writes an item's output, or sends that of a part of it by way of a slot: a side's columns of all rows, and the sums of its own rows.
 template <class Cfg, int SIDE>
-__device__ inline void write_half(const Decoding& args, u32 base, const Item& item, const Group& group, int member, Sums<Cfg>& sums) {
+__device__ inline void write_half(const Decoding& args, u32 base, u32 slot, const Item& item, const Group& group, int member, Sums<Cfg>& sums) {
   using P = Place<Cfg>;
   using S = Sums<Cfg>;
   using Own = typename S::Own;
@@ -128,12 +128,13 @@ __device__ inline void write_half(const Decoding& args, u32 base, const Item& it
     }
   }
   named_wait(BOTH, PAIR);
+  const auto by = [&](int r) { return shared_f32(base + P::FINAL + All::row(r) * 4); };
+  const u32 units = base + P::SENT + SIDE * P::SENT_BYTES;  // no logits are sent any more
+  static_assert(2 * Cfg::ROWS * UNITS * 4 <= P::SENT_BYTES);
+  if (item.parts > 1) return send_columns<Cfg, SIDE * S::VALUE_TILES, TILE_BYTES>(args, item, member, slot, units, 1 + SIDE, by, sums.o);
 #pragma unroll
   for (int r = 0; r < All::R; r++) {
     const Row row = row_of<Cfg>(args, group, member, All::row(r));
-    if (!row.there) continue;
-    const i64 to = line_of<Cfg>(args, item, member, All::row(r), row) * Cfg::LATENT + SIDE * (Cfg::LATENT / SIDES);
-    write_columns<Cfg>(args, item, to, r, shared_f32(base + P::FINAL + All::row(r) * 4), sums.o);
+    if (row.there) write_columns<Cfg>(args, row, SIDE * (Cfg::LATENT / SIDES), r, by(r), sums.o);
   }
-  if (item.parts > 1) part_written(args, item, member, 1 + SIDE);
 }

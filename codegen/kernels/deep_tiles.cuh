@@ -4,7 +4,7 @@
 #include "ptx.cuh"
 #include "copies.cuh"
 #include "tile.cuh"
-#include "decode_codes.cuh"
+#include "decode_parts.cuh"
 
 constexpr int SIDES = 2;  // warpgroups that attend, each with its share of an entry's columns
 constexpr u32 PAIR = SIDES * WARPGROUP;
@@ -42,9 +42,9 @@ struct Place {
   static constexpr int ALL_HAVE = 168;
   static constexpr int ATTENDS = 224;
   static constexpr int BRINGS = 56;
-  // Where a side's queries begin, and the column of a piece of latents.
+  // Where a side's queries begin, and the tile of latents' columns that a piece is.
   __device__ static constexpr u32 queries(int side) { return Q + (side == 0 ? 0 : pieces(0)) * Q_TILE_BYTES; }
-  __device__ static constexpr int column(int side, int piece) { return (side * VALUE_TILES + piece - (pieces(side) - VALUE_TILES)) * TILE; }
+  __device__ static constexpr int tile(int side, int piece) { return side * VALUE_TILES + piece - (pieces(side) - VALUE_TILES); }
 };
 
 // A side's place in its ring, and the parity of the barriers there.
@@ -67,12 +67,9 @@ __device__ inline void bring_queries(const Decoding& args, u32 base, const Row& 
   using P = Place<Cfg>;
   const u32 barrier = base + P::Q_FULL + SIDE * 8;
   const u32 to = base + P::queries(SIDE);
-  barrier_expect(barrier, (Cfg::H < P::ROWS ? Cfg::H * args.at_once : P::ROWS) * TILE * 2 * P::pieces(SIDE));
-  for (int piece = 0; piece < P::pieces(SIDE); piece++) {
-    const u32 there = to + piece * P::Q_TILE_BYTES;
-    if (P::rotated(SIDE, piece)) copy_tile_3d(there, args.q_rope, barrier, 0, first.head, first.query);
-    else copy_tile_3d(there, args.q, barrier, P::column(SIDE, piece), first.head, first.query);
-  }
+  barrier_expect(barrier, bytes_of_queries<Cfg>(args) * P::pieces(SIDE));
+  if (P::rotated(SIDE, 0)) copy_queries<Cfg, 1>(args, args.q_rope, to, barrier, first);
+  copy_queries<Cfg, P::VALUE_TILES, SIDE * P::VALUE_TILES>(args, args.q, to + (P::pieces(SIDE) - P::VALUE_TILES) * P::Q_TILE_BYTES, barrier, first);
 }
 
 // Copies what a side reads, piece by piece. One warp: its lanes know where the next 32 boxes of keys lie, and copy them.
@@ -116,7 +113,7 @@ __device__ inline void bring_pieces(const Decoding& args, u32 base, int team, in
           if (copies) {
             const u32 to = base + walk.slot() * TILE_BYTES + box * args.box * TILE * 2;
             if (P::rotated(SIDE, piece)) copy_tile(to, args.k_rope, barrier, 0, from);
-            else copy_tile(to, args.k, barrier, P::column(SIDE, piece), from);
+            else copy_tile_3d(to, args.k, barrier, 0, from, P::tile(SIDE, piece));
           }
           __syncwarp();
           walk.next();

@@ -195,7 +195,7 @@ __device__ inline void multiply_coded_keys(u32 keys, const OwnQueries<Cfg>& q, u
 // Adds a tile's products to the output, and frees its columns one by one, unless it `keeps` them. A warp has 16 columns of each 64: results of even
 // ones where a product's first eight rows are, of odd ones where the others are.
 template <class Cfg>
-__device__ inline void multiply_coded_latents(u32 keys, u32 weights, u32 empty, bool keeps, Sums<Cfg>& sums) {
+__device__ inline void multiply_coded_latents(u32 keys, u32 weights, u32 scales, u32 empty, bool keeps, Sums<Cfg>& sums) {
   using P = Place<Cfg>;
   static_assert(Cfg::ROWS == 16, "two blocks of rows");
   const Lanes lanes;
@@ -208,22 +208,21 @@ __device__ inline void multiply_coded_latents(u32 keys, u32 weights, u32 empty, 
       for (int t = 0; t < 2; t++) load_blocks_turned(codes[pair % 2][half][t], line + half * 4096 + ((t * 4 + lanes.own) ^ lanes.row) * 16);
     }
   };
-  constexpr bool SAME = !P::SCALED;  // probabilities are, for all columns
-  u32 p[SAME ? 4 : 1][4];            // of 16 keys each, both blocks of rows
-  const auto load_weights = [&](int pair, int k) {
-    const u32 tile = weights + (SAME ? 0 : pair * P::Q_TILE_BYTES);
-    load_blocks(p[SAME ? k : 0], tile + (lanes.block / 2 * 8 + lanes.row) * 128 + ((k * 2 + lanes.block % 2) ^ lanes.row) * 16);
-  };
+  u32 p[4][4];  // probabilities of 16 keys each, of both blocks of rows
   load(0);
 #pragma unroll
-  for (int k = 0; k < 4 && SAME; k++) load_weights(0, k);
+  for (int k = 0; k < 4; k++) load_blocks(p[k], weights + (lanes.block / 2 * 8 + lanes.row) * 128 + ((k * 2 + lanes.block % 2) ^ lanes.row) * 16);
 #pragma unroll
   for (int pair = 0; pair < P::PAIRS; pair++) {
     if (pair + 1 < P::PAIRS) load(pair + 1);
+    u32 by[8] = {};  // scales of pairs of this thread's keys
+#pragma unroll
+    for (int i = 0; P::SCALED && i < 8; i += 4) {
+      const Four four = shared_four(scales + (pair * 4 + lanes.quad) * 32 + i * 4);
+      by[i] = four.x, by[i + 1] = four.y, by[i + 2] = four.z, by[i + 3] = four.w;
+    }
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-      if (!SAME) load_weights(pair, k);
-      const auto& own = p[SAME ? k : 0];
 #pragma unroll
       for (int t = 0; t < 2; t++) {
         u32 a[4];
@@ -232,9 +231,13 @@ __device__ inline void multiply_coded_latents(u32 keys, u32 weights, u32 empty, 
           const u32 four = __byte_perm(codes[pair % 2][k / 2][t][k % 2 * 2 + i], 0, 0x3120);  // two of a column, two of the next
           a[2 * i] = widen_pair<Entry<Cfg>::STORE>(u16(four));
           a[2 * i + 1] = widen_pair<Entry<Cfg>::STORE>(u16(four >> 16));
+          if (P::SCALED) {
+            a[2 * i] = times_f16(a[2 * i], by[2 * k + i]);
+            a[2 * i + 1] = times_f16(a[2 * i + 1], by[2 * k + i]);
+          }
         }
-        mma_f16(sums.o[2 * pair + t], a, own[0], own[1]);
-        mma_f16(sums.o[2 * pair + t] + 4, a, own[2], own[3]);
+        mma_f16(sums.o[2 * pair + t], a, p[k][0], p[k][1]);
+        mma_f16(sums.o[2 * pair + t] + 4, a, p[k][2], p[k][3]);
       }
     }
     if (!keeps) arrive_once_a_warp(empty + pair * 8);

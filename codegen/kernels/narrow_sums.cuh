@@ -3,9 +3,6 @@
 #include "narrow_tiles.cuh"
 #include "exchanged_rows.cuh"
 
-// Probabilities, which are up to 2^8, are multiplied by scales times this over a unit: the products are below 2^15.
-constexpr f32 UNIT = 128;
-
 // What a thread knows of its rows, and their output: of each tile of columns, as products leave them.
 template <class Cfg>
 struct Sums : Held<Cfg::ROWS> {
@@ -90,22 +87,6 @@ __device__ inline void soften(const Decoding& args, u32 room, u32 name, u32 scal
   }
 }
 
-// All that a warpgroup multiplies latents by. `scales`: where those of a tile's keys are.
-template <class Cfg>
-__device__ inline void leave_all_weights(u32 to, u32 scales, f32 unit, const f32 (&s)[Cfg::ROWS / 2]) {
-  using P = Place<Cfg>;
-  if constexpr (P::SCALED) {
-    const u32 key = threadIdx.x % WARPGROUP / WARP * 16 + lane() / 4;
-    const f32 by = UNIT / unit;
-#pragma unroll
-    for (int group = 0; group < P::WEIGHTS_EACH; group++)
-      leave_weights<Cfg>(to + group * P::Q_TILE_BYTES, s, shared_f32(scales + key * 16 + group * 4) * by, shared_f32(scales + key * 16 + 128 + group * 4) * by);
-  } else {
-    leave_weights<Cfg>(to, s, 1, 1);
-  }
-  if (!P::CODED) fence_proxy_async();
-}
-
 // A warpgroup hands its sums over to the second through the stage of its last tile, some tiles of columns at a time. `other`: which, after the second.
 // `turn`: the parity of the barriers.
 template <class Cfg>
@@ -179,20 +160,22 @@ __device__ inline void add_others(u32 base, int other, u32 name, u32& turn, Sums
   for (int pair = 0; pair < P::PAIRS; pair++) arrive_once_a_warp(base + P::EMPTY + (last * P::PAIRS + pair) * 8);
 }
 
-// Writes an item's output, or that of a part of it.
+// Writes an item's output, or sends that of a part of it by way of the stage that its last tile was in.
 template <class Cfg>
-__device__ inline void write_rows(const Decoding& args, const Item& item, const Group& group, int member, u32 name, const Sums<Cfg>& sums) {
+__device__ inline void write_rows(const Decoding& args, const Item& item, const Group& group, int member, u32 stage, u32 name, Sums<Cfg>& sums) {
   using S = Sums<Cfg>;
+  const f32 unit = Entry<Cfg>::SCALED ? sums.unit / UNIT : Entry<Cfg>::CODED ? args.k_scale : 1.0f;
+  f32 inverse[S::R];
 #pragma unroll
   for (int r = 0; r < S::R; r++) {
-    const Row row = row_of<Cfg>(args, group, member, S::row(r));
-    if (!row.there) continue;
+    const Row row = row_of<Cfg>(args, group, member, S::row_anew(r));
     const bool saw = sums.total[r] != 0;
-    const f32 unit = Entry<Cfg>::SCALED ? sums.unit / UNIT : Entry<Cfg>::CODED ? args.k_scale : 1.0f;
-    const f32 inverse = saw ? unit / sums.total[r] : 0.0f;
-    if (threadIdx.x % WARPGROUP < 4) write_row_sums<Cfg>(args, item, member, S::row(r), row, saw ? sums.shift[r] + log2_fast(sums.total[r]) : LOW, sums.top[r]);
-    const i64 line = line_of<Cfg>(args, item, member, S::row(r), row);
-    write_columns<Cfg>(args, item, line * Cfg::LATENT, r, inverse, sums.o);
+    inverse[r] = saw ? unit / sums.total[r] : 0.0f;
+    if (!row.there) continue;
+    if (threadIdx.x % WARPGROUP < 4) write_row_sums<Cfg>(args, item, member, S::row_anew(r), row, saw ? sums.shift[r] + log2_fast(sums.total[r]) : LOW, sums.top[r]);
+    if (item.parts == 1) write_columns<Cfg>(args, row, 0, r, inverse[r], sums.o);
   }
-  if (item.parts > 1) part_written(args, item, member, name);
+  constexpr u32 ROOM = Cfg::ROWS * Cfg::LATENT * 2;
+  static_assert(ROOM + 3 * Cfg::ROWS * UNITS * 4 <= Place<Cfg>::STAGE_BYTES, "room for a part");
+  if (item.parts > 1) send_columns<Cfg, 0, ROOM>(args, item, member, stage, stage + ROOM, name, [&](int r) { return inverse[r]; }, sums.o);
 }

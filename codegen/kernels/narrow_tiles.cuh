@@ -24,15 +24,15 @@ struct Place {
   static constexpr u32 Q_BYTES = SLOTS * Q_TILE_BYTES;
   static constexpr int GROUPS = 2;  // warpgroups that take tiles in turn
   static constexpr int Q_STAGES = CODED ? 1 : 2;  // of codes they go to registers
-  static constexpr int WEIGHTS_EACH = SCALED ? PAIRS : 1;                          // of a warpgroup: probabilities, times each of a key's scales
   static constexpr u32 PARTS_BYTES = 16 * ROWS * 64;  // of a warpgroup: what warps have of each other's logits
-  static constexpr u32 AUX = GROUPS * WEIGHTS_EACH * ROWS * TILE * 2 + (CODED ? GROUPS * PARTS_BYTES : 0) + 3072;  // those of all, and what is small
+  static constexpr u32 AUX = GROUPS * (ROWS * TILE * 2 + (SCALED ? KEYS * 8 : 0)) + (CODED ? GROUPS * PARTS_BYTES : 0) + 3072;  // those of all, and what is small
   static constexpr int FIT = (232448 - Q_STAGES * Q_BYTES - AUX) / STAGE_BYTES;
   static constexpr int STAGES = FIT < 6 ? FIT : 6;
   static_assert(STAGES >= GROUPS, "a stage for each warpgroup");
   static constexpr u32 Q = STAGES * STAGE_BYTES;           // [Q_STAGES]: of this item and the next
-  static constexpr u32 WEIGHTS = Q + Q_STAGES * Q_BYTES;   // [GROUPS, WEIGHTS_EACH, ROWS, KEYS]: probabilities
-  static constexpr u32 PEAKS = WEIGHTS + GROUPS * WEIGHTS_EACH * Q_TILE_BYTES;  // [GROUPS, 4, ROWS]: largest logits of a warp
+  static constexpr u32 WEIGHTS = Q + Q_STAGES * Q_BYTES;   // [GROUPS, ROWS, KEYS]: probabilities
+  static constexpr u32 HALF_SCALES = WEIGHTS + GROUPS * Q_TILE_BYTES;  // [GROUPS, 4, KEYS]: a tile's scales in f16, over a unit
+  static constexpr u32 PEAKS = HALF_SCALES + (SCALED ? GROUPS * KEYS * 8 : 0);  // [GROUPS, 4, ROWS]: largest logits of a warp
   static constexpr u32 LIMITS = PEAKS + GROUPS * 4 * ROWS * 4;   // [GROUPS, ROWS]: keys that a row sees
   // Of all but the second warpgroup [GROUPS - 1, ROWS, 4]: what their sums count from, largest logits, totals, units of the output
   static constexpr u32 SUMS = LIMITS + GROUPS * ROWS * 8;

@@ -6,10 +6,8 @@
 // logits are multiplied by them, and latents on their way to products, in units of a power of two that is large enough for all scales so far.
 
 #include "wide_tiles.cuh"
+#include "exchanged_rows.cuh"
 #include "wgmma.cuh"
-
-// Latents are multiplied by scales times this over a unit: codes are up to 57344, products of those with scales below 2^15.
-constexpr f32 UNIT = 64;
 
 // Where a lane's rows of blocks are, which instructions that load four blocks want, and where its results are.
 struct Lanes {
@@ -19,25 +17,9 @@ struct Lanes {
   u32 own = self / WARP;  // the warp's number in its warpgroup
 };
 
-// Products of pairs, in f16 and in bf16.
-__device__ inline u32 times_f16(u32 x, u32 y) {
-  u32 z;
-  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
-  return z;
-}
+using Rows = Held<ROWS>;  // of a thread
 
-__device__ inline u32 times_bf16(u32 x, u32 y) {
-  u32 z;
-  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
-  return z;
-}
-
-// Rows of queries whose results a thread has in a product of 64 columns: sixteen, two of each block of eight.
-constexpr int OWN_ROWS = 16;
-__device__ inline int own_row(u32 quad, int r) { return r / 2 * 8 + quad * 2 + r % 2; }
-__device__ constexpr int row_of_result(int k) { return k / 4 * 2 + k % 2; }
-// Where a row's two results are.
-__device__ constexpr int result(int r, int i) { return r / 2 * 4 + r % 2 + i * 2; }
+constexpr u32 BOTH = 4;  // a barrier of both halves; 1 is the first warpgroup's, 2 and 3 are their own
 
 // ---- Queries ----
 
@@ -82,9 +64,9 @@ __device__ inline void scale_queries(u32 base, bool there) {
 
 // What a thread of the first warpgroup knows of its rows.
 struct RowSums {
-  f32 shift[OWN_ROWS];  // what exponents count from
-  f32 total[OWN_ROWS];  // of exponentials, of this thread's keys
-  f32 top[OWN_ROWS];    // largest logits, of this thread's keys
+  f32 shift[Rows::R];  // what exponents count from
+  f32 total[Rows::R];  // of exponentials, of this thread's keys
+  f32 top[Rows::R];    // largest logits, of this thread's keys
   f32 unit;             // of latents with scales: a power of two that was larger than all scales; the output counts in it
 };
 
@@ -103,9 +85,9 @@ __device__ inline void take_queries(const Decoding& args, u32 base, i32 item, Ro
   }
   scale_queries<Cfg>(base, row_of<Cfg>(args, group, member, lanes.self / 2).there);
 #pragma unroll
-  for (int r = 0; r < OWN_ROWS; r++) {
+  for (int r = 0; r < Rows::R; r++) {
     // A row that is not there gets probabilities of 0: it costs no time, and little power
-    sums.shift[r] = row_of<Cfg>(args, group, member, own_row(lanes.quad, r)).there ? LOW : -LOW;
+    sums.shift[r] = row_of<Cfg>(args, group, member, Rows::row(r)).there ? LOW : -LOW;
     sums.top[r] = LOW;
     sums.total[r] = 0;
   }
@@ -214,52 +196,6 @@ __device__ inline void multiply_coded_keys(u32 base, u32 keys, f32 (&s)[32], Pas
   }
 }
 
-// Hides keys of a tile from rows that don't see them.
-__device__ inline void hide_unseen(u32 limits, i32 tile, f32 (&s)[32]) {
-  const Lanes lanes;
-  const int key = tile * KEYS + lanes.own * 16 + lanes.line;  // and the eighth after it
-#pragma unroll
-  for (int k = 0; k < 32; k++) {
-    const Pair limit = shared_pair(limits + own_row(lanes.quad, row_of_result(k)) * 8);
-    const int own = key + k / 2 % 2 * 8;
-    if (own < limit.x || own >= limit.y) s[k] = minus_infinity();
-  }
-}
-
-// Whether `x` holds for any thread of the first warpgroup.
-__device__ inline bool any_of_group(bool x) {
-  u32 any;
-  asm volatile("{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\nbarrier.cta.red.or.aligned.pred q, 1, 128, p;\nselp.u32 %0, 1, 0, q;\n}"
-               : "=r"(any)
-               : "r"(u32(x))
-               : "memory");
-  return any != 0;
-}
-
-// What all threads of the first warpgroup have of a row becomes one. Of `largest` it is the largest, else the sum.
-template <int N>
-__device__ inline void over_group(f32 (&x)[N], bool largest, u32 room) {
-  const Lanes lanes;
-  const auto both = [&](f32 a, f32 b) { return largest ? peak(a, b) : a + b; };
-#pragma unroll
-  for (int r = 0; r < N; r++) {
-#pragma unroll
-    for (int apart = 4; apart < WARP; apart *= 2) x[r] = both(x[r], __shfl_xor_sync(ALL_LANES, x[r], apart));
-  }
-  named_wait(1, WARPGROUP);
-#pragma unroll
-  for (int r = 0; r < N; r++) {
-    if (lanes.line == 0) share(room + (lanes.own * ROWS + own_row(lanes.quad, r)) * 4, x[r]);
-  }
-  named_wait(1, WARPGROUP);
-#pragma unroll
-  for (int r = 0; r < N; r++) {
-    x[r] = shared_f32(room + own_row(lanes.quad, r) * 4);
-#pragma unroll
-    for (int w = 1; w < 4; w++) x[r] = both(x[r], shared_f32(room + (w * ROWS + own_row(lanes.quad, r)) * 4));
-  }
-}
-
 // Two scales of a key, of which no others take care. `seen`: whether it is; what is not may be anything.
 __device__ inline void own_scales(u32 scales, const Four& load, f32 (&x)[2]) {
   const u32 self = own_number();
@@ -276,26 +212,26 @@ __device__ inline void soften(const Decoding& args, u32 base, u32 stage, const f
   using P = Place<Cfg>;
   constexpr f32 SLACK = 8;  // in powers of two
   const Lanes lanes;
-  f32 by[OWN_ROWS];
+  f32 by[Rows::R];
 #pragma unroll
-  for (int r = 0; r < OWN_ROWS; r += 2) {
-    const Pair units = shared_pair(base + P::Q_UNITS + own_row(lanes.quad, r) * 4);
+  for (int r = 0; r < Rows::R; r += 2) {
+    const Pair units = shared_pair(base + P::Q_UNITS + Rows::row(r) * 4);
     by[r] = f32_of(units.x) * args.scale_log2;
     by[r + 1] = f32_of(units.y) * args.scale_log2;
   }
   bool above = P::SCALED && !(peak(scales[0], scales[1]) <= sums.unit);
 #pragma unroll
-  for (int r = 0; r < OWN_ROWS; r++) {
-    const f32 m = peak(s[result(r, 0)], s[result(r, 1)]);
+  for (int r = 0; r < Rows::R; r++) {
+    const f32 m = peak(s[Rows::result(r, 0)], s[Rows::result(r, 1)]);
     sums.top[r] = peak(sums.top[r], m);
     above |= !(m * by[r] - sums.shift[r] <= SLACK);
   }
-  const bool changes = any_of_group(above);
+  const bool changes = any_of<WARPGROUP>(above, 1);
   if (changes) {
-    f32 m[OWN_ROWS];
+    f32 m[Rows::R];
 #pragma unroll
-    for (int r = 0; r < OWN_ROWS; r++) m[r] = peak(s[result(r, 0)], s[result(r, 1)]);
-    over_group(m, true, base + P::PEAKS);
+    for (int r = 0; r < Rows::R; r++) m[r] = peak(s[Rows::result(r, 0)], s[Rows::result(r, 1)]);
+    over_group<Cfg>(m, true, base + P::PEAKS, 1);
     f32 less_unit = 1;
     if (P::SCALED) {
       f32 most = peak(scales[0], scales[1]);
@@ -313,58 +249,32 @@ __device__ inline void soften(const Decoding& args, u32 base, u32 stage, const f
       }
     }
 #pragma unroll
-    for (int r = 0; r < OWN_ROWS; r++) {
+    for (int r = 0; r < Rows::R; r++) {
       const f32 now = larger(sums.shift[r], m[r] * by[r]);
       const f32 less = exp2_fast(sums.shift[r] - now);
       sums.shift[r] = is_nan(m[r]) ? m[r] : now;
       sums.total[r] *= less;
-      if (lanes.self < 4) share(base + P::SHRINK + (stage * ROWS + own_row(lanes.quad, r)) * 4, less * less_unit);
+      if (lanes.self < 4) share(base + P::SHRINK + (stage * ROWS + Rows::row(r)) * 4, less * less_unit);
     }
   }
   if (lanes.self == 0) share(base + P::CHANGED + stage * 4, i32(changes));
 #pragma unroll
   for (int k = 0; k < 32; k++) {
-    const int r = row_of_result(k);
+    const int r = Rows::of(k);
     s[k] = exp2_fast(s[k] * by[r] - sums.shift[r]);
     sums.total[r] += s[k];
   }
-}
-
-// Leaves probabilities as the right operand of products, turned on the way: a row's lie side by side.
-__device__ inline void leave_weights(u32 to, const f32 (&s)[32]) {
-  const Lanes lanes;
-#pragma unroll
-  for (int block = 0; block < 8; block += 2) {
-    u32 p[4];
-#pragma unroll
-    for (int part = 0; part < 4; part++) {
-      const int k = (block + part / 2) * 4 + part % 2 * 2;
-      p[part] = pack_f16(s[k], s[k + 1]);
-    }
-    const u32 row = (block + lanes.block / 2) * 8 + lanes.row;
-    store_blocks_turned(to + swizzled_128(row * 128 + (lanes.own * 16 + lanes.block % 2 * 8) * 2), p);
-  }
-}
-
-// Leaves a key's two scales as those who add values take them: a lane's eight pairs of keys of a group of columns side by side.
-__device__ inline void leave_scales(u32 to, const f32 (&scales)[2], f32 unit) {
-  const u32 self = own_number();
-  const u32 key = self / 2;
-  const u32 both = pack_f16(scales[0] * (UNIT / unit), scales[1] * (UNIT / unit));
-  const u32 at = to + (self % 2 * 2 * 4 + key % 8 / 2) * 32 + key / 8 * 4 + key % 2 * 2;
-  asm volatile("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %1;\nst.shared.b16 [%0], l;\nst.shared.b16 [%0 + 128], h;\n}" ::"r"(at), "r"(both) : "memory");
 }
 
 // Leaves what an item's output is multiplied by at last.
 template <class Cfg>
 __device__ inline void leave_final(const Decoding& args, u32 base, i32 marks, RowSums& sums) {
   using P = Place<Cfg>;
-  const Lanes lanes;
-  over_group(sums.total, false, base + P::PEAKS);
+  over_group<Cfg>(sums.total, false, base + P::PEAKS, 1);
   const f32 unit = P::SCALED ? sums.unit / UNIT : args.k_scale;
 #pragma unroll
-  for (int r = 0; r < OWN_ROWS; r++) {
-    if (lanes.self < 4) share(base + P::FINAL + ((marks & 1) * ROWS + own_row(lanes.quad, r)) * 4, sums.total[r] == 0 ? 0.0f : unit / sums.total[r]);
+  for (int r = 0; r < Rows::R; r++) {
+    if (own_number() < 4) share(base + P::FINAL + ((marks & 1) * ROWS + Rows::row_anew(r)) * 4, sums.total[r] == 0 ? 0.0f : unit / sums.total[r]);
   }
 }
 
@@ -372,17 +282,16 @@ __device__ inline void leave_final(const Decoding& args, u32 base, i32 marks, Ro
 template <class Cfg>
 __device__ inline void write_sums(const Decoding& args, u32 base, i32 number, RowSums& sums) {
   using P = Place<Cfg>;
-  const Lanes lanes;
   const int member = blockIdx.x % args.team;
   const Item item = args.items[number];
   const Group group = args.groups[item.group];
-  over_group(sums.top, true, base + P::PEAKS);
+  over_group<Cfg>(sums.top, true, base + P::PEAKS, 1);
 #pragma unroll
-  for (int r = 0; r < OWN_ROWS; r++) {
-    const Row row = row_of<Cfg>(args, group, member, own_row(lanes.quad, r));
-    if (lanes.self >= 4 || !row.there) continue;
+  for (int r = 0; r < Rows::R; r++) {
+    const Row row = row_of<Cfg>(args, group, member, Rows::row_anew(r));
+    if (own_number() >= 4 || !row.there) continue;
     const f32 weight = sums.total[r] != 0 ? sums.shift[r] + log2_fast(sums.total[r]) : LOW;
-    write_row_sums<Cfg>(args, item, member, own_row(lanes.quad, r), row, weight, sums.top[r] * shared_f32(base + P::Q_UNITS + own_row(lanes.quad, r) * 4));
+    write_row_sums<Cfg>(args, item, member, Rows::row_anew(r), row, weight, sums.top[r] * shared_f32(base + P::Q_UNITS + Rows::row_anew(r) * 4));
   }
   if (item.parts > 1) part_written(args, item, member, 1);
 }
@@ -423,8 +332,7 @@ __device__ inline void multiply_coded_latents(u32 at, f32 (&o)[Cfg::LATENT / 128
 #pragma unroll
   for (int step = 0; step < TILES * 2; step++) {
     u32(&own)[2][4] = a[step % AHEAD];
-    Four scales = {};  // of pairs of this thread's keys
-    if (P::SCALED) scales = shared_four(at + P::HALF_SCALES + ((SIDE * (Cfg::LATENT / 2) + step / 2 * TILE) / 128 * 4 + lanes.quad) * 32 + step % 2 * 16);
+    const u32 scales = at + P::HALF_SCALES + ((SIDE * (Cfg::LATENT / 2) + step / 2 * TILE) / 128 * 4 + lanes.quad) * 32 + step % 2 * 16;
     if (step >= AHEAD) wgmma_wait<AHEAD - 1>();
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -433,7 +341,7 @@ __device__ inline void multiply_coded_latents(u32 at, f32 (&o)[Cfg::LATENT / 128
       x[i % 2 * 2] = widen_pair<STORE>(u16(four));
       x[i % 2 * 2 + 1] = widen_pair<STORE>(u16(four >> 16));
       if (P::SCALED) {
-        const u32 two = i == 0 ? scales.x : i == 1 ? scales.y : i == 2 ? scales.z : scales.w;
+        const u32 two = shared_i32(scales + i * 4);  // of a pair of this thread's keys
         x[i % 2 * 2] = times_f16(x[i % 2 * 2], two);
         x[i % 2 * 2 + 1] = times_f16(x[i % 2 * 2 + 1], two);
       }
@@ -454,37 +362,34 @@ template <class Cfg>
 __device__ inline void multiply_rows(u32 by, f32 (&o)[Cfg::LATENT / 128][32]) {
   const Lanes lanes;
 #pragma unroll
-  for (int r = 0; r < OWN_ROWS; r += 2) {
-    const Pair two = shared_pair(by + own_row(lanes.quad, r) * 4);
+  for (int r = 0; r < Rows::R; r += 2) {
+    const Pair two = shared_pair(by + Rows::row(r) * 4);
 #pragma unroll
     for (int t = 0; t < Cfg::LATENT / 128; t++) {
 #pragma unroll
       for (int i = 0; i < 2; i++) {
-        o[t][result(r, i)] *= f32_of(two.x);
-        o[t][result(r + 1, i)] *= f32_of(two.y);
+        o[t][Rows::result(r, i)] *= f32_of(two.x);
+        o[t][Rows::result(r + 1, i)] *= f32_of(two.y);
       }
     }
   }
 }
 
-// Writes a half of an item's output, or of a part of it.
+// Writes a half of an item's output, or sends that of a part of it by way of the stage that its last tile was in. `by`: where it stands what rows are to be
+// multiplied by.
 template <class Cfg, int SIDE>
-__device__ inline void write_half(const Decoding& args, i32 number, int member, const f32 (&o)[Cfg::LATENT / 128][32]) {
-  const Lanes lanes;
-  const Item item = args.items[number];
+__device__ inline void write_half(const Decoding& args, u32 stage, u32 by, const Item& item, int member, f32 (&o)[Cfg::LATENT / 128][32]) {
+  constexpr int TILES = Cfg::LATENT / 128;
+  constexpr u32 ROOM = (Place<Cfg>::STAGE_BYTES / 2 - 2 * ROWS * UNITS * 4) / TILE_BYTES * TILE_BYTES;
   const Group group = args.groups[item.group];
-#pragma unroll
-  for (int r = 0; r < OWN_ROWS; r++) {
-    const Row row = row_of<Cfg>(args, group, member, own_row(lanes.quad, r));
-    if (!row.there) continue;
-    const i64 to = line_of<Cfg>(args, item, member, own_row(lanes.quad, r), row) * Cfg::LATENT + SIDE * (Cfg::LATENT / 2) + lanes.own * 16 + lanes.line * 2;
-    f32* out = item.parts == 1 ? args.out : args.part_out;
-#pragma unroll
-    for (int t = 0; t < Cfg::LATENT / 128; t++) {
-      const f32 even = o[t][result(r, 0)], odd = o[t][result(r, 1)];
-      if (item.parts == 1 && args.narrow) *reinterpret_cast<u32*>(args.narrow + to + t * TILE) = pack_bf16(even, odd);
-      else *reinterpret_cast<float2*>(out + to + t * TILE) = float2{even, odd};
-    }
+  const auto factor = [&](int r) { return shared_f32(by + Rows::row_anew(r) * 4); };
+  if (item.parts > 1) {
+    named_wait(BOTH, 2 * WARPGROUP);  // neither half reads codes or probabilities of the tile any more
+    return send_columns<Cfg, SIDE * TILES, ROOM>(args, item, member, stage + SIDE * ROOM, stage + 2 * ROOM + SIDE * (2 * ROWS * UNITS * 4), 2 + SIDE, factor, o);
   }
-  if (item.parts > 1) part_written(args, item, member, 2 + SIDE);
+#pragma unroll
+  for (int r = 0; r < Rows::R; r++) {
+    const Row row = row_of<Cfg>(args, group, member, Rows::row_anew(r));
+    if (row.there) write_columns<Cfg>(args, row, SIDE * (Cfg::LATENT / 2), r, factor(r), o);
+  }
 }
