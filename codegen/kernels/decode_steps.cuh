@@ -76,7 +76,8 @@ __device__ inline void share(u32 at, Four p) {
 
 __device__ inline u32 place_of(u32 address) { return __shfl_sync(ALL_LANES, address >> 4, 0); }
 __device__ inline u64 rows_at(u32 place) { return u64(1024 >> 4 | u32(LAYOUT_128) << 30) << 32 | place | 1 << 16; }
-__device__ inline u64 columns_at(u32 place) { return u64(1024 >> 4 | u32(LAYOUT_128) << 30) << 32 | place | (TILE_BYTES >> 4) << 16; }
+// `tile`: bytes from 64 columns to the next.
+__device__ inline u64 columns_at(u32 place, u32 tile = TILE_BYTES) { return u64(1024 >> 4 | u32(LAYOUT_128) << 30) << 32 | place | (tile >> 4) << 16; }
 
 __device__ inline void arrive_once_a_warp(u32 barrier) {
   __syncwarp();
@@ -272,11 +273,11 @@ __device__ inline i32 row_of_key(const Decoding& args, i32 table, i32 key) {
 }
 
 // Makes zeros of what no query of the group sees: it may be anything, and probabilities of 0 would not undo a NaN.
-template <int TILES>
+template <int TILES, int OF_TILE = KEYS>
 __device__ inline void clear_unseen(u32 values, i32 first, i32 end, u32 name) {
 #pragma unroll 1
-  for (int at = threadIdx.x % WARPGROUP; at < KEYS * 8 * TILES; at += WARPGROUP) {
-    const int key = at / 8 % KEYS;
+  for (int at = threadIdx.x % WARPGROUP; at < OF_TILE * 8 * TILES; at += WARPGROUP) {
+    const int key = at / 8 % OF_TILE;
     if (key < first || key >= end) share(values + at * 16, Four{});
   }
   fence_proxy_async();
