@@ -283,3 +283,20 @@ __device__ inline void clear_unseen(u32 values, i32 first, i32 end, u32 name) {
   fence_proxy_async();
   named_wait(name, WARPGROUP);
 }
+
+// Hides keys from rows that don't see them. `limits`: where they stand in shared memory; `first`: the key that logits begin with; `self`: the thread's
+// number among those of 64 rows.
+template <int N>
+__device__ inline void hide_unseen(u32 limits, i32 first, u32 self, f32 (&s)[N]) {
+  first += accumulator_column(self, 0);
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const Pair limit = shared_pair(limits + accumulator_row(self, half) * 8);
+    const i32 from = limit.x - first, end = limit.y - first;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
+      const int key = i / 2 * 8 + i % 2;
+      if (key < from || key >= end) s[i / 2 * 4 + half * 2 + i % 2] = minus_infinity();
+    }
+  }
+}

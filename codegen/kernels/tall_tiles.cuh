@@ -14,27 +14,17 @@ struct Place {
   static constexpr int ROPE_TILES = Cfg::ROPE > 0 ? 1 : 0;
   static constexpr int SLOTS = VALUE_TILES + ROPE_TILES;  // of a stage; the last has the rotated part
   // Keys that are attended to at a time: where products are small, twice as many wait half as often
-  #ifndef STEPK
-#define STEPK 128
-#endif
-  static constexpr int STEP = Cfg::LATENT == 128 ? STEPK : KEYS;
+    static constexpr int STEP = Cfg::LATENT == 128 ? 2 * KEYS : KEYS;
   static constexpr u32 SLOT_BYTES = STEP * TILE * 2;
   static constexpr u32 STAGE_BYTES = SLOTS * SLOT_BYTES;
-  // Pieces of 16 columns of the queries. Registers hold those of the first tiles, and of the rotated part where it fits too.
+  // Pieces of 16 columns of the queries. Registers hold those of the first tiles.
   static constexpr int STEPS = VALUE_TILES * 4;
   static constexpr int ROPE_STEPS = (Cfg::ROPE + 15) / 16;
-  #ifndef HELD_T
-#define HELD_T 2
-#endif
-  static constexpr int HELD_TILES = HELD_T;
-#ifndef HOLDS
-#define HOLDS 0
-#endif
-  static constexpr bool HOLDS_ROPE = HOLDS && Cfg::LATENT == 128;
-  static constexpr int HELD = HELD_TILES * 4 + (HOLDS_ROPE ? ROPE_STEPS : 0);
+  static constexpr int HELD_TILES = 2;
+  static constexpr int HELD = HELD_TILES * 4;
   static constexpr u32 Q_TILE_BYTES = ROWS * TILE * 2;
-  static constexpr int KEPT_TILES = VALUE_TILES - HELD_TILES + (HOLDS_ROPE ? 0 : ROPE_TILES);  // of queries, in shared memory
-  static_assert(u32(SLOTS - KEPT_TILES) * Q_TILE_BYTES <= STAGE_BYTES, "what registers hold comes through a stage");
+  static constexpr int KEPT_TILES = SLOTS - HELD_TILES;  // of queries, in shared memory
+  static_assert(HELD_TILES * Q_TILE_BYTES <= STAGE_BYTES, "what registers hold comes through a stage");
   static constexpr u32 SMALL = 4096;
   static constexpr int FIT = (232448 - KEPT_TILES * Q_TILE_BYTES - SMALL) / STAGE_BYTES;
   static constexpr int STAGES = FIT < 8 ? FIT : 8;
@@ -94,7 +84,7 @@ __device__ inline void bring_queries(const Decoding& args, u32 base, u32 stage, 
     copy_tile_3d(to, args.q, barrier, t * TILE, first.head, first.query);
   }
   if (Cfg::ROPE == 0) return;
-  const u32 to = P::HOLDS_ROPE ? stage + P::HELD_TILES * P::Q_TILE_BYTES : base + P::Q + (P::VALUE_TILES - P::HELD_TILES) * P::Q_TILE_BYTES;
+  const u32 to = base + P::Q + (P::VALUE_TILES - P::HELD_TILES) * P::Q_TILE_BYTES;
   copy_tile_3d(to, args.q_rope, barrier, 0, first.head, first.query);
 }
 
