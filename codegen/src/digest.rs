@@ -24,10 +24,11 @@ pub fn decode_digest() -> String {
 }
 
 /// The units of absorbed decode.
-const DECODE: [&str; 5] = [
+const DECODE: [&str; 6] = [
     "decode_narrow",
     "decode_narrow_fp8",
     "decode_schedule",
+    "decode_tall",
     "decode_wide",
     "decode_wide_fp8",
 ];

@@ -1,7 +1,8 @@
 //! Which kernel attends to cached latents on Hopper, and why.
 //!
-//! A product of its tensor cores has 64 rows on the left. `decode_wide` puts queries there, `decode_narrow` keys, with 16 or 32 rows of queries
-//! as columns. Both read the same bytes from memory; what differs is how much is multiplied for nothing, and what goes through shared memory.
+//! A product of its tensor cores has 64 rows on the left. `decode_wide` puts queries there, `decode_tall` two times as many, `decode_narrow` keys, with
+//! 16 or 32 rows of queries as columns. All read the same bytes from memory; what differs is how much is multiplied for nothing, and what goes through
+//! shared memory.
 
 use mla_spec::{Fp8, Store};
 
@@ -10,6 +11,8 @@ use super::machine::{Machine, Roof, Work, time};
 
 /// Keys of a tile.
 const KEYS: f64 = 64.0;
+/// Columns of its queries that `decode_tall` holds in registers.
+const HELD: f64 = 128.0;
 
 /// A kernel of absorbed attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub struct Absorbed {
 }
 
 /// From few rows to many.
-pub(super) const ABSORBED: [Absorbed; 3] = [
+pub(super) const ABSORBED: [Absorbed; 4] = [
     Absorbed {
         unit: "decode_narrow",
         rows: 16,
@@ -34,6 +37,10 @@ pub(super) const ABSORBED: [Absorbed; 3] = [
         unit: "decode_wide",
         rows: 64,
     },
+    Absorbed {
+        unit: "decode_tall",
+        rows: 128,
+    },
 ];
 
 impl Absorbed {
@@ -42,9 +49,16 @@ impl Absorbed {
         matches!(latent, 128 | 256 | 512) && rope.is_multiple_of(16) && rope <= 64
     }
 
-    /// Those with room for so many rows at once, or the one with the most.
-    pub fn with_room_for(rows: u32) -> impl Iterator<Item = Self> {
-        with_room_in(ABSORBED, rows)
+    /// Those that there are for latents of this width.
+    pub(super) fn of_width(latent: u32) -> impl DoubleEndedIterator<Item = Self> + Clone {
+        // 64 rows of output are up to 128 of a thread's registers: wider ones need a second warpgroup
+        let fits = move |one: &Self| one.rows <= 64 || latent <= 256;
+        ABSORBED.into_iter().filter(fits)
+    }
+
+    /// Those for latents of this width with room for so many rows at once, or the one with the most.
+    pub fn with_room_for(rows: u32, latent: u32) -> impl Iterator<Item = Self> {
+        with_room_in(Self::of_width(latent), rows)
     }
 
     /// What a tile of 64 keys costs, for so many rows of queries: `rows` at a time, which share what comes from memory.
@@ -56,17 +70,23 @@ impl Absorbed {
         let weights = KEYS * at_once * BF16;
         // Tiles come to shared memory, and are read for logits and for values; probabilities are written once
         let through = 2.0 * entries + latents + weights;
-        let operands = if self.rows < 64 {
+        let shared = match self.rows {
             // Queries are read for each tile, and probabilities for each 64 columns of latents
-            at_once * (latent + rope) * BF16 + weights * latent / 64.0
-        } else {
+            16 | 32 => through + at_once * (latent + rope) * BF16 + weights * latent / 64.0,
             // Queries' latents are held; their rotated part and, for each half of the latents, probabilities are read
-            at_once * rope * BF16 + 2.0 * weights
+            64 => through + at_once * rope * BF16 + 2.0 * weights,
+            // Each half of the rows reads all of a tile, and what is not held of its queries; narrow latents are met by two tiles at a time.
+            // Probabilities stay in registers
+            _ => {
+                let kept = at_once * (latent + rope - HELD) * BF16;
+                let tiles_at_once = if latent > HELD { 1.0 } else { 2.0 };
+                entries + 2.0 * (entries + latents) + kept / tiles_at_once
+            }
         };
         Work {
             read: entries,
             flops: blocks * 2.0 * KEYS * at_once * (2.0 * latent + rope),
-            shared: blocks * (through + operands),
+            shared: blocks * shared,
             exponentials: blocks * KEYS * at_once,
             l2: blocks * entries,
             ..Work::default()
@@ -88,13 +108,12 @@ const OVER_CODES: [Absorbed; 2] = [
 ];
 
 /// Those of some kernels with room for so many rows at once, or the last one.
-fn with_room_in<const N: usize>(
-    kernels: [Absorbed; N],
+fn with_room_in(
+    kernels: impl DoubleEndedIterator<Item = Absorbed> + Clone,
     rows: u32,
 ) -> impl Iterator<Item = Absorbed> {
-    let most = kernels[N - 1];
-    let has_room = move |one: &Absorbed| one.rows >= rows || *one == most;
-    kernels.into_iter().filter(has_room)
+    let most = kernels.clone().next_back();
+    kernels.filter(move |one| one.rows >= rows || Some(*one) == most)
 }
 
 /// The codes that kernels of absorbed attention read, by the numbers that `decode_codes.cuh` knows them by.
@@ -124,7 +143,7 @@ impl Codes {
         let fits = move |one: &Absorbed| {
             (self != Self::DsMla || latent == 512) && (one.rows < 64 || latent >= 256)
         };
-        with_room_in(OVER_CODES, rows).filter(fits)
+        with_room_in(OVER_CODES.into_iter(), rows).filter(fits)
     }
 
     /// `Cfg::STORE`.
@@ -157,7 +176,7 @@ pub fn absorbed_kernel(
     if !Absorbed::takes(latent, rope) {
         return None;
     }
-    let times: Vec<_> = Absorbed::with_room_for(rows)
+    let times: Vec<_> = Absorbed::with_room_for(rows, latent)
         .map(|one| {
             let roofs = time(machine, &one.tile(rows, latent.into(), rope.into()));
             let (roof, seconds) = roofs.binding();
@@ -221,6 +240,22 @@ mod tests {
         assert_eq!(chosen(128, 512, 64), ABSORBED[2]);
         assert_eq!(chosen(40, 256, 32), ABSORBED[2]);
         assert_eq!(chosen(33, 128, 32), ABSORBED[2]);
+        assert_eq!(chosen(64, 256, 32), ABSORBED[2]);
+    }
+
+    #[test]
+    fn two_blocks_of_64_rows_are_one_where_registers_suffice_for_the_output() {
+        for (latent, rope) in [(128, 32), (256, 32), (256, 64), (256, 0)] {
+            assert_eq!(chosen(128, latent, rope), ABSORBED[3]);
+            // MiniCPM3 with two and four new tokens
+            assert_eq!(chosen(80, latent, rope), ABSORBED[3]);
+            assert_eq!(chosen(160, latent, rope), ABSORBED[3]);
+            // The same products, and less through shared memory
+            let [wide, tall] = [2, 3].map(|i| ABSORBED[i].tile(128, latent.into(), rope.into()));
+            assert_eq!(wide.flops, tall.flops);
+            assert!(tall.shared < wide.shared, "{latent} + {rope}");
+        }
+        assert_eq!(chosen(128, 512, 0), ABSORBED[2]);
     }
 
     #[test]

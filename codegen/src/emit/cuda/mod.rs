@@ -13,7 +13,7 @@ pub(crate) use cubins::cubins;
 pub use units::{CEILINGS, UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 21] = [
+const HEADERS: [(&str, &str); 23] = [
     (
         "attend_pairs.cuh",
         include_str!("../../../kernels/attend_pairs.cuh"),
@@ -57,6 +57,14 @@ const HEADERS: [(&str, &str); 21] = [
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/ptx.cuh")),
     ("sights.cuh", include_str!("../../../kernels/sights.cuh")),
+    (
+        "tall_rows.cuh",
+        include_str!("../../../kernels/tall_rows.cuh"),
+    ),
+    (
+        "tall_tiles.cuh",
+        include_str!("../../../kernels/tall_tiles.cuh"),
+    ),
     ("tile.cuh", include_str!("../../../kernels/tile.cuh")),
     ("wgmma.cuh", include_str!("../../../kernels/wgmma.cuh")),
     (

@@ -273,6 +273,16 @@ fn decode_is_right_for_every_size_and_page() {
         (40, [256, 32], Some(64), 1),
         (40, [128, 32], Some(16), 2),
         (128, [128, 48], Some(128), 1),
+        (128, [256, 32], None, 1),
+        (128, [128, 32], Some(64), 1),
+        (128, [256, 64], Some(64), 2),
+        (128, [256, 0], Some(1), 1),
+        (128, [128, 0], Some(64), 1),
+        (40, [256, 32], Some(64), 2),
+        (40, [256, 32], None, 4),
+        (40, [128, 32], Some(64), 4),
+        (72, [256, 64], Some(16), 2),
+        (192, [128, 64], Some(64), 1),
         // As many queries as a block has room for, and one more
         (16, V3, Some(64), 4),
         (16, V3, Some(64), 5),
@@ -291,8 +301,14 @@ fn decode_sees_what_windows_show() {
         Visibility::CAUSAL.window(Some(3), Some(0)),
         Visibility::FULL,
     ] {
-        for (heads, page, new) in [(128, Some(64), 2), (16, None, 3), (40, Some(16), 1)] {
-            let mut case = Case::new(heads, V3, page, new);
+        for (heads, widths, page, new) in [
+            (128, V3, Some(64), 2),
+            (16, V3, None, 3),
+            (40, V3, Some(16), 1),
+            (128, [256, 32], Some(16), 3),
+            (40, [128, 32], None, 3),
+        ] {
+            let mut case = Case::new(heads, widths, page, new);
             case.visibility = visibility;
             Question::new(dice, case).check(&device);
         }
@@ -316,13 +332,15 @@ fn decode_takes_prompts_too() {
 fn decode_shares_long_requests_among_all_multiprocessors() {
     let Some(device) = hopper() else { return };
     let dice = &mut Dice::new();
-    for (heads, requests) in [
-        (128, vec![(20_000, 1)]),
-        (16, vec![(30_000, 2), (17, 1)]),
-        (16, vec![(900, 1); 140]),
-        (16, vec![(640, 1); 66]),
+    for (heads, widths, requests) in [
+        (128, V3, vec![(20_000, 1)]),
+        (16, V3, vec![(30_000, 2), (17, 1)]),
+        (16, V3, vec![(900, 1); 140]),
+        (16, V3, vec![(640, 1); 66]),
+        (128, [256, 32], vec![(20_000, 1), (17, 1)]),
+        (40, [128, 32], vec![(900, 2); 140]),
     ] {
-        let mut case = Case::new(heads, V3, Some(64), 1);
+        let mut case = Case::new(heads, widths, Some(64), 1);
         case.requests = requests;
         Question::new(dice, case).check(&device);
     }

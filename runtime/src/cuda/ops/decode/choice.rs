@@ -21,19 +21,29 @@ pub(super) enum Variant {
     Narrow32,
     /// 64 at a time.
     Wide,
+    /// 128 at a time, of latents up to 256 wide.
+    Tall,
 }
 
 impl Variant {
     /// All of them, from few rows to many.
-    const ALL: [Self; 3] = [Self::Narrow16, Self::Narrow32, Self::Wide];
+    const ALL: [Self; 4] = [Self::Narrow16, Self::Narrow32, Self::Wide, Self::Tall];
+    /// The widest latents of which 128 rows of output fit in registers.
+    const WIDEST_OF_TALL: usize = 256;
 
     /// Bytes of shared memory that a block takes: all that there are.
     pub(super) const SHARED_BYTES: u32 = 232_448;
 
-    /// The one with the fewest rows that are enough; where none has enough, the one with the most.
-    fn of_rows(wanted: usize) -> Self {
+    /// The one for latents of this width with the fewest rows that are enough; where none has enough, the one with the most.
+    fn of_rows(wanted: usize, latent: usize) -> Self {
+        let most = match latent <= Self::WIDEST_OF_TALL {
+            true => Self::Tall,
+            false => Self::Wide,
+        };
         let enough = Self::ALL.into_iter().find(|one| one.rows() >= wanted);
-        enough.unwrap_or(Self::Wide)
+        enough
+            .filter(|one| one.rows() <= most.rows())
+            .unwrap_or(most)
     }
 
     /// The one whose blocks have so many rows, if there is any.
@@ -48,14 +58,15 @@ impl Variant {
         match self {
             Self::Narrow16 | Self::Narrow32 => "decode_narrow",
             Self::Wide => "decode_wide",
+            Self::Tall => "decode_tall",
         }
     }
 
-    /// The kernel over a cache of codes. There is none for 32 rows.
+    /// The kernel over a cache of codes. There is none for 32 rows, nor for 128.
     pub(super) const fn unit_for_codes(self) -> &'static str {
         match self {
             Self::Narrow16 | Self::Narrow32 => "decode_narrow_fp8",
-            Self::Wide => "decode_wide_fp8",
+            Self::Wide | Self::Tall => "decode_wide_fp8",
         }
     }
 
@@ -65,13 +76,14 @@ impl Variant {
             Self::Narrow16 => 16,
             Self::Narrow32 => 32,
             Self::Wide => 64,
+            Self::Tall => 128,
         }
     }
 
     /// Bytes of memory that a block keeps what it has no registers for in.
     pub(super) const fn spare_bytes(self) -> usize {
         match self {
-            Self::Narrow16 | Self::Narrow32 => 0,
+            Self::Narrow16 | Self::Narrow32 | Self::Tall => 0,
             Self::Wide => 256 * 16,
         }
     }
@@ -392,7 +404,7 @@ fn chosen(facts: &Facts) -> Result<Variant, Reason> {
         ),
     ];
     all_hold(&rules)?;
-    Ok(Variant::of_rows(queries.heads * facts.most_queries))
+    Ok(Variant::of_rows(queries.heads * facts.most_queries, latent))
 }
 
 /// The reason of the first rule that does not hold.
@@ -451,11 +463,6 @@ mod tests {
         for page in [None, Some(1), Some(16), Some(128), Some(192)] {
             runs(&|facts| facts.page = page);
         }
-        for width in [128, 256] {
-            runs(&|facts| {
-                (facts.queries.width, facts.keys.width, facts.values_width) = (width, width, width);
-            });
-        }
         // A part without width has any number of heads, anywhere
         runs(&|facts| {
             facts.queries_rope = window(4, 128, 0);
@@ -464,6 +471,29 @@ mod tests {
                 ..window(1 << 20, 7, 0)
             };
         });
+    }
+
+    #[test]
+    fn many_rows_have_blocks_of_128_where_latents_are_narrow() {
+        for (heads, new, latent, wanted) in [
+            (128, 1, 256, Variant::Tall),
+            (128, 2, 128, Variant::Tall),
+            (40, 1, 256, Variant::Wide),
+            (64, 1, 128, Variant::Wide),
+            (40, 2, 256, Variant::Tall),
+            (40, 4, 128, Variant::Tall),
+            (16, 2, 256, Variant::Narrow32),
+            (65, 1, 512, Variant::Wide),
+        ] {
+            let facts = Facts {
+                queries: window(4, heads, latent),
+                keys: window(1 << 20, 1, latent),
+                values_width: latent,
+                most_queries: new,
+                ..good()
+            };
+            assert_eq!(chosen(&facts), Ok(wanted), "{heads} x {new}, {latent}");
+        }
     }
 
     #[test]
