@@ -136,46 +136,40 @@ __device__ inline void pack_weights(const f32 (&s)[N], u32 (&p)[STEPS][4]) {
   }
 }
 
-// ---- The output: lanes exchange columns, so that each writes 16 bytes ----
+// ---- The output, of which lanes write 8 bytes at a time, and the four of a row 32 that lie side by side ----
 
-// Lanes that are `by` apart exchange: then the lower one has both of their `x`, the upper one both of their `y`.
-template <class T>
-__device__ inline void exchange(T& x, T& y, int by) {
-  const bool upper = (lane() & by) != 0;
-  const T other = __shfl_xor_sync(ALL_LANES, upper ? x : y, by);
-  if (upper) x = other;
+// Lanes that are neighbours exchange: then the even one has both of their `x`, the odd one both of their `y`.
+__device__ inline void exchange(u32& x, u32& y) {
+  const bool odd = lane() % 2 != 0;
+  const u32 other = __shfl_xor_sync(ALL_LANES, odd ? x : y, 1);
+  if (odd) x = other;
   else y = other;
 }
 
 // Writes a row in bf16. `half`: which of the two.
 template <class Cfg>
 __device__ inline void write_narrow(Elem* to, bool there, int half, f32 by, const f32 (&o)[Cfg::LATENT / 2]) {
+  u32 x[Cfg::LATENT / 8];
 #pragma unroll
-  for (int block = 0; block < Cfg::LATENT / 8; block += 4) {
-    u32 x[4];
+  for (int block = 0; block < Cfg::LATENT / 8; block++) x[block] = pack_bf16(o[(block * 2 + half) * 2] * by, o[(block * 2 + half) * 2 + 1] * by);
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const int k = ((block + i) * 2 + half) * 2;
-      x[i] = pack_bf16(o[k] * by, o[k + 1] * by);
-    }
-    exchange(x[0], x[1], 1);
-    exchange(x[2], x[3], 1);
-    exchange(x[0], x[2], 2);
-    exchange(x[1], x[3], 2);
-    if (there) *reinterpret_cast<uint4*>(to + (block + lane() % 4) * 8) = uint4{x[0], x[1], x[2], x[3]};
-  }
+  for (int block = 0; block < Cfg::LATENT / 8; block += 2) exchange(x[block], x[block + 1]);
+  if (!there) return;
+  to += lane() % 2 * 8 + lane() % 4 / 2 * 4;
+  asm volatile("" : "+l"(to));  // addresses are offsets from it, and not made anew for each store
+#pragma unroll
+  for (int block = 0; block < Cfg::LATENT / 8; block += 2) store_pair(to + block * 8, x[block], x[block + 1]);
 }
 
 // The same in f32.
 template <class Cfg>
 __device__ inline void write_wide(f32* to, bool there, int half, f32 by, const f32 (&o)[Cfg::LATENT / 2]) {
+  if (!there) return;
+  to += lane() % 4 * 2;
 #pragma unroll
-  for (int block = 0; block < Cfg::LATENT / 8; block += 2) {
+  for (int block = 0; block < Cfg::LATENT / 8; block++) {
     const int k = (block * 2 + half) * 2;
-    f32 x[4] = {o[k] * by, o[k + 1] * by, o[k + 4] * by, o[k + 5] * by};
-    exchange(x[0], x[2], 1);
-    exchange(x[1], x[3], 1);
-    if (there) *reinterpret_cast<float4*>(to + (block + lane() % 2) * 8 + lane() % 4 / 2 * 4) = float4{x[0], x[1], x[2], x[3]};
+    *reinterpret_cast<float2*>(to + block * 8) = float2{o[k] * by, o[k + 1] * by};
   }
 }
 
@@ -185,21 +179,28 @@ __device__ inline void write_rows(const Decoding& args, u32 base, const Item& it
   const u32 self = own_number();
   const int member = own_block() % args.team;
   const Two tops = shared_two(own_tops<Cfg>(base));
+  f32 total[2] = {rows.total[0], rows.total[1]};
+  f32 top[2] = {tops.x, tops.y};
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    f32 total = rows.total[half], top = half == 0 ? tops.x : tops.y;
 #pragma unroll
     for (int lanes = 1; lanes < 4; lanes *= 2) {
-      total += __shfl_xor_sync(ALL_LANES, total, lanes);
-      top = peak(top, __shfl_xor_sync(ALL_LANES, top, lanes));
+      total[half] += __shfl_xor_sync(ALL_LANES, total[half], lanes);
+      top[half] = peak(top[half], __shfl_xor_sync(ALL_LANES, top[half], lanes));
     }
     const int r = own_rows() * 64 + accumulator_row(self, half);
     const Row row = row_of<Cfg>(args, group, member, r);
-    const f32 inverse = total == 0 ? 0.0f : 1.0f / total;
-    if (row.there && self % 4 == 0) write_row_sums<Cfg>(args, item, member, r, row, total != 0 ? rows.shift[half] + log2_fast(total) : LOW, top);
+    const f32 inverse = total[half] == 0 ? 0.0f : 1.0f / total[half];
     const i64 to = line_of<Cfg>(args, item, member, r, row) * Cfg::LATENT;
     if (item.parts == 1 && args.narrow) write_narrow<Cfg>(args.narrow + to, row.there, half, inverse, rows.o);
     else write_wide<Cfg>((item.parts == 1 ? args.out : args.part_out) + to, row.there, half, inverse, rows.o);
+  }
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const int r = own_rows() * 64 + accumulator_row(self, half);
+    const Row row = row_of<Cfg>(args, group, member, r);
+    if (!row.there || self % 4 != 0) continue;
+    write_row_sums<Cfg>(args, item, member, r, row, total[half] != 0 ? rows.shift[half] + log2_fast(total[half]) : LOW, top[half]);
   }
   if (item.parts > 1) part_written(args, item, member, own_name());
 }
