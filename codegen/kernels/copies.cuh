@@ -99,6 +99,11 @@ __device__ inline Quad load_once(const Quad* at) {
   return x;
 }
 
+// Writes 8 bytes at once; a struct's store the compiler may cut into its words'.
+__device__ inline void store_pair(void* at, u32 low, u32 high) {
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(at), "r"(low), "r"(high) : "memory");
+}
+
 // ---- Copies of warps between shared memory and a matrix in registers: four blocks of 8 rows and 8 columns of 16 bits ----
 
 // Lane `8 i + r` names row `r` of block `i`. Register `i` of lane `l` gets elements `2 (l % 4)` and the next of row `l / 4` of block `i`.

@@ -37,6 +37,14 @@ __device__ inline u32 widen_pair(u16 pair) {
   return halves;
 }
 
+// Where a lane's rows of blocks are, which instructions that load four blocks want, and which of a product's rows and columns are its own.
+struct Lanes {
+  u32 self = own_number();
+  u32 block = self % WARP / 8, row = self % 8;
+  u32 quad = self % 4, line = self % WARP / 4;
+  u32 own = self / WARP;  // the warp's number in its warpgroup
+};
+
 // Latents are multiplied by scales times this over a unit that is larger than them: codes are up to 448, products below 2^15.
 constexpr f32 UNIT = 64;
 

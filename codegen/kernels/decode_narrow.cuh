@@ -70,12 +70,11 @@ __device__ inline void multiply_latents(u32 keys, u32 weights, u32 empty, bool k
 
 // All items of a team, with the other warpgroups in turn. `MINE`: which of them.
 template <class Cfg, int MINE>
-__device__ inline void attend_tiles(const Decoding& args, u32 base, int team, int member) {
+__device__ inline void attend_tiles(const Decoding& args, u32 base) {
   using P = Place<Cfg>;
   using S = Sums<Cfg>;
   constexpr u32 NAME = 1 + MINE;
   const int thread = threadIdx.x % WARPGROUP;
-  const int end_item = args.starts[team + 1];
   const u32 weights = base + P::WEIGHTS + MINE * P::Q_TILE_BYTES;
   const u32 limits = base + P::LIMITS + MINE * P::ROWS * 8;
   const u32 peaks = base + P::PEAKS + MINE * 4 * P::ROWS * 4;
@@ -84,15 +83,15 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base, int team, in
   [[maybe_unused]] OwnQueries<Cfg> own_queries;
   QueriesTurn<Cfg> queries;
   S sums;
-  for (int i = args.starts[team]; i < end_item; i++) {
+  for (int i = args.starts[own_block() / args.team]; i < args.starts[own_block() / args.team + 1]; i++) {
     const Item item = args.items[i];
     const Group group = args.groups[item.group];
     named_wait(NAME, WARPGROUP);  // nobody reads the last item's limits any more
-    if (thread < P::ROWS) {
-      const Row row = row_of<Cfg>(args, group, member, thread);
+    if (own_number() < P::ROWS) {
+      const Row row = row_of<Cfg>(args, group, own_block() % args.team, own_number());
       Limit seen = {0, 0x7fffffff};
       if (row.there) seen = args.limits[row.query];
-      share(limits + thread * 8, Pair{seen.from, seen.to});
+      share(limits + own_number() * 8, Pair{seen.from, seen.to});
     }
     named_wait(NAME, WARPGROUP);
     sums.clear();
@@ -143,7 +142,7 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base, int team, in
       if (MINE == 0) add_others<Cfg>(base, other - 1, NAME, handed[other - 1], sums);
     }
     if (MINE > 0) continue;
-    write_rows<Cfg>(args, item, group, member, base + last * P::STAGE_BYTES, NAME, sums);
+    write_rows<Cfg>(args, item, group, own_block() % args.team, base + last * P::STAGE_BYTES, NAME, sums);
     if (item.parts == 1) continue;
 #pragma unroll
     for (int pair = 0; pair < P::PAIRS; pair++) arrive_once_a_warp(base + P::EMPTY + (last * P::PAIRS + pair) * 8);
@@ -186,11 +185,11 @@ __device__ void decode_narrow(const Decoding& args) {
     registers_up<P::ALL_HAVE>();
   } else if (group == 1) {
     registers_up<P::ATTENDS>();
-    attend_tiles<Cfg, 0>(args, base, team, member);
+    attend_tiles<Cfg, 0>(args, base);
     registers_down<P::ALL_HAVE>();  // what follows is for all
   } else {
     registers_up<P::ATTENDS>();
-    attend_tiles<Cfg, 1>(args, base, team, member);
+    attend_tiles<Cfg, 1>(args, base);
     registers_down<P::ALL_HAVE>();
   }
   join_items<Cfg, 1>(args);

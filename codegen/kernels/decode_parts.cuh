@@ -69,16 +69,65 @@ __device__ inline void leave_columns(u32 to, u32 self, const f32 (&x)[N], By by)
   }
 }
 
-// Sends what a warpgroup has left in shared memory to where a part's output lies, `tiles` from `tile` on. One thread, when all have left theirs.
+// Some rows of a part, side by side.
+struct PartRows {
+  int first, count;
+};
+
+// Sends what a warpgroup has left in shared memory to where a part's output lies: tiles from `tile` on. One thread, when all have left theirs.
 template <class Cfg>
-__device__ inline void send_tiles(const Decoding& args, const Item& item, int member, u32 from, int tile, int tiles) {
-  copy_out(args.part_out + part_row<Cfg>(args, item, item.part, member) * Cfg::LATENT + tile * (Cfg::ROWS * TILE), from, tiles * (Cfg::ROWS * TILE * 2));
+__device__ inline void send_tiles(const Decoding& args, const Item& item, int member, const PartRows& rows, u32 from, int tile, int tiles) {
+  u16* to = args.part_out + part_row<Cfg>(args, item, item.part, member) * Cfg::LATENT + tile * (Cfg::ROWS * TILE) + rows.first * TILE;
+  const u32 bytes = rows.count * (TILE * 2);
+  if (rows.count == Cfg::ROWS) return copy_out(to, from, tiles * bytes);
+#pragma unroll 1
+  for (int t = 0; t < tiles; t++) copy_out(to + t * (Cfg::ROWS * TILE), from + t * bytes, bytes);
 }
 
-// The same of what rows count in, [halves, ROWS, UNITS].
+// The same of what rows count in, [halves, rows, UNITS].
 template <class Cfg>
-__device__ inline void send_units(const Decoding& args, const Item& item, int member, u32 from, int half, int halves) {
-  copy_out(args.part_units + (part_row<Cfg>(args, item, item.part, member) * 2 + half * Cfg::ROWS) * UNITS, from, halves * (Cfg::ROWS * UNITS * 4));
+__device__ inline void send_units(const Decoding& args, const Item& item, int member, const PartRows& rows, u32 from, int half, int halves) {
+  f32* to = args.part_units + (part_row<Cfg>(args, item, item.part, member) * 2 + half * Cfg::ROWS + rows.first) * UNITS;
+  const u32 bytes = rows.count * (UNITS * 4);
+#pragma unroll 1
+  for (int i = 0; i < halves; i++) copy_out(to + i * (Cfg::ROWS * UNITS), from + i * bytes, bytes);
+}
+
+// Sends a part's output, 64 rows of a warpgroup's columns from the `FIRST` tile on, by way of shared memory: `room` for `AT_ONCE` tiles, `units` for what
+// rows count in. A thread has two of the `rows`, which are to be multiplied by `by`.
+template <class Cfg, int FIRST, int TILES, int AT_ONCE>
+__device__ inline void send_rows(const Decoding& args, const Item& item, int member, const PartRows& rows, u32 room, u32 units, u32 name,
+                                 const f32 (&by)[2], const f32 (&o)[TILES * 32]) {
+  constexpr int HALVES = TILES == Cfg::LATENT / TILE ? 2 : 1;
+  static_assert(TILES % AT_ONCE == 0, "as many each time");
+  const u32 self = own_number();
+  f32 inverse[2];
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    f32 most = 0;
+#pragma unroll
+    for (int k = 0; k < TILES * 16; k++) most = peak(most, fabsf(o[k / 2 * 4 + half * 2 + k % 2]));
+#pragma unroll
+    for (int lanes = 1; lanes < 4; lanes *= 2) most = peak(most, __shfl_xor_sync(ALL_LANES, most, lanes));
+    const RowUnit row_unit(most);
+    inverse[half] = row_unit.inverse;
+    const i32 unit = bits_of(row_unit.unit * by[half]);
+    const u32 at = units + accumulator_row(self, half) * (UNITS * 4);
+    if (self % 4 < HALVES) share(at + self % 4 * (64 * UNITS * 4), Four{unit, unit, unit, unit});
+  }
+#pragma unroll
+  for (int first = 0; first < TILES; first += AT_ONCE) {
+    if (first > 0) named_wait(name, WARPGROUP);  // what was there has been sent
+#pragma unroll
+    for (int t = 0; t < AT_ONCE; t++) leave_rows(room + t * TILE_BYTES, self, o + (first + t) * 32, inverse);
+    fence_proxy_async();
+    named_wait(name, WARPGROUP);
+    if (own_number() != 0) continue;
+    if (first == 0) send_units<Cfg>(args, item, member, rows, units, FIRST / TILES, HALVES);
+    send_tiles<Cfg>(args, item, member, rows, room, FIRST + first, AT_ONCE);
+    copies_out_wait();
+  }
+  part_written(args, item, member, name);
 }
 
 // ---- Adding up ----

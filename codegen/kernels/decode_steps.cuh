@@ -105,7 +105,8 @@ __device__ inline void share(u32 at, Four p) {
 
 __device__ inline u32 place_of(u32 address) { return __shfl_sync(ALL_LANES, address >> 4, 0); }
 __device__ inline u64 rows_at(u32 place) { return u64(1024 >> 4 | u32(LAYOUT_128) << 30) << 32 | place | 1 << 16; }
-__device__ inline u64 columns_at(u32 place) { return u64(1024 >> 4 | u32(LAYOUT_128) << 30) << 32 | place | (TILE_BYTES >> 4) << 16; }
+// `tile`: bytes from 64 columns to the next.
+__device__ inline u64 columns_at(u32 place, u32 tile = TILE_BYTES) { return u64(1024 >> 4 | u32(LAYOUT_128) << 30) << 32 | place | (tile >> 4) << 16; }
 
 __device__ inline void arrive_once_a_warp(u32 barrier) {
   __syncwarp();
@@ -118,30 +119,45 @@ __device__ inline i32 row_of_key(const Decoding& args, i32 table, i32 key) {
   return i32(args.table[table + u32(key) / u32(args.page)]) * args.page + u32(key) % u32(args.page);
 }
 
-// Has a block's queries brought, `TILES` tiles of 64 columns of all of its rows: at once where they are as many as a tile has rows, or where those that
-// there are not are heads past the last, which come as zeros. `FIRST`: the first of them.
+// Has a block's queries brought, `TILES` tiles of 64 columns of all of its rows, from the `FIRST` on: at once where they are as many as a tile has rows.
 template <class Cfg, int TILES, int FIRST = 0>
 __device__ inline void copy_queries(const Decoding& args, const TensorMap& map, u32 to, u32 barrier, const Row& first) {
-  int at_once = TILES;
-  if constexpr (Cfg::H < Cfg::ROWS) at_once = args.at_once == 1 || Cfg::H * args.at_once == Cfg::ROWS ? TILES : 1;
-#pragma unroll 1
-  for (int t = 0; t < TILES; t += at_once) copy_tile_4d(to + t * (Cfg::ROWS * 128), map, barrier, 0, first.head, first.query, FIRST + t);
+  constexpr int AT_ONCE = Cfg::H >= Cfg::ROWS ? TILES : 1;
+#pragma unroll
+  for (int t = 0; t < TILES; t += AT_ONCE) copy_tile_4d(to + t * (Cfg::ROWS * 128), map, barrier, 0, first.head, first.query, FIRST + t);
 }
 
 // Bytes of such a tile that come.
 template <class Cfg>
 __device__ inline int bytes_of_queries(const Decoding& args) {
-  return (Cfg::H >= Cfg::ROWS || args.at_once == 1 ? Cfg::ROWS : Cfg::H * args.at_once) * 128;
+  return (Cfg::H >= Cfg::ROWS ? Cfg::ROWS : Cfg::H * args.at_once) * 128;
 }
 
 // Makes zeros of what no query of the group sees: it may be anything, and probabilities of 0 would not undo a NaN.
-template <int TILES>
+template <int TILES, int OF_TILE = KEYS>
 __device__ inline void clear_unseen(u32 values, i32 first, i32 end, u32 name) {
 #pragma unroll 1
-  for (int at = threadIdx.x % WARPGROUP; at < KEYS * 8 * TILES; at += WARPGROUP) {
-    const int key = at / 8 % KEYS;
+  for (int at = threadIdx.x % WARPGROUP; at < OF_TILE * 8 * TILES; at += WARPGROUP) {
+    const int key = at / 8 % OF_TILE;
     if (key < first || key >= end) share(values + at * 16, Four{});
   }
   fence_proxy_async();
   named_wait(name, WARPGROUP);
+}
+
+// Hides keys from rows that don't see them. `limits`: where they stand in shared memory; `first`: the key that logits begin with; `self`: the thread's
+// number among those of 64 rows.
+template <int N>
+__device__ inline void hide_unseen(u32 limits, i32 first, u32 self, f32 (&s)[N]) {
+  first += accumulator_column(self, 0);
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const Pair limit = shared_pair(limits + accumulator_row(self, half) * 8);
+    const i32 from = limit.x - first, end = limit.y - first;
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
+      const int key = i / 2 * 8 + i % 2;
+      if (key < from || key >= end) s[i / 2 * 4 + half * 2 + i % 2] = minus_infinity();
+    }
+  }
 }

@@ -53,33 +53,9 @@ __device__ inline void write_half(const Decoding& args, const Item& item, int me
 template <class Cfg, int SIDE>
 __device__ inline void send_half(const Decoding& args, u32 stage, const Item& item, int member, const f32 (&o)[Cfg::LATENT / 4]) {
   constexpr int TILES = Cfg::LATENT / 2 / TILE;
-  const u32 self = own_number();
-  const u32 room = stage + SIDE * TILES * TILE_BYTES;
-  const u32 units = stage + Place<Cfg>::WEIGHTS + SIDE * (ROWS * UNITS * 4);
   named_wait(4, 2 * WARPGROUP);  // neither half reads probabilities of the tile any more
-  f32 by[2];
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    f32 most = 0;
-#pragma unroll
-    for (int k = 0; k < Cfg::LATENT / 8; k++) most = peak(most, fabsf(o[k / 2 * 4 + half * 2 + k % 2]));
-#pragma unroll
-    for (int lanes = 1; lanes < 4; lanes *= 2) most = peak(most, __shfl_xor_sync(ALL_LANES, most, lanes));
-    const RowUnit row_unit(most);
-    by[half] = row_unit.inverse;
-    const i32 unit = bits_of(row_unit.unit);
-    if (self % 4 == 0) share(units + accumulator_row(self, half) * (UNITS * 4), Four{unit, unit, unit, unit});
-  }
-#pragma unroll
-  for (int t = 0; t < TILES; t++) leave_rows(room + t * TILE_BYTES, self, o + t * 32, by);
-  fence_proxy_async();
-  named_wait(2 + SIDE, WARPGROUP);
-  if (own_number() == 0) {
-    send_units<Cfg>(args, item, member, units, SIDE, 1);
-    send_tiles<Cfg>(args, item, member, room, SIDE * TILES, TILES);
-    copies_out_wait();
-  }
-  part_written(args, item, member, 2 + SIDE);
+  send_rows<Cfg, SIDE * TILES, TILES, TILES>(args, item, member, {0, ROWS}, stage + SIDE * TILES * TILE_BYTES,
+                                             stage + Place<Cfg>::WEIGHTS + SIDE * (ROWS * UNITS * 4), 2 + SIDE, {1, 1}, o);
 }
 
 // All items of a team. A thread of the third warpgroup has stages filled besides.

@@ -19,13 +19,14 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
     arrive_once_a_warp(base + P::WEIGHED + turn.stage * 8);
     turn.next();
     i32 marks;
-    bool waits = false;
+    bool waits = false;  // the tile before has not been passed on
     do {
       u32 at = base;
       asm volatile("" : "+r"(at));  // descriptors are made anew for each tile: there are no registers for all of them
       const u32 keys = at + turn.stage * P::STAGE_BYTES;
       barrier_wait(at + P::FULL + turn.stage * 8, turn.parity);
       f32 s[32];
+      // As in `decode_wide.cuh`: values of the tile before are added beside this tile's softmax
       multiply_coded_keys<Cfg>(at, keys, s, [&] {
         if (waits) arrive_once_a_warp(at + P::WEIGHED + turn.before() * 8);
         waits = true;
@@ -41,10 +42,7 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
       if (P::SCALED) leave_scales(keys + P::HALF_SCALES, scales, sums.unit);
       fence_proxy_async();
       if (marks >= LAST) leave_final<Cfg>(args, at, marks, sums);
-#ifdef PASS
-      if (marks >= LAST)
-#endif
-      arrive_once_a_warp(at + P::WEIGHED + turn.stage * 8);
+      if (marks >= LAST) arrive_once_a_warp(at + P::WEIGHED + turn.stage * 8);
       turn.next();
     } while (marks < LAST);
     write_sums<Cfg>(args, base, marks & (EDGE - 1), sums);

@@ -1,6 +1,6 @@
 // What kernels of absorbed attention over a cache of latents are told: who attends to what, and who does which part of it.
 //
-// A block of queries is up to 64 rows: heads of one query, or all heads of some. Blocks of one segment that run side by side, so that they read
+// A block of queries is up to 128 rows: heads of one query, or all heads of some. Blocks of one segment that run side by side, so that they read
 // the same keys from the L2, are a group. A scheduler cuts groups into items of whole tiles of 64 keys; a team of blocks, one for each member of
 // a group, works through the items between two of `starts`.
 

@@ -151,8 +151,8 @@ __device__ inline void send_columns(const Decoding& args, const Item& item, int 
     fence_proxy_async();
     named_wait(name, WARPGROUP);
     if (own_number() != 0) continue;
-    if (first == 0) send_units<Cfg>(args, item, member, units, FIRST / TILES, HALVES);
-    send_tiles<Cfg>(args, item, member, room, FIRST + first, first + AT_ONCE < TILES ? AT_ONCE : TILES - first);
+    if (first == 0) send_units<Cfg>(args, item, member, {0, Cfg::ROWS}, units, FIRST / TILES, HALVES);
+    send_tiles<Cfg>(args, item, member, {0, Cfg::ROWS}, room, FIRST + first, first + AT_ONCE < TILES ? AT_ONCE : TILES - first);
     copies_out_wait();
   }
   part_written(args, item, member, name);

@@ -55,14 +55,6 @@ __device__ inline void scale_queries(const Decoding& args, u32 base, int team) {
   }
 }
 
-// Where a lane's rows of blocks are, which instructions that load four blocks want, and its part of lines of queries.
-struct Lanes {
-  u32 self = own_number();
-  u32 block = self % WARP / 8, row = self % 8;
-  u32 quad = self % 4, line = self % WARP / 4;
-  u32 own = self / WARP;  // the warp's number in its warpgroup
-};
-
 // What a warp has of an item's queries for logits: of all rows, a quarter of the latents' columns and of those of the rotated part.
 template <class Cfg>
 struct OwnQueries {

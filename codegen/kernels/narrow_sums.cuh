@@ -126,7 +126,7 @@ __device__ inline void add_others(u32 base, int other, u32 name, u32& turn, Sums
   for (int t = 0; t < P::VALUE_TILES; t += P::HAND_TILES) {
     barrier_wait(base + P::HANDED + other * 8, turn);
     last = shared_i32(base + P::LAST_AT + other * 4);
-    const u32 from = base + last * P::STAGE_BYTES + threadIdx.x % WARPGROUP * 4;
+    const u32 from = base + last * P::STAGE_BYTES + own_number() * 4;
 #pragma unroll
     for (int r = 0; r < S::R; r++) {
       if (P::SCALED && t == 0 && r == 0) {
@@ -165,17 +165,16 @@ template <class Cfg>
 __device__ inline void write_rows(const Decoding& args, const Item& item, const Group& group, int member, u32 stage, u32 name, Sums<Cfg>& sums) {
   using S = Sums<Cfg>;
   const f32 unit = Entry<Cfg>::SCALED ? sums.unit / UNIT : Entry<Cfg>::CODED ? args.k_scale : 1.0f;
-  f32 inverse[S::R];
+  const auto by = [&](int r) { return sums.total[r] != 0 ? unit / sums.total[r] : 0.0f; };
 #pragma unroll
   for (int r = 0; r < S::R; r++) {
     const Row row = row_of<Cfg>(args, group, member, S::row_anew(r));
-    const bool saw = sums.total[r] != 0;
-    inverse[r] = saw ? unit / sums.total[r] : 0.0f;
     if (!row.there) continue;
-    if (threadIdx.x % WARPGROUP < 4) write_row_sums<Cfg>(args, item, member, S::row_anew(r), row, saw ? sums.shift[r] + log2_fast(sums.total[r]) : LOW, sums.top[r]);
-    if (item.parts == 1) write_columns<Cfg>(args, row, 0, r, inverse[r], sums.o);
+    const f32 weight = sums.total[r] != 0 ? sums.shift[r] + log2_fast(sums.total[r]) : LOW;
+    if (threadIdx.x % WARPGROUP < 4) write_row_sums<Cfg>(args, item, member, S::row_anew(r), row, weight, sums.top[r]);
+    if (item.parts == 1) write_columns<Cfg>(args, row, 0, r, by(r), sums.o);
   }
   constexpr u32 ROOM = Cfg::ROWS * Cfg::LATENT * 2;
   static_assert(ROOM + 3 * Cfg::ROWS * UNITS * 4 <= Place<Cfg>::STAGE_BYTES, "room for a part");
-  if (item.parts > 1) send_columns<Cfg, 0, ROOM>(args, item, member, stage, stage + ROOM, name, [&](int r) { return inverse[r]; }, sums.o);
+  if (item.parts > 1) send_columns<Cfg, 0, ROOM>(args, item, member, stage, stage + ROOM, name, by, sums.o);
 }

@@ -9,14 +9,6 @@
 #include "exchanged_rows.cuh"
 #include "wgmma.cuh"
 
-// Where a lane's rows of blocks are, which instructions that load four blocks want, and where its results are.
-struct Lanes {
-  u32 self = own_number();
-  u32 block = self % WARP / 8, row = self % 8;
-  u32 quad = self % 4, line = self % WARP / 4;
-  u32 own = self / WARP;  // the warp's number in its warpgroup
-};
-
 using Rows = Held<ROWS>;  // of a thread
 
 constexpr u32 BOTH = 4;  // a barrier of both halves; 1 is the first warpgroup's, 2 and 3 are their own
@@ -24,8 +16,8 @@ constexpr u32 BOTH = 4;  // a barrier of both halves; 1 is the first warpgroup's
 // ---- Queries ----
 
 // Makes queries f16 where they lie, each row times the power of two by which its largest is at least 1 and below 2. A row has two threads, and each
-// every other piece of 16 columns. What is not `there` becomes 0. A lane's four codes of a block of keys are columns that lie side by side, not those that a product has there: so the
-// pairs of a piece are left in the order in which products meet them.
+// every other piece of 16 columns. What is not `there` becomes 0. A lane's four codes of a block of keys are columns that lie side by side, not those
+// that a product has there: so the pairs of a piece are left in the order in which products meet them.
 template <class Cfg>
 __device__ inline void scale_queries(u32 base, bool there) {
   using P = Place<Cfg>;
@@ -114,16 +106,14 @@ struct KeyUnits {
   }
 };
 
-// Logits of a tile, in the units of their rows: a warp has 16 keys.
+// Logits of a tile, in the units of their rows: a warp has 16 keys. `pass_on` is called when most products have been asked for.
 template <class Cfg, class PassOn>
 __device__ inline void multiply_coded_keys(u32 base, u32 keys, f32 (&s)[32], PassOn pass_on) {
   using P = Place<Cfg>;
   constexpr int STORE = Entry<Cfg>::STORE;
-#ifndef AH
-#define AH 2
-#endif
-  constexpr int AHEAD = AH;  // pieces of 32 columns that are under way
+  constexpr int AHEAD = 3;  // pieces of 32 columns that are under way
   constexpr int STEPS = Cfg::LATENT / 32;
+  constexpr int ROPE_PIECES = (P::ROPE_STEPS + 1) / 2;
   const Lanes lanes;
   const u32 right = place_of(base + P::Q);
   const u32 right_rope = right + P::VALUE_TILES * (TILE_BYTES / 16);
@@ -159,14 +149,12 @@ __device__ inline void multiply_coded_keys(u32 base, u32 keys, f32 (&s)[32], Pas
   load(0);
 #pragma unroll
   for (int step = 0; step < STEPS; step++) {
-    u32(&own)[2][4] = a[step % AHEAD];
-#ifdef PASS
-    if (step == (STEPS * PASS / 16 < STEPS ? STEPS * PASS / 16 : STEPS - 1)) pass_on();
-#endif
+    u32(&own)[2][4] = a[(ROPE_PIECES + step) % AHEAD];
+    if (step == STEPS * 3 / 4) pass_on();
     if (P::SCALED && step % 4 == 0) {
 #pragma unroll
       for (int i = 0; i < 2; i++) {
-        const f32 scale = shared_f32(scales + i * 128 + step) * units.inverse[i];
+        const f32 scale = shared_f32(scales + i * 128 + step / 4 * 4) * units.inverse[i];
         by[i] = pack_f16(scale, scale);
       }
     }
@@ -196,7 +184,7 @@ __device__ inline void multiply_coded_keys(u32 base, u32 keys, f32 (&s)[32], Pas
   }
 }
 
-// Two scales of a key, of which no others take care. `seen`: whether it is; what is not may be anything.
+// Two of a key's scales, two threads have all four. Those of a key that nobody sees may be anything.
 __device__ inline void own_scales(u32 scales, const Four& load, f32 (&x)[2]) {
   const u32 self = own_number();
   const i32 key = self / 2;

@@ -98,19 +98,6 @@ __device__ inline void multiply_queries(const Decoding& args, u32 queries, u32 k
   settle(s);
 }
 
-// Hides keys of a tile from rows that don't see them. `limits`: where they stand in shared memory.
-__device__ inline void hide_unseen(u32 limits, i32 tile, u32 self, f32 (&s)[32]) {
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    const Pair limit = shared_pair(limits + accumulator_row(self, half) * 8);
-#pragma unroll
-    for (int i = 0; i < 16; i++) {
-      const int key = tile * KEYS + accumulator_column(self, i / 2 * 2) + i % 2;
-      if (key < limit.x || key >= limit.y) s[i / 2 * 4 + half * 2 + i % 2] = minus_infinity();
-    }
-  }
-}
-
 // The largest logits of a thread's rows.
 __device__ inline void largest(const f32 (&s)[32], f32 (&m)[2]) {
 #pragma unroll
@@ -229,7 +216,7 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
       });
       named_wait(1, WARPGROUP);  // all of this group have read the rotated keys, over which probabilities go
       if (is_last && Cfg::ROPE > 0) arrive_once_a_warp(at + P::Q_FREE);
-      if (marks & EDGE) hide_unseen(at + P::LIMITS, load.y, self, s);
+      if (marks & EDGE) hide_unseen(at + P::LIMITS, load.y * KEYS, self, s);
       f32 m[2];
       largest(s, m);
       soften(args, at + P::SHRINK + turn.stage * ROWS * 4, self, is_last, m, s, sums);

@@ -24,11 +24,12 @@ pub fn decode_digest() -> String {
 }
 
 /// The units of absorbed decode.
-const DECODE: [&str; 6] = [
+const DECODE: [&str; 7] = [
     "decode_deep",
     "decode_narrow",
     "decode_narrow_fp8",
     "decode_schedule",
+    "decode_tall",
     "decode_wide",
     "decode_wide_fp8",
 ];

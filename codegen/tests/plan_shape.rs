@@ -504,6 +504,15 @@ fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
         }
     });
     assert_eq!(few.len(), 3, "{few:?}");
+    // 40 heads fit in a block, and several new tokens of them in larger ones that there are for narrow latents
+    assert_eq!(
+        decoding(&|_| {}, model("minicpm3")),
+        [
+            "decode_schedule",
+            "decode_tall_128_40_256_32",
+            "decode_wide_64_40_256_32"
+        ]
+    );
     // Keys are chosen there
     assert!(decoding(&|_| {}, model("deepseek-v3.2")).is_empty());
 }

@@ -239,7 +239,7 @@ mod tests {
             ]
         );
         assert!(
-            text.contains("\t128\t8192\t90.00\t100.00\t-\t1\t8192\t9.00\t10.00\t-\n"),
+            text.contains("\t128\t8192\t90.00\t100.00\t-\t-\t1\t8192\t9.00\t10.00\t-\t-\n"),
             "{text}"
         );
     }
@@ -301,7 +301,7 @@ mod tests {
         );
         refused("\t150.00", "\t-1", "line 5: `many_16` is `-1`");
         refused("\t100.00", "\t-", "line 5: `many_32` is missing");
-        refused("\t150.00", "", "line 5: 16 cells, wanted 17");
+        refused("\t150.00", "", "line 5: 18 cells, wanted 19");
         // The times are there to judge the choice by, and it is held against them
         refused(
             "\t32\t16\t",

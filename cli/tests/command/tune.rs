@@ -6,8 +6,8 @@ use super::room::{Room, checkout};
 const TABLE: &str = "# Kernels of absorbed decode, by rows of a block, and microseconds of one attention. Measured by `mla-gen tune`; not to be edited.
 gpu\tNVIDIA H200
 kernels\t0123456789abcdef
-keys\theads\tnew\tlatent\trope\tmodel\tchosen\tmany_requests\tmany_length\tmany_16\tmany_32\tmany_64\tone_requests\tone_length\tone_16\tone_32\tone_64
-bf16\t16\t2\t512\t64\t32\t16\t128\t8192\t300.00\t320.00\t-\t1\t8192\t10.00\t11.00\t-
+keys\theads\tnew\tlatent\trope\tmodel\tchosen\tmany_requests\tmany_length\tmany_16\tmany_32\tmany_64\tmany_128\tone_requests\tone_length\tone_16\tone_32\tone_64\tone_128
+bf16\t16\t2\t512\t64\t32\t16\t128\t8192\t300.00\t320.00\t-\t-\t1\t8192\t10.00\t11.00\t-\t-
 ";
 
 #[test]

@@ -1,8 +1,8 @@
 //! Which kernel attends to cached latents on Hopper, and why.
 //!
-//! A product of its tensor cores has 64 rows on the left. `decode_wide` puts queries there, `decode_narrow` keys, with 16 or 32 rows of queries
-//! as columns. Both read the same bytes from memory; what differs is how much is multiplied for nothing, and what goes through shared memory.
-//! `decode_deep` is as the narrow one, but two warpgroups share an entry's columns: for latents whose output is too much for one.
+//! A product of its tensor cores has 64 rows on the left. `decode_wide` puts queries there, `decode_tall` two times as many, `decode_narrow` keys, with
+//! 16 or 32 rows of queries as columns. All read the same bytes from memory; what differs is how much is multiplied for nothing, and what goes through
+//! shared memory. `decode_deep` is as the narrow one, but two warpgroups share an entry's columns: for latents whose output is too much for one.
 
 use mla_spec::{Fp8, Store};
 
@@ -13,6 +13,8 @@ use super::machine::{Machine, Roof, Work, time};
 const KEYS: f64 = 64.0;
 /// Bytes of a sum.
 const F32: f64 = 4.0;
+/// Columns of its queries that `decode_tall` holds in registers.
+const HELD: f64 = 128.0;
 
 /// A kernel of absorbed attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +25,8 @@ pub struct Absorbed {
     pub rows: u32,
 }
 
-/// For latents of 128, 256 and 512, from few rows to many.
-pub(super) const ABSORBED: [Absorbed; 3] = [
+/// For latents of 128 and 256, and without the last for those of 512, from few rows to many.
+pub(super) const ABSORBED: [Absorbed; 4] = [
     Absorbed {
         unit: "decode_narrow",
         rows: 16,
@@ -36,6 +38,10 @@ pub(super) const ABSORBED: [Absorbed; 3] = [
     Absorbed {
         unit: "decode_wide",
         rows: 64,
+    },
+    Absorbed {
+        unit: "decode_tall",
+        rows: 128,
     },
 ];
 
@@ -60,14 +66,16 @@ impl Absorbed {
     /// Those for latents of a width, from few rows to many.
     pub(super) fn of_latent(latent: u32) -> &'static [Self] {
         match latent {
-            128 | 256 | 512 => &ABSORBED,
+            128 | 256 => &ABSORBED,
+            // 64 rows of output are up to 128 of a thread's registers: wider ones need a second warpgroup
+            512 => &ABSORBED[..3],
             384 | 640 | 768 | 896 | 1024 => &DEEP,
             _ => &[],
         }
     }
 
     /// Those of them with room for so many rows at once, or the one with the most.
-    pub(super) fn with_room_for(rows: u32, latent: u32) -> impl Iterator<Item = Self> {
+    pub fn with_room_for(rows: u32, latent: u32) -> impl Iterator<Item = Self> {
         with_room_in(Self::of_latent(latent), rows)
     }
 
@@ -86,17 +94,25 @@ impl Absorbed {
         } else {
             0.0
         };
-        let operands = if self.rows < 64 {
+        let shared = match self.rows {
             // Queries are read for each tile, and probabilities for each 64 columns of latents
-            at_once * (latent + rope) * BF16 + weights * latent / 64.0 + exchanged
-        } else {
+            16 | 32 => {
+                through + at_once * (latent + rope) * BF16 + weights * latent / 64.0 + exchanged
+            }
             // Queries' latents are held; their rotated part and, for each half of the latents, probabilities are read
-            at_once * rope * BF16 + 2.0 * weights
+            64 => through + at_once * rope * BF16 + 2.0 * weights,
+            // Each half of the rows reads all of a tile, and what is not held of its queries; narrow latents are met by two tiles at a time.
+            // Probabilities stay in registers
+            _ => {
+                let kept = at_once * (latent + rope - HELD) * BF16;
+                let tiles_at_once = if latent > HELD { 1.0 } else { 2.0 };
+                entries + 2.0 * (entries + latents) + kept / tiles_at_once
+            }
         };
         Work {
             read: entries,
             flops: blocks * 2.0 * KEYS * at_once * (2.0 * latent + rope),
-            shared: blocks * (through + operands),
+            shared: blocks * shared,
             exponentials: blocks * KEYS * at_once,
             l2: blocks * entries,
             ..Work::default()
@@ -104,8 +120,8 @@ impl Absorbed {
     }
 }
 
-/// Those over a cache of codes, from few rows to many. They run where the rows of a step's requests, heads times new tokens, fit: the narrow one
-/// converts codes in registers, twice; the wide one once, to shared memory.
+/// Those over a cache of codes, from few rows to many. They run where the rows of a step's requests, heads times new tokens, fit: both convert codes
+/// in registers, twice.
 const OVER_CODES: [Absorbed; 2] = [
     Absorbed {
         unit: "decode_narrow_fp8",
@@ -148,12 +164,11 @@ impl Codes {
 
     /// The kernels that read them with room for so many rows at once, or the one with the most, and for latents of this width.
     pub fn kernels(self, rows: u32, latent: u32) -> impl Iterator<Item = Absorbed> {
-        let fits = move |one: &Absorbed| {
-            matches!(latent, 128 | 256 | 512)
-                && (self != Self::DsMla || latent == 512)
-                && (one.rows < 64 || latent >= 256)
+        let fits = match self {
+            Self::E4m3 | Self::E5m2 => matches!(latent, 128 | 256 | 512),
+            Self::DsMla => latent == 512,
         };
-        with_room_in(&OVER_CODES, rows).filter(fits)
+        with_room_in(&OVER_CODES, rows).filter(move |_| fits)
     }
 
     /// `Cfg::STORE`.
@@ -250,6 +265,22 @@ mod tests {
         assert_eq!(chosen(128, 512, 64), ABSORBED[2]);
         assert_eq!(chosen(40, 256, 32), ABSORBED[2]);
         assert_eq!(chosen(33, 128, 32), ABSORBED[2]);
+        assert_eq!(chosen(64, 256, 32), ABSORBED[2]);
+    }
+
+    #[test]
+    fn two_blocks_of_64_rows_are_one_where_registers_suffice_for_the_output() {
+        for (latent, rope) in [(128, 32), (256, 32), (256, 64), (256, 0)] {
+            assert_eq!(chosen(128, latent, rope), ABSORBED[3]);
+            // MiniCPM3 with two and four new tokens
+            assert_eq!(chosen(80, latent, rope), ABSORBED[3]);
+            assert_eq!(chosen(160, latent, rope), ABSORBED[3]);
+            // The same products, and less through shared memory
+            let [wide, tall] = [2, 3].map(|i| ABSORBED[i].tile(128, latent.into(), rope.into()));
+            assert_eq!(wide.flops, tall.flops);
+            assert!(tall.shared < wide.shared, "{latent} + {rope}");
+        }
+        assert_eq!(chosen(128, 512, 0), ABSORBED[2]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(crate) use cubins::cubins;
 pub use units::{CEILINGS, UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 24] = [
+const HEADERS: [(&str, &str); 27] = [
     (
         "attend_pairs.cuh",
         include_str!("../../../kernels/attend_pairs.cuh"),
@@ -28,6 +28,10 @@ const HEADERS: [(&str, &str); 24] = [
     (
         "decode_narrow.cuh",
         include_str!("../../../kernels/decode_narrow.cuh"),
+    ),
+    (
+        "decode_parts.cuh",
+        include_str!("../../../kernels/decode_parts.cuh"),
     ),
     (
         "decode_steps.cuh",
@@ -69,6 +73,14 @@ const HEADERS: [(&str, &str); 24] = [
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/ptx.cuh")),
     ("sights.cuh", include_str!("../../../kernels/sights.cuh")),
+    (
+        "tall_rows.cuh",
+        include_str!("../../../kernels/tall_rows.cuh"),
+    ),
+    (
+        "tall_tiles.cuh",
+        include_str!("../../../kernels/tall_tiles.cuh"),
+    ),
     ("tile.cuh", include_str!("../../../kernels/tile.cuh")),
     ("wgmma.cuh", include_str!("../../../kernels/wgmma.cuh")),
     (

@@ -176,6 +176,14 @@ pub const UNITS: &[Unit] = &[
     .on_hopper()
     .of_bf16(),
     unit!(
+        "decode_tall",
+        &["ROWS", "H", "LATENT", "ROPE"],
+        &[("decode_tall", "Decoding")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
+    unit!(
         "decode_narrow",
         &["ROWS", "H", "LATENT", "ROPE"],
         &[("decode_narrow", "Decoding")],

@@ -14,10 +14,8 @@ pub(crate) struct TensorMap(pub(crate) [u64; 16]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Swizzle {
     /// They lie row by row.
-    #[cfg_attr(not(test), allow(dead_code, reason = "no kernel of ours wants it yet"))]
     None,
     /// As in rows of 64 bytes.
-    #[cfg_attr(not(test), allow(dead_code, reason = "no kernel of ours wants it yet"))]
     Rows64,
     /// As in rows of 128 bytes.
     Rows128,

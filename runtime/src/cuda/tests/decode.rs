@@ -273,6 +273,16 @@ fn decode_is_right_for_every_size_and_page() {
         (40, [256, 32], Some(64), 1),
         (40, [128, 32], Some(16), 2),
         (128, [128, 48], Some(128), 1),
+        (128, [256, 32], None, 1),
+        (128, [128, 32], Some(64), 1),
+        (128, [256, 64], Some(64), 2),
+        (128, [256, 0], Some(1), 1),
+        (128, [128, 0], Some(64), 1),
+        (40, [256, 32], Some(64), 2),
+        (40, [256, 32], None, 4),
+        (40, [128, 32], Some(64), 4),
+        (72, [256, 64], Some(16), 2),
+        (192, [128, 64], Some(64), 1),
         // As many queries as a block has room for, and one more
         (16, V3, Some(64), 4),
         (16, V3, Some(64), 5),
@@ -309,6 +319,8 @@ fn decode_sees_what_windows_show() {
             (40, V3, Some(16), 1),
             (40, [1024, 64], Some(16), 2),
             (16, [640, 32], None, 1),
+            (128, [256, 32], Some(16), 3),
+            (40, [128, 32], None, 3),
         ] {
             let mut case = Case::new(heads, widths, page, new);
             case.visibility = visibility;
@@ -342,6 +354,8 @@ fn decode_shares_long_requests_among_all_multiprocessors() {
         (128, [1024, 64], vec![(9_000, 1)]),
         (16, [1024, 64], vec![(15_000, 2), (17, 1)]),
         (16, [384, 64], vec![(900, 1); 140]),
+        (128, [256, 32], vec![(20_000, 1), (17, 1)]),
+        (40, [128, 32], vec![(900, 2); 140]),
     ] {
         let mut case = Case::new(heads, widths, Some(64), 1);
         case.requests = requests;

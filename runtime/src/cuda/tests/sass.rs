@@ -137,6 +137,28 @@ const EXPECTED: &[Counts] = &[
         "decode_wide",
         DECODE_WIDE,
     ),
+    // Logits of 64 rows and a tile, 2 pieces of the rotated part and 16 of the latents, of an item's first tile and of others; values by 4 pieces of 16
+    // keys, of the tile before and of an item's last. Both warpgroups run the same code
+    counts(
+        "decode_tall",
+        &[128, 128, 256, 32],
+        "decode_tall",
+        &[
+            ("HGMMA.64x64x16", 2 * (2 + 16)),
+            ("HGMMA.64x256x16", 2 * 4),
+            ("HGMMA", 2 * (2 + 16 + 4)),
+        ],
+    ),
+    // The same with two tiles at a time
+    counts(
+        "decode_tall",
+        &[128, 40, 128, 32],
+        "decode_tall",
+        &[
+            ("HGMMA.64x128x16", 2 * (2 + 8) + 2 * 8),
+            ("HGMMA", 2 * (2 + 8 + 8)),
+        ],
+    ),
     // Each of two warpgroups makes all logits of a tile, 4 + 32 pieces of 16 columns, and multiplies 8 times 64 columns of its latents with 4
     // pieces of 16 keys
     counts(

@@ -21,6 +21,8 @@ pub(super) enum Variant {
     Narrow32,
     /// 64 at a time.
     Wide,
+    /// 128 at a time, of latents up to 256 wide.
+    Tall,
     /// Up to 16, two warpgroups with half of the latents each.
     Deep16,
     /// The same, up to 32.
@@ -31,7 +33,8 @@ impl Variant {
     /// Those for latents of a width, from few rows to many.
     pub(super) const fn of_latent(latent: usize) -> &'static [Self] {
         match latent {
-            128 | 256 | 512 => &[Self::Narrow16, Self::Narrow32, Self::Wide],
+            128 | 256 => &[Self::Narrow16, Self::Narrow32, Self::Wide, Self::Tall],
+            512 => &[Self::Narrow16, Self::Narrow32, Self::Wide],
             384 | 640 | 768 | 896 | 1024 => &[Self::Deep16, Self::Deep32],
             _ => &[],
         }
@@ -58,15 +61,16 @@ impl Variant {
         match self {
             Self::Narrow16 | Self::Narrow32 => "decode_narrow",
             Self::Wide => "decode_wide",
+            Self::Tall => "decode_tall",
             Self::Deep16 | Self::Deep32 => "decode_deep",
         }
     }
 
-    /// The kernel over a cache of codes. There is none for 32 rows, nor for other latents than these two have.
+    /// The kernel over a cache of codes. There is none for 32 rows, nor for 128, nor for other latents than these two have.
     pub(super) const fn unit_for_codes(self) -> &'static str {
         match self {
             Self::Narrow16 | Self::Narrow32 | Self::Deep16 | Self::Deep32 => "decode_narrow_fp8",
-            Self::Wide => "decode_wide_fp8",
+            Self::Wide | Self::Tall => "decode_wide_fp8",
         }
     }
 
@@ -76,6 +80,42 @@ impl Variant {
             Self::Narrow16 | Self::Deep16 => 16,
             Self::Narrow32 | Self::Deep32 => 32,
             Self::Wide => 64,
+            Self::Tall => 128,
+        }
+    }
+
+    /// Tiles of 64 columns of latents that queries come by at once: all that go to one place, where a tile's rows are a block's.
+    pub(super) const fn query_tiles(self, heads: usize, latent: usize) -> usize {
+        if heads < self.rows() {
+            return 1;
+        }
+        match self {
+            Self::Narrow16 | Self::Narrow32 | Self::Wide => latent / 64,
+            Self::Tall => 2,
+            Self::Deep16 | Self::Deep32 => latent / 128,
+        }
+    }
+
+    /// The same of keys, `at_once` of which are brought: tiles of fewer than 64 do not lie one after the other.
+    pub(super) const fn key_tiles(self, latent: usize, at_once: usize) -> usize {
+        if at_once < 64 {
+            return 1;
+        }
+        match self {
+            Self::Narrow16 | Self::Narrow32 => 2,
+            Self::Wide => latent / 64,
+            // Of narrow latents, a tile has twice as many keys
+            Self::Tall if latent == 128 => 1,
+            Self::Tall => latent / 64,
+            Self::Deep16 | Self::Deep32 => 1,
+        }
+    }
+
+    /// The same of lines of 128 codes.
+    pub(super) const fn code_lines(self, latent: usize, at_once: usize) -> usize {
+        match self {
+            Self::Wide | Self::Tall if at_once == 64 => latent / 128,
+            _ => 1,
         }
     }
 
@@ -315,7 +355,7 @@ fn chosen_for_codes(facts: &Facts, kind: Kind) -> Result<Variant, Reason> {
         0..=16 => Variant::Narrow16,
         _ => Variant::Wide,
     };
-    let rules: [(bool, Reason); 4] = [
+    let rules: [(bool, Reason); 3] = [
         (
             matches!(latent, 128 | 256 | 512),
             "latents in codes are not 128, 256 or 512 wide",
@@ -323,10 +363,6 @@ fn chosen_for_codes(facts: &Facts, kind: Kind) -> Result<Variant, Reason> {
         (
             kind != Kind::DsMla || latent == 512,
             "entries with scales do not begin at multiples of 16 bytes",
-        ),
-        (
-            variant != Variant::Wide || latent >= 256,
-            "a warpgroup would have less than 128 columns to convert",
         ),
         (
             facts.page.is_none_or(|page| page >= LEAST_PAGE),
@@ -463,11 +499,6 @@ mod tests {
         for page in [None, Some(1), Some(16), Some(128), Some(192)] {
             runs(&|facts| facts.page = page);
         }
-        for width in [128, 256] {
-            runs(&|facts| {
-                (facts.queries.width, facts.keys.width, facts.values_width) = (width, width, width);
-            });
-        }
         // A part without width has any number of heads, anywhere
         runs(&|facts| {
             facts.queries_rope = window(4, 128, 0);
@@ -476,6 +507,29 @@ mod tests {
                 ..window(1 << 20, 7, 0)
             };
         });
+    }
+
+    #[test]
+    fn many_rows_have_blocks_of_128_where_latents_are_narrow() {
+        for (heads, new, latent, wanted) in [
+            (128, 1, 256, Variant::Tall),
+            (128, 2, 128, Variant::Tall),
+            (40, 1, 256, Variant::Wide),
+            (64, 1, 128, Variant::Wide),
+            (40, 2, 256, Variant::Tall),
+            (40, 4, 128, Variant::Tall),
+            (16, 2, 256, Variant::Narrow32),
+            (65, 1, 512, Variant::Wide),
+        ] {
+            let facts = Facts {
+                queries: window(4, heads, latent),
+                keys: window(1 << 20, 1, latent),
+                values_width: latent,
+                most_queries: new,
+                ..good()
+            };
+            assert_eq!(chosen(&facts), Ok(wanted), "{heads} x {new}, {latent}");
+        }
     }
 
     #[test]
@@ -582,8 +636,8 @@ mod tests {
             assert_eq!(asked(128, 1, 512, 64, kind), Ok(Variant::Wide));
         }
         assert_eq!(asked(16, 1, 128, 64, Kind::E4m3), Ok(Variant::Narrow16));
+        assert_eq!(asked(128, 1, 128, 64, Kind::E4m3), Ok(Variant::Wide));
         for (found, reason) in [
-            (asked(128, 1, 128, 64, Kind::E4m3), "128 columns"),
             (asked(16, 1, 256, 64, Kind::DsMla), "scales"),
             (asked(16, 1, 512, 4, Kind::E4m3), "8 tokens"),
             (asked(16, 1, 192, 64, Kind::E4m3), "multiple of 128"),

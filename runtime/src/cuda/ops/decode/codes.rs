@@ -91,30 +91,16 @@ impl Codes {
         self.at.is_multiple_of(16) && self.entry().is_multiple_of(16)
     }
 
-    /// `keys` entries at a time.
-    pub(super) fn maps(&self, device: &CudaDevice, keys: usize) -> Result<Maps> {
+    /// `keys` entries at a time, and of their latents `lines` lines of codes.
+    pub(super) fn maps(&self, device: &CudaDevice, keys: usize, lines: usize) -> Result<Maps> {
         let EntryShape { latent, rope, .. } = self.shape;
         let part = |offset: usize, number: NumberType, len, tile, swizzle| {
-            let slots = self.shape.slots();
-            if len == 0 || slots == 0 {
-                return Ok(TensorMap::zeroed());
-            }
-            let of_part = Axis {
+            let columns = Axis {
                 len,
                 stride: 1,
                 tile,
             };
-            let of_slots = Axis {
-                len: slots,
-                stride: self.entry() / number.bytes(),
-                tile: keys,
-            };
-            device.tensor_map(&Tiling {
-                at: self.at + offset as Address,
-                number,
-                axes: &[of_part, of_slots],
-                swizzle,
-            })
+            self.map(device, offset, number, [columns].as_slice(), keys, swizzle)
         };
         let bytes = NumberType::E4m3;
         let is_scaled = self.kind == Kind::DsMla;
@@ -129,11 +115,56 @@ impl Codes {
         } else {
             part(self.rope_at(), bytes, rope, ROPE_LINE, Swizzle::Rows64)
         };
+        let of_line = Axis {
+            len: LINE,
+            stride: 1,
+            tile: LINE,
+        };
+        let of_lines = Axis {
+            len: latent / LINE,
+            stride: LINE,
+            tile: lines,
+        };
         let scales = if is_scaled { SCALES } else { 0 };
         Ok(Maps {
-            k: part(0, bytes, latent, LINE, Swizzle::Rows128)?,
+            k: self.map(
+                device,
+                0,
+                bytes,
+                &[of_line, of_lines],
+                keys,
+                Swizzle::Rows128,
+            )?,
             k_rope: k_rope?,
             k_scales: part(latent, bytes, scales, SCALES, Swizzle::None)?,
+        })
+    }
+
+    /// A part of entries, from `offset` on: the first of its axes, then entries, of which `keys` are brought at a time, then its others.
+    fn map(
+        &self,
+        device: &CudaDevice,
+        offset: usize,
+        number: NumberType,
+        columns: &[Axis],
+        keys: usize,
+        swizzle: Swizzle,
+    ) -> Result<TensorMap> {
+        let entries = Axis {
+            len: self.shape.slots(),
+            stride: self.entry() / number.bytes(),
+            tile: keys,
+        };
+        let mut axes = columns.to_vec();
+        axes.insert(1, entries);
+        if axes.iter().any(|axis| axis.len == 0) {
+            return Ok(TensorMap::zeroed());
+        }
+        device.tensor_map(&Tiling {
+            at: self.at + offset as Address,
+            number,
+            axes: &axes,
+            swizzle,
         })
     }
 }

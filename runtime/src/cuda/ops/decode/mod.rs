@@ -36,6 +36,8 @@ const SCHEDULE: &str = "decode_schedule";
 const MOST_TEAMS: usize = 256;
 /// Keys of a tile.
 const KEYS: usize = 64;
+/// Powers of two that columns of a row count in where a team has left a part of it: `part_units`.
+const UNITS: usize = 8;
 
 /// `Decoding` of `decoding.cuh`.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -56,8 +58,8 @@ struct Decoding {
     lse: Address,
     max_logit: Address,
     part_out: Address,
-    part_weight: Address,
-    part_most: Address,
+    part_sums: Address,
+    part_units: Address,
     spare: Address,
     arrived: Address,
     scale: f32,
@@ -136,9 +138,11 @@ fn attend_by<T: CudaElement, E: Scalar>(
         scale: attention.softmax.scale(),
         latent: attention.k.width,
     };
+    let at_once = keys_at_once(page);
+    let tiles = variant.key_tiles(attention.k.width, at_once);
     let keys = Keys {
-        k: maps::keys(device, &attention.k, keys_at_once(page))?,
-        k_rope: maps::keys(device, &attention.k_rope, keys_at_once(page))?,
+        k: maps::keys(device, &attention.k, at_once, tiles)?,
+        k_rope: maps::keys(device, &attention.k_rope, at_once, 1)?,
         k_scales: TensorMap::zeroed(),
         k_scale: 1.0,
     };
@@ -166,7 +170,9 @@ pub(super) fn attend_codes<T: CudaElement>(
         return Ok(None);
     };
     let parts = room()?;
-    let maps = codes.maps(device, keys_at_once(attention.pages.page()))?;
+    let at_once = keys_at_once(attention.pages.page());
+    let lines = variant.code_lines(codes.shape.latent, at_once);
+    let maps = codes.maps(device, at_once, lines)?;
     let k_scale = f64::from(codes.k_scale);
     let question = Question {
         q: attention.q,
@@ -243,16 +249,17 @@ fn run<T: CudaElement>(
 
     // A team has a part of a group that others began, and one of a group that others go on with
     let lines = 2 * blocks * rows;
-    let part_out = device.room::<f32>(lines * question.latent)?;
-    let part_weight = device.room::<f32>(lines)?;
-    let part_most = device.room::<f32>(lines)?;
+    let part_out = device.room::<u16>(lines * question.latent)?;
+    let part_sums = device.room::<[f32; 2]>(lines)?;
+    let part_units = device.room::<[f32; UNITS]>(lines)?;
     let spare = device.room::<u8>(blocks * variant.spare_bytes())?;
 
     let page = question.pages.map_or(0, Pages::page);
     let (heads_at_once, at_once) = (heads.min(rows), tables.blocks.at_once);
+    let query_tiles = variant.query_tiles(heads, question.latent);
     let args = Decoding {
-        q: maps::queries(device, &question.q, heads_at_once, at_once)?,
-        q_rope: maps::queries(device, &question.q_rope, heads_at_once, at_once)?,
+        q: maps::queries(device, &question.q, heads_at_once, at_once, query_tiles)?,
+        q_rope: maps::queries(device, &question.q_rope, heads_at_once, at_once, 1)?,
         k: keys.k,
         k_rope: keys.k_rope,
         k_scales: keys.k_scales,
@@ -266,8 +273,8 @@ fn run<T: CudaElement>(
         lse: output.lse,
         max_logit: output.max_logit,
         part_out: part_out.at(),
-        part_weight: part_weight.at(),
-        part_most: part_most.at(),
+        part_sums: part_sums.at(),
+        part_units: part_units.at(),
         spare: spare.at(),
         arrived,
         scale: question.scale as f32,
