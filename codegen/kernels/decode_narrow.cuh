@@ -156,6 +156,7 @@ __device__ void decode_narrow(const Decoding& args) {
   const u32 base = shared_address(shared);
   if (threadIdx.x == 0) {
     if (base % 1024 != 0) __trap();
+    prefetch_maps<Cfg>(args);
     for (int i = 0; i < P::STAGES * P::PAIRS; i++) {
       barrier_init(base + P::FULL + i * 8, 1);
       barrier_init(base + P::EMPTY + i * 8, 4);

@@ -119,6 +119,16 @@ __device__ inline i32 row_of_key(const Decoding& args, i32 table, i32 key) {
   return i32(args.table[table + u32(key) / u32(args.page)]) * args.page + u32(key) % u32(args.page);
 }
 
+// Fetches the maps that the copy engine will want first.
+template <class Cfg>
+__device__ inline void prefetch_maps(const Decoding& args) {
+  prefetch_map(args.q);
+  prefetch_map(args.k);
+  if (Cfg::ROPE == 0) return;
+  prefetch_map(args.q_rope);
+  prefetch_map(args.k_rope);
+}
+
 // Has a block's queries brought, `TILES` tiles of 64 columns of all of its rows, from the `FIRST` on: at once where they are as many as a tile has rows.
 template <class Cfg, int TILES, int FIRST = 0>
 __device__ inline void copy_queries(const Decoding& args, const TensorMap& map, u32 to, u32 barrier, const Row& first) {

@@ -119,10 +119,7 @@ __device__ void decode_tall(const Decoding& args) {
   const u32 base = shared_address(shared);
   if (threadIdx.x == 0) {
     if (base % 1024 != 0) __trap();
-    prefetch_map(args.q);
-    prefetch_map(args.k);
-    if (Cfg::ROPE > 0) prefetch_map(args.q_rope);
-    if (Cfg::ROPE > 0) prefetch_map(args.k_rope);
+    prefetch_maps<Cfg>(args);
     for (int stage = 0; stage < P::STAGES; stage++) {
       barrier_init(base + P::FULL + stage * 8, 1);
       barrier_init(base + P::EMPTY + stage * 8, 8);

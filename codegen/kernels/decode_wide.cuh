@@ -97,6 +97,7 @@ __device__ void decode_wide(const Decoding& args) {
   const u32 base = shared_address(shared);
   if (threadIdx.x == 0) {
     if (base % 1024 != 0) __trap();
+    prefetch_maps<Cfg>(args);
     init_barriers<Cfg>(base);
   }
   __syncthreads();

@@ -92,6 +92,7 @@ __device__ void decode_wide_fp8(const Decoding& args) {
   const u32 base = shared_address(shared);
   if (threadIdx.x == 0) {
     if (base % 1024 != 0) __trap();
+    prefetch_maps<Cfg>(args);
     init_barriers<Cfg>(base);
   }
   __syncthreads();

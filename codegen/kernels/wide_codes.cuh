@@ -273,13 +273,16 @@ __device__ inline void write_sums(const Decoding& args, u32 base, i32 number, Ro
   const int member = blockIdx.x % args.team;
   const Item item = args.items[number];
   const Group group = args.groups[item.group];
+  // Units are read before all have met: who is ahead may take the next item's queries
+#pragma unroll
+  for (int r = 0; r < Rows::R; r++) sums.top[r] *= shared_f32(base + P::Q_UNITS + Rows::row_anew(r) * 4);
   over_group<Cfg>(sums.top, true, base + P::PEAKS, 1);
 #pragma unroll
   for (int r = 0; r < Rows::R; r++) {
     const Row row = row_of<Cfg>(args, group, member, Rows::row_anew(r));
     if (own_number() >= 4 || !row.there) continue;
     const f32 weight = sums.total[r] != 0 ? sums.shift[r] + log2_fast(sums.total[r]) : LOW;
-    write_row_sums<Cfg>(args, item, member, Rows::row_anew(r), row, weight, sums.top[r] * shared_f32(base + P::Q_UNITS + Rows::row_anew(r) * 4));
+    write_row_sums<Cfg>(args, item, member, Rows::row_anew(r), row, weight, sums.top[r]);
   }
   if (item.parts > 1) part_written(args, item, member, 1);
 }

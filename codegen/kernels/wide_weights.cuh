@@ -21,41 +21,51 @@ struct Sums {
   f32 total[2];  // of exponentials, of this thread's keys
 };
 
-// Takes an item's queries out of a stage, and what their rows see.
-template <class Cfg>
-__device__ inline Sums take_queries(const Decoding& args, u32 base, u32 stage, u32 (&q)[Place<Cfg>::HELD][4]) {
-  using P = Place<Cfg>;
-  const u32 self = own_number();
-  const i32 item = shared_pair(base + P::LOADS + stage * 16).x;
+// What is known of an item's rows before its queries are there.
+struct ItemRows {
   Sums sums;
   bool there[2];
+};
+
+// Leaves what an item's rows see.
+template <class Cfg>
+__device__ inline ItemRows take_rows(const Decoding& args, u32 base, i32 number) {
+  using P = Place<Cfg>;
+  const u32 self = own_number();
+  const Group group = args.groups[args.items[number].group];
+  ItemRows rows;
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int r = accumulator_row(self, half);
-    const Row row = row_of<Cfg>(args, args.groups[args.items[item].group], blockIdx.x % args.team, r);
+    const Row row = row_of<Cfg>(args, group, own_block() % args.team, r);
     // A row that is not there is 0, sees all and gets probabilities of 0: it costs no time, and little power
-    there[half] = row.there;
+    rows.there[half] = row.there;
     Limit seen = {0, 0x7fffffff};
     if (row.there) seen = args.limits[row.query];
     share(base + P::LIMITS + r * 8, Pair{seen.from, seen.to});
     share(base + P::TOP + r * 4, LOW);
-    sums.shift[half] = row.there ? LOW : -LOW;
-    sums.total[half] = 0;
+    rows.sums.shift[half] = row.there ? LOW : -LOW;
+    rows.sums.total[half] = 0;
   }
+  return rows;
+}
+
+// Takes an item's queries out of a stage.
+template <class Cfg>
+__device__ inline void take_queries(const Decoding& args, u32 queries, const bool (&there)[2], u32 (&q)[Place<Cfg>::HELD][4]) {
+  using P = Place<Cfg>;
+  const u32 self = own_number();
   const u32 line = self / 32 * 16 + self % 16;
-  const auto place = [&](u32 tiles, int k) { return tiles + k / 4 * TILE_BYTES + swizzled_128(line * 128 + k % 4 * 32 + self % 32 / 16 * 16); };
-  const u32 latents = base + stage * P::STAGE_BYTES;
 #pragma unroll
   for (int k = 0; k < P::STEPS; k++) {
     u32 piece[4];
-    load_blocks(piece, place(latents, k));
+    load_blocks(piece, queries + k / 4 * TILE_BYTES + swizzled_128(line * 128 + k % 4 * 32 + self % 32 / 16 * 16));
 #pragma unroll
     for (int part = 0; part < 4; part++) piece[part] = there[part % 2] ? piece[part] : 0;
     if (k >= P::HELD) put_aside(args, (k - P::HELD) * WARPGROUP + self, piece);
 #pragma unroll
     for (int part = 0; part < 4 && k < P::HELD; part++) q[k][part] = piece[part];
   }
-  return sums;
 }
 
 // Logits of a tile. `rest`: the first piece of the queries that registers don't hold. `pass_on` is called before the last products have run.
@@ -188,10 +198,12 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
   using P = Place<Cfg>;
   Turn<Cfg> turn;
   u32 q[P::HELD][4];
-  for (;;) {
+  for (i32 number = args.starts[own_block() / args.team]; number < args.starts[own_block() / args.team + 1]; number++) {
+    // While the queries are on their way
+    ItemRows rows = take_rows<Cfg>(args, base, number);
+    Sums& sums = rows.sums;
     barrier_wait(base + P::FULL + turn.stage * 8, turn.parity);
-    if (shared_pair(base + P::LOADS + turn.stage * 16).y == NOTHING) break;
-    Sums sums = take_queries<Cfg>(args, base, turn.stage, q);
+    take_queries<Cfg>(args, base + turn.stage * P::STAGE_BYTES, rows.there, q);
     arrive_once_a_warp(base + P::WEIGHED + turn.stage * 8);
     turn.next();
     i32 marks;
@@ -231,7 +243,10 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
       }
       turn.next();
     } while (marks < LAST);
-    write_sums<Cfg>(args, base, marks & (EDGE - 1), sums);
+    number = marks & (EDGE - 1);  // that is where it was kept
+    write_sums<Cfg>(args, base, number, sums);
+    __syncwarp();  // the next item's rows are left where this one's largest logits were read
   }
+  barrier_wait(base + P::FULL + turn.stage * 8, turn.parity);
   arrive_once_a_warp(base + P::WEIGHED + turn.stage * 8);
 }

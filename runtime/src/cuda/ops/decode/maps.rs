@@ -26,7 +26,7 @@ pub(super) fn queries<T: CudaElement>(
             axis(q.heads, q.head_stride, heads),
             axis(q.rows, q.row_stride, at_once),
         ],
-        tiles,
+        Some(tiles),
     )
 }
 
@@ -37,7 +37,18 @@ pub(super) fn keys<T: CudaElement, E: Scalar>(
     at_once: usize,
     tiles: usize,
 ) -> Result<TensorMap> {
-    tiles_of(device, k, &[axis(k.rows, k.row_stride, at_once)], tiles)
+    let rows = axis(k.rows, k.row_stride, at_once);
+    tiles_of(device, k, &[rows], Some(tiles))
+}
+
+/// The same of their rotated part, which is one tile at most: kernels know no axis of tiles there.
+pub(super) fn rotated_keys<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    k_rope: &Strided<'_, Cuda<T>, E>,
+    at_once: usize,
+) -> Result<TensorMap> {
+    let rows = axis(k_rope.rows, k_rope.row_stride, at_once);
+    tiles_of(device, k_rope, &[rows], None)
 }
 
 fn axis(len: usize, stride: usize, tile: usize) -> Axis {
@@ -46,12 +57,12 @@ fn axis(len: usize, stride: usize, tile: usize) -> Axis {
     Axis { len, stride, tile }
 }
 
-/// What is without width has no map, and no kernel asks for it. Its tiles of columns are the last axis, so that they come to lie one after the other.
+/// What is without width has no map, and no kernel asks for it. Its `tiles` of columns are the last axis, so that they come to lie one after the other.
 fn tiles_of<T: CudaElement, S: Scalar>(
     device: &CudaDevice,
     x: &Strided<'_, Cuda<T>, S>,
     outer: &[Axis],
-    tiles: usize,
+    tiles: Option<usize>,
 ) -> Result<TensorMap> {
     if x.width == 0 || outer.iter().any(|axis| axis.len == 0) {
         return Ok(TensorMap::zeroed());
@@ -62,7 +73,7 @@ fn tiles_of<T: CudaElement, S: Scalar>(
         tile: COLUMNS,
     }];
     axes.extend_from_slice(outer);
-    axes.push(axis(x.width.div_ceil(COLUMNS), COLUMNS, tiles));
+    axes.extend(tiles.map(|tiles| axis(x.width.div_ceil(COLUMNS), COLUMNS, tiles)));
     device.tensor_map(&Tiling {
         at: x.buffer.place(x.offset),
         number: NumberType::Bf16,

@@ -142,7 +142,7 @@ fn attend_by<T: CudaElement, E: Scalar>(
     let tiles = variant.key_tiles(attention.k.width, at_once);
     let keys = Keys {
         k: maps::keys(device, &attention.k, at_once, tiles)?,
-        k_rope: maps::keys(device, &attention.k_rope, at_once, 1)?,
+        k_rope: maps::rotated_keys(device, &attention.k_rope, at_once)?,
         k_scales: TensorMap::zeroed(),
         k_scale: 1.0,
     };
