@@ -175,6 +175,38 @@ impl Codes {
     pub const fn number(self) -> u32 {
         self as u32
     }
+
+    /// Bytes of an entry.
+    fn entry(self, latent: f64, rope: f64) -> f64 {
+        match self {
+            Self::E4m3 | Self::E5m2 => latent + rope,
+            Self::DsMla => latent + 16.0 + rope * BF16,
+        }
+    }
+
+    /// What a tile of 64 entries costs a kernel, as [`Absorbed::tile`] counts it.
+    fn tile(self, kernel: Absorbed, rows: u32, latent: f64, rope: f64) -> Work {
+        let at_once = f64::from(kernel.rows);
+        let blocks = f64::from(rows.div_ceil(kernel.rows));
+        let entries = KEYS * self.entry(latent, rope);
+        // Codes come to shared memory, and are read as keys and as latents; probabilities are written once and read for each 64 columns
+        let codes = 2.0 * entries + KEYS * latent;
+        let weights = KEYS * at_once * BF16 * (1.0 + latent / 64.0);
+        // Few queries are held, and the four warps that share their columns exchange sums; many are read for each tile
+        let queries = if kernel.rows < 64 {
+            2.0 * 0.75 * 4.0 * KEYS * at_once * F32
+        } else {
+            at_once * (latent + rope) * BF16
+        };
+        Work {
+            read: entries,
+            flops: blocks * 2.0 * KEYS * at_once * (2.0 * latent + rope),
+            shared: blocks * (codes + weights + queries),
+            exponentials: blocks * KEYS * at_once,
+            l2: blocks * entries,
+            ..Work::default()
+        }
+    }
 }
 
 /// A choice, and what it was made by.
@@ -188,22 +220,50 @@ pub struct AbsorbedChoice {
     rows: u32,
 }
 
-/// The kernel for so many rows of queries, heads times new tokens: the one whose nearest roof is the highest. Where that makes no difference, the
-/// one that multiplies least: products cost power, and with it the clock, even where they cost no time.
+/// The kernel for so many rows of queries, heads times new tokens, over a cache in bf16.
 pub fn absorbed_kernel(
     machine: &Machine,
     rows: u32,
     latent: u32,
     rope: u32,
 ) -> Option<AbsorbedChoice> {
-    /// By how much times have to differ to count.
-    const SAME: f64 = 1.02;
     if !Absorbed::takes(latent, rope) {
         return None;
     }
-    let times: Vec<_> = Absorbed::with_room_for(rows, latent)
+    let kernels = Absorbed::with_room_for(rows, latent);
+    let tile = |one: Absorbed| one.tile(rows, latent.into(), rope.into());
+    choose(machine, rows, kernels, tile)
+}
+
+/// The same over a cache of codes.
+pub fn coded_kernel(
+    machine: &Machine,
+    codes: Codes,
+    rows: u32,
+    latent: u32,
+    rope: u32,
+) -> Option<AbsorbedChoice> {
+    if !Absorbed::takes(latent, rope) {
+        return None;
+    }
+    let kernels = codes.kernels(rows, latent);
+    let tile = |one: Absorbed| codes.tile(one, rows, latent.into(), rope.into());
+    choose(machine, rows, kernels, tile)
+}
+
+/// The one of some kernels whose nearest roof is the highest. Where that makes no difference, the one that multiplies least: products cost power, and with
+/// it the clock, even where they cost no time. `tile`: what a tile costs each.
+fn choose(
+    machine: &Machine,
+    rows: u32,
+    kernels: impl Iterator<Item = Absorbed>,
+    tile: impl Fn(Absorbed) -> Work,
+) -> Option<AbsorbedChoice> {
+    /// By how much times have to differ to count.
+    const SAME: f64 = 1.02;
+    let times: Vec<_> = kernels
         .map(|one| {
-            let roofs = time(machine, &one.tile(rows, latent.into(), rope.into()));
+            let roofs = time(machine, &tile(one));
             let (roof, seconds) = roofs.binding();
             (one, roof, seconds, roofs.tensor_cores)
         })
@@ -314,6 +374,35 @@ mod tests {
             assert_eq!(codes.kernels(16, 1024).next(), None);
             assert_eq!(codes.kernels(128, 384).next(), None);
         }
+    }
+
+    #[test]
+    fn caches_of_codes_have_the_kernels_that_the_runtime_takes() {
+        let chosen = |codes, rows, latent| {
+            let choice = coded_kernel(&H200, codes, rows, latent, 64)?;
+            Some((choice.kernel, choice.times[0].1))
+        };
+        for codes in [Codes::E4m3, Codes::E5m2, Codes::DsMla] {
+            // The rule of the runtime: up to 16 rows, and more
+            assert_eq!(
+                chosen(codes, 16, 512),
+                Some((OVER_CODES[0], Roof::Memory)),
+                "{codes:?}"
+            );
+            assert_eq!(chosen(codes, 17, 512).expect("a kernel").0, OVER_CODES[1]);
+            assert_eq!(
+                chosen(codes, 128, 512),
+                Some((OVER_CODES[1], Roof::TensorCores)),
+                "{codes:?}"
+            );
+        }
+        assert_eq!(
+            chosen(Codes::E4m3, 128, 128).expect("a kernel").0,
+            OVER_CODES[1]
+        );
+        assert_eq!(chosen(Codes::DsMla, 16, 256), None);
+        assert_eq!(chosen(Codes::E4m3, 16, 1024), None);
+        assert_eq!(coded_kernel(&H200, Codes::E4m3, 16, 512, 40), None);
     }
 
     #[test]

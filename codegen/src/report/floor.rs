@@ -4,7 +4,7 @@ use mla_spec::{CacheDType, Checked, DType, Dims, Form, Phase, Store};
 use mla_tuned::Shape;
 
 use super::{Group, report};
-use crate::plan::absorbed::{AbsorbedChoice, absorbed_kernel};
+use crate::plan::absorbed::{AbsorbedChoice, Codes, absorbed_kernel, coded_kernel};
 use crate::plan::cost::{Lengths, works};
 use crate::plan::machine::{Machine, Roof, Work, time};
 use crate::plan::passes::token_bytes;
@@ -63,8 +63,8 @@ pub fn floors(checked: &Checked, machine: &Machine) -> Vec<PhaseFloor> {
             let (roof, seconds) = time(machine, &work).binding();
             (*group, roof, seconds)
         });
-        let plain = matches!(checked.build.cache.store, Store::Plain(_));
-        let dense = phase.form == Form::Mqa && phase.lengths.picked.is_none() && plain;
+        let store = checked.build.cache.store;
+        let dense = phase.form == Form::Mqa && phase.lengths.picked.is_none();
         let absorbed = latent.filter(|_| dense).and_then(|latent| {
             let Dims {
                 num_attention_heads,
@@ -74,9 +74,16 @@ pub fn floors(checked: &Checked, machine: &Machine) -> Vec<PhaseFloor> {
             } = latent.dims;
             let rows = phase.lengths.new.saturating_mul(num_attention_heads.into());
             let rows = u32::try_from(rows).unwrap_or(u32::MAX);
-            absorbed_kernel(machine, rows, kv_lora_rank, qk_rope_head_dim)
+            let (latent, rope) = (kv_lora_rank, qk_rope_head_dim);
+            match store {
+                Store::Plain(_) => absorbed_kernel(machine, rows, latent, rope),
+                _ => coded_kernel(machine, Codes::of(store)?, rows, latent, rope),
+            }
         });
-        let measured = latent.filter(|_| absorbed.is_some()).and_then(|latent| {
+        // Tables have times over caches in bf16 alone
+        let is_plain = matches!(store, Store::Plain(_));
+        let tabled = latent.filter(|_| absorbed.is_some() && is_plain);
+        let measured = tabled.and_then(|latent| {
             let shape = Shape {
                 keys: "bf16",
                 heads: latent.dims.num_attention_heads,
