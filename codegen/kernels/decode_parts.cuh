@@ -1,7 +1,8 @@
 // Parts of a group of queries that several teams attend to: how a team leaves what it has, and how all of them add it up.
 //
-// A part's output is f16, in tiles of 64 columns that lie in memory as they lay in shared memory. Rows count in powers of two: of each half of the
-// latents, each 16 columns of all its tiles have one in common, which is what a warp has where operands are exchanged.
+// A part's output is f16, in tiles of 64 columns that lie in memory as they lay in shared memory. Rows count in powers of two, times what their sums are
+// to be multiplied by at last: of each half of the latents, each 16 columns of all its tiles have such a unit in common, since that is what a warp has
+// where operands are exchanged.
 
 #include "decode_codes.cuh"
 

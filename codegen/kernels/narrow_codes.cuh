@@ -1,8 +1,9 @@
 // Tiles of codes for `decode_narrow.cuh`. They stay codes in shared memory: a warp widens what it needs of them in registers, once as keys and once,
 // turned, as latents, and multiplies by `mma`, whose left operands are 16 rows in registers and whose results lie as those of larger products do.
 //
-// Codes become f16, for which there is an instruction. Queries do too, their rows scaled by powers of two so that they fit, and probabilities; where
-// entries have scales, these are multiplied by those, in units of a power of two that is large enough for all scales so far.
+// Codes become f16, for which there is an instruction. Queries do too, their rows scaled by powers of two so that they fit, and probabilities. Where
+// entries have scales, logits are multiplied by them, and latents as they are widened, in units of a power of two that is large enough for all scales so
+// far.
 //
 // A stage has 128 codes of each key in a slot of 8 KB, then the rotated part, then scales.
 

@@ -48,7 +48,7 @@ __device__ inline i32 take_item(const Decoding& args, u32 base, i32 number, u32 
   for (int half = 0; half < 2; half++) {
     const int r = mine * 64 + accumulator_row(self, half);
     const Row row = row_of<Cfg>(args, group, own_block() % args.team, r);
-    // A row that is not there is 0, sees all and gets probabilities of 0: it costs no time, and little power
+    // Of a row that is not there what registers hold is 0; it sees all and gets probabilities of 0: it costs no time, and little power
     there[half] = row.there;
     Limit seen = {0, 0x7fffffff};
     if (row.there) seen = args.limits[row.query];

@@ -88,15 +88,6 @@ __device__ inline void wgmma_bf16(f32 (&d)[32], u64 a, u64 b, bool add) {
                : "l"(a), "l"(b), "r"(u32(add)), "n"(A_TURNED), "n"(B_TURNED));
 }
 
-// The same of f16.
-template <int A_TURNED, int B_TURNED>
-__device__ inline void wgmma_f16(f32 (&d)[32], u64 a, u64 b, bool add) {
-  asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %34, 0;\n"
-               "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" MLA_PLACES_32 "}, %32, %33, p, 1, 1, %35, %36;\n}"
-               : MLA_ACCUMULATORS_32(d)
-               : "l"(a), "l"(b), "r"(u32(add)), "n"(A_TURNED), "n"(B_TURNED));
-}
-
 // The same, with A in registers: four pairs of bf16 of each thread, as `left_row` and `left_column` say.
 template <int B_TURNED>
 __device__ inline void wgmma_bf16(f32 (&d)[32], const u32 (&a)[4], u64 b, bool add) {
@@ -135,15 +126,6 @@ template <int A_TURNED, int B_TURNED>
 __device__ inline void wgmma_bf16(f32 (&d)[64], u64 a, u64 b, bool add) {
   asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %66, 0;\n"
                "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" MLA_PLACES_64 "}, %64, %65, p, 1, 1, %67, %68;\n}"
-               : MLA_ACCUMULATORS_64(d)
-               : "l"(a), "l"(b), "r"(u32(add)), "n"(A_TURNED), "n"(B_TURNED));
-}
-
-// The same of f16.
-template <int A_TURNED, int B_TURNED>
-__device__ inline void wgmma_f16(f32 (&d)[64], u64 a, u64 b, bool add) {
-  asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %66, 0;\n"
-               "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" MLA_PLACES_64 "}, %64, %65, p, 1, 1, %67, %68;\n}"
                : MLA_ACCUMULATORS_64(d)
                : "l"(a), "l"(b), "r"(u32(add)), "n"(A_TURNED), "n"(B_TURNED));
 }

@@ -302,7 +302,7 @@ __device__ inline void clear_unseen_codes(u32 stage, i32 first, i32 end) {
 }
 
 // Adds a tile's products to a half of the output: of each 64 columns a warp has 16, even ones where a product's first eight rows are, odd ones where the
-// others are. `stage`: its number, `at`: where it is.
+// others are. `at`: where its stage is.
 template <class Cfg, int SIDE>
 __device__ inline void multiply_coded_latents(u32 at, f32 (&o)[Cfg::LATENT / 128][32]) {
   using P = Place<Cfg>;

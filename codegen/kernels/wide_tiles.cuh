@@ -21,8 +21,12 @@ struct Place {
   static constexpr u32 HALF_SCALES = SCALES + (SCALED ? KEYS * 16 : 0);  // [4, KEYS]: the same in f16, over a unit
   // Of a stage: probabilities. Those of keys in bf16 come where the rotated part was
   static constexpr u32 WEIGHTS = CODED ? (HALF_SCALES + (SCALED ? KEYS * 8 : 0) + 1023) / 1024 * 1024 : ROPE;
-  static constexpr u32 STAGE_BYTES = WEIGHTS + TILE_BYTES;
-  static constexpr int MOST_STAGES = CODED ? 4 : VALUE_TILES == 8 ? 3 : 8;
+  static constexpr u32 USED_BYTES = WEIGHTS + TILE_BYTES;
+  // Over codes, a part's output goes by way of its last tile's stage: a tile of each half at least, and what their rows count in
+  static constexpr u32 LEAST_BYTES = CODED ? 2 * (TILE_BYTES + 2048) : 0;
+  static constexpr u32 STAGE_BYTES = USED_BYTES < LEAST_BYTES ? LEAST_BYTES : USED_BYTES;
+  // Over codes there are no more than three: with four, the one but next item's last tile could be weighed before this one's `FINAL` has been read
+  static constexpr int MOST_STAGES = CODED || VALUE_TILES == 8 ? 3 : 8;
   static constexpr u32 SMALL = 1024 + MOST_STAGES * (ROWS * 4 + 40) + (CODED ? 7 * ROWS * 4 + 64 : 0);  // what else there is, at most
   static constexpr int FIT = (232448 - (CODED ? VALUE_TILES : 0) * TILE_BYTES - (Cfg::ROPE > 0 ? TILE_BYTES : 0) - SMALL) / STAGE_BYTES;
   static constexpr int STAGES = FIT < MOST_STAGES ? FIT : MOST_STAGES;
@@ -47,6 +51,7 @@ struct Place {
   static constexpr u32 FINAL = Q_UNITS + ROWS * 4;              // [2, ROWS], of even and odd items: what the output is multiplied by at last
   static constexpr u32 PEAKS = FINAL + 2 * ROWS * 4;            // [4, ROWS]: what warps know of rows
   static constexpr u32 END = CODED ? PEAKS + 4 * ROWS * 4 : Q_FREE + 8;
+  static_assert(!SCALED || PEAKS % 16 == 0, "four are read at once");
   static_assert(END - SHRINK <= SMALL && END <= 232448, "what a block may have");
   // Registers of a thread: of who weighs, of who adds values
   static constexpr int WEIGHS = CODED ? 152 : 184;

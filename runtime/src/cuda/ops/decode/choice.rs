@@ -66,11 +66,11 @@ impl Variant {
         }
     }
 
-    /// The kernel over a cache of codes. There is none for 32 rows, nor for 128, nor for other latents than these two have.
+    /// The kernel over a cache of codes. [`chosen_for_codes`] chooses these two alone.
     pub(super) const fn unit_for_codes(self) -> &'static str {
         match self {
-            Self::Narrow16 | Self::Narrow32 | Self::Deep16 | Self::Deep32 => "decode_narrow_fp8",
-            Self::Wide | Self::Tall => "decode_wide_fp8",
+            Self::Narrow16 => "decode_narrow_fp8",
+            _ => "decode_wide_fp8",
         }
     }
 
@@ -114,7 +114,7 @@ impl Variant {
     /// The same of lines of 128 codes.
     pub(super) const fn code_lines(self, latent: usize, at_once: usize) -> usize {
         match self {
-            Self::Wide | Self::Tall if at_once == 64 => latent / 128,
+            Self::Wide if at_once == 64 => latent / 128,
             _ => 1,
         }
     }
@@ -383,7 +383,7 @@ fn chosen(facts: &Facts) -> Result<Variant, Reason> {
     } = facts;
     let (latent, rope) = (keys.width, keys_rope.width);
     let fits = |count: usize| i32::try_from(count).is_ok();
-    let rules: [(bool, Reason); 15] = [
+    let rules: [(bool, Reason); 16] = [
         (facts.hopper, "the device is no Hopper GPU"),
         (!facts.checked, "indices are to be checked"),
         // Where keys are cut, and so the order of sums, depends on all requests of the step
@@ -433,6 +433,7 @@ fn chosen(facts: &Facts) -> Result<Variant, Reason> {
                 && (rope == 0 || queries_rope.aligned && keys_rope.aligned),
             "rows do not begin at multiples of 16 bytes",
         ),
+        (keys.rows > 0, "there are no keys"),
         (
             fits(keys.rows) && fits(queries.rows * queries.heads) && facts.covered,
             "there are too many rows, or pages without a block",
@@ -687,6 +688,7 @@ mod tests {
         }
         refused(&|facts| facts.queries.aligned = false, "16 bytes");
         refused(&|facts| facts.keys_rope.aligned = false, "16 bytes");
+        refused(&|facts| facts.keys.rows = 0, "no keys");
         refused(&|facts| facts.keys.rows = 1 << 31, "too many rows");
         refused(&|facts| facts.covered = false, "without a block");
     }

@@ -36,7 +36,7 @@ const SCHEDULE: &str = "decode_schedule";
 const MOST_TEAMS: usize = 256;
 /// Keys of a tile.
 const KEYS: usize = 64;
-/// Powers of two that columns of a row count in where a team has left a part of it: `part_units`.
+/// Units that columns of a row count in where a team has left a part of it: `UNITS` of `decode_parts.cuh`, of both halves.
 const UNITS: usize = 8;
 
 /// `Decoding` of `decoding.cuh`.

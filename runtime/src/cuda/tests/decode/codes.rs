@@ -121,6 +121,8 @@ fn decode_over_codes_is_right_for_every_size_and_page() {
         (40, [512, 0], 128, 1),
         (128, [256, 32], 64, 2),
         (64, [256, 64], 32, 1),
+        (40, [128, 32], 64, 1),
+        (128, [128, 0], 16, 2),
     ] {
         let case = Case::new(heads, widths, Some(page), new);
         check_each(&device, &Question::new(dice, case));
