@@ -133,8 +133,7 @@ __device__ void decode_deep(const Decoding& args) {
   alignas(1024) extern __shared__ u8 shared[];
   const u32 base = shared_address(shared);
   if (threadIdx.x == 0) {
-    if (base % 1024 != 0) __trap();
-    prefetch_maps<Cfg>(args);
+    begin_block<Cfg>(args, base);
     for (int i = 0; i < P::SLOTS; i++) {
       barrier_init(base + P::FULL + i * 8, 1);
       barrier_init(base + P::EMPTY + i * 8, 4);
@@ -145,26 +144,14 @@ __device__ void decode_deep(const Decoding& args) {
     }
     fence_barrier_init();
   }
-  // Rows that no copy fills are 0
-  for (u32 at = threadIdx.x * 16; at < P::PIECES * P::Q_TILE_BYTES; at += blockDim.x * 16) share(base + P::Q + at, Four{});
-  fence_proxy_async();
+  clear_rows(base + P::Q, P::PIECES * P::Q_TILE_BYTES);
   __syncthreads();
   const int team = blockIdx.x / args.team;
   const int member = blockIdx.x % args.team;
-  const int group = threadIdx.x / WARPGROUP;
-  if (group == 0) {
-    registers_down<P::BRINGS>();
+  const auto bring = [&] {
     if (threadIdx.x < WARP) bring_pieces<Cfg, 0>(args, base, team, member);
     else if (threadIdx.x < 2 * WARP) bring_pieces<Cfg, 1>(args, base, team, member);
-    registers_up<P::ALL_HAVE>();
-  } else if (group == 1) {
-    registers_up<P::ATTENDS>();
-    attend_side<Cfg, 0>(args, base, team, member);
-    registers_down<P::ALL_HAVE>();  // what follows is for all
-  } else {
-    registers_up<P::ATTENDS>();
-    attend_side<Cfg, 1>(args, base, team, member);
-    registers_down<P::ALL_HAVE>();
-  }
+  };
+  as_warpgroups<P::BRINGS, P::ATTENDS>(bring, [&] { attend_side<Cfg, 0>(args, base, team, member); }, [&] { attend_side<Cfg, 1>(args, base, team, member); });
   join_items<Cfg, 2>(args);
 }

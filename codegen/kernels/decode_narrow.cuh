@@ -95,11 +95,11 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
     }
     named_wait(NAME, WARPGROUP);
     sums.clear();
-    const u32 q = base + P::Q + queries.at * P::Q_BYTES;
-    barrier_wait(base + (P::CODED ? P::Q_READY : P::Q_FULL) + queries.at * 8, queries.parity);
+    const u32 q = base + P::Q + queries.stage * P::Q_BYTES;
+    barrier_wait(base + (P::CODED ? P::Q_READY : P::Q_FULL) + queries.stage * 8, queries.parity);
     if constexpr (P::CODED) {
-      own_queries.take(q, base + P::Q_SCALES + queries.at * P::ROWS * 4);
-      arrive_once_a_warp(base + P::Q_EMPTY + queries.at * 8);
+      own_queries.take(q, base + P::Q_SCALES + queries.stage * P::ROWS * 4);
+      arrive_once_a_warp(base + P::Q_EMPTY + queries.stage * 8);
     }
     u32 last = 0;  // the stage of the last tile
     for (int tile = item.first; tile < item.end; tile++) {
@@ -131,7 +131,7 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
       if constexpr (P::CODED) multiply_coded_latents<Cfg>(keys, weights, half_scales, base + P::EMPTY + stage * P::PAIRS * 8, keeps, sums);
       else multiply_latents<Cfg>(keys, weights, base + P::EMPTY + stage * P::PAIRS * 8, keeps, sums);
     }
-    if (!P::CODED) arrive_once_a_warp(base + P::Q_EMPTY + queries.at * 8);
+    if (!P::CODED) arrive_once_a_warp(base + P::Q_EMPTY + queries.stage * 8);
     queries.next();
     over_group<Cfg>(sums.total, false, peaks, NAME);
     over_group<Cfg>(sums.top, true, peaks, NAME);
@@ -155,8 +155,7 @@ __device__ void decode_narrow(const Decoding& args) {
   alignas(1024) extern __shared__ u8 shared[];
   const u32 base = shared_address(shared);
   if (threadIdx.x == 0) {
-    if (base % 1024 != 0) __trap();
-    prefetch_maps<Cfg>(args);
+    begin_block<Cfg>(args, base);
     for (int i = 0; i < P::STAGES * P::PAIRS; i++) {
       barrier_init(base + P::FULL + i * 8, 1);
       barrier_init(base + P::EMPTY + i * 8, 4);
@@ -172,26 +171,14 @@ __device__ void decode_narrow(const Decoding& args) {
     }
     fence_barrier_init();
   }
-  // Rows that no copy fills are 0
-  for (u32 at = threadIdx.x * 16; at < P::Q_STAGES * P::Q_BYTES; at += blockDim.x * 16) share(base + P::Q + at, Four{});
-  fence_proxy_async();
+  clear_rows(base + P::Q, P::Q_STAGES * P::Q_BYTES);
   __syncthreads();
   const int team = blockIdx.x / args.team;
   const int member = blockIdx.x % args.team;
-  const int group = threadIdx.x / WARPGROUP;
-  if (group == 0) {
-    registers_down<P::BRINGS>();
+  const auto bring = [&] {
     if (threadIdx.x < WARP) bring_tiles<Cfg>(args, base, team, member);
     else if constexpr (P::CODED) scale_queries<Cfg>(args, base, team);
-    registers_up<P::ALL_HAVE>();
-  } else if (group == 1) {
-    registers_up<P::ATTENDS>();
-    attend_tiles<Cfg, 0>(args, base);
-    registers_down<P::ALL_HAVE>();  // what follows is for all
-  } else {
-    registers_up<P::ATTENDS>();
-    attend_tiles<Cfg, 1>(args, base);
-    registers_down<P::ALL_HAVE>();
-  }
+  };
+  as_warpgroups<P::BRINGS, P::ATTENDS>(bring, [&] { attend_tiles<Cfg, 0>(args, base); }, [&] { attend_tiles<Cfg, 1>(args, base); });
   join_items<Cfg, 1>(args);
 }

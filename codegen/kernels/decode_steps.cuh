@@ -6,6 +6,7 @@ constexpr int TILE = 64;  // columns of a tile
 constexpr u32 TILE_BYTES = 8192;
 constexpr int WARPGROUP = 128;
 constexpr f32 LOG2_E = 1.4426950408889634f;
+constexpr f32 SLACK = 8;  // what exponents count from may lag behind the largest logit by this much, in powers of two: most tiles then change no sum
 constexpr f32 LOW = -1e30f;  // below every logit, and far above what a key gets that is not seen, minus infinity: an exponential of 0 whatever its scale
 
 __device__ inline f32 exp2_fast(f32 x) {
@@ -119,9 +120,53 @@ __device__ inline i32 row_of_key(const Decoding& args, i32 table, i32 key) {
   return i32(args.table[table + u32(key) / u32(args.page)]) * args.page + u32(key) % u32(args.page);
 }
 
-// Fetches the maps that the copy engine will want first.
+// A stage of a ring, and the parity of its barriers.
+template <int STAGES>
+struct Ring {
+  u32 stage = 0;
+  u32 parity = 0;
+  __device__ void next() {
+    if (++stage < STAGES) return;
+    stage = 0;
+    parity ^= 1;
+  }
+  // The stage before.
+  __device__ u32 before() const { return (stage == 0 ? STAGES : stage) - 1; }
+};
+
+// ---- A block: three warpgroups, which share registers as their work wants it ----
+
+constexpr int ALL_HAVE = 168;  // registers of each thread before it and after it
+
+// Has as many registers as its work wants, and does it.
+template <int WANTED, class Work>
+__device__ inline void with_registers(Work work) {
+  if constexpr (WANTED < ALL_HAVE) registers_down<WANTED>();
+  else registers_up<WANTED>();
+  work();
+  if constexpr (WANTED < ALL_HAVE) registers_up<ALL_HAVE>();
+  else registers_down<ALL_HAVE>();
+}
+
+// The work of the first warpgroup, of the second and of the third.
+template <int FIRST, int OTHERS, class First, class Second, class Third>
+__device__ inline void as_warpgroups(First first, Second second, Third third) {
+  const int group = threadIdx.x / WARPGROUP;
+  if (group == 0) with_registers<FIRST>(first);
+  else if (group == 1) with_registers<OTHERS>(second);
+  else with_registers<OTHERS>(third);
+}
+
+// Makes zeros of shared memory, which all threads of a block do: of rows that no copy fills.
+__device__ inline void clear_rows(u32 room, u32 bytes) {
+  for (u32 at = threadIdx.x * 16; at < bytes; at += blockDim.x * 16) share(room + at, Four{});
+  fence_proxy_async();
+}
+
+// What a block's first thread does at first: sees that shared memory begins where swizzles count from, and fetches the maps that the copy engine will want.
 template <class Cfg>
-__device__ inline void prefetch_maps(const Decoding& args) {
+__device__ inline void begin_block(const Decoding& args, u32 base) {
+  if (base % 1024 != 0) __trap();
   prefetch_map(args.q);
   prefetch_map(args.k);
   if (Cfg::ROPE == 0) return;

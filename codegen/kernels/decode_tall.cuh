@@ -118,8 +118,7 @@ __device__ void decode_tall(const Decoding& args) {
   alignas(1024) extern __shared__ u8 shared[];
   const u32 base = shared_address(shared);
   if (threadIdx.x == 0) {
-    if (base % 1024 != 0) __trap();
-    prefetch_maps<Cfg>(args);
+    begin_block<Cfg>(args, base);
     for (int stage = 0; stage < P::STAGES; stage++) {
       barrier_init(base + P::FULL + stage * 8, 1);
       barrier_init(base + P::EMPTY + stage * 8, 8);
@@ -127,20 +126,14 @@ __device__ void decode_tall(const Decoding& args) {
     barrier_init(base + P::Q_FREE, 8);
     fence_barrier_init();
   }
-  if constexpr (Cfg::H < P::ROWS && P::KEPT_TILES > 0) {
-    // Rows of queries that no copy fills are 0
-    for (u32 at = threadIdx.x * 16; at < P::KEPT_TILES * P::Q_TILE_BYTES; at += blockDim.x * 16) share(base + P::Q + at, Four{});
-    fence_proxy_async();
-  }
+  if constexpr (Cfg::H < P::ROWS && P::KEPT_TILES > 0) clear_rows(base + P::Q, P::KEPT_TILES * P::Q_TILE_BYTES);
   __syncthreads();
   if (threadIdx.x < WARPGROUP) {
-    registers_down<P::BRINGS>();
-    if (threadIdx.x < WARP) bring_tiles<Cfg>(args, base);
-    registers_up<P::ALL_HAVE>();
+    with_registers<P::BRINGS>([&] {
+      if (threadIdx.x < WARP) bring_tiles<Cfg>(args, base);
+    });
   } else {
-    registers_up<P::ATTENDS>();
-    attend_tiles<Cfg>(args, base);
-    registers_down<P::ALL_HAVE>();  // what follows is for all
+    with_registers<P::ATTENDS>([&] { attend_tiles<Cfg>(args, base); });
   }
   join_items<Cfg, 2>(args);
 }

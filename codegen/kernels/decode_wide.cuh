@@ -93,29 +93,17 @@ __device__ inline void add_values(const Decoding& args, u32 base, int team, int 
 
 template <class Cfg>
 __device__ void decode_wide(const Decoding& args) {
+  using P = Place<Cfg>;
   alignas(1024) extern __shared__ u8 shared[];
   const u32 base = shared_address(shared);
   if (threadIdx.x == 0) {
-    if (base % 1024 != 0) __trap();
-    prefetch_maps<Cfg>(args);
+    begin_block<Cfg>(args, base);
     init_barriers<Cfg>(base);
   }
   __syncthreads();
   const int team = blockIdx.x / args.team;
   const int member = blockIdx.x % args.team;
-  const int group = threadIdx.x / WARPGROUP;
-  if (group == 0) {
-    registers_up<184>();
-    weigh<Cfg>(args, base);
-    registers_down<168>();  // as all had them: what follows is for all
-  } else if (group == 1) {
-    registers_down<160>();
-    add_values<Cfg, 0>(args, base, team, member);
-    registers_up<168>();
-  } else {
-    registers_down<160>();
-    add_values<Cfg, 1>(args, base, team, member);
-    registers_up<168>();
-  }
+  as_warpgroups<P::WEIGHS, P::ADDS>([=, &args] { weigh<Cfg>(args, base); }, [=, &args] { add_values<Cfg, 0>(args, base, team, member); },
+                                    [=, &args] { add_values<Cfg, 1>(args, base, team, member); });
   join_items<Cfg, 3>(args);
 }

@@ -63,7 +63,6 @@ __device__ inline void soften(const Decoding& args, u32 base, const f32 (&s)[Cfg
   using S = Sums<Cfg>;
   using Own = typename S::Own;
   using All = typename S::All;
-  constexpr f32 SLACK = 8;  // in powers of two
   const u32 weights = base + P::WEIGHTS + SIDE * P::OWN_ROWS * KEYS * 2;
   const u32 less = base + P::LESS;
   f32 p[Own::HELD];

@@ -38,8 +38,7 @@ struct Place {
   static constexpr u32 Q_EMPTY = Q_FULL + SIDES * 8;            // [SIDES]
   static constexpr u32 END = Q_EMPTY + SIDES * 8;
   static_assert(END <= 232448, "shared memory");
-  // Registers of a thread: of who brings tiles, of who attends to them, and before and after that
-  static constexpr int ALL_HAVE = 168;
+  // Registers of a thread: of who attends to tiles, of who brings them
   static constexpr int ATTENDS = 224;
   static constexpr int BRINGS = 56;
   // Where a side's queries begin, and the tile of latents' columns that a piece is.
@@ -49,16 +48,8 @@ struct Place {
 
 // A side's place in its ring, and the parity of the barriers there.
 template <class Cfg, int SIDE>
-struct Turn {
-  using P = Place<Cfg>;
-  u32 at = 0;
-  u32 parity = 0;
-  __device__ u32 slot() const { return at + (SIDE == 0 ? 0 : P::ring(0)); }
-  __device__ void next() {
-    if (++at < P::ring(SIDE)) return;
-    at = 0;
-    parity ^= 1;
-  }
+struct Turn : Ring<Place<Cfg>::ring(SIDE)> {
+  __device__ u32 slot() const { return this->stage + (SIDE == 0 ? 0 : Place<Cfg>::ring(0)); }
 };
 
 // Copies an item's queries, a side's columns of them. One thread.

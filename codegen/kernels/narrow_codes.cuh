@@ -30,9 +30,9 @@ __device__ inline void scale_queries(const Decoding& args, u32 base, int team) {
   using P = Place<Cfg>;
   QueriesTurn<Cfg> turn;
   for (int i = args.starts[team]; i < args.starts[team + 1]; i++, turn.next()) {
-    barrier_wait(base + P::Q_FULL + turn.at * 8, turn.parity);
+    barrier_wait(base + P::Q_FULL + turn.stage * 8, turn.parity);
     for (int row = warp() - 1; row < Cfg::ROWS; row += WARPGROUP / WARP - 1) {
-      const u32 at = base + P::Q + turn.at * P::Q_BYTES + row * 128 + lane() * 4;
+      const u32 at = base + P::Q + turn.stage * P::Q_BYTES + row * 128 + lane() * 4;
       f32 low[P::SLOTS], high[P::SLOTS];
       f32 most = 0;
 #pragma unroll
@@ -49,10 +49,10 @@ __device__ inline void scale_queries(const Decoding& args, u32 base, int team) {
         const bool stays = P::SCALED && t == P::VALUE_TILES;  // the rotated part is not in codes there
         share(at + t * P::Q_TILE_BYTES, i32(stays ? pack_bf16(low[t] * by, high[t] * by) : pack_f16(low[t] * by, high[t] * by)));
       }
-      if (lane() == 0) share(base + P::Q_SCALES + (turn.at * Cfg::ROWS + row) * 4, row_unit.unit);
+      if (lane() == 0) share(base + P::Q_SCALES + (turn.stage * Cfg::ROWS + row) * 4, row_unit.unit);
     }
     fence_proxy_async();  // the copy engine writes there next
-    arrive_once_a_warp(base + P::Q_READY + turn.at * 8);
+    arrive_once_a_warp(base + P::Q_READY + turn.stage * 8);
   }
 }
 

@@ -54,7 +54,6 @@ __device__ inline f32 largest_scale(u32 scales) {
 template <class Cfg>
 __device__ inline void soften(const Decoding& args, u32 room, u32 name, u32 scales, f32 (&s)[Cfg::ROWS / 2], Sums<Cfg>& sums) {
   using S = Sums<Cfg>;
-  constexpr f32 SLACK = 8;  // in powers of two
   bool above = false;
   if (Entry<Cfg>::SCALED) above = !(largest_scale(scales) <= sums.unit);
 #pragma unroll

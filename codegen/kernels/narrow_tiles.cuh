@@ -48,8 +48,7 @@ struct Place {
   static constexpr u32 LOGITS = Q_SCALES + (CODED ? 2 * ROWS * 4 : 0);  // [GROUPS]: parts of logits
   static constexpr u32 END = LOGITS + (CODED ? GROUPS * PARTS_BYTES : 0);
   static_assert(END <= 232448, "shared memory");
-  // Registers of a thread: of who brings tiles, of who attends to them, and before and after that
-  static constexpr int ALL_HAVE = 168;
+  // Registers of a thread: of who attends to tiles, of who brings them
   static constexpr int ATTENDS = 224;
   static constexpr int BRINGS = 56;
   // Rounds in which a warpgroup's sums go through a stage
@@ -73,16 +72,9 @@ struct Turn {
   }
 };
 
-// A queries' place, and the parity of its barriers.
+// Places of queries.
 template <class Cfg>
-struct QueriesTurn {
-  u32 at = 0, parity = 0;
-  __device__ void next() {
-    if (++at < Place<Cfg>::Q_STAGES) return;
-    at = 0;
-    parity ^= 1;
-  }
-};
+using QueriesTurn = Ring<Place<Cfg>::Q_STAGES>;
 
 // Copies some columns of a box of keys to where they lie in a stage: two slots of bf16, or one of codes.
 template <class Cfg>
@@ -115,10 +107,10 @@ __device__ inline void bring_tiles(const Decoding& args, u32 base, int team, int
     const Item item = args.items[i];
     const Group group = args.groups[item.group];
     const Row first = row_of<Cfg>(args, group, member, 0);
-    barrier_wait(base + P::Q_EMPTY + queries.at * 8, queries.parity ^ 1);
+    barrier_wait(base + P::Q_EMPTY + queries.stage * 8, queries.parity ^ 1);
     if (lane() == 0) {
-      const u32 barrier = base + P::Q_FULL + queries.at * 8;
-      const u32 to = base + P::Q + queries.at * P::Q_BYTES;
+      const u32 barrier = base + P::Q_FULL + queries.stage * 8;
+      const u32 to = base + P::Q + queries.stage * P::Q_BYTES;
       barrier_expect(barrier, bytes_of_queries<Cfg>(args) * P::SLOTS);
       copy_queries<Cfg, P::VALUE_TILES>(args, args.q, to, barrier, first);
       if (Cfg::ROPE > 0) copy_queries<Cfg, 1>(args, args.q_rope, to + P::VALUE_TILES * P::Q_TILE_BYTES, barrier, first);

@@ -84,7 +84,6 @@ __device__ inline void hide_and_clear(const Decoding& args, u32 base, u32 keys, 
 // Logits become exponentials. `tops`: where the largest logits stand; `less`: by what earlier sums are multiplied.
 template <class Cfg, int N>
 __device__ inline void soften(u32 tops, f32 scale, f32 (&s)[N], Rows<Cfg>& rows, f32 (&less)[2]) {
-  constexpr f32 SLACK = 8;  // the maximum may lag behind by this much, in powers of two: most steps then change no sum
   f32 m[2];
   bool behind = false;
 #pragma unroll

@@ -37,8 +37,7 @@ struct Place {
   static constexpr u32 Q_FREE = EMPTY + STAGES * 8;               // queries in shared memory may be overwritten
   static constexpr u32 END = Q_FREE + 8;
   static_assert(END <= 232448, "shared memory");
-  // Registers of a thread: of who brings tiles, of who attends to them, and before and after that
-  static constexpr int ALL_HAVE = 168;
+  // Registers of a thread: of who attends to tiles, of who brings them
   static constexpr int ATTENDS = 240;
   static constexpr int BRINGS = 24;
 };
@@ -54,17 +53,8 @@ __device__ inline Two shared_two(u32 at) {
 }
 __device__ inline void share(u32 at, Two x) { asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(at), "f"(x.x), "f"(x.y) : "memory"); }
 
-// Stages as they come round, and the parity of their barriers.
 template <class Cfg>
-struct Turn {
-  u32 stage = 0;
-  u32 parity = 0;
-  __device__ void next() {
-    if (++stage < Place<Cfg>::STAGES) return;
-    stage = 0;
-    parity ^= 1;
-  }
-};
+using Turn = Ring<Place<Cfg>::STAGES>;
 
 // Has an item's queries brought: to a stage what registers will hold, the rest to where it stays.
 template <class Cfg>

@@ -198,7 +198,6 @@ __device__ inline void own_scales(u32 scales, const Four& load, f32 (&x)[2]) {
 template <class Cfg>
 __device__ inline void soften(const Decoding& args, u32 base, u32 stage, const f32 (&scales)[2], f32 (&s)[32], RowSums& sums) {
   using P = Place<Cfg>;
-  constexpr f32 SLACK = 8;  // in powers of two
   const Lanes lanes;
   f32 by[Rows::R];
 #pragma unroll

@@ -58,19 +58,8 @@ struct Place {
   static constexpr int ADDS = CODED ? 176 : 160;
 };
 
-// A stage of the ring and how often it came round.
 template <class Cfg>
-struct Turn {
-  u32 stage = 0;
-  u32 parity = 0;
-  __device__ void next() {
-    if (++stage < Place<Cfg>::STAGES) return;
-    stage = 0;
-    parity ^= 1;
-  }
-  // The stage before.
-  __device__ u32 before() const { return (stage == 0 ? Place<Cfg>::STAGES : stage) - 1; }
-};
+using Turn = Ring<Place<Cfg>::STAGES>;
 
 // ---- What a stage holds: `{item and marks, tile, first key seen, end of them}`, keys counted from the tile's first. A tile below 0 is no tile: ----
 

@@ -126,7 +126,6 @@ __device__ inline void largest(const f32 (&s)[32], f32 (&m)[2]) {
 // Logits become exponentials, and the last tile's are divided by the sum of all. `shrink`: where in shared memory stands by what earlier sums of a
 // row are multiplied.
 __device__ inline void soften(const Decoding& args, u32 shrink, u32 self, bool is_last, const f32 (&m)[2], f32 (&s)[32], Sums& sums) {
-  constexpr f32 SLACK = 8;  // the maximum may lag behind by this much, in powers of two: most tiles then change no sum
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     f32 less = 1;
