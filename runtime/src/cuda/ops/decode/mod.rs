@@ -10,6 +10,7 @@ mod maps;
 mod measure;
 mod schedule;
 mod tables;
+mod variant;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -23,9 +24,9 @@ use crate::cache::EntryShape;
 use crate::element::Scalar;
 use crate::error::Result;
 use crate::segments::Segments;
-use choice::Variant;
 use schedule::{Places, Schedule};
 use tables::Tables;
+use variant::Variant;
 
 pub(super) use codes::Codes;
 pub(in super::super) use schedule::Schedules;
