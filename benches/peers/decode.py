@@ -6,26 +6,15 @@
 Its sections stand beside the harness's own, whose modules it imports: inputs, checks and timing are the same. `ours.py` on PYTHONPATH adds the
 project's own kernels to the same rounds. Sections: one request of 16 heads; a ragged batch; caches of fp8.
 """
-import datetime
 import functools
-import json
 import math
-import os
-import sys
-import tempfile
-import time
 
-HARNESS = os.environ.get("PEERS_DIR")
-if not HARNESS or not os.path.exists(os.path.join(HARNESS, "attn.py")):
-    sys.exit("PEERS_DIR names no folder with the peers' harness (attn.py, common.py)")
-SITE = os.environ.setdefault("PEERS_SITE", os.path.join(tempfile.gettempdir(), "peers"))
-sys.path[:0] = [HARNESS, os.path.join(SITE, "py")]
+from harness import measure  # first: it finds the harness's modules
 
-import torch  # noqa: E402
+import torch
 
-import attn  # noqa: E402
-from common import BF16, Section, dev, n_sets, ours, randn, rel  # noqa: E402
-from table import table as written  # noqa: E402
+import attn
+from common import BF16, dev, n_sets, ours, randn, rel
 
 PAGE, LATENT, WIDTH, BYTES = 64, 512, 576, 656
 
@@ -121,23 +110,5 @@ def fp8(c):
 SECTIONS = {"one-request": one_request, "ragged": ragged, "fp8": fp8}
 
 
-def main():
-    torch.manual_seed(0)
-    rows, begun = [], time.time()
-    for name, section in SECTIONS.items():
-        c = Section(name)
-        section(c)
-        c.warm = False
-        for _ in range(int(os.environ.get("PEERS_ROUNDS", 3))):
-            section(c)
-        # What failed while it was checked has a row too, that says why
-        rows += list(c.rows.values())
-        print(f"{name} at {time.time() - begun:.0f} s", flush=True)
-    meta = dict(date=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"), gpu=torch.cuda.get_device_name(), torch=torch.__version__)
-    with open(os.path.join(os.environ.get("OUT", "."), "decode.json"), "w") as f:
-        json.dump(dict(meta=meta, rows=rows), f, indent=0)
-    print(written(meta, rows))
-
-
 if __name__ == "__main__":
-    main()
+    measure(SECTIONS, "decode.json")
