@@ -13,6 +13,7 @@ Left out, and why:
 - sparse_decode_fp8: attention over entries of bytes decodes the slots that the host names, and the harness's indices lie on the device.
 - mqa_logits, paged_mqa_logits: fp8 queries with scales beside the keys; an indexer's scores are computed from elements.
 - small: norms, rotation and the cache's writing are kernels of a layer's own here, and are timed within `layer`.
+- the hooks of benches/peers/prefill.py: attention from kv-up's output, chunks over a cache, and other head dimensions.
 - backward passes: generated layers have them, the C ABI does not, so a callable refuses tensors that want gradients.
 """
 import ctypes
