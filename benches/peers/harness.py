@@ -47,6 +47,8 @@ def rounds_of(name, section):
     c = common.Section(name)
     broken = []
     try:
+        torch.manual_seed(0)
+        torch.cuda.empty_cache()
         for warm in [True] + [False] * int(os.environ.get("PEERS_ROUNDS", 3)):
             c.warm = warm
             section(c)
@@ -75,8 +77,6 @@ def measure(sections, file):
     for name, section in sections.items():
         if name in done:
             continue
-        torch.manual_seed(0)
-        torch.cuda.empty_cache()
         rows += rounds_of(name, section)
         with open(path, "w") as f:
             json.dump(dict(meta=meta, rows=rows), f, indent=0)
