@@ -109,7 +109,11 @@ fn products_are_counted() {
     assert_eq!(decode.of(Group::Attention).flops, 2176 * 128 * 1000);
     assert_eq!(decode.of(Group::Up).flops, 2 * 128 * 512 * 256);
     // Whichever form forward has, a causal triangle of 100 tokens is met
-    let pair = if forward.form == Form::Mha { 640 } else { 2176 };
+    let pair = if forward.form == Some(Form::Mha) {
+        640
+    } else {
+        2176
+    };
     assert_eq!(forward.of(Group::Attention).flops, pair * 128 * 5050);
     assert!(decode.total().bytes > 2 * (queries + weights("linear_proj")));
 }

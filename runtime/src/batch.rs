@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result, expect_count, product};
+use crate::forms::Forms;
 use crate::segments::{Segment, Segments};
 use crate::visibility::Visibility;
 
@@ -162,6 +163,70 @@ impl Batch {
         expect_count("entries of the mask", bits.len(), self.lines()?.1)?;
         self.visible = Some(bits.into());
         Ok(self)
+    }
+
+    /// Which form is the cheaper for each request, MHA or MQA. `mha_from` says from how many new tokens on it is MHA: pairs of tokens
+    /// already cached, ascending from 0, and new tokens; a pair holds up to the next one. Padding counts for nothing.
+    ///
+    /// # Errors
+    /// When the pairs are not in order, or there is none for 0.
+    pub fn forms(&self, mha_from: &[(usize, usize)]) -> Result<Forms> {
+        Forms::of(self, mha_from)
+    }
+
+    /// The rows of some requests' new tokens, padding included.
+    pub(crate) fn rows_of(&self, kept: &[bool]) -> Vec<usize> {
+        self.kept(kept)
+            .flat_map(|(_, request)| request.row..request.row + request.new)
+            .collect()
+    }
+
+    /// The same rows, of which those of all but some requests belong to nobody: they see nothing, and nothing sees them.
+    pub(crate) fn silenced(&self, kept: &[bool]) -> Self {
+        let mut batch = self.clone();
+        for (request, kept) in batch.requests.iter_mut().zip(kept) {
+            if !kept {
+                request.live = 0;
+            }
+        }
+        batch
+    }
+
+    /// Some requests alone, their rows one after another.
+    pub(crate) fn only(&self, kept: &[bool]) -> Result<Self> {
+        let rows = self.rows_of(kept);
+        let mut next = 0;
+        let mut requests = Vec::new();
+        for (_, request) in self.kept(kept) {
+            requests.push(Request {
+                row: next,
+                ..request.clone()
+            });
+            next += request.new;
+        }
+        let (lines, _) = self.lines()?;
+        let visible = self.visible.as_deref().map(|all| {
+            let of = |(i, request): (usize, &Request)| {
+                let end = lines[i] + request.new * (request.cached + request.new);
+                &all[lines[i]..end]
+            };
+            self.kept(kept).flat_map(of).copied().collect()
+        });
+        fn picked<T: Copy>(all: &[T], rows: &[usize]) -> Vec<T> {
+            rows.iter().map(|&row| all[row]).collect()
+        }
+        Ok(Self {
+            requests,
+            positions: picked(&self.positions, &rows),
+            slots: self.slots.as_deref().map(|slots| picked(slots, &rows)),
+            blocks: self.blocks.as_deref().map(|ids| picked(ids, &rows)),
+            visible,
+        })
+    }
+
+    fn kept<'a>(&'a self, kept: &'a [bool]) -> impl Iterator<Item = (usize, &'a Request)> {
+        let all = self.requests.iter().enumerate().zip(kept);
+        all.filter(|(_, kept)| **kept).map(|(request, _)| request)
     }
 
     /// New tokens of all requests: the rows of the input.

@@ -85,6 +85,25 @@ pub trait Decode<B: Backend>: Caches<B> {
     ) -> Result<Tensor<B>>;
 }
 
+/// A layer with the phase `mixed`: a ragged batch, in which each request is attended to in the form that is the cheaper for it.
+pub trait Mixed<B: Backend>: Caches<B> {
+    /// From how many new tokens on that is MHA, as [`Batch::forms`] takes it.
+    const MHA_FROM: &'static [(usize, usize)];
+
+    /// `hidden` `[rows, h]`, one row per new token of `batch` -> `[rows, h]`. The new tokens are cached.
+    ///
+    /// # Errors
+    /// Whatever the layer's own `mixed` refuses; `hidden` of another width.
+    fn mixed_erased<F: CacheFormat, I: CacheFormat>(
+        &self,
+        cache: &mut Self::Cache<F, I>,
+        batch: &Batch,
+        hidden: &Tensor<B>,
+        extras: &mut Extras<'_, B>,
+        probe: &mut dyn Probe,
+    ) -> Result<Tensor<B>>;
+}
+
 /// What a cache of any format and layout can be asked.
 ///
 /// A *block* is what a sequence's block list names: a page of a paged cache, one request's run of tokens in a contiguous one.
@@ -147,7 +166,7 @@ pub trait KvCache<B: Backend>: Sized {
 /// Implements this crate's erased traits for a generated layer: [`Load`], and a trait for each phase.
 ///
 /// ```text
-/// mla_runtime::layer_traits!(Name: forward, prefill, decode);           // any non-empty subset, in any order
+/// mla_runtime::layer_traits!(Name: forward, prefill, decode, mixed);    // any non-empty subset, in any order
 /// mla_runtime::layer_traits!(Name: load);                               // a layer that is trained alone
 /// mla_runtime::layer_traits!(Name: probed forward, prefill, decode);    // the functions take a probe
 /// mla_runtime::layer_traits!(Name: probed indexed forward(topk: write), prefill(topk: write, bias));
@@ -158,8 +177,9 @@ pub trait KvCache<B: Backend>: Sized {
 /// - `Name<B: Backend>` with `load(&Weights, &str, &B::Device) -> Result<Self>`;
 /// - `HIDDEN_SIZE: usize` and `TENSORS: [TensorShape; _]`;
 /// - for `forward`: `forward(&self, &Rows<B, HIDDEN_SIZE>, &[u32], &Mask) -> Result<Rows<B, HIDDEN_SIZE>>`;
-/// - for `prefill` and `decode`: `Cache<B, F = ...>` and
+/// - for `prefill`, `decode` and `mixed`: `Cache<B, F = ...>` and
 ///   `prefill<F: CacheFormat>(&self, &mut Cache<B, F>, &Batch, &Rows<B, HIDDEN_SIZE>) -> Result<Rows<B, HIDDEN_SIZE>>`;
+/// - for `mixed`: `MHA_FROM: [(usize, usize); _]` besides;
 /// - with `probed`, every one of these functions has a last parameter `probe: &mut dyn Probe`.
 ///
 /// What the layer's cache is, is said in front of the phases when it is not `Cache<B, F>`:
@@ -269,13 +289,20 @@ macro_rules! layer_traits {
         }
     };
     (@phase $layer:ident $kind:ident $cache:ident prefill $extras:tt) => {
-        $crate::layer_traits!(@cached $layer $kind $cache (Prefill, prefill_erased, prefill) $extras);
+        $crate::layer_traits!(@cached $layer $kind $cache (Prefill, prefill_erased, prefill) $extras {});
     };
     (@phase $layer:ident $kind:ident $cache:ident decode $extras:tt) => {
-        $crate::layer_traits!(@cached $layer $kind $cache (Decode, decode_erased, decode) $extras);
+        $crate::layer_traits!(@cached $layer $kind $cache (Decode, decode_erased, decode) $extras {});
     };
-    (@cached $layer:ident $kind:ident $cache:ident ($trait:ident, $erased:ident, $function:ident) $extras:tt) => {
+    (@phase $layer:ident $kind:ident $cache:ident mixed $extras:tt) => {
+        $crate::layer_traits!(@cached $layer $kind $cache (Mixed, mixed_erased, mixed) $extras {
+            const MHA_FROM: &'static [(usize, usize)] = &MHA_FROM;
+        });
+    };
+    (@cached $layer:ident $kind:ident $cache:ident ($trait:ident, $erased:ident, $function:ident) $extras:tt {$($item:item)*}) => {
         impl<B: $crate::Backend> $crate::$trait<B> for $layer<B> {
+            $($item)*
+
             fn $erased<F: $crate::CacheFormat, I: $crate::CacheFormat>(
                 &self,
                 cache: &mut <Self as $crate::Caches<B>>::Cache<F, I>,

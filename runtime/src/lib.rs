@@ -43,6 +43,7 @@ mod cuda;
 mod describes;
 mod element;
 mod error;
+mod forms;
 mod gated_norm;
 mod gradients;
 mod heads;
@@ -88,13 +89,14 @@ pub use describes::Describes;
 pub use element::{Element, Real, Scalar};
 pub use error::{Error, Result};
 pub use extras::{Extras, FromHost, Handover};
+pub use forms::{Forms, Part};
 pub use gated_norm::GatedRmsNorm;
 pub use half::{bf16, f16};
 pub use heads::{Heads, HeadsView};
 pub use indexer::{
     IndexerGradients, IndexerLoss, KeyPools, LossEpsilon, LossReduction, Selecting, SelectingPools,
 };
-pub use layer::{Caches, Decode, Forward, KvCache, Load, Prefill};
+pub use layer::{Caches, Decode, Forward, KvCache, Load, Mixed, Prefill};
 pub use layer_at::LayerAt;
 pub use linear::{AccumLinear, GroupPart, Linear};
 pub use loss_scaler::{LossScaler, LossScaling};

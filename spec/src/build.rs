@@ -19,7 +19,7 @@ pub struct Build {
     pub form: FormChoice,
     /// Lengths that the computed choice is made at.
     pub expect: Expect,
-    /// Cached tokens expanded at a time where prefill or decode expands the latent cache.
+    /// Cached tokens expanded at a time where a phase expands the latent cache.
     pub context_chunk: u32,
     /// Whether a grouped layer's decode rotates, caches and attends in one op.
     pub flash_decode: bool,
@@ -61,12 +61,14 @@ pub enum Phase {
     Decode,
     /// Whole sequences, forward and backward.
     Train,
+    /// A ragged batch, in which each request is attended to in the form that is the cheaper for it.
+    Mixed,
 }
 
 impl Phase {
     /// Whether it reads and writes a cache.
     pub fn is_cached(self) -> bool {
-        matches!(self, Phase::Prefill | Phase::Decode)
+        matches!(self, Phase::Prefill | Phase::Decode | Phase::Mixed)
     }
 }
 

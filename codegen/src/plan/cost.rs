@@ -32,7 +32,7 @@ impl Lengths {
     pub fn of(expect: &Expect, phase: Phase) -> Self {
         let (new, cached) = match phase {
             Phase::Forward | Phase::Train => (expect.prefill_tokens, 0),
-            Phase::Prefill => (expect.prefill_tokens, expect.prefill_context),
+            Phase::Prefill | Phase::Mixed => (expect.prefill_tokens, expect.prefill_context),
             Phase::Decode => (expect.decode_tokens, expect.decode_context),
         };
         let new = u64::from(new);
@@ -40,6 +40,23 @@ impl Lengths {
             new,
             met: new + u64::from(cached),
             picked: None,
+        }
+    }
+
+    /// The lengths of a request in a part of `phase`; of a mixed batch that is one request of a prefill in the expanded form, one of a decode in
+    /// the absorbed one, and both together outside the parts.
+    pub fn of_part(expect: &Expect, phase: Phase, part: Option<Form>) -> Self {
+        let [prefill, decode] =
+            [Phase::Prefill, Phase::Decode].map(|phase| Self::of(expect, phase));
+        match (phase, part) {
+            (Phase::Mixed, Some(Form::Mha)) => prefill,
+            (Phase::Mixed, Some(Form::Mqa)) => decode,
+            (Phase::Mixed, None) => Self {
+                new: prefill.new + decode.new,
+                met: prefill.met + decode.met,
+                picked: None,
+            },
+            _ => Self::of(expect, phase),
         }
     }
 
@@ -80,6 +97,44 @@ pub fn cheaper(dims: &Dims, lengths: Lengths) -> Form {
     } else {
         Form::Mha
     }
+}
+
+/// Longest context and most new tokens that [`mha_from`] looks at, as powers of two.
+const LONGEST: u32 = 20;
+
+/// For no cached tokens, and for each power of two of them, the new tokens from which on `choose` chooses MHA, `None` where it never does. What
+/// is as it was for fewer cached tokens is left out.
+///
+/// With more new tokens MHA only gains: what it makes of cached latents serves all of them, and a pair costs it no more than MQA, or there is
+/// nothing to gain at all.
+pub fn mha_from(choose: impl Fn(Lengths) -> Form) -> Vec<(u64, Option<u64>)> {
+    let from = |cached: u64| {
+        let is_mha = |new: u64| {
+            let lengths = Lengths {
+                new,
+                met: cached + new,
+                picked: None,
+            };
+            choose(lengths) == Form::Mha
+        };
+        let mut above = (0..=LONGEST)
+            .map(|power| 1 << power)
+            .find(|new| is_mha(*new))?;
+        let mut below = above / 2;
+        while above - below > 1 {
+            let between = below.midpoint(above);
+            if is_mha(between) {
+                above = between;
+            } else {
+                below = between;
+            }
+        }
+        Some(above)
+    };
+    let contexts = std::iter::once(0).chain((0..=LONGEST).map(|power| 1 << power));
+    let mut all: Vec<(u64, Option<u64>)> = contexts.map(|cached| (cached, from(cached))).collect();
+    all.dedup_by_key(|(_, new)| *new);
+    all
 }
 
 /// Why [`cheaper`] chooses what it chooses, as the rest of a sentence after `because`.
@@ -358,6 +413,50 @@ mod tests {
         let (form, reason) = faster(&H200, &DIMS, lengths, 656);
         assert_eq!(form, Form::Mqa);
         assert!(reason.ends_with("of which each picks 2048"), "{reason}");
+    }
+
+    #[test]
+    fn mha_is_cheaper_from_as_many_tokens_on_as_the_formula_says() {
+        let table = mha_from(|lengths| cheaper(&DIMS, lengths));
+        // r_kv (d_n + d_v) c <= ((2 r_kv + d_r) - (d_n + d_r + d_v)) T (c + T)
+        let holds = |new: u64, cached: u64| 131_072 * cached <= 768 * new * (cached + new);
+        for &(cached, from) in &table {
+            let from = from.expect("there is such a number for DeepSeek-V3");
+            assert!(holds(from, cached), "{cached}");
+            assert!(from == 1 || !holds(from - 1, cached), "{cached}");
+        }
+        assert_eq!(table.first(), Some(&(0, Some(1))));
+        assert_eq!(table.last().map(|(_, new)| *new), Some(Some(171)));
+        assert!(table.is_sorted());
+    }
+
+    #[test]
+    fn on_a_device_one_number_of_new_tokens_parts_the_forms() {
+        let choose = |lengths| faster(&H200, &DIMS, lengths, 1152).0;
+        let table = mha_from(choose);
+        for cached in [0, 1, 100, 1024, 8192, 131_072] {
+            let lengths = |new| Lengths {
+                new,
+                met: cached + new,
+                picked: None,
+            };
+            let forms: Vec<Form> = (1..2048).map(|new| choose(lengths(new))).collect();
+            let changes = forms.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            assert!(changes <= 1, "{cached} cached: {changes} changes");
+        }
+        // What MHA makes it also writes and reads, so that it takes more new tokens to pay for that
+        let last = |table: &[(u64, Option<u64>)]| table.last().and_then(|(_, new)| *new);
+        assert!(last(&table) > Some(171), "{table:?}");
+    }
+
+    #[test]
+    fn where_mqa_never_costs_more_there_is_no_number() {
+        let narrow = Dims {
+            kv_lora_rank: 32,
+            ..DIMS
+        };
+        let table = mha_from(|lengths| cheaper(&narrow, lengths));
+        assert_eq!(table, [(0, None)]);
     }
 
     #[test]

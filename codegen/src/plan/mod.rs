@@ -36,7 +36,7 @@ pub use op::{
 };
 pub use passes::{ProbeMode, program, program_with, stages, trace};
 pub use table::{
-    ByLength, CacheContent, CachePlan, IndexCachePlan, IndexerPlan, PoolPlan, RotaryTable,
+    ByLength, CacheContent, CachePlan, IndexCachePlan, IndexerPlan, MhaFrom, PoolPlan, RotaryTable,
     SoftmaxPlan, SoftmaxScale,
 };
 pub use tensors::{CheckpointTensor, tensors_of};
@@ -74,6 +74,8 @@ pub struct Program {
     pub cache: Option<CachePlan>,
     /// What prefill and decode read of another layer's; `None` where neither is emitted or they read nothing.
     pub source: Option<CachePlan>,
+    /// From where on `mixed` attends to a request in the expanded form; `None` where there is no such phase.
+    pub mha_from: Option<MhaFrom>,
     /// One per phase, in the order of `build.phases`; training apart.
     pub plans: Vec<Plan>,
     /// Forward and backward; `None` where the layer is not trained.
@@ -160,8 +162,8 @@ pub struct Dim {
 pub struct Plan {
     /// Which one.
     pub phase: Phase,
-    /// How attention is written.
-    pub form: Form,
+    /// How attention is written; `None` where each request has its own form (`mixed`).
+    pub form: Option<Form>,
     /// Why it is written so, as one line: forced, or the two costs compared.
     pub form_reason: String,
     /// What the function takes besides what every function of its phase takes, in this order.
@@ -204,6 +206,19 @@ pub struct Step {
     pub formula: String,
     /// The ops.
     pub ops: Vec<Op>,
+    /// The form of the requests that it is for, and that there have to be some of; `None`: it is for the whole call.
+    pub part: Option<Form>,
+}
+
+impl Step {
+    /// A step for the whole call.
+    pub(crate) fn new(formula: impl Into<String>, ops: Vec<Op>) -> Self {
+        Self {
+            formula: formula.into(),
+            ops,
+            part: None,
+        }
+    }
 }
 
 /// Index of a [`Value`] in its plan.
@@ -242,6 +257,8 @@ pub enum Ty {
     Attended(Dim, Dim),
     /// Which queries see which keys.
     Segments,
+    /// Which requests are attended to in which form.
+    Forms,
     /// Which keys each query attends to, at most so many.
     Selection(Dim),
     /// A bias of the logits.

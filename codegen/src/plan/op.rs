@@ -22,7 +22,7 @@ pub enum Op {
         context: Option<ValueId>,
         out: ValueId,
     },
-    /// Segments of the batch's new tokens among themselves (`prefill`, `decode`).
+    /// Segments of the batch's new tokens among themselves; in a part, of its requests' picked ones.
     BatchSegments { out: ValueId },
     /// Refuses a batch that the cache cannot hold.
     CheckBatch,
@@ -40,6 +40,19 @@ pub enum Op {
     TakeSelection { out: ValueId },
     /// Hands a selection out; `out` is the same one, for this layer.
     GiveSelection { x: ValueId, out: ValueId },
+
+    // A batch in two forms
+    /// Which form each request takes, by [`Program::mha_from`](super::Program::mha_from) (`mixed`).
+    Forms { out: ValueId },
+    /// The rows of the requests of the step's part; consumes `x`.
+    Pick { x: ValueId, out: ValueId },
+    /// What both parts made, a row for each of the call's tokens; consumes both.
+    Join {
+        forms: ValueId,
+        expanded: ValueId,
+        absorbed: ValueId,
+        out: ValueId,
+    },
 
     // Rows and heads
     /// A linear module, or the linear inside a norm-linear where `part` says so.

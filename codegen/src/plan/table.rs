@@ -1,6 +1,6 @@
 //! What a program knows besides its ops: rotation, softmax, the indexer, the caches.
 
-use mla_spec::{Forced, IndexStore, IndexerLoss, IndexerRope, RopeLayout, Store};
+use mla_spec::{Forced, Form, IndexStore, IndexerLoss, IndexerRope, RopeLayout, Store};
 
 use super::Dim;
 
@@ -97,6 +97,49 @@ pub struct PoolPlan {
     pub slot: &'static str,
     /// Whether the tokens behind the last complete pool are always picked.
     pub tail: bool,
+}
+
+/// From how many new tokens of a request on MHA is the form that costs less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MhaFrom {
+    /// Tokens already cached, ascending from 0, and new tokens, `None` where it never is: each pair holds up to the next one.
+    pub from: Vec<(u64, Option<u64>)>,
+    /// Where the numbers come from.
+    pub doc: String,
+}
+
+impl MhaFrom {
+    /// The form of a request.
+    pub fn form(&self, new: u64, cached: u64) -> Form {
+        let held = self.from.iter().rev().find(|(from, _)| *from <= cached);
+        match held.and_then(|(_, from)| *from) {
+            Some(from) if new >= from => Form::Mha,
+            _ => Form::Mqa,
+        }
+    }
+
+    /// Some of the pairs, as people say them.
+    pub fn words(&self) -> String {
+        let from = |new: Option<u64>| match new {
+            Some(1) => "from the first new token on".to_owned(),
+            Some(new) => format!("from {new} new tokens on"),
+            None => "never".to_owned(),
+        };
+        let some = |cached: u64| {
+            let held = self.from.iter().rev().find(|(at, _)| *at <= cached);
+            held.and_then(|(_, new)| *new)
+        };
+        match self.from.as_slice() {
+            [] => String::new(),
+            [(_, always)] => format!("MHA costs less {}", from(*always)),
+            [.., (_, last)] => format!(
+                "MHA costs less {} where nothing is cached, {} where 1024 tokens are, and {} over a long context",
+                from(some(0)),
+                from(some(1024)),
+                from(*last)
+            ),
+        }
+    }
 }
 
 /// What a cache holds.

@@ -39,6 +39,7 @@ impl Op {
             | Op::Context { out }
             | Op::BatchSegments { out }
             | Op::Angles { out }
+            | Op::Forms { out }
             | Op::TakeKv { out, .. }
             | Op::TakeSelection { out } => (vec![], vec![out]),
             Op::MaskSegments { context, out } => (context.iter_mut().collect(), vec![out]),
@@ -67,6 +68,7 @@ impl Op {
             | Op::AttendedOut { x, out }
             | Op::AsRows { x, out, .. }
             | Op::Copy { x, out }
+            | Op::Pick { x, out }
             | Op::AbsorbHeads { z: x, out, .. }
             | Op::IntoRows { x, out, .. } => (vec![x], vec![out]),
             Op::RotateHeads { x, angles, out, .. }
@@ -98,6 +100,12 @@ impl Op {
             }
             | Op::WriteNaive { kv: a, k_rope: b }
             | Op::WriteGroups { k: a, v: b } => (vec![a, b], vec![]),
+            Op::Join {
+                forms,
+                expanded,
+                absorbed,
+                out,
+            } => (vec![forms, expanded, absorbed], vec![out]),
             Op::WriteIndex { k, gates } => ([k].into_iter().chain(gates).collect(), vec![]),
             Op::Select {
                 q,

@@ -35,7 +35,7 @@ pub(super) fn value(ty: &Ty, rows: u128, dtype: DType) -> u128 {
         Ty::Angles(width) => u128::from(width.size) * wide,
         Ty::SharedKv(latent, rope) => (u128::from(latent.size) + u128::from(rope.size)) * plain,
         Ty::Attended(heads, dim) => u128::from(heads.size) * (u128::from(dim.size) + 2) * wide,
-        Ty::Segments => 0,
+        Ty::Segments | Ty::Forms => 0,
         Ty::Selection(width) => u128::from(width.size) * 4,
         Ty::Bias | Ty::Number => 0,
     };

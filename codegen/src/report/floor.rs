@@ -42,9 +42,10 @@ pub fn floors(checked: &Checked, machine: &Machine) -> Vec<PhaseFloor> {
     }
     let latent = checked.layer.latent();
     let of = |phase: super::PhaseReport| {
-        let attention = latent.map(|latent| {
+        // Where each request has its own form, what is counted says it all
+        let attention = latent.zip(phase.form).map(|(latent, form)| {
             let token = token_bytes(&checked.build, &latent.dims, phase.phase);
-            let [_, attention] = works(&latent.dims, phase.form, phase.lengths, token);
+            let [_, attention] = works(&latent.dims, form, phase.lengths, token);
             attention
         });
         let groups = phase.groups.iter().map(|(group, counted)| {
@@ -64,7 +65,7 @@ pub fn floors(checked: &Checked, machine: &Machine) -> Vec<PhaseFloor> {
             (*group, roof, seconds)
         });
         let store = checked.build.cache.store;
-        let dense = phase.form == Form::Mqa && phase.lengths.picked.is_none();
+        let dense = phase.form == Some(Form::Mqa) && phase.lengths.picked.is_none();
         let absorbed = latent.filter(|_| dense).and_then(|latent| {
             let Dims {
                 num_attention_heads,

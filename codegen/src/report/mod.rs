@@ -22,7 +22,7 @@ pub use training::{KeptReport, ScheduleReport, TrainingReport, cheapest};
 pub use work::{Group, Work};
 
 use crate::plan::cost::{self, Lengths};
-use crate::plan::{Plan, Program, print, stages};
+use crate::plan::{Op, Plan, Program, print, stages};
 use work::Counter;
 
 /// Everything there is to say about a layer.
@@ -105,12 +105,16 @@ impl Forms {
 pub struct PhaseReport {
     /// Which one.
     pub phase: Phase,
-    /// How attention is written.
-    pub form: Form,
+    /// How attention is written; `None` where each request has its own form.
+    pub form: Option<Form>,
     /// Why.
     pub reason: String,
     /// New tokens, and those they meet.
     pub lengths: Lengths,
+    /// Those of the request in the expanded and of the one in the absorbed form, where each has its own.
+    pub parts: Option<[Lengths; 2]>,
+    /// What it needs room for to expand latents; `None` where it expands none of a cache.
+    pub expansion: Option<Expansion>,
     /// The steps: a formula, and its ops.
     pub steps: Vec<(String, Vec<OpReport>)>,
     /// What each group of ops does; groups without ops are left out.
@@ -131,6 +135,38 @@ impl PhaseReport {
         groups
             .find(|(one, _)| *one == group)
             .map_or(Work::default(), |(_, work)| *work)
+    }
+}
+
+/// Room for keys and values that are made of latents, besides what goes in and comes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expansion {
+    /// Cached tokens that are expanded at a time, whatever the batch.
+    pub chunk: u32,
+    /// Bytes of a token's keys and values, all heads. New tokens in the expanded form are expanded all at once.
+    pub token: u128,
+    /// Bytes of what a new token has attended to in one chunk, before it is merged.
+    pub merged: u128,
+}
+
+impl Expansion {
+    fn of(program: &Program, plan: &Plan) -> Option<Self> {
+        let dtype = program.build.dtype;
+        let bytes = |id: &crate::plan::ValueId| bytes::value(&plan.values[id.0].ty, 1, dtype);
+        plan.ops().find_map(|op| match op {
+            Op::MergeContext { chunk, into, .. } => {
+                let kv = plan.ops().find_map(|op| match op {
+                    Op::AttendExpanded { kv, out, .. } if out == into => Some(kv),
+                    _ => None,
+                })?;
+                Some(Self {
+                    chunk: chunk.size,
+                    token: bytes(kv),
+                    merged: bytes(into),
+                })
+            }
+            _ => None,
+        })
     }
 }
 
@@ -241,11 +277,12 @@ fn cache(checked: &Checked, program: &Program) -> Option<CacheReport> {
 }
 
 fn phase(program: &Program, plan: &Plan) -> PhaseReport {
-    let lengths = Lengths::of(&program.build.expect, plan.phase);
-    let counter = Counter::new(program, plan, lengths);
+    let lengths = |part| Lengths::of_part(&program.build.expect, plan.phase, part);
+    let forms = [Form::Mha, Form::Mqa].map(Some);
     let mut groups: Vec<(Group, Work)> = Vec::new();
     let mut steps = Vec::new();
     for step in &plan.steps {
+        let counter = Counter::new(program, plan, lengths(step.part));
         let mut ops = Vec::new();
         for op in &step.ops {
             let mut work = Work::default();
@@ -267,7 +304,9 @@ fn phase(program: &Program, plan: &Plan) -> PhaseReport {
         phase: plan.phase,
         form: plan.form,
         reason: plan.form_reason.clone(),
-        lengths,
+        lengths: lengths(None),
+        parts: plan.form.is_none().then(|| forms.map(lengths)),
+        expansion: Expansion::of(program, plan),
         steps,
         groups,
     }

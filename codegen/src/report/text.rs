@@ -4,7 +4,8 @@ use std::fmt;
 
 use mla_spec::Phase;
 
-use super::{CacheReport, Group, LayerRow, ModelReport, PhaseReport, Report, Work};
+use super::{CacheReport, Expansion, Group, LayerRow, ModelReport, PhaseReport, Report, Work};
+use crate::plan::cost::Lengths;
 use crate::plan::print;
 
 impl Report {
@@ -124,21 +125,33 @@ impl fmt::Display for PhaseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{}: {} form, because {}",
+            "{}: {}",
             print::phase(self.phase),
-            print::form(self.form),
-            self.reason
+            print::choice(self.form, &self.reason)
         )?;
-        let tokens = if self.lengths.new == 1 {
-            "token that meets"
-        } else {
-            "tokens that meet"
+        let of = |lengths: Lengths| {
+            let tokens = if lengths.new == 1 {
+                "token that meets"
+            } else {
+                "tokens that meet"
+            };
+            format!("{} new {tokens} {}", lengths.new, lengths.met)
+        };
+        let lengths = match self.parts {
+            None => format!("{}, per request", of(self.lengths)),
+            Some([expanded, absorbed]) => format!(
+                "{} in the expanded form and {} in the absorbed one, two requests",
+                of(expanded),
+                of(absorbed)
+            ),
         };
         writeln!(
             f,
-            "  at {} new {tokens} {}, per request; FLOPs are those of products, bytes what can't be avoided",
-            self.lengths.new, self.lengths.met
+            "  at {lengths}; FLOPs are those of products, bytes what can't be avoided"
         )?;
+        if let Some(expansion) = self.expansion {
+            writeln!(f, "  {expansion}")?;
+        }
         for (formula, ops) in &self.steps {
             if !formula.is_empty() {
                 writeln!(f, "  # {formula}")?;
@@ -168,6 +181,23 @@ impl fmt::Display for PhaseReport {
             )?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Expansion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            chunk,
+            token,
+            merged,
+        } = *self;
+        write!(
+            f,
+            "workspace: {} for keys and values of {chunk} cached tokens at a time, whatever the batch; per new token {} for its own and {} for what is merged",
+            readable(u128::from(chunk) * token, "B"),
+            readable(token, "B"),
+            readable(merged, "B")
+        )
     }
 }
 

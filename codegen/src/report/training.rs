@@ -8,13 +8,13 @@ use super::bytes;
 use super::text::{grouped, readable};
 use super::work::Counter;
 use crate::plan::cost::Lengths;
-use crate::plan::{self, Op, Plan, Program, Training};
+use crate::plan::{self, Op, Plan, Program, Training, print};
 
 /// Training at `build.expect`'s lengths, for one request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingReport {
     /// How attention is written.
-    pub form: Form,
+    pub form: Option<Form>,
     /// Why.
     pub reason: String,
     /// Tokens.
@@ -165,11 +165,7 @@ fn flops(program: &Program, plan: &Plan, wanted: impl Fn(&Op) -> bool) -> u128 {
 
 impl fmt::Display for TrainingReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let form = match self.form {
-            Form::Mha => "MHA",
-            Form::Mqa => "MQA",
-        };
-        writeln!(f, "train: {form} form, because {}", self.reason)?;
+        writeln!(f, "train: {}", print::choice(self.form, &self.reason))?;
         let [forward, backward] = self.flops.map(|flops| readable(flops, "FLOP"));
         writeln!(
             f,

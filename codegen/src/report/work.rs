@@ -205,7 +205,10 @@ impl<'a> Counter<'a> {
             | Op::FlashDecode { .. }
             | Op::Sink { .. } => Group::Attention,
             Op::WriteLatent { .. } | Op::WriteNaive { .. } | Op::WriteGroups { .. } => Group::Cache,
-            Op::Gate { .. } | Op::AttendedOut { .. } | Op::AttendedParts { .. } => Group::Output,
+            Op::Gate { .. }
+            | Op::Join { .. }
+            | Op::AttendedOut { .. }
+            | Op::AttendedParts { .. } => Group::Output,
             _ if result.starts_with("index_") => Group::Indexer,
             _ => Group::Projections,
         }
@@ -254,6 +257,7 @@ impl<'a> Counter<'a> {
                 | Op::TakeSelection { .. }
                 | Op::GiveSelection { .. }
                 | Op::AsRows { .. }
+                | Op::Forms { .. }
                 | Op::Learn { .. }
                 | Op::Adjoint(
                     Adjoint::OutputGradient { .. }

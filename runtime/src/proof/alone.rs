@@ -3,9 +3,9 @@
 use super::ProofBackend;
 use super::cached::{Call, chunks, close, decode, fed, prefill, requests};
 use super::difference::{Verdict, expect_close};
-use super::sample::Sample;
+use super::sample::{Request, Sample};
 use super::session::{Blocks, Session};
-use crate::{Caches, Decode, Prefill};
+use crate::{Caches, Decode, Prefill, Result};
 
 /// `prefill` of a ragged batch gives what each request gives in batches of its own.
 ///
@@ -80,6 +80,18 @@ fn ragged_equals_alone<L: Caches<B>, B: ProofBackend>(
     let requests = requests::<L, B>(sample);
     let plan = chunks(&requests, sample.dice());
     let ragged = fed(layer, sample, &requests, &plan, call)?;
+    let alone = alone(layer, sample, &requests, &plan, call)?;
+    close::<L, B>(what, &ragged, &alone)
+}
+
+/// Outputs of `requests` fed by `plan`, each in batches and a cache of its own.
+pub(super) fn alone<L: Caches<B>, B: ProofBackend>(
+    layer: &L,
+    sample: &Sample,
+    requests: &[Request],
+    plan: &[Vec<usize>],
+    call: Call<L, B>,
+) -> Result<Vec<Vec<f64>>> {
     let mut alone = Vec::new();
     for (i, request) in requests.iter().enumerate() {
         let plan: Vec<Vec<usize>> = plan
@@ -95,10 +107,10 @@ fn ragged_equals_alone<L: Caches<B>, B: ProofBackend>(
             call,
         )?);
     }
-    close::<L, B>(what, &ragged, &alone)
+    Ok(alone)
 }
 
-fn reads_only_what_was_written<L: Caches<B>, B: ProofBackend>(
+pub(super) fn reads_only_what_was_written<L: Caches<B>, B: ProofBackend>(
     layer: &L,
     sample: &Sample,
     what: &str,

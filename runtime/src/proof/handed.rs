@@ -6,7 +6,8 @@ use super::difference::{Verdict, expect_close, tolerance};
 use super::sample::{Request, Sample};
 use super::session::{Blocks, Session};
 use crate::{
-    Batch, Caches, Decode, Extras, Forward, KvCache, Mask, NoProbe, Prefill, Result, Scalar, Tensor,
+    Batch, Caches, Decode, Extras, Forward, KvCache, Mask, Mixed, NoProbe, Prefill, Result, Scalar,
+    Tensor,
 };
 
 /// `forward` of a layer that is handed latents or a selection gives what the layer gives that makes them itself and hands them out.
@@ -83,6 +84,25 @@ pub fn handed_decode<O: Decode<B>, S: Decode<B>, L: Decode<B>, B: ProofBackend>(
     )
 }
 
+/// As [`handed_prefill`], of `mixed`.
+///
+/// # Errors
+/// It does not.
+pub fn handed_mixed<O: Mixed<B>, S: Mixed<B>, L: Mixed<B>, B: ProofBackend>(
+    own: &O,
+    source: &S,
+    layer: &L,
+    sample: &Sample,
+) -> Verdict {
+    handed_cached(
+        "mixed, handed = made",
+        (own, mixed),
+        (source, mixed),
+        (layer, mixed),
+        sample,
+    )
+}
+
 /// All three layers get the same batches, over the same blocks of caches of their own.
 fn handed_cached<O: Caches<B>, S: Caches<B>, L: Caches<B>, B: ProofBackend>(
     what: &str,
@@ -149,6 +169,16 @@ fn decode<L: Decode<B>, B: ProofBackend>(
     extras: &mut Extras<'_, B>,
 ) -> Result<Tensor<B>> {
     layer.decode_erased(cache, batch, hidden, extras, &mut NoProbe)
+}
+
+fn mixed<L: Mixed<B>, B: ProofBackend>(
+    layer: &L,
+    cache: &mut Exact<L, B>,
+    batch: &Batch,
+    hidden: &Tensor<B>,
+    extras: &mut Extras<'_, B>,
+) -> Result<Tensor<B>> {
+    layer.mixed_erased(cache, batch, hidden, extras, &mut NoProbe)
 }
 
 /// Attention from sequences packed into one row to contexts packed into another gives what each sequence and its context give alone.

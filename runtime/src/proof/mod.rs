@@ -20,8 +20,10 @@
 //! | [`decode_equals_prefill`] | prefill, decode | the two phases' forms compute the same |
 //! | [`ragged_prefill_equals_alone`], [`ragged_decode_equals_alone`] | prefill or decode | requests of a batch do not see each other |
 //! | [`prefill_reads_only_what_was_written`], [`decode_reads_only_what_was_written`] | prefill or decode | what lies in free slots changes no bit |
-//! | [`same_forward`], [`same_prefill`], [`same_decode`] | two layers | absorbed = expanded, fused = unfused, paged = contiguous |
-//! | [`handed_forward`], [`handed_prefill`], [`handed_decode`] | a layer and its sources | latents or a selection of another layer = the same ones of its own |
+//! | [`mixed_equals_prefill_alone`], [`mixed_equals_decode_alone`] | mixed, prefill or decode | a batch in two forms = each request alone in either |
+//! | [`mixed_reads_only_what_was_written`] | mixed | what lies in free slots changes no bit |
+//! | [`same_forward`], [`same_prefill`], [`same_decode`], [`same_mixed`] | two layers | absorbed = expanded, fused = unfused, paged = contiguous |
+//! | [`handed_forward`], [`handed_prefill`], [`handed_decode`], [`handed_mixed`] | a layer and its sources | latents or a selection of another layer = the same ones of its own |
 //! | [`contexts_packed_equal_separate`] | forward | a sequence sees its own context only |
 //! | [`training_forward_equals_forward`] | train, forward | the same output, whether or not something is kept |
 //! | [`gradients_are_finite_differences`], [`indexer_gradients_are_finite_differences`] | train | gradients are those of the function |
@@ -37,6 +39,7 @@ mod alone;
 mod cached;
 mod difference;
 mod handed;
+mod mixed;
 mod pairs;
 mod sample;
 mod session;
@@ -51,8 +54,13 @@ pub use cached::{
     chunked_equals_one_shot, decode_equals_prefill, prefill_equals_forward, stepwise_equals_forward,
 };
 pub use difference::{Failure, Mismatch, Verdict, tolerance};
-pub use handed::{contexts_packed_equal_separate, handed_decode, handed_forward, handed_prefill};
-pub use pairs::{load, load_pair, same_decode, same_forward, same_prefill};
+pub use handed::{
+    contexts_packed_equal_separate, handed_decode, handed_forward, handed_mixed, handed_prefill,
+};
+pub use mixed::{
+    mixed_equals_decode_alone, mixed_equals_prefill_alone, mixed_reads_only_what_was_written,
+};
+pub use pairs::{load, load_pair, same_decode, same_forward, same_mixed, same_prefill};
 pub use sample::Sample;
 pub use training::{
     gradients_are_finite_differences, identical_gradients,

@@ -3,9 +3,10 @@
 use super::ProofBackend;
 use super::cached::{Call, chunks, close, decode, fed, prefill};
 use super::difference::{Failure, Verdict, expect_close, tolerance};
+use super::mixed::mixed;
 use super::sample::Sample;
 use super::whole::separately;
-use crate::{Caches, Decode, Forward, KvCache, Load, Prefill, Result, Weights};
+use crate::{Caches, Decode, Forward, KvCache, Load, Mixed, Prefill, Result, Weights};
 
 /// Where proofs put a layer's weights.
 const PREFIX: &str = "layer";
@@ -90,6 +91,24 @@ pub fn same_decode<L: Decode<B>, M: Decode<B>, B: ProofBackend>(
         &format!("decode, {what}"),
         (layer, decode),
         (sibling, decode),
+        sample,
+    )
+}
+
+/// `mixed` of two layers, in the same chunks, is the same.
+///
+/// # Errors
+/// It is not.
+pub fn same_mixed<L: Mixed<B>, M: Mixed<B>, B: ProofBackend>(
+    what: &str,
+    layer: &L,
+    sibling: &M,
+    sample: &Sample,
+) -> Verdict {
+    same_cached(
+        &format!("mixed, {what}"),
+        (layer, mixed),
+        (sibling, mixed),
         sample,
     )
 }

@@ -133,6 +133,7 @@ pub(super) const LATENT_CACHE_WITHOUT_LATENT: Code = Code(663);
 pub(super) const BUILD_KEY_OF_LATENTS: Code = Code(664);
 pub(super) const FLASH_DECODE: Code = Code(665);
 pub(super) const CONTEXT_NEVER_CACHED: Code = Code(666);
+pub(super) const NOTHING_TO_MIX: Code = Code(667);
 
 pub(super) const LAYER_NAME: Code = Code(670);
 pub(super) const UNKNOWN_LAYER: Code = Code(671);

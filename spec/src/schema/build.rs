@@ -25,7 +25,7 @@ pub(super) fn build() -> Value {
                 (
                     "phases",
                     list(
-                        &["forward", "prefill", "decode", "train"],
+                        &["forward", "prefill", "decode", "mixed", "train"],
                         "Functions to emit. Default: `forward`, `prefill` and `decode`.",
                     ),
                 ),

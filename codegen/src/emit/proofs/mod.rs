@@ -156,12 +156,30 @@ fn proofs(checked: &Checked, siblings: &Siblings) -> Vec<&'static str> {
             "decode_reads_only_what_was_written",
         ]);
     }
+    if is_mixed(siblings) {
+        proofs.extend([
+            "mixed_equals_prefill_alone",
+            "mixed_equals_decode_alone",
+            "mixed_reads_only_what_was_written",
+        ]);
+    }
     proofs
 }
 
 /// Whether the twin has cached phases.
 fn is_cached(siblings: &Siblings) -> bool {
     siblings.planned.plans.len() > 1
+}
+
+/// Whether one of them attends to each request in its own form.
+fn is_mixed(siblings: &Siblings) -> bool {
+    siblings.planned.mha_from.is_some()
+}
+
+/// The twin's phases with a cache, by name.
+fn cached_phases(siblings: &Siblings) -> Vec<&'static str> {
+    let mixed = is_mixed(siblings).then_some("mixed");
+    ["prefill", "decode"].into_iter().chain(mixed).collect()
 }
 
 /// Whether a layer's functions can't be called with hidden states alone: it attends to what other layers or sequences made.
@@ -184,13 +202,10 @@ fn pairs(siblings: &Siblings) -> Vec<Pair> {
     if asks_for_more(&siblings.planned) {
         return Vec::new();
     }
-    let cached_phases = || vec!["prefill", "decode"];
     let all_phases = || {
-        if is_cached(siblings) {
-            vec!["forward", "prefill", "decode"]
-        } else {
-            vec!["forward"]
-        }
+        let cached = is_cached(siblings).then(|| cached_phases(siblings));
+        let cached = cached.into_iter().flatten();
+        std::iter::once("forward").chain(cached).collect()
     };
     let mut pairs = Vec::new();
     if let Some(other) = &siblings.other_form {
@@ -199,6 +214,7 @@ fn pairs(siblings: &Siblings) -> Vec<Pair> {
             Phase::Prefill => "prefill",
             Phase::Decode => "decode",
             Phase::Train => "train",
+            Phase::Mixed => "mixed",
         });
         pairs.push(Pair {
             test: "absorbed_equals_expanded",
@@ -226,7 +242,7 @@ fn pairs(siblings: &Siblings) -> Vec<Pair> {
             test,
             what,
             module: "other_parts",
-            phases: cached_phases(),
+            phases: cached_phases(siblings),
         });
     }
     if siblings.other_cache.is_some() {
@@ -235,7 +251,7 @@ fn pairs(siblings: &Siblings) -> Vec<Pair> {
             test,
             what,
             module: "other_cache",
-            phases: cached_phases(),
+            phases: vec!["prefill", "decode"],
         });
     }
     pairs
@@ -272,7 +288,7 @@ fn training(siblings: &Siblings) -> Option<Training> {
 fn handed(siblings: &Siblings) -> Handed {
     Handed {
         phases: if is_cached(siblings) {
-            vec!["prefill", "decode"]
+            cached_phases(siblings)
         } else {
             Vec::new()
         },

@@ -12,8 +12,12 @@ use crate::plan::{self, Program};
 /// All phases, whichever the spec emits: a twin has those that its mask allows.
 const PHASES: [Phase; 3] = [Phase::Forward, Phase::Prefill, Phase::Decode];
 
-/// The form of a phase.
-type Forms = Vec<(Phase, Form)>;
+/// The form of a phase; `None` where each request has its own.
+type Forms = Vec<(Phase, Option<Form>)>;
+
+/// From where on a twin's `mixed` expands, whatever its sizes would say: the batches of proofs have requests on both sides, with and without a
+/// context.
+const MHA_FROM: [(u64, Option<u64>); 2] = [(0, Some(2)), (3, Some(4))];
 
 /// The twin as its layer is planned, and what it is compared with.
 pub(super) struct Siblings {
@@ -54,14 +58,16 @@ pub(super) struct OtherParts {
 
 /// The siblings of `twin`, in the forms that `real` is planned in.
 pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
-    let phases = if twin.layer.mask.is_causal() {
-        &PHASES[..]
+    let mixed = real.build.phases.iter().copied();
+    let mixed = mixed.filter(|phase| *phase == Phase::Mixed);
+    let phases: Vec<Phase> = if twin.layer.mask.is_causal() {
+        PHASES.into_iter().chain(mixed).collect()
     } else {
-        &PHASES[..1]
+        PHASES[..1].to_vec()
     };
     let with_phases = |checked: &Checked| {
         let build = Build {
-            phases: phases.to_vec(),
+            phases: phases.clone(),
             ..checked.build.clone()
         };
         Checked {
@@ -71,7 +77,7 @@ pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
     };
     let form = plan::program(real)
         .training
-        .map(|training| training.forward.form);
+        .and_then(|training| training.forward.form);
     let (real, twin) = (with_phases(real), with_phases(twin));
     let forms: Forms = plan::program(&real)
         .plans
@@ -85,9 +91,9 @@ pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
     let swapped = forms
         .iter()
         .filter(|(phase, _)| swappable(*phase))
-        .map(|&(phase, form)| match form {
-            Form::Mha => (phase, Form::Mqa),
-            Form::Mqa => (phase, Form::Mha),
+        .filter_map(|&(phase, form)| match form? {
+            Form::Mha => Some((phase, Some(Form::Mqa))),
+            Form::Mqa => Some((phase, Some(Form::Mha))),
         });
     Siblings {
         planned: program(&twin, &forms),
@@ -171,7 +177,10 @@ fn program(checked: &Checked, forms: &Forms) -> Program {
     let forced = |phases: Vec<Phase>, form| {
         let build = Build {
             phases,
-            form: FormChoice::Forced(form),
+            form: match form {
+                Some(form) => FormChoice::Forced(form),
+                None => FormChoice::Auto,
+            },
             ..checked.build.clone()
         };
         plan::program(&Checked {
@@ -180,8 +189,11 @@ fn program(checked: &Checked, forms: &Forms) -> Program {
         })
     };
     let all = forms.iter().map(|(phase, _)| *phase).collect();
-    let mut whole = forced(all, Form::Mha);
+    let mut whole = forced(all, Some(Form::Mha));
     whole.plans.clear();
+    if let Some(table) = &mut whole.mha_from {
+        table.from = MHA_FROM.into();
+    }
     for &(phase, form) in forms {
         let part = forced(vec![phase], form);
         for constant in part.constants {
@@ -340,6 +352,9 @@ fn other_cache(twin: &Checked) -> Program {
             build,
             ..twin.clone()
         },
-        &vec![(Phase::Prefill, Form::Mha), (Phase::Decode, decode)],
+        &vec![
+            (Phase::Prefill, Some(Form::Mha)),
+            (Phase::Decode, Some(decode)),
+        ],
     )
 }

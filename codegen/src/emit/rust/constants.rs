@@ -5,7 +5,7 @@ use std::f64::consts as known;
 use super::imports::occurs;
 use super::parts::Look;
 use super::visible;
-use crate::plan::{ByLength, IndexerPlan, Module, Numeral, Program, RotaryTable};
+use crate::plan::{ByLength, IndexerPlan, MhaFrom, Module, Numeral, Program, RotaryTable};
 
 /// Clippy denies literals that are a constant of std's, also where they are so by chance.
 const ALLOW_KNOWN: &str =
@@ -92,6 +92,7 @@ fn declarations(program: &Program, look: Look) -> Vec<Declared<'_>> {
             look,
         ));
     }
+    all.extend(program.mha_from.as_ref().map(|table| mha_from(table, look)));
     all.extend(softmax(program, look));
     all.extend(program.rotary.iter().flat_map(|table| rotary(table, look)));
     all.extend(program.indexer.as_ref().map(|plan| selecting(plan, look)));
@@ -122,6 +123,28 @@ fn softmax(program: &Program, look: Look) -> Vec<Declared<'static>> {
         public: false,
     }));
     all
+}
+
+/// From where on a request is attended to in the expanded form.
+fn mha_from(table: &MhaFrom, look: Look) -> Declared<'static> {
+    let pair = |(cached, new): &(u64, Option<u64>)| match new {
+        Some(new) => format!("({cached}, {new})"),
+        None => format!("({cached}, usize::MAX)"),
+    };
+    let pairs: Vec<String> = table.from.iter().map(pair).collect();
+    let mut lines = look.lines();
+    look.doc(&table.doc, &mut lines);
+    let head = format!(
+        "{}const MHA_FROM: [(usize, usize); {}]",
+        visibility(true, look),
+        pairs.len()
+    );
+    lines.array(&head, &pairs);
+    Declared {
+        name: "MHA_FROM",
+        text: lines.into_text(),
+        public: true,
+    }
 }
 
 fn rotary(table: &RotaryTable, look: Look) -> Vec<Declared<'static>> {

@@ -157,6 +157,18 @@ impl Lines {
         self.line(close);
     }
 
+    /// The first line of a block whose lines follow.
+    pub(crate) fn opened(&mut self, open: &str) {
+        self.line(open);
+        self.indent += INDENT;
+    }
+
+    /// The last line of a block that was [`opened`](Self::opened).
+    pub(crate) fn closed(&mut self, close: &str) {
+        self.indent -= INDENT;
+        self.line(close);
+    }
+
     /// The lines of a pattern, without what closes it.
     pub(crate) fn pattern(&mut self, open: &str, fields: &[String]) {
         self.line(open);

@@ -13,6 +13,7 @@ pub(super) fn function_name(phase: Phase) -> &'static str {
         Phase::Prefill => "prefill",
         Phase::Decode => "decode",
         Phase::Train => "forward_train",
+        Phase::Mixed => "mixed",
     }
 }
 
@@ -34,7 +35,7 @@ pub(super) fn signature(
             };
             parameters.extend([hidden, positions.to_owned(), "mask: &Mask".to_owned()]);
         }
-        Phase::Prefill | Phase::Decode => {
+        Phase::Prefill | Phase::Decode | Phase::Mixed => {
             parameters.extend(
                 program
                     .cache
@@ -54,7 +55,7 @@ pub(super) fn signature(
     let name = function_name(plan.phase);
     let head = match plan.phase {
         Phase::Forward | Phase::Train => format!("{visibility}fn {name}"),
-        Phase::Prefill | Phase::Decode => {
+        Phase::Prefill | Phase::Decode | Phase::Mixed => {
             format!("{visibility}fn {name}<{}>", format_bounds(program))
         }
     };

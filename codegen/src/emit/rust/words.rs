@@ -37,7 +37,10 @@ pub(super) fn module(program: &Program) -> String {
         );
         lines.bullet(
             "//!",
-            &format!("`{phase}` is in the {}: {reason}", form(plan.form)),
+            &match plan.form {
+                Some(one) => format!("`{phase}` is in the {}: {reason}", form(one)),
+                None => format!("`{phase}` attends to each request in its own form: {reason}"),
+            },
         );
     }
     if let Some(cache) = &program.cache {
@@ -213,6 +216,7 @@ pub(super) fn function(program: &Program, plan: &Plan, probes: bool, lines: &mut
         (Family::Cross, _) => across(plan.phase),
         (_, Phase::Prefill) => cached(program, "many"),
         (_, Phase::Decode) => cached(program, "few"),
+        (_, Phase::Mixed) => mixed(program),
     };
     lines.prose("///", &summary);
     lines.line("///");
@@ -406,13 +410,20 @@ fn cached(program: &Program, tokens: &str) -> (String, String, String) {
     )
 }
 
+/// A batch in which each request has its own form.
+fn mixed(program: &Program) -> (String, String, String) {
+    let (summary, shapes, errors) = cached(program, "any number");
+    let forms = " Requests with as many of them as [`MHA_FROM`] says are attended to in the expanded form, all others in the absorbed one.";
+    (format!("{summary}{forms}"), shapes, errors)
+}
+
 /// A cached phase of a cross attention.
 fn across(phase: Phase) -> (String, String, String) {
     let summary = match phase {
         Phase::Prefill => {
             "Attention of a ragged batch's tokens to their requests' contexts, whose keys and values are cached first."
         }
-        Phase::Forward | Phase::Decode | Phase::Train => {
+        Phase::Forward | Phase::Decode | Phase::Mixed | Phase::Train => {
             "Attention of a ragged batch's tokens to their requests' contexts, whose keys and values a prefill has cached."
         }
     };

@@ -98,6 +98,26 @@ pub(super) fn absorbed_output(layer: &Layer) -> String {
     format!("Output: {z}o_h = W_UV,h · z_h;  {last}")
 }
 
+/// The last projection after attention in parts, which have seen to sinks.
+pub(super) fn joined_output(layer: &Layer) -> String {
+    output(layer).replacen(&sink(layer, "o_h"), "", 1)
+}
+
+/// What a part in the expanded form ends with: nothing, where no sink takes its share.
+pub(super) fn expanded_part(layer: &Layer) -> String {
+    sink(layer, "o_h").trim_end_matches(";  ").to_owned()
+}
+
+/// What a part in the absorbed form ends with.
+pub(super) fn absorbed_part(layer: &Layer) -> String {
+    format!("{}o_h = W_UV,h · z_h", sink(layer, "z_h"))
+}
+
+/// What the two parts are told apart by.
+pub(super) fn forms() -> String {
+    "Each request's form: MHA from `MHA_FROM` new tokens on, MQA with fewer".to_owned()
+}
+
 /// What one more term in softmax's denominator does to what was attended, `l` the log-sum-exp of the keys.
 fn sink(layer: &Layer, attended: &str) -> String {
     match layer.logits.sink {

@@ -117,7 +117,7 @@ impl<'a> Oracle<'a> {
         self.run(Phase::Forward, call)
     }
 
-    /// The phases `prefill` and `decode`: new tokens of some requests, `hidden` `[tokens, h]` piece after piece, at the positions that
+    /// The phases `prefill`, `decode` and `mixed`: new tokens of some requests, `hidden` `[tokens, h]` piece after piece, at the positions that
     /// follow what is cached.
     ///
     /// # Errors

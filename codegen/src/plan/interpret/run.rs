@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use mla_spec::Form;
+
 use super::array::Array;
 use super::attend::Attended;
-use super::call::{Call, SharedKv};
+use super::call::{Call, Queries, SharedKv};
 use super::params::Params;
 use super::train::Reverse;
 use super::{Error, Given, Run};
@@ -15,7 +17,7 @@ pub(super) enum Value {
     Array(Array),
     /// cos and sin, `[tokens, 1, d_r / 2]` each.
     Angles(Array, Array),
-    /// Who sees whom follows from the call.
+    /// Who sees whom, and in which form, follows from the call.
     Segments,
     Attended(Attended),
     /// Latents and rotated keys.
@@ -74,16 +76,56 @@ impl<'a> Machine<'a> {
     /// Runs all ops.
     pub(super) fn run(&mut self) -> Result<(), Error> {
         self.call.check()?;
-        for op in self.plan.ops() {
-            let (found, outs) = (self.step(op)?, op.defines());
-            if found.len() != outs.len() {
-                return Err(Error::BadPlan(
-                    "an op that defines another number of values",
-                ));
+        let plan = self.plan;
+        for step in &plan.steps {
+            let everybody = self.call.queries.clone();
+            if let Some(form) = step.part {
+                self.call.queries = self.in_form(form);
             }
-            self.values.extend(outs.into_iter().zip(found));
+            for op in &step.ops {
+                let (found, outs) = (self.step(op)?, op.defines());
+                if found.len() != outs.len() {
+                    return Err(Error::BadPlan(
+                        "an op that defines another number of values",
+                    ));
+                }
+                self.values.extend(outs.into_iter().zip(found));
+            }
+            self.call.queries = everybody;
         }
         Ok(())
+    }
+
+    /// The form that a sequence's request is attended to in, where each has its own.
+    fn form_of(&self, sequence: usize) -> Option<Form> {
+        let (new, cached) = (
+            self.call.sequences[sequence].len(),
+            self.call.cached[sequence],
+        );
+        let table = self.program.mha_from.as_ref()?;
+        Some(table.form(new as u64, cached as u64))
+    }
+
+    /// The queries of the requests in a form; other rows are nobody's.
+    fn in_form(&self, form: Form) -> Queries {
+        let all = self.call.queries.0.iter();
+        let own = all.map(|query| query.filter(|query| self.form_of(query.sequence) == Some(form)));
+        Queries(own.collect())
+    }
+
+    /// Each row of the part that its request is in.
+    fn joined(&self, expanded: ValueId, absorbed: ValueId) -> Result<Array, Error> {
+        let (expanded, absorbed) = (self.array(expanded)?, self.array(absorbed)?);
+        let rows = self.call.queries.0.iter().enumerate();
+        let rows: Vec<&[f64]> = rows
+            .map(
+                |(row, query)| match query.map(|query| self.form_of(query.sequence)) {
+                    Some(Some(Form::Mqa)) => absorbed.row(row),
+                    _ => expanded.row(row),
+                },
+            )
+            .collect();
+        Ok(Array::stack(&rows, expanded.heads, expanded.dim))
     }
 
     /// What a forward function gives.
@@ -114,7 +156,14 @@ impl<'a> Machine<'a> {
             }
             Op::Copy { x, .. } => self.value(*x)?.clone(),
             Op::CheckBatch => return Ok(Vec::new()),
-            Op::MaskSegments { .. } | Op::BatchSegments { .. } => Value::Segments,
+            Op::MaskSegments { .. } | Op::BatchSegments { .. } | Op::Forms { .. } => {
+                Value::Segments
+            }
+            // Its rows are known by their queries
+            Op::Pick { x, .. } => self.value(*x)?.clone(),
+            Op::Join {
+                expanded, absorbed, ..
+            } => Value::Array(self.joined(*expanded, *absorbed)?),
             Op::WriteLatent {
                 latent: a,
                 k_rope: b,

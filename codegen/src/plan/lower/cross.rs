@@ -107,7 +107,7 @@ fn context(phase: Phase) -> Vec<Argument> {
     match phase {
         Phase::Forward | Phase::Train => vec![Argument::Context, Argument::ContextMask],
         Phase::Prefill => vec![Argument::Context],
-        Phase::Decode => Vec::new(),
+        Phase::Decode | Phase::Mixed => Vec::new(),
     }
 }
 

@@ -77,6 +77,7 @@ fn frame(checked: &Checked, parts: Frame) -> Program {
         selected: layer.indexer().map(indexer::selected),
         cache: parts.cache.filter(|_| cached),
         source: parts.source.filter(|_| cached),
+        mha_from: None,
         plans: parts.plans,
         training: None,
         rotary: parts.rotary,

@@ -39,7 +39,7 @@ impl<'a> Writer<'a> {
     pub(super) fn finish(self, arguments: Vec<Argument>, output: ValueId) -> Plan {
         Plan {
             phase: self.phase,
-            form: mla_spec::Form::Mha,
+            form: Some(mla_spec::Form::Mha),
             form_reason: "not chosen yet".to_owned(),
             arguments,
             values: self.values,
@@ -54,10 +54,7 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn step(&mut self, formula: impl Into<String>) {
-        self.steps.push(Step {
-            formula: formula.into(),
-            ops: Vec::new(),
-        });
+        self.steps.push(Step::new(formula, Vec::new()));
     }
 
     /// Adds an op to the last step.

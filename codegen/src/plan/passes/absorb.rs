@@ -14,7 +14,7 @@ pub(super) fn run(checked: &Checked, program: &mut Program) {
     for plan in program
         .plans
         .iter_mut()
-        .filter(|plan| plan.form == Form::Mqa)
+        .filter(|plan| plan.form == Some(Form::Mqa))
     {
         absorb(checked, latent, plan);
     }

@@ -17,7 +17,7 @@ use mla_spec::{
 use super::cost::{self, Lengths};
 use super::lower::lower;
 use super::machine::Machine;
-use super::{Op, Plan, Program};
+use super::{MhaFrom, Op, Plan, Program};
 use crate::report::latent_bytes;
 
 /// One rewriting of a program.
@@ -115,7 +115,45 @@ fn passes(probes: ProbeMode) -> impl Iterator<Item = &'static Pass> {
 /// Fixes the form of each phase, with its reason. The plan still is MHA: `absorb` rewrites it.
 fn choose_form(checked: &Checked, program: &mut Program) {
     for plan in &mut program.plans {
-        (plan.form, plan.form_reason) = form_of(checked, plan.phase);
+        if plan.phase == Phase::Mixed {
+            program.mha_from = checked
+                .layer
+                .latent()
+                .map(|latent| mha_from(checked, latent));
+            let words = program
+                .mha_from
+                .as_ref()
+                .map_or_else(String::new, MhaFrom::words);
+            (plan.form, plan.form_reason) = (None, words);
+            continue;
+        }
+        let (form, reason) = form_of(checked, plan.phase);
+        (plan.form, plan.form_reason) = (Some(form), reason);
+    }
+}
+
+/// From where on `mixed` attends to a request in the expanded form: as [`latent_form`] chooses, at each request's own lengths.
+fn mha_from(checked: &Checked, latent: &Latent) -> MhaFrom {
+    let (build, dims) = (&checked.build, &latent.dims);
+    match machine(build) {
+        Some(machine) => {
+            let token = token_bytes(build, dims, Phase::Mixed);
+            MhaFrom {
+                from: cost::mha_from(|lengths| cost::faster(machine, dims, lengths, token).0),
+                doc: format!(
+                    "Tokens of a request that are cached already, up to the next pair, and new ones from which on MHA takes no longer than MQA: by the \
+                     roofs of an {}, where MHA makes a key and a value of every cached latent, writes and reads them, and MQA reads longer \
+                     queries and multiplies more per pair.",
+                    machine.name
+                ),
+            }
+        }
+        None => MhaFrom {
+            from: cost::mha_from(|lengths| cost::cheaper(dims, lengths)),
+            doc: "Tokens of a request that are cached already, up to the next pair, and new ones from which on MHA costs no more than MQA: in \
+                  multiplications of a head, `r_kv (d_n + d_v) · cached <= ((2 r_kv + d_r) - (d_n + d_r + d_v)) · new · (cached + new)`."
+                .to_owned(),
+        },
     }
 }
 

@@ -9,7 +9,8 @@ use std::fmt;
 use mla_spec::{Form, NormKind, Phase};
 
 use super::{
-    LinearParams, Module, ModuleKind, NormParams, Numeral, Op, Plan, Program, Rows, Ty, ValueId,
+    LinearParams, MhaFrom, Module, ModuleKind, NormParams, Numeral, Op, Plan, Program, Rows, Ty,
+    ValueId,
 };
 use facts::{cache, indexer, mask, rotary, softmax};
 use ops::{DisplayOp, linear_of, norm_of, words};
@@ -56,10 +57,9 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{}: {} form, because {}",
+            "{}: {}",
             phase(self.phase),
-            form(self.form),
-            self.form_reason
+            choice(self.form, &self.form_reason)
         )?;
         body(self, f)
     }
@@ -72,7 +72,10 @@ fn body(plan: &Plan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
     for step in &plan.steps {
         if !step.formula.is_empty() {
-            writeln!(f, "  # {}", step.formula)?;
+            let part = step
+                .part
+                .map_or(String::new(), |part| format!("({}) ", form(part)));
+            writeln!(f, "  # {part}{}", step.formula)?;
         }
         for op in &step.ops {
             writeln!(f, "  {}", line(plan, op))?;
@@ -95,6 +98,7 @@ pub(crate) fn facts(program: &Program) -> Vec<String> {
     }
     facts.extend(softmax(&program.softmax).map(|text| format!("softmax {text}")));
     facts.push(format!("mask {}", mask(program.mask)));
+    facts.extend(program.mha_from.as_ref().map(mha_from));
     facts.extend(program.rotary.as_ref().map(rotary));
     facts.extend(program.indexer.as_ref().map(indexer));
     let caches = [("cache", &program.cache), ("source cache", &program.source)];
@@ -102,6 +106,19 @@ pub(crate) fn facts(program: &Program) -> Vec<String> {
         facts.extend(plan.as_ref().map(|plan| format!("{what} {}", cache(plan))));
     }
     facts
+}
+
+/// From where on a request takes the expanded form.
+fn mha_from(table: &MhaFrom) -> String {
+    let pair = |(cached, new): &(u64, Option<u64>)| match new {
+        Some(new) => format!("{new} with {cached}"),
+        None => format!("none with {cached}"),
+    };
+    let pairs: Vec<String> = table.from.iter().map(pair).collect();
+    format!(
+        "MHA from new tokens, with cached ones: {}",
+        pairs.join(", ")
+    )
 }
 
 /// An op with what it defines.
@@ -143,6 +160,15 @@ pub(crate) fn phase(phase: Phase) -> &'static str {
         Phase::Prefill => "prefill",
         Phase::Decode => "decode",
         Phase::Train => "train",
+        Phase::Mixed => "mixed",
+    }
+}
+
+/// The form of a phase, and why.
+pub(crate) fn choice(chosen: Option<Form>, reason: &str) -> String {
+    match chosen {
+        Some(chosen) => format!("{} form, because {reason}", form(chosen)),
+        None => format!("each request's own form: {reason}"),
     }
 }
 
@@ -240,6 +266,7 @@ impl fmt::Display for DisplayTy<'_> {
             }
             Ty::Attended(heads, dim) => write!(f, "attended[{} x {}]", heads.size, dim.size),
             Ty::Segments => write!(f, "segments"),
+            Ty::Forms => write!(f, "forms"),
         }
     }
 }

@@ -160,10 +160,7 @@ fn arranged(forward: &Plan, choice: &Choice, steps: Vec<Step>) -> Vec<Step> {
     });
     let given: Vec<Op> = given.cloned().collect();
     there.extend(given.iter().flat_map(Op::defines));
-    let mut arranged = vec![Step {
-        formula: String::new(),
-        ops: given,
-    }];
+    let mut arranged = vec![Step::new("", given)];
     for (i, step) in steps.into_iter().enumerate() {
         let mut ops = Vec::new();
         for op in step.ops {

@@ -136,7 +136,7 @@ fn defer(plan: &mut Plan) -> Vec<WeightPart> {
         WeightPart {
             name,
             plan: Plan {
-                steps: vec![Step { formula, ops }],
+                steps: vec![Step::new(formula, ops)],
                 outputs: Vec::new(),
                 ..whole.clone()
             },

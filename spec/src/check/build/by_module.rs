@@ -1,6 +1,6 @@
 //! What the attention module says about `build`: which keys and phases it has a use for.
 
-use super::phases::{PHASES, Phases};
+use super::phases::{CACHED, PHASES, Phases};
 use crate::build::Phase;
 use crate::check::About;
 use crate::check::codes;
@@ -62,7 +62,7 @@ pub(super) fn refuse_cached_diagonal(phases: &Phases, about: &About, out: &mut D
     let Some(mask) = about.mask else {
         return;
     };
-    let Some(cached) = phases.find(&[Phase::Prefill, Phase::Decode]) else {
+    let Some(cached) = phases.find(&CACHED) else {
         return;
     };
     if mask.value.kind != MaskKind::CausalBottomRight {

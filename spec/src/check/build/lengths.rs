@@ -1,7 +1,7 @@
 //! Lengths: those that forms are chosen at, and the chunk in which a cache is expanded.
 
 use super::LONGEST;
-use super::phases::Phases;
+use super::phases::{CACHED, Phases};
 use crate::build::{Build, CacheKind, Expect, Form, FormChoice, Phase};
 use crate::check::About;
 use crate::check::cache::Cache;
@@ -96,7 +96,7 @@ pub(super) fn context_chunk(
     let Some(field) = table.take("context_chunk") else {
         return Some(Build::default().context_chunk);
     };
-    if !phases.refuse_unless(&[Phase::Prefill, Phase::Decode], &field, out) {
+    if !phases.refuse_unless(&CACHED, &field, out) {
         let naive = cache
             .filter(|cache| cache.spec.kind == CacheKind::Naive)
             .and_then(|cache| cache.kind);

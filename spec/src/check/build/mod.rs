@@ -11,12 +11,12 @@ use super::codes;
 use super::foreign::Place;
 use super::value::Table;
 use super::words::{Others, Words};
-use crate::build::{Build, DType, Form, FormChoice, Phase, Target};
+use crate::build::{Build, CacheKind, DType, Form, FormChoice, Phase, Target};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::layer::{Core, Layer};
 use crate::node::Node;
 use crate::span::Spanned;
-use phases::Phases;
+use phases::{CACHED, Phases};
 
 /// Largest length and chunk, in tokens.
 const LONGEST: u32 = 1 << 30;
@@ -171,6 +171,7 @@ pub(super) fn check(
     if let (Some(cache), Some(form)) = (&cache, form) {
         cache.agrees_with(form, about, out);
     }
+    refuse_one_form(&phases, form, cache.as_ref(), about, out);
     let expect = lengths::expect(&mut table, &phases, form, out);
     let context_chunk =
         lengths::context_chunk(&mut table, &phases, form, cache.as_ref(), about, out);
@@ -218,8 +219,47 @@ fn cache(
             spec: Cache::default_for(dtype, about),
         });
     };
-    phases.refuse_unless(&[Phase::Prefill, Phase::Decode], &field, out);
+    phases.refuse_unless(&CACHED, &field, out);
     Cache::read(&field, dtype, about, out)
+}
+
+/// `mixed` chooses between two forms, request by request, and wants a layer and a cache that have both.
+fn refuse_one_form(
+    phases: &Phases,
+    form: Option<Spanned<FormChoice>>,
+    cache: Option<&Cache>,
+    about: &About,
+    out: &mut Diagnostics,
+) {
+    let Some(mixed) = phases.find(&[Phase::Mixed]) else {
+        return;
+    };
+    let no_latents = about
+        .attention
+        .filter(|(module, _)| module.has_no_latents())
+        .map(|(_, span)| (span, "makes no latents, and has one form"));
+    let sparse = match &about.core {
+        Some((Core::Sparse(_), core)) => {
+            Some((*core, "attends to picked latents, always absorbed"))
+        }
+        _ => None,
+    };
+    let naive = cache
+        .filter(|cache| cache.spec.kind == CacheKind::Naive)
+        .and_then(|cache| cache.kind)
+        .map(|span| (span, "holds expanded keys and values alone"));
+    let forced = form
+        .filter(|form| form.value != FormChoice::Auto)
+        .map(|form| (form.span, "one form for every request"));
+    let Some((span, because)) = no_latents.or(sparse).or(naive).or(forced) else {
+        return;
+    };
+    let message = "`mixed` attends to each request in the form that is the cheaper for it, and there is one form alone";
+    let label = "nothing to choose between";
+    let alone = Diagnostic::error(codes::NOTHING_TO_MIX, message, mixed.span, label);
+    out.push(alone.and(span, because).help(
+        "remove `mixed` from `phases`: `prefill` and `decode` take a batch of any lengths too",
+    ));
 }
 
 /// Cached phases of sparse attention are absorbed: what was picked differs from query to query, so that every latent would be
@@ -234,7 +274,7 @@ fn refuse_expanded_selection(
     else {
         return;
     };
-    let Some(cached) = phases.find(&[Phase::Prefill, Phase::Decode]) else {
+    let Some(cached) = phases.find(&CACHED) else {
         return;
     };
     let message = format!(

@@ -17,6 +17,7 @@ pub(super) const PHASES: Words<'static, Phase> = Words {
         ("forward", Phase::Forward),
         ("prefill", Phase::Prefill),
         ("decode", Phase::Decode),
+        ("mixed", Phase::Mixed),
         ("train", Phase::Train),
     ],
     aliases: &[
@@ -24,11 +25,15 @@ pub(super) const PHASES: Words<'static, Phase> = Words {
         ("generate", "decode"),
         ("inference", "forward"),
         ("extend", "prefill"),
+        ("chunked_prefill", "mixed"),
         ("training", "train"),
         ("backward", "train"),
     ],
     others: None,
 };
+
+/// The phases with a cache.
+pub(super) const CACHED: [Phase; 3] = [Phase::Prefill, Phase::Decode, Phase::Mixed];
 
 /// The phases, and where they were written.
 pub(super) struct Phases {

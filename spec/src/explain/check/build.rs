@@ -32,7 +32,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         code: Code(604),
         title: "a build key that nothing reads",
-        rule: "`recompute` and `offload` need `train`, `cache` and `context_chunk` need `prefill` or `decode`, the lengths in `expect` the \
+        rule: "`recompute` and `offload` need `train`, `cache` and `context_chunk` need `prefill`, `decode` or `mixed`, the lengths in `expect` the \
               phases that they describe and a form that is not forced, `context_chunk` a latent cache \
               that some phase may expand.",
         why: "a key that has no effect is mostly a sign that another one is wrong.",

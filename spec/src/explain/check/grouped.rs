@@ -254,4 +254,18 @@ build:
   phases: [forward, prefill, decode]
 ",
     },
+    Rule {
+        code: Code(667),
+        title: "a mix of forms where there is one",
+        rule: "the phase `mixed` wants an `MLASelfAttention` whose attention is dense, a cache of latents, and `form: auto`.",
+        why: "it expands the latents of requests with many new tokens and absorbs the queries of the others. Heads with keys of their own, picked \
+              latents and naive caches have one form, and a forced form leaves nothing to choose: there `prefill` and `decode` do the same.",
+        wrong: r"build:
+  phases: [prefill, decode, mixed]
+  form: mha
+",
+        right: r"build:
+  phases: [prefill, decode, mixed]
+",
+    },
 ];

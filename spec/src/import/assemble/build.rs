@@ -31,6 +31,7 @@ pub(super) fn build(build: &Build, sparse: bool) -> Node {
         Phase::Prefill => "prefill",
         Phase::Decode => "decode",
         Phase::Train => "train",
+        Phase::Mixed => "mixed",
     });
     let dtype = match build.dtype {
         DType::F32 => "f32",

@@ -72,7 +72,7 @@ impl Body<'_> {
 
     /// Attention over a cache: all that are visible, or the selected ones.
     fn over_cache(&self, read: &[ValueId], selection: Option<ValueId>) -> Call {
-        let mut arguments = vec!["batch".to_owned()];
+        let mut arguments = vec![self.attended_batch().to_owned()];
         arguments.extend(read.iter().map(|&id| self.read(id)));
         arguments.extend(selection.map(|id| self.read(id)));
         arguments.extend([self.visibility().to_owned(), self.softmax().to_owned()]);
@@ -88,6 +88,14 @@ impl Body<'_> {
             self.over_cache(&[q], None)
         };
         self.bind(out, &call);
+    }
+
+    /// The batch whose requests are attended to.
+    fn attended_batch(&self) -> &'static str {
+        match self.part {
+            None => "batch",
+            Some(_) => "part.batch()",
+        }
     }
 
     fn is_cross(&self) -> bool {
@@ -138,7 +146,11 @@ impl Body<'_> {
                 self.bind(*out, &Call::fallible("absorb::queries", &words(&arguments)));
             }
             Op::AbsorbValues { z, slot, part, out } => {
-                let (up, z) = (up_projection(slot, *part), self.name(*z));
+                let up = up_projection(slot, *part);
+                if self.is_given(*out) {
+                    return self.given_values(*z, &up);
+                }
+                let z = self.name(*z);
                 self.bind_typed(*out, &Call::fallible("absorb::values", &[&up, z]));
             }
             Op::Sink { x, slot, out } => {
@@ -191,8 +203,9 @@ impl Body<'_> {
         ];
         let attend = Call::fallible("attention::expanded", &attend);
         let open = format!(
-            "for context in {}.context(batch, {}, {}) {{",
+            "for context in {}.context({}, {}, {}) {{",
             self.kv_cache(),
+            self.attended_batch(),
             chunk.name,
             self.visibility()
         );

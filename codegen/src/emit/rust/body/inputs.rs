@@ -50,7 +50,11 @@ impl Body<'_> {
             Op::CheckBatch => self.check(),
             Op::MaskSegments { context, out } => self.mask_segments(*context, *out),
             Op::BatchSegments { out } => {
-                let call = Call::fallible("batch.segments", &[self.visibility()]);
+                let callee = match self.part {
+                    None => "batch.segments",
+                    Some(_) => "part.segments",
+                };
+                let call = Call::fallible(callee, &[self.visibility()]);
                 self.bind(*out, &call);
             }
             Op::Angles { out } => {

@@ -2,6 +2,7 @@
 
 mod attend;
 mod inputs;
+mod mixed;
 mod returns;
 mod rows;
 mod select;
@@ -10,6 +11,8 @@ mod train;
 use super::layout::{Call, Lines};
 use super::{parts, training};
 pub(in crate::emit) use returns::gradient_field;
+
+use mla_spec::Form;
 
 use crate::plan::{
     Adjoint, CacheContent, LinearPart, Offset, Op, Plan, Program, Step, Training, Ty, ValueId,
@@ -63,6 +66,7 @@ pub(crate) fn write(
         plan,
         function,
         style,
+        part: None,
         lines,
     };
     let tail = body.tail();
@@ -70,26 +74,11 @@ pub(crate) fn write(
         body.softmax_binding();
     }
     let mut first = true;
-    for step in &plan.steps {
-        let prints_nothing = |op: &Op| {
-            matches!(
-                op,
-                Op::Hidden { .. }
-                    | Op::Context { .. }
-                    | Op::Adjoint(Adjoint::OutputGradient { .. })
-            )
-        };
-        if step.ops.iter().all(prints_nothing) {
-            continue;
+    for steps in plan.steps.chunk_by(|a, b| a.part == b.part) {
+        match steps[0].part {
+            Some(form) => body.part(form, steps),
+            None => body.steps(steps, tail, &mut first),
         }
-        if style.formulas {
-            if !first {
-                body.lines.line("");
-            }
-            body.formula(step);
-        }
-        first = false;
-        body.step(step, tail);
     }
     if tail.is_none() {
         body.returns();
@@ -101,10 +90,37 @@ struct Body<'a> {
     plan: &'a Plan,
     function: Function<'a>,
     style: Style,
+    /// The form of the requests that are attended to, where they are a part of the batch.
+    part: Option<Form>,
     lines: &'a mut Lines,
 }
 
 impl<'a> Body<'a> {
+    /// Steps, a blank line between any two.
+    fn steps(&mut self, steps: &[Step], tail: Option<ValueId>, first: &mut bool) {
+        for step in steps {
+            let prints_nothing = |op: &Op| {
+                matches!(
+                    op,
+                    Op::Hidden { .. }
+                        | Op::Context { .. }
+                        | Op::Adjoint(Adjoint::OutputGradient { .. })
+                )
+            };
+            if step.ops.iter().all(prints_nothing) {
+                continue;
+            }
+            if self.style.formulas {
+                if !*first {
+                    self.lines.line("");
+                }
+                self.formula(step);
+            }
+            *first = false;
+            self.step(step, tail);
+        }
+    }
+
     /// The value that the function's last statement is: the output, where the last op printed makes it.
     fn tail(&self) -> Option<ValueId> {
         if !matches!(self.function, Function::Phase) {
@@ -263,6 +279,7 @@ impl<'a> Body<'a> {
             | Op::AbsorbHeads { .. }
             | Op::AsRows { .. }
             | Op::Copy { .. } => self.kept(op),
+            Op::Forms { .. } | Op::Pick { .. } | Op::Join { .. } => self.mixed(op),
             Op::Learn { .. } => {}
             Op::Adjoint(adjoint) => self.adjoint(adjoint),
             Op::Probe {
@@ -295,7 +312,9 @@ impl<'a> Body<'a> {
         match self.plan.phase {
             _ if !self.function.is_forward() => "&positions",
             mla_spec::Phase::Forward | mla_spec::Phase::Train => "positions",
-            mla_spec::Phase::Prefill | mla_spec::Phase::Decode => "batch.positions()",
+            mla_spec::Phase::Prefill | mla_spec::Phase::Decode | mla_spec::Phase::Mixed => {
+                "batch.positions()"
+            }
         }
     }
 }
@@ -313,6 +332,7 @@ pub(super) fn rust_type(ty: &Ty) -> String {
         }
         Ty::Angles(width) => format!("Angles<B, {}>", width.name),
         Ty::Segments => "Segments".to_owned(),
+        Ty::Forms => "Forms".to_owned(),
         _ => "_".to_owned(),
     }
 }

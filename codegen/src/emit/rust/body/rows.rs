@@ -206,6 +206,9 @@ impl Body<'_> {
             Op::IntoRows { x, width, out } => (x, "into_rows", vec![width.name.to_owned()], out),
             Op::AttendedOut { x, out } => {
                 let call = Call::fallible(format!("{}.into_out", self.name(*x)), &[]);
+                if self.is_given(*out) {
+                    return self.lines.call("", &Call { tail: "", ..call }, "");
+                }
                 return self.bind(*out, &call);
             }
             Op::CutHeads { x, out } => {

@@ -10,6 +10,9 @@ pub(super) fn run(checked: &Checked, latent: &Latent, plan: &mut Plan) {
     let Some((site, op)) = find(plan, attends) else {
         return;
     };
+    if plan.form.is_none() {
+        return super::mixed::run(checked, latent, plan, site, &op);
+    }
     match (&op, checked.build.cache.kind) {
         (Op::AttendAbsorbed { .. }, CacheKind::Latent) => latents(latent, plan, site, &op),
         (Op::AttendExpanded { .. }, CacheKind::Latent) => merge(checked, latent, plan, site, &op),
@@ -19,7 +22,7 @@ pub(super) fn run(checked: &Checked, latent: &Latent, plan: &mut Plan) {
 }
 
 /// Whether the layer writes the latents that it attends to.
-fn is_own(latent: &Latent) -> bool {
+pub(super) fn is_own(latent: &Latent) -> bool {
     latent.kv_source != KvSource::Other
 }
 

@@ -1,14 +1,17 @@
-//! `cache`: prefill and decode meet what is cached, and cache what is new.
+//! `cache`: prefill, decode and mixed meet what is cached, and cache what is new.
 //!
 //! - Latent cache, MHA: attention among the new tokens, merged with attention over the expanded context; then the new
 //!   latents are written, so that the context is only what was there before.
 //! - Latent cache, MQA: the new latents are written, then queries meet everything in the cache.
+//! - Latent cache, each request in its own form (`mixed`): the new latents are written, then the requests of either form do what is said above,
+//!   of the others' rows none.
 //! - Another layer's latent cache: as these, but nothing is written.
 //! - Naive cache, cache of groups: the new keys and values are written, then queries meet everything in the cache.
 //! - An indexer's keys are written before it scores everything in the cache.
 
 mod groups;
 mod latent;
+mod mixed;
 
 use mla_spec::{Checked, Indexer, Projections};
 
@@ -87,10 +90,7 @@ fn find(plan: &Plan, wanted: impl Fn(&Op) -> bool) -> Option<(Site, Op)> {
 }
 
 fn single(formula: String, op: Op) -> Step {
-    Step {
-        formula,
-        ops: vec![op],
-    }
+    Step::new(formula, vec![op])
 }
 
 fn rename_reads(steps: &mut [Step], from: ValueId, to: ValueId) {

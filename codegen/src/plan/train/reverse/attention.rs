@@ -183,9 +183,6 @@ impl Tape<'_> {
         self.tell(k, d_k);
         self.tell(weights, d_weights);
         self.results.push((Gradient::IndexerLoss, loss));
-        Some(Step {
-            formula: "Indexer's loss".to_owned(),
-            ops: std::mem::take(&mut self.ops),
-        })
+        Some(Step::new("Indexer's loss", std::mem::take(&mut self.ops)))
     }
 }

@@ -53,10 +53,7 @@ pub(super) fn reverse(
         }
         let ops = std::mem::take(&mut tape.ops);
         if !ops.is_empty() {
-            steps.push(Step {
-                formula: step.formula.clone(),
-                ops,
-            });
+            steps.push(Step::new(step.formula.clone(), ops));
         }
     }
     let mut outputs = tape.results;
@@ -162,10 +159,7 @@ impl Tape<'_> {
             self.push(Adjoint::OutputGradient { out });
             self.tell(output, out);
         }
-        Step {
-            formula: String::new(),
-            ops: std::mem::take(&mut self.ops),
-        }
+        Step::new("", std::mem::take(&mut self.ops))
     }
 
     /// The gradient of `value`, all of it; `None` where nobody has said anything.
