@@ -6,15 +6,15 @@ use mla_codegen::plan::interpret::{
 use mla_codegen::plan::{Gradient, program};
 use mla_runtime::proof::ProofBackend;
 use mla_runtime::{
-    Batch, Decode, ErasedGradients, Extras, Forward, KvCache, Load, Mask, NoProbe, ParameterSet,
-    Prefill, Sequence, Tensor, Train, Weights,
+    Batch, Caches, Decode, ErasedGradients, Extras, Forward, KvCache, Load, Mask, Mixed, NoProbe,
+    ParameterSet, Prefill, Result, Sequence, Tensor, Train, Weights,
 };
 use mla_spec::{Checked, Phase};
 
 use crate::random_spec::Dice;
 
 /// New tokens of two requests in each call.
-const CALLS: [[usize; 2]; 4] = [[3, 2], [1, 0], [2, 4], [1, 1]];
+const CALLS: [[usize; 2]; 4] = [[3, 0], [1, 2], [2, 4], [1, 1]];
 
 /// A layer and the same weights as plain numbers.
 fn loaded<L: Load<B>, B: ProofBackend<Elem = f64>>(seed: u64) -> (L, Numbers) {
@@ -212,6 +212,46 @@ pub fn cached_is_the_oracles<L: Prefill<B> + Decode<B>, B: ProofBackend<Elem = f
     checked: &Checked,
     phase: Phase,
 ) {
+    call_by_call(name, checked, phase, |layer: &L, cache, batch, input| {
+        let (mut extras, mut probe) = (Extras::default(), NoProbe);
+        match phase {
+            Phase::Decode => layer.decode_erased(cache, batch, input, &mut extras, &mut probe),
+            _ => layer.prefill_erased(cache, batch, input, &mut extras, &mut probe),
+        }
+    });
+}
+
+/// As [`cached_is_the_oracles`], of the phase `mixed`, whose requests take both forms in one of the calls.
+///
+/// # Panics
+/// When it is not, or they don't.
+pub fn mixed_is_the_oracles<L: Mixed<B>, B: ProofBackend<Elem = f64>>(
+    name: &str,
+    checked: &Checked,
+) {
+    let mut mixes = false;
+    call_by_call(
+        name,
+        checked,
+        Phase::Mixed,
+        |layer: &L, cache, batch, input| {
+            mixes |= batch.forms(L::MHA_FROM)?.are_mixed();
+            layer.mixed_erased(cache, batch, input, &mut Extras::default(), &mut NoProbe)
+        },
+    );
+    assert!(mixes, "{name}: no call has requests of both forms");
+}
+
+/// A layer's cache of what it computes.
+type Exact<L, B> = <L as Caches<B>>::Cache<f64, f64>;
+
+/// What a phase of a layer gives and caches, beside what the oracle does.
+fn call_by_call<L: Caches<B>, B: ProofBackend<Elem = f64>>(
+    name: &str,
+    checked: &Checked,
+    phase: Phase,
+    mut run: impl FnMut(&L, &mut Exact<L, B>, &Batch, &Tensor<B>) -> Result<Tensor<B>>,
+) {
     let (layer, weights) = loaded::<L, B>(3);
     let program = program(checked);
     let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
@@ -229,23 +269,7 @@ pub fn cached_is_the_oracles<L: Prefill<B> + Decode<B>, B: ProofBackend<Elem = f
         });
         let batch = Batch::new(&sequences).expect("a valid batch");
         let input = tensor(&hidden, L::HIDDEN_SIZE);
-        let found = match phase {
-            Phase::Decode => layer.decode_erased(
-                &mut cache,
-                &batch,
-                &input,
-                &mut Extras::default(),
-                &mut NoProbe,
-            ),
-            _ => layer.prefill_erased(
-                &mut cache,
-                &batch,
-                &input,
-                &mut Extras::default(),
-                &mut NoProbe,
-            ),
-        };
-        let found = found
+        let found = run(&layer, &mut cache, &batch, &input)
             .and_then(|found| found.to_vec())
             .expect("the layer runs");
         let pieces = [0, 1].map(|request| Piece {

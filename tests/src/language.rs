@@ -1,7 +1,7 @@
 //! Layers that together use every option of the language.
 
 use mla_spec::explain::whole;
-use mla_spec::{Activation, Checked, Phase, Sources, check, read};
+use mla_spec::{Activation, CacheKind, Checked, Core, FormChoice, Phase, Sources, check, read};
 
 /// Small sizes of a latent layer.
 const LATENT: &str = "params:
@@ -99,7 +99,7 @@ pub fn language() -> Vec<(String, Checked)> {
     latent_layers
         .chain(grouped_layers)
         .chain(cross_layers)
-        .map(|(name, excerpt)| (name.to_owned(), checked(name, &whole(&excerpt))))
+        .map(|(name, excerpt)| (name.to_owned(), with_mixed(checked(name, &whole(&excerpt)))))
         .collect()
 }
 
@@ -115,6 +115,20 @@ pub fn checked(name: &str, yaml: &str) -> Checked {
     let mut checked =
         checked.unwrap_or_else(|| panic!("{}", mla_spec::render::text(&found, &sources, false)));
     checked.layer.name = "Layer".to_owned();
+    checked
+}
+
+/// The layer, with the phase `mixed` beside its other cached ones where it has two forms over a cache of latents.
+fn with_mixed(mut checked: Checked) -> Checked {
+    let build = &mut checked.build;
+    let cached = build.phases.iter().any(|phase| phase.is_cached());
+    let both = checked.layer.latent().is_some()
+        && checked.layer.core == Core::Dense
+        && build.cache.kind == CacheKind::Latent
+        && build.form == FormChoice::Auto;
+    if cached && both {
+        build.phases.push(Phase::Mixed);
+    }
     checked
 }
 

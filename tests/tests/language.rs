@@ -25,7 +25,7 @@ mod trained_layers {
 use mla_runtime::{Cpu, Cuda};
 use mla_spec::{Checked, Phase};
 use mla_tests::against_oracle::{
-    cached_is_the_oracles, forward_is_the_oracles, training_is_the_oracles,
+    cached_is_the_oracles, forward_is_the_oracles, mixed_is_the_oracles, training_is_the_oracles,
 };
 use mla_tests::language::{language, trained};
 
@@ -36,7 +36,7 @@ fn layer(name: &str) -> Checked {
 
 /// Layers that need nothing but hidden states, by their phases, on the backend `Here`.
 macro_rules! alone {
-    (forward: $($forward:ident)+; all phases: $($all:ident)+;) => {
+    (forward: $($forward:ident)+; all phases: $($all:ident)+; mixed: $($mixed:ident)+;) => {
         mod forward {
             use super::*;
             $(#[test]
@@ -84,6 +84,15 @@ macro_rules! alone {
                 cached_is_the_oracles::<layers::$all::Layer<Here>, Here>(name, &layer(name), Phase::Decode);
             })+
         }
+
+        mod mixed {
+            use super::*;
+            $(#[test]
+            fn $mixed() {
+                let name = stringify!($mixed);
+                mixed_is_the_oracles::<layers::$mixed::Layer<Here>, Here>(name, &layer(name));
+            })+
+        }
     };
 }
 
@@ -97,6 +106,10 @@ macro_rules! everything_alone {
                 gate_per_element gate_fused gated_norms llama3 soft_cap off_by_one window chunk gives_kv
                 sparse sparse_rich sparse_pooled fp8 fp8_ds_mla fp8_model1 mxfp8 grouped grouped_normed
                 grouped_l2 grouped_gate grouped_sink grouped_flash grouped_nope;
+            mixed:
+                plain llama4_scale log_position latent_scales latent_scale gate_per_head
+                gate_per_element gate_fused gated_norms llama3 soft_cap off_by_one window chunk gives_kv
+                fp8 mxfp8;
         }
     };
 }

@@ -35,6 +35,8 @@ pub(crate) enum Phase {
     Prefill,
     /// Few new tokens per request
     Decode,
+    /// Any number of new tokens per request, each request in its own form
+    Mixed,
     /// Whole sequences, forward and backward
     Train,
 }
@@ -149,6 +151,7 @@ impl From<Phase> for mla_spec::Phase {
             Phase::Forward => mla_spec::Phase::Forward,
             Phase::Prefill => mla_spec::Phase::Prefill,
             Phase::Decode => mla_spec::Phase::Decode,
+            Phase::Mixed => mla_spec::Phase::Mixed,
             Phase::Train => mla_spec::Phase::Train,
         }
     }

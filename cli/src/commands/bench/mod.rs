@@ -126,6 +126,8 @@ fn wanted(args: &args::Bench, checked: &Checked) -> Result<Vec<job::Bench>, Fail
             Phase::Forward => job::Phase::Forward,
             Phase::Prefill => job::Phase::Prefill,
             Phase::Decode => job::Phase::Decode,
+            // One shape is one form, which prefill or decode has
+            Phase::Mixed => continue,
             Phase::Train => job::Phase::ForwardTrain,
         };
         push(phase, shape, checked, &mut wanted)?;

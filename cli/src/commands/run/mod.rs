@@ -311,8 +311,9 @@ fn speed(checked: &Checked, report: &Report, phase: Phase) -> Option<String> {
         Phase::Backward => ("backward", trained.map(|training| &training.backward)),
     };
     let form = plan.map_or("", |plan| match plan.form {
-        Form::Mha => "MHA form, ",
-        Form::Mqa => "MQA form, ",
+        Some(Form::Mha) => "MHA form, ",
+        Some(Form::Mqa) => "MQA form, ",
+        None => "",
     });
     let rate = if seconds > 0.0 {
         tokens as f64 / seconds

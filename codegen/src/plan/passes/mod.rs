@@ -141,17 +141,17 @@ fn mha_from(checked: &Checked, latent: &Latent) -> MhaFrom {
             MhaFrom {
                 from: cost::mha_from(|lengths| cost::faster(machine, dims, lengths, token).0),
                 doc: format!(
-                    "Tokens of a request that are cached already, up to the next pair, and new ones from which on MHA takes no longer than MQA: by the \
-                     roofs of an {}, where MHA makes a key and a value of every cached latent, writes and reads them, and MQA reads longer \
-                     queries and multiplies more per pair.",
+                    "New tokens of a request from which on MHA takes no longer than MQA, behind as many cached ones; a pair holds up to the next \
+                     one. By the roofs of an {}, where MHA makes a key and a value of every cached latent, writes and reads them, and MQA reads \
+                     longer queries and multiplies more per pair.",
                     machine.name
                 ),
             }
         }
         None => MhaFrom {
             from: cost::mha_from(|lengths| cost::cheaper(dims, lengths)),
-            doc: "Tokens of a request that are cached already, up to the next pair, and new ones from which on MHA costs no more than MQA: in \
-                  multiplications of a head, `r_kv (d_n + d_v) · cached <= ((2 r_kv + d_r) - (d_n + d_r + d_v)) · new · (cached + new)`."
+            doc: "New tokens of a request from which on MHA costs no more than MQA, behind as many cached ones; a pair holds up to the next one. In \
+                  multiplications of a head: `r_kv (d_n + d_v) · cached <= ((2 r_kv + d_r) - (d_n + d_r + d_v)) · new · (cached + new)`."
                 .to_owned(),
         },
     }

@@ -94,7 +94,7 @@ impl Body<'_> {
     fn attended_batch(&self) -> &'static str {
         match self.part {
             None => "batch",
-            Some(_) => "part.batch()",
+            Some(_) => "requests.batch()",
         }
     }
 

@@ -52,7 +52,7 @@ impl Body<'_> {
             Op::BatchSegments { out } => {
                 let callee = match self.part {
                     None => "batch.segments",
-                    Some(_) => "part.segments",
+                    Some(_) => "requests.segments",
                 };
                 let call = Call::fallible(callee, &[self.visibility()]);
                 self.bind(*out, &call);

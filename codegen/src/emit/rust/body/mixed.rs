@@ -20,7 +20,7 @@ impl Body<'_> {
             Form::Mha => "expanded",
             Form::Mqa => "absorbed",
         };
-        let open = format!("let {} = forms.{method}(|part| {{", self.name(out));
+        let open = format!("let {} = forms.{method}(|requests| {{", self.name(out));
         self.part = Some(form);
         self.lines.opened(&open);
         self.step(first, None);
@@ -74,7 +74,10 @@ impl Body<'_> {
             Ty::Columns(_) => format!("{}.to_rows()?", self.name(x)),
             _ => self.name(x).to_owned(),
         };
-        self.bind(out, &Call::fallible(format!("part.{method}"), &[&owned]));
+        self.bind(
+            out,
+            &Call::fallible(format!("requests.{method}"), &[&owned]),
+        );
     }
 }
 
