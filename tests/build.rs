@@ -142,6 +142,7 @@ fn random_layers(out: &Path) -> io::Result<()> {
                 "",
             ),
             (phases.contains(&Phase::Train), "train", "training_is", ""),
+            (phases.contains(&Phase::Mixed), "mixed", "mixed_is", ""),
             (cached, "prefill", "cached_is", ", Phase::Prefill"),
             (cached, "decode", "cached_is", ", Phase::Decode"),
         ] {

@@ -375,6 +375,56 @@ fn soft_caps_biases_sinks_and_windows_hold_in_caches_too() {
 }
 
 #[test]
+fn a_batch_in_two_forms_is_the_same_batch_in_either() {
+    let variants: [fn(&mut Layer); 5] = [
+        |_| {},
+        |layer| layer.logits.sink = Sink::Learned,
+        |layer| layer.logits.sink = Sink::OffByOne,
+        |layer| layer.logits.soft_cap = Some(2.0),
+        |layer| {
+            layer.mask.window = Some(Window {
+                left: Some(3),
+                right: Some(0),
+            });
+        },
+    ];
+    for (index, change) in variants.into_iter().enumerate() {
+        let mut checked = latent();
+        change(&mut checked.layer);
+        checked.build.phases = vec![Phase::Prefill, Phase::Decode, Phase::Mixed];
+        let program = program(&checked);
+        let table = program.mha_from.as_ref().expect("two forms");
+        let mut dice = Dice::new(6);
+        let weights = weights(&program, &mut dice);
+        let oracle = Oracle::new(&program, &weights).expect("the weights fit");
+        let mut caches =
+            [Phase::Mixed, Phase::Prefill, Phase::Decode].map(|phase| (phase, Cache::new(3)));
+        let mut mixes = false;
+        for calls in [[6, 0, 2], [1, 5, 1], [0, 1, 4], [3, 1, 1]] {
+            let pieces = [0, 1, 2].map(|request| Piece {
+                request,
+                tokens: calls[request],
+            });
+            let forms = pieces.iter().filter(|piece| piece.tokens > 0).map(|piece| {
+                let cached = caches[0].1.tokens(piece.request) as u64;
+                table.form(piece.tokens as u64, cached)
+            });
+            let forms: Vec<Form> = forms.collect();
+            mixes |= forms.contains(&Form::Mha) && forms.contains(&Form::Mqa);
+            let hidden = numbers(calls.iter().sum::<usize>() * 12, &mut dice);
+            let outputs = caches.each_mut().map(|(phase, cache)| {
+                let run = oracle.cached(*phase, cache, &pieces, &hidden);
+                run.expect("the phase runs").output
+            });
+            for other in &outputs[1..] {
+                assert_close(&format!("variant {index}"), &outputs[0], other);
+            }
+        }
+        assert!(mixes, "variant {index}: no call has both forms");
+    }
+}
+
+#[test]
 fn dropout_follows_its_seed_and_leaves_the_log_sum_exp() {
     let mut checked = latent();
     checked.layer.logits.dropout = 0.4;

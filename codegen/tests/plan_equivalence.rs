@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use mla_codegen::plan::interpret::{Cache, Given, Oracle, Piece, Run, Weights};
 use mla_codegen::plan::{ProbeMode, Program, program, program_with};
 use mla_spec::{
-    CacheKind, Checked, DownProjection, Form, FormChoice, GateSource, Indexer, IndexerQuery,
+    CacheKind, Checked, Core, DownProjection, Form, FormChoice, GateSource, Indexer, IndexerQuery,
     Latent, Layer, Phase, Projections, QkvProjection, Query, QueryScaleSite, QueryUp, RopeLayout,
 };
 
@@ -188,6 +188,38 @@ fn every_form_and_cache_gives_what_forward_gives() {
             }
         }
     }
+}
+
+#[test]
+fn a_batch_in_two_forms_gives_what_forward_gives() {
+    let dense =
+        latent_layers(cacheable(SEEDS)).filter(|(_, layer)| layer.layer.core == Core::Dense);
+    let mut mixed = 0;
+    for (seed, layer) in dense {
+        let layer = with(&layer, |changed| {
+            changed.build.phases = vec![Phase::Forward, Phase::Mixed];
+            changed.build.form = FormChoice::Auto;
+            changed.build.cache.kind = CacheKind::Latent;
+        });
+        let case = Case::new(seed, layer);
+        let program = program(&case.checked);
+        let table = program.mha_from.as_ref().expect("two forms");
+        let mut cached = [0; 3];
+        for call in CALLS {
+            let new = call.iter().zip(&cached).filter(|(new, _)| **new > 0);
+            let forms: Vec<Form> = new
+                .map(|(&new, &cached)| table.form(new as u64, cached))
+                .collect();
+            mixed += usize::from(forms.contains(&Form::Mha) && forms.contains(&Form::Mqa));
+            for (cached, new) in cached.iter_mut().zip(call) {
+                *cached += new as u64;
+            }
+        }
+        let wanted = case.forward(&program).output;
+        let (found, _) = case.cached(&program, Phase::Mixed);
+        assert_close(&format!("seed {seed}, mixed"), &found.output, &wanted);
+    }
+    assert!(mixed > 10, "only {mixed} calls had requests of both forms");
 }
 
 #[test]

@@ -205,7 +205,7 @@ fn a_trace_names_every_pass() {
 fn deepseek_v3_expands_its_prefill_and_absorbs_its_decode() {
     let program = program(&model("deepseek-v3"));
     let prefill = plan(&program, Phase::Prefill);
-    assert_eq!(prefill.form, Form::Mha);
+    assert_eq!(prefill.form, Some(Form::Mha));
     assert!(
         has(prefill, "attend_expanded") && has(prefill, "merge_context"),
         "{prefill}"
@@ -217,7 +217,7 @@ fn deepseek_v3_expands_its_prefill_and_absorbs_its_decode() {
         "the context is read before the write:\n{prefill}"
     );
     let decode = plan(&program, Phase::Decode);
-    assert_eq!(decode.form, Form::Mqa);
+    assert_eq!(decode.form, Some(Form::Mqa));
     assert!(
         has(decode, "attend_latent_cache") && !has(decode, "attend_expanded"),
         "{decode}"
@@ -227,6 +227,63 @@ fn deepseek_v3_expands_its_prefill_and_absorbs_its_decode() {
         "{}",
         decode.form_reason
     );
+}
+
+#[test]
+fn deepseek_v3_mixes_forms_request_by_request() {
+    let program = program(&model("deepseek-v3"));
+    let mixed = plan(&program, Phase::Mixed);
+    assert_eq!(mixed.form, None);
+    assert!(mixed.form_reason.contains("171 new tokens"), "{mixed}");
+    let parts = |wanted| -> Vec<&Op> {
+        let steps = mixed.steps.iter().filter(|step| step.part == wanted);
+        steps.flat_map(|step| &step.ops).collect()
+    };
+    let of = |part, is: fn(&Op) -> bool| parts(part).into_iter().filter(|op| is(op)).count();
+    // What both share is done once, for all rows
+    let projects = |op: &Op| matches!(op, Op::Linear { slot, .. } if *slot != "linear_kv_up_proj");
+    assert_eq!(of(None, projects), 4, "{mixed}");
+    assert_eq!(of(None, |op| matches!(op, Op::WriteLatent { .. })), 1);
+    assert_eq!(of(None, |op| matches!(op, Op::Join { .. })), 1);
+    let attends = |op: &Op| matches!(op, Op::AttendExpanded { .. } | Op::MergeContext { .. });
+    assert_eq!(of(Some(Form::Mha), attends), 2);
+    assert_eq!(of(Some(Form::Mha), |op| matches!(op, Op::Pick { .. })), 2);
+    let attends = |op: &Op| matches!(op, Op::AbsorbQueries { .. } | Op::AttendLatentCache { .. });
+    assert_eq!(of(Some(Form::Mqa), attends), 2);
+    assert_eq!(of(Some(Form::Mqa), |op| matches!(op, Op::Pick { .. })), 1);
+    let order: Vec<String> = lines(mixed);
+    let position = |op: &str| order.iter().position(|line| line.starts_with(op));
+    assert!(
+        position("write_latent") < position("forms of batch"),
+        "the absorbed form reads new latents out of the cache:\n{mixed}"
+    );
+    // It asks for the kernels of both forms, and for no other
+    let mut alone = model("deepseek-v3");
+    alone.build.phases = vec![Phase::Prefill, Phase::Decode];
+    let mut checked = model("deepseek-v3");
+    checked.build.phases = vec![Phase::Mixed];
+    assert_eq!(
+        kernels(&mla_codegen::plan::program(&checked)),
+        kernels(&mla_codegen::plan::program(&alone))
+    );
+}
+
+#[test]
+fn where_forms_part_depends_on_the_device() {
+    let mut checked = model("deepseek-v3");
+    let by_operations = program(&checked).mha_from.expect("two forms");
+    assert_eq!(by_operations.form(1, 0), Form::Mha);
+    assert_eq!(by_operations.form(1, 1), Form::Mqa);
+    assert_eq!(by_operations.form(170, 1 << 30), Form::Mqa);
+    assert_eq!(by_operations.form(171, 1 << 30), Form::Mha);
+    checked.build.dtype = DType::Bf16;
+    checked.build.cache.store = Store::Plain(CacheDType::Bf16);
+    checked.build.targets = vec![Target::Sm90a];
+    let by_time = program(&checked).mha_from.expect("two forms");
+    assert!(by_time.doc.contains("roofs of an H200"), "{}", by_time.doc);
+    assert_eq!(by_time.form(1, 8192), Form::Mqa);
+    assert_eq!(by_time.form(4096, 8192), Form::Mha);
+    assert_ne!(by_time.from, by_operations.from);
 }
 
 #[test]
@@ -266,7 +323,7 @@ fn a_naive_cache_holds_expanded_keys_whatever_the_lengths() {
     let program = program(&model("nope-odd"));
     for phase in [Phase::Prefill, Phase::Decode] {
         let plan = plan(&program, phase);
-        assert_eq!(plan.form, Form::Mha);
+        assert_eq!(plan.form, Some(Form::Mha));
         assert!(
             has(plan, "write_naive") && has(plan, "attend_naive_cache") && !has(plan, "segments"),
             "{plan}"
@@ -424,7 +481,7 @@ fn on_a_device_the_faster_form_is_chosen_by_time() {
     checked.build.expect.decode_context = 8191;
     let by_time = program(&checked);
     let decode = plan(&by_time, Phase::Decode);
-    assert_eq!(decode.form, Form::Mqa);
+    assert_eq!(decode.form, Some(Form::Mqa));
     let reason = &decode.form_reason;
     assert!(
         reason.starts_with("on an NVIDIA H200 1 new token takes "),
@@ -435,7 +492,7 @@ fn on_a_device_the_faster_form_is_chosen_by_time() {
         reason.contains("(bound by memory) as MQA, over 8192 tokens"),
         "{reason}"
     );
-    assert_eq!(plan(&by_time, Phase::Prefill).form, Form::Mha);
+    assert_eq!(plan(&by_time, Phase::Prefill).form, Some(Form::Mha));
     // Of f32 nothing is known there, and on a CPU operations are counted
     checked.build.dtype = DType::F32;
     let counted = program(&checked);

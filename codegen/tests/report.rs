@@ -83,6 +83,41 @@ fn an_indexer_caches_its_keys_beside() {
 }
 
 #[test]
+fn a_mixed_batch_is_a_prefill_and_a_decode_that_share_their_projections() {
+    let report = report(&model("deepseek-v3"));
+    let phase = |phase| {
+        let mut phases = report.phases.iter();
+        phases.find(|one| one.phase == phase).unwrap()
+    };
+    let [prefill, decode, mixed] = [Phase::Prefill, Phase::Decode, Phase::Mixed].map(phase);
+    assert_eq!(mixed.parts, Some([prefill.lengths, decode.lengths]));
+    for group in Group::ALL {
+        let alone = prefill.of(group).flops + decode.of(group).flops;
+        assert_eq!(mixed.of(group).flops, alone, "{group:?}");
+    }
+    // Weights of the projections are read once, not twice
+    let projections = Group::Projections;
+    let alone = prefill.of(projections).bytes + decode.of(projections).bytes;
+    assert!(mixed.of(projections).bytes < alone);
+}
+
+#[test]
+fn what_expansion_needs_room_for_is_said() {
+    let report = report(&model("deepseek-v3"));
+    for one in &report.phases {
+        let expands = matches!(one.phase, Phase::Prefill | Phase::Mixed);
+        assert_eq!(one.expansion.is_some(), expands, "{:?}", one.phase);
+        let Some(room) = one.expansion else { continue };
+        // In f32: a key without its rope part and a value for each of 128 heads
+        assert_eq!((room.chunk, room.token), (1024, 128 * (128 + 128) * 4));
+        assert_eq!(room.merged, 128 * (128 + 2) * 4);
+        let text = one.to_string();
+        let said = "134 MB for keys and values of 1024 cached tokens at a time, whatever the batch";
+        assert!(text.contains(said), "{text}");
+    }
+}
+
+#[test]
 fn products_are_counted() {
     let mut checked = model("deepseek-v3");
     checked.build.expect.prefill_tokens = 100;
@@ -105,7 +140,7 @@ fn products_are_counted() {
     let down = weights("linear_q_down_proj") + weights("linear_kv_down_proj");
     let queries = down + weights("linear_q_up_proj");
     assert_eq!(decode.of(Group::Projections).flops, 2 * queries);
-    assert_eq!(decode.form, Form::Mqa);
+    assert_eq!(decode.form, Some(Form::Mqa));
     assert_eq!(decode.of(Group::Attention).flops, 2176 * 128 * 1000);
     assert_eq!(decode.of(Group::Up).flops, 2 * 128 * 512 * 256);
     // Whichever form forward has, a causal triangle of 100 tokens is met

@@ -40,7 +40,8 @@ impl Companion {
                 .iter()
                 .any(|phase| phases.contains(phase))
         };
-        let cache = runs(&[Phase::Prefill, Phase::Decode]).then_some(Companion::Cache);
+        let cache =
+            runs(&[Phase::Prefill, Phase::Decode, Phase::Mixed]).then_some(Companion::Cache);
         let parameters = runs(&[Phase::Train]).then_some(Companion::Parameters);
         cache.into_iter().chain(parameters).collect()
     }

@@ -31,6 +31,7 @@ pub(crate) fn expand(frame: &Frame<'_>, hidden_size: Option<usize>) -> TokenStre
                 -> #runtime::Result<#runtime::Rows<B, #width>> { #never }
             pub fn prefill #step
             pub fn decode #step
+            pub fn mixed #step
             pub fn forward_train<#generic>(&self, _: &#runtime::Rows<B, #width>, _: &[u32], _: &#runtime::Mask)
                 -> #runtime::Result<(#runtime::Rows<B, #width>, Saved<B>)> { #never }
             pub fn backward<#generic>(

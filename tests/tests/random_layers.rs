@@ -145,6 +145,9 @@ fn compared(seed: u64, name: &str, checked: &Checked) -> String {
             calls.push((word, "cached_is_the_oracles", phase));
         }
     }
+    if phases.contains(&Phase::Mixed) {
+        calls.push(("mixed", "mixed_is_the_oracles", String::new()));
+    }
     let tests = calls.into_iter().map(|(word, judge, phase)| {
         format!(
             "\n#[test]\nfn {word}_{seed}() {{\n    against_oracle::{judge}::<{layer}>(\"seed {seed}\", \

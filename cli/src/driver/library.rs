@@ -34,7 +34,7 @@ pub(crate) fn build(checked: &Checked, file: &Path) -> Result<PathBuf, Failure> 
 fn sources(checked: &Checked) -> Result<Files, Failure> {
     let phases = exported(&checked.build.phases);
     if phases.is_empty() {
-        let message = "`--shared` has nothing to export: the spec's `phases` name none of forward, prefill and decode";
+        let message = "`--shared` has nothing to export: the spec's `phases` name none of forward, prefill, decode and mixed";
         return Err(Failure::Usage(message.to_owned()));
     }
     let origin = Origin {
@@ -74,7 +74,11 @@ fn exported(phases: &[Phase]) -> Vec<&'static str> {
     if phases.contains(&Phase::Forward) {
         listed.push("forward");
     }
-    let cached = [(Phase::Prefill, "prefill"), (Phase::Decode, "decode")];
+    let cached = [
+        (Phase::Prefill, "prefill"),
+        (Phase::Decode, "decode"),
+        (Phase::Mixed, "mixed"),
+    ];
     let cached = cached.map(|(phase, word)| phases.contains(&phase).then_some(word));
     if cached.iter().any(Option::is_some) {
         listed.push("cache");

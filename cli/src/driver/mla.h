@@ -12,7 +12,7 @@
  * default stream. What is freed while something that was made with it is left stays until that is freed, too: steps keep layers and
  * caches. Only memory of the caller's own has to outlive the steps that name it.
  *
- * Order. mla_forward, mla_prefill and mla_decode run in a stream of the device's own: after what the caller's stream holds when they are
+ * Order. mla_forward, mla_prefill, mla_decode and mla_mixed run in a stream of the device's own: after what the caller's stream holds when they are
  * called, and before what it gets afterwards, by events; the host does not wait. They may allocate and upload, so they refuse a stream
  * that is being captured: make a step before, and run that. Work of one device shares memory, so all calls on one device are to be
  * ordered by the caller: one stream, or streams that wait for each other. Functions may be called from any thread.
@@ -40,7 +40,7 @@ enum mla_status {
 
 enum mla_dtype { MLA_F32 = 0, MLA_BF16 = 1, MLA_F16 = 2, MLA_F64 = 3, MLA_I32 = 4 };
 
-enum mla_phase { MLA_FORWARD = 1, MLA_PREFILL = 2, MLA_DECODE = 4 };
+enum mla_phase { MLA_FORWARD = 1, MLA_PREFILL = 2, MLA_DECODE = 4, MLA_MIXED = 8 };
 
 typedef struct mla_device mla_device;
 typedef struct mla_layer mla_layer;
@@ -108,11 +108,14 @@ int32_t mla_cache_free(mla_cache* cache);
 int32_t mla_forward(const mla_layer* layer, void* stream, const mla_tensor* hidden, const uint32_t* positions, const uint32_t* cu_seqlens,
                     int64_t sequences, const mla_tensor* out);
 
-/* New tokens of a batch against what the cache holds, which gets them: planned for many per request, and for few. */
+/* New tokens of a batch against what the cache holds, which gets them: planned for many per request, for few, and for each request by its
+ * own number, its prompt or a part of it beside others' single tokens. A step of the last keeps the choice of its making. */
 int32_t mla_prefill(const mla_layer* layer, mla_cache* cache, void* stream, const mla_batch* batch, const mla_tensor* hidden,
                     const mla_tensor* out);
 int32_t mla_decode(const mla_layer* layer, mla_cache* cache, void* stream, const mla_batch* batch, const mla_tensor* hidden,
                    const mla_tensor* out);
+int32_t mla_mixed(const mla_layer* layer, mla_cache* cache, void* stream, const mla_batch* batch, const mla_tensor* hidden,
+                  const mla_tensor* out);
 
 /* The same, written down. */
 int32_t mla_step_forward(const mla_layer* layer, const mla_tensor* hidden, const uint32_t* positions, const uint32_t* cu_seqlens,
@@ -121,6 +124,8 @@ int32_t mla_step_prefill(const mla_layer* layer, mla_cache* cache, const mla_bat
                          mla_step** step);
 int32_t mla_step_decode(const mla_layer* layer, mla_cache* cache, const mla_batch* batch, const mla_tensor* hidden, const mla_tensor* out,
                         mla_step** step);
+int32_t mla_step_mixed(const mla_layer* layer, mla_cache* cache, const mla_batch* batch, const mla_tensor* hidden, const mla_tensor* out,
+                       mla_step** step);
 
 /* Queues a step in a stream. */
 int32_t mla_step_run(const mla_step* step, void* stream);

@@ -62,7 +62,7 @@ def main():
 
     said = Description()
     call("mla_describe", ctypes.byref(said))
-    assert (said.name, said.hidden_size, said.dtype, said.phases) == (b"ForC", HIDDEN, 0, 7)
+    assert (said.name, said.hidden_size, said.dtype, said.phases) == (b"ForC", HIDDEN, 0, 15)
 
     device, layer, cache, step = (ctypes.c_void_p() for _ in range(4))
     call("mla_device_open", ctypes.c_int32(-1), ctypes.byref(device))
@@ -92,6 +92,20 @@ def main():
     last[:] = hidden[(ROWS - 1) * HIDDEN:]
     call("mla_step_run", step, None)
     near(out[:], whole[(ROWS - 1) * HIDDEN:])
+
+    # One batch in two forms: the last token behind a prompt, and all of them at once
+    other, two, prompt = ctypes.c_void_p(), ctypes.c_int64 * 2, rows(hidden, 0, ROWS - 1)
+    call("mla_cache_new", device, ctypes.c_int64(4), ctypes.c_int64(PAGE), ctypes.byref(other))
+    out = numbers((ROWS - 1) * HIDDEN)
+    x, y = tensor(prompt, ROWS - 1, HIDDEN), tensor(out, ROWS - 1, HIDDEN)
+    call("mla_mixed", layer, other, None, ctypes.byref(batch(0, ROWS - 1)), ctypes.byref(x), ctypes.byref(y))
+    near(out[:], whole[:(ROWS - 1) * HIDDEN])
+    both = Batch(2, two(ROWS - 1, 0), two(1, ROWS), two(2, 2), (ctypes.c_uint32 * 4)(2, 0, 3, 1), None)
+    mixed, out = rows(hidden[(ROWS - 1) * HIDDEN:] + hidden[:], 0, ROWS + 1), numbers((ROWS + 1) * HIDDEN)
+    x, y = tensor(mixed, ROWS + 1, HIDDEN), tensor(out, ROWS + 1, HIDDEN)
+    call("mla_mixed", layer, other, None, ctypes.byref(both), ctypes.byref(x), ctypes.byref(y))
+    near(out[:], whole[(ROWS - 1) * HIDDEN:] + whole[:])
+    call("mla_cache_free", other)
 
     # What is wrong is named
     assert lib.mla_forward(layer, None, None, positions, None, ctypes.c_int64(0), ctypes.byref(y)) == 1

@@ -26,7 +26,7 @@ submodules:
   core_attention: DotProductAttention
   linear_proj: RowParallelLinear
 build:
-  phases: [forward, prefill, decode]
+  phases: [forward, prefill, decode, mixed]
   dtype: f32
   cache: { format: latent_f32, page_size: 4 }
   targets: [cpu]

@@ -135,6 +135,17 @@ impl Cached {
         let run = |hidden: &_| layer.layer.decode(&mut cache, &self.batch, hidden);
         self.both.run(layer, run)
     }
+
+    /// Queues the work of `mixed`.
+    pub(super) fn mixed<L: Library>(
+        &self,
+        layer: &Layer<L>,
+        cache: &Cache<L>,
+    ) -> Result<(), Fault> {
+        let mut cache = cache.on(&layer.device)?;
+        let run = |hidden: &_| layer.layer.mixed(&mut cache, &self.batch, hidden);
+        self.both.run(layer, run)
+    }
 }
 
 /// # Safety

@@ -308,6 +308,22 @@ pub unsafe fn decode<L: Library>(
     unsafe { cached(Cached::decode, layer, cache, stream, batch, hidden, out) }
 }
 
+/// `mla_mixed`.
+///
+/// # Safety
+/// `mla.h`'s contract.
+pub unsafe fn mixed<L: Library>(
+    layer: *const Layer<L>,
+    cache: *const Cache<L>,
+    stream: *mut c_void,
+    batch: *const CBatch,
+    hidden: *const CTensor,
+    out: *const CTensor,
+) -> i32 {
+    // SAFETY: this function's contract
+    unsafe { cached(Cached::mixed, layer, cache, stream, batch, hidden, out) }
+}
+
 /// # Safety
 /// `mla.h`'s contract.
 unsafe fn cached<L: Library>(

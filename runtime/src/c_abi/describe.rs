@@ -17,7 +17,7 @@ pub struct CDescription {
     pub hidden_size: i64,
     /// What it computes in.
     pub dtype: i32,
-    /// Its phases: 1 is forward, 2 prefill, 4 decode.
+    /// Its phases: 1 is forward, 2 prefill, 4 decode, 8 mixed.
     pub phases: u32,
 }
 

@@ -4,7 +4,7 @@
 ///
 /// ```text
 /// mla_runtime::export_layer!(layer::Name<mla_runtime::Cuda<mla_runtime::bf16>> as "Name" in mla_runtime::bf16:
-///     forward, cache, prefill, decode; prepared by operations::add);
+///     forward, cache, prefill, decode, mixed; prepared by operations::add);
 /// ```
 ///
 /// It names the layer, what it computes in, its phases, with `cache` before the cached ones, and a
@@ -47,6 +47,7 @@ macro_rules! export_layer {
     (@bit cache) => { 0 };
     (@bit prefill) => { 2 };
     (@bit decode) => { 4 };
+    (@bit mixed) => { 8 };
     (@phase forward ($layer:path) $elem:ty) => {
         fn forward(&self, hidden: &$crate::Tensor<B>, positions: &[u32], mask: &$crate::Mask) -> Outcome<Self> {
             let (mut extras, mut probe) = ($crate::Extras::default(), $crate::NoProbe);
@@ -68,6 +69,9 @@ macro_rules! export_layer {
     };
     (@phase decode ($layer:path) $elem:ty) => {
         $crate::export_layer!(@cached decode Decode decode_erased ($layer));
+    };
+    (@phase mixed ($layer:path) $elem:ty) => {
+        $crate::export_layer!(@cached mixed Mixed mixed_erased ($layer));
     };
     (@cached $function:ident $trait:ident $erased:ident ($layer:path)) => {
         fn $function(&self, cache: &mut AnyCache, batch: &$crate::Batch, hidden: &$crate::Tensor<B>) -> Outcome<Self> {
@@ -136,6 +140,14 @@ macro_rules! export_layer {
                 hidden: *const $crate::c_abi::CTensor,
                 out: *const $crate::c_abi::CTensor,
             );
+            mla_mixed = mixed(
+                layer: *const $crate::c_abi::Layer<$library>,
+                cache: *const $crate::c_abi::Cache<$library>,
+                stream: *mut ::std::ffi::c_void,
+                batch: *const $crate::c_abi::CBatch,
+                hidden: *const $crate::c_abi::CTensor,
+                out: *const $crate::c_abi::CTensor,
+            );
             mla_step_forward = step_forward(
                 layer: *const $crate::c_abi::Layer<$library>,
                 hidden: *const $crate::c_abi::CTensor,
@@ -154,6 +166,14 @@ macro_rules! export_layer {
                 step: *mut *const $crate::c_abi::Step,
             );
             mla_step_decode = step_decode(
+                layer: *const $crate::c_abi::Layer<$library>,
+                cache: *const $crate::c_abi::Cache<$library>,
+                batch: *const $crate::c_abi::CBatch,
+                hidden: *const $crate::c_abi::CTensor,
+                out: *const $crate::c_abi::CTensor,
+                step: *mut *const $crate::c_abi::Step,
+            );
+            mla_step_mixed = step_mixed(
                 layer: *const $crate::c_abi::Layer<$library>,
                 cache: *const $crate::c_abi::Cache<$library>,
                 batch: *const $crate::c_abi::CBatch,

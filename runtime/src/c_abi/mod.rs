@@ -31,12 +31,12 @@ use crate::{Batch, Caches, KvCache, Mask, Result, Tensor, Weights};
 pub use arguments::CBatch;
 pub use calls::{
     Cache, Device, Layer, cache_free, cache_new, decode, device_free, device_open, forward,
-    layer_free, layer_from_tensors, layer_open, prefill,
+    layer_free, layer_from_tensors, layer_open, mixed, prefill,
 };
 pub use describe::{CDescription, describe};
 pub use fault::{Fault, last_error};
 pub use operations::{attend_paged, attend_rows, attend_selected, topk};
-pub use step::{Step, step_decode, step_forward, step_free, step_prefill, step_run};
+pub use step::{Step, step_decode, step_forward, step_free, step_mixed, step_prefill, step_run};
 pub use tensor::{CNamedTensor, CTensor};
 
 /// A cache of a layer, in the formats that its spec names.
@@ -53,7 +53,7 @@ pub trait Library: Sized + Send + Sync + 'static {
     const NAME: &'static str;
     /// Width of what goes in and comes out.
     const HIDDEN_SIZE: usize;
-    /// The phases that it has: 1 is forward, 2 prefill, 4 decode.
+    /// The phases that it has: 1 is forward, 2 prefill, 4 decode, 8 mixed.
     const PHASES: u32;
 
     /// Gives a device the kernels of the library's bare operations.
@@ -117,6 +117,19 @@ pub trait Library: Sized + Send + Sync + 'static {
         _hidden: &Tensor<Cuda<Self::Elem>>,
     ) -> Outcome<Self> {
         Err(lacking::<Self>("decode"))
+    }
+
+    /// [`Mixed::mixed_erased`](crate::Mixed::mixed_erased).
+    ///
+    /// # Errors
+    /// There is no such phase; the layer's own.
+    fn mixed(
+        &self,
+        _cache: &mut AnyCache,
+        _batch: &Batch,
+        _hidden: &Tensor<Cuda<Self::Elem>>,
+    ) -> Outcome<Self> {
+        Err(lacking::<Self>("mixed"))
     }
 }
 

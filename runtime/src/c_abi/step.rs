@@ -89,6 +89,22 @@ pub unsafe fn step_decode<L: Library>(
     unsafe { cached(Cached::decode, layer, cache, batch, hidden, out, step) }
 }
 
+/// `mla_step_mixed`.
+///
+/// # Safety
+/// `mla.h`'s contract.
+pub unsafe fn step_mixed<L: Library>(
+    layer: *const Layer<L>,
+    cache: *const Cache<L>,
+    batch: *const CBatch,
+    hidden: *const CTensor,
+    out: *const CTensor,
+    step: *mut *const Step,
+) -> i32 {
+    // SAFETY: this function's contract
+    unsafe { cached(Cached::mixed, layer, cache, batch, hidden, out, step) }
+}
+
 /// # Safety
 /// `mla.h`'s contract.
 unsafe fn cached<L: Library>(

@@ -93,6 +93,10 @@ fn forms(text: &mut String, frame: &Frame, (naive, sparse): (bool, bool), dice: 
         dice.pick(&["auto", "auto", "mha", "mqa"])
     };
     text.push_str(&format!("  form: {form}\n"));
+    let both = form == "auto" && frame.caches() && !naive && !sparse;
+    if both && dice.once_in(2) {
+        *text = text.replacen("]\n", ", mixed]\n", 1);
+    }
     if form == "auto" && dice.once_in(2) {
         text.push_str(&format!("  expect: {{ {} }}\n", expect(frame, dice)));
     }
