@@ -62,10 +62,12 @@ fn probes_are_printed_only_where_asked_for() {
             ..options("x.yaml")
         },
     );
-    assert_eq!(probed.matches("probe: &mut dyn Probe,").count(), 3);
+    assert_eq!(probed.matches("probe: &mut dyn Probe,").count(), 4);
     assert!(probed.contains("probe::record(probe, \"mid.q\", &q)?;"));
     assert!(
-        probed.contains("layer_traits!(DeepSeekV3Attention: probed forward, prefill, decode);")
+        probed.contains(
+            "layer_traits!(DeepSeekV3Attention: probed forward, prefill, decode, mixed);"
+        )
     );
     // Without the lines about probes the two are one text
     let without: Vec<&str> = probed

@@ -280,7 +280,11 @@ fn where_forms_part_depends_on_the_device() {
     checked.build.cache.store = Store::Plain(CacheDType::Bf16);
     checked.build.targets = vec![Target::Sm90a];
     let by_time = program(&checked).mha_from.expect("two forms");
-    assert!(by_time.doc.contains("roofs of an H200"), "{}", by_time.doc);
+    assert!(
+        by_time.doc.contains("roofs of an NVIDIA H200"),
+        "{}",
+        by_time.doc
+    );
     assert_eq!(by_time.form(1, 8192), Form::Mqa);
     assert_eq!(by_time.form(4096, 8192), Form::Mha);
     assert_ne!(by_time.from, by_operations.from);
@@ -526,7 +530,13 @@ fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
     assert_eq!(targets(&[Target::Sm80, Target::Sm90a]), both);
     assert!(targets(&[Target::Cpu, Target::Sm80]).is_empty());
     assert!(of_v3(&|checked| checked.build.dtype = DType::F32).is_empty());
-    assert!(of_v3(&|checked| checked.build.form = FormChoice::Forced(Form::Mha)).is_empty());
+    let expands = |checked: &mut Checked| {
+        checked.build.form = FormChoice::Forced(Form::Mha);
+        checked.build.phases.retain(|phase| *phase != Phase::Mixed);
+    };
+    assert!(of_v3(&expands).is_empty());
+    let mixes = |checked: &mut Checked| checked.build.phases = vec![Phase::Mixed];
+    assert_eq!(of_v3(&mixes), both);
     let stored = |store| of_v3(&|checked| checked.build.cache.store = store);
     assert!(stored(Store::Plain(CacheDType::F32)).is_empty());
     assert!(stored(Store::Mxfp8).is_empty());

@@ -462,10 +462,10 @@ impl Lines {
             return self.assignment(item, &format!("[{inside}]"));
         }
         self.block(&format!("{item} = ["), "];", |lines| {
-            if elements
-                .iter()
-                .all(|element| width(element) <= SHORT_ELEMENT)
-            {
+            // Tuples are never packed
+            let is_short =
+                |element: &String| width(element) <= SHORT_ELEMENT && !element.starts_with('(');
+            if elements.iter().all(is_short) {
                 lines.packed(elements);
             } else {
                 elements
