@@ -57,11 +57,11 @@ pub(crate) fn kernels(args: &Kernels) -> Result<(), Failure> {
     }
     let mut text = super::aligned(&table);
     for plan in &program.plans {
-        let _ = writeln!(
-            text,
-            "{:?} is in the {:?} form: {}",
-            plan.phase, plan.form, plan.form_reason
-        );
+        let form = match plan.form {
+            Some(form) => format!("is in the {form:?} form"),
+            None => "attends to each request in its own form".to_owned(),
+        };
+        let _ = writeln!(text, "{:?} {form}: {}", plan.phase, plan.form_reason);
     }
     let machine = Target::ALL
         .into_iter()

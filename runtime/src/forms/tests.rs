@@ -24,7 +24,7 @@ const FROM: [(usize, usize); 2] = [(0, 2), (10, 4)];
 /// Row `i` holds `i` in both heads.
 fn numbered(rows: usize) -> Heads<B, 2, 1> {
     let values = (0..rows).flat_map(|row| [row as f64, row as f64]);
-    Rows::<B, 2>::from_vec(&CpuDevice, values.collect())
+    Rows::<B, 2>::from_vec(&CpuDevice::default(), values.collect())
         .expect("whole rows")
         .into_heads()
 }
@@ -85,7 +85,7 @@ fn what_the_absorbed_form_gave_lands_in_its_rows() {
     let absorbed = forms
         .absorbed(|part| part.heads(numbered(10)))
         .expect("no failure");
-    let expanded = Heads::zeros(&CpuDevice, 10).expect("room");
+    let expanded = Heads::zeros(&CpuDevice::default(), 10).expect("room");
     let all = forms.join(Some(expanded), absorbed).expect("both");
     assert_eq!(
         values(all),
