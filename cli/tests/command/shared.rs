@@ -91,7 +91,7 @@ fn the_header_is_c() {
 fn what_can_not_be_a_library_is_refused() {
     let room = Room::new();
     let trained = SPEC
-        .replace("[forward, prefill, decode]", "[train]")
+        .replace("[forward, prefill, decode, mixed]", "[train]")
         .replace("  cache: { format: latent_f32, page_size: 4 }\n", "");
     room.write("trained.yaml", &trained);
     let told = room.run(&["build", "trained.yaml", "--shared", "x.so"]);
