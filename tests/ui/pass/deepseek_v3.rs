@@ -10,7 +10,7 @@ mod inner {
             type = yarn, theta = 10000.0, layout = interleaved, factor = 40.0, original_max_position_embeddings = 4096,
             beta_fast = 32.0, beta_slow = 1.0, mscale = 1.0, mscale_all_dim = 1.0, truncate = true,
         ),
-        build(phases = [forward, prefill, decode], dtype = f32, cache(format = latent_f32, page_size = 64), targets = [cpu]),
+        build(phases = [forward, prefill, decode, mixed], dtype = f32, cache(format = latent_f32, page_size = 64), targets = [cpu]),
         crate = ::mla_runtime,
     )]
     pub(super) struct DeepSeekV3Attention {
