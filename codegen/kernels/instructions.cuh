@@ -83,6 +83,6 @@ template <class Cfg>
 __device__ void convert_numbers(const Numbers& args) {
   for (i64 i = thread_of_grid(); i < 65536; i += threads_of_grid()) {
     args.widened[i] = widen_e4m3(u16(i));
-    args.powers[i] = power_of_two(args.exponents[i]);
+    args.powers[i] = exp2_fast(args.exponents[i]);
   }
 }
