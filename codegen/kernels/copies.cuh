@@ -73,7 +73,12 @@ __device__ inline void copy_out(void* to, u32 from, u32 bytes) {
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
 }
 
-// Waits until all that this thread has copied out is there.
+// The same, added to what stands there in numbers of f32. In which order others' are added is a matter of chance.
+__device__ inline void add_out(f32* to, u32 from, u32 bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+
+// Waits until all that this thread has copied or added out is there.
 __device__ inline void copies_out_wait() { asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::: "memory"); }
 
 // ---- Copies of single threads, in groups ----
