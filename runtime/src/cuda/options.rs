@@ -58,8 +58,8 @@ impl CudaDevice {
     /// The same for kernels that are written for Hopper, which take the place of others there as on a Hopper GPU. Nothing checks indices, as
     /// those kernels have nothing that does.
     ///
-    /// It shows what kernels compute, and where their threads wait for each other forever. It shows no race and no missing wait: copies and products
-    /// are done at once.
+    /// It shows what kernels compute, and where their threads wait for each other forever. It shows no race and no missing wait: threads run in order,
+    /// and copies and products are done at once.
     pub fn emulated_hopper(options: CudaOptions) -> Self {
         Self::over(Box::new(Emulator::of_hopper()), options)
     }

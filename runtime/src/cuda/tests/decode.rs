@@ -247,9 +247,9 @@ fn bits(device: &CudaDevice, parts: &AttentionParts<Cuda<bf16>>) -> Vec<u32> {
 
 const V3: [usize; 2] = [512, 64];
 
-/// Cases, of which the host has time for the first few.
-fn on<'a, T>(device: &CudaDevice, cases: &'a [T], few: usize) -> &'a [T] {
-    match device.is_emulated() {
+/// Cases, of which the host has time for the first `few`.
+fn first<T>(few: usize, cases: &[T]) -> &[T] {
+    match hopper().is_emulated() {
         true => &cases[..few],
         false => cases,
     }

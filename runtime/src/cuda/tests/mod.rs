@@ -22,6 +22,7 @@ use std::sync::OnceLock;
 
 use half::bf16;
 
+use super::driver::Emulator;
 use super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, CudaOptions};
 use crate::backend::{Backend, Strided};
 use crate::cpu::CpuElement;
@@ -54,6 +55,18 @@ pub(super) fn own_hopper(options: CudaOptions) -> CudaDevice {
         true => any,
         false => CudaDevice::emulated_hopper(options),
     };
+    device.provide(mla_codegen::cuda::kernel_text);
+    device
+}
+
+/// The same. The host does copies and products late in every other case: then those have no results who did not wait for them.
+pub(super) fn hopper_for(case: usize) -> CudaDevice {
+    let device = hopper();
+    if !device.is_emulated() || case.is_multiple_of(2) {
+        return device;
+    }
+    let emulator = Emulator::of_late_hopper(case as u32);
+    let device = CudaDevice::over(Box::new(emulator), CudaOptions::default());
     device.provide(mla_codegen::cuda::kernel_text);
     device
 }

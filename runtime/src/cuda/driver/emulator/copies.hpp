@@ -1,4 +1,4 @@
-// What `copies.cuh` has, on the host: all of it has been copied when a function returns.
+// What `copies.cuh` has, on the host.
 
 // What `tensor_map` of the emulator says of a tensor. It is as large as the hardware's.
 struct alignas(64) TensorMap {
@@ -28,19 +28,20 @@ inline u32 tile_bytes(const TensorMap& map) {
   return bytes;
 }
 
-// Brings a tile from where it begins on each axis. What is beyond the tensor's end is zeros.
-inline void bring_tile(u32 to, const TensorMap& map, u32 barrier, u32 axes, const i32 (&from)[5]) {
-  if (map.known != KNOWN) mistaken("copies by a map that there is not");
-  if (map.axes != axes) mistaken("copies %u axes of %u", axes, map.axes);
+// Where a tile begins, on each axis.
+struct Corner {
+  i32 at[5];
+};
+
+// Brings a tile. What is beyond the tensor's end is zeros.
+inline void bring_tile(u32 to, const TensorMap& map, u32 barrier, const Corner& from) {
   const u32 row = map.tile[0] * map.element, rows = tile_bytes(map) / row;
-  if (to % 128 != 0) mistaken("copies a tile to %#x", to);
-  if (map.swizzle != 0 && map.swizzle != row) mistaken("exchanges chunks of rows of %u bytes as of rows of %u: unknown here", row, map.swizzle);
   for (u32 i = 0; i < rows; i++) {
     const unsigned char* line = reinterpret_cast<const unsigned char*>(map.at);
     bool there = true;
     u32 rest = i;
-    for (u32 axis = 1; axis < axes; axis++) {
-      const i64 at = from[axis] + i64(rest % map.tile[axis]);
+    for (u32 axis = 1; axis < map.axes; axis++) {
+      const i64 at = from.at[axis] + i64(rest % map.tile[axis]);
       rest /= map.tile[axis];
       there = there && at >= 0 && at < map.lens[axis];
       line += at * i64(map.strides[axis]);
@@ -48,13 +49,22 @@ inline void bring_tile(u32 to, const TensorMap& map, u32 barrier, u32 axes, cons
     for (u32 byte = 0; byte < row; byte += 16) {
       unsigned char chunk[16] = {};
       for (u32 k = 0; k < 16 && there; k += map.element) {
-        const i64 column = from[0] + i64((byte + k) / map.element);
+        const i64 column = from.at[0] + i64((byte + k) / map.element);
         if (column >= 0 && column < map.lens[0]) memcpy(chunk + k, line + column * map.element, map.element);
       }
       memcpy(shared_at(swizzled(to + i * row + byte, map.swizzle), 16, 16), chunk, 16);
     }
   }
   complete(barrier, rows * row);
+}
+
+inline void ask_for_tile(u32 to, const TensorMap& map, u32 barrier, u32 axes, const Corner& from) {
+  if (map.known != KNOWN) mistaken("copies by a map that there is not");
+  if (map.axes != axes) mistaken("copies %u axes of %u", axes, map.axes);
+  if (to % 128 != 0) mistaken("copies a tile to %#x", to);
+  const u32 row = map.tile[0] * map.element;
+  if (map.swizzle != 0 && map.swizzle != row) mistaken("exchanges chunks of rows of %u bytes as of rows of %u: unknown here", row, map.swizzle);
+  ask(Kind::Bring, [=] { bring_tile(to, map, barrier, from); });
 }
 
 inline void check_bulk(const void* memory, u32 shared, u32 bytes) {
@@ -71,40 +81,56 @@ inline void prefetch_map(const TensorMap& map) {
 
 // ---- The copy engine ----
 
-inline void copy_tile(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y) { simt::bring_tile(to, map, barrier, 2, {x, y}); }
-inline void copy_tile(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y, u64) { simt::bring_tile(to, map, barrier, 2, {x, y}); }
-inline void copy_tile_3d(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y, i32 z) { simt::bring_tile(to, map, barrier, 3, {x, y, z}); }
+inline void copy_tile(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y) { simt::ask_for_tile(to, map, barrier, 2, {{x, y}}); }
+inline void copy_tile(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y, u64) { simt::ask_for_tile(to, map, barrier, 2, {{x, y}}); }
+inline void copy_tile_3d(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y, i32 z) { simt::ask_for_tile(to, map, barrier, 3, {{x, y, z}}); }
 inline void copy_tile_4d(u32 to, const TensorMap& map, u32 barrier, i32 x, i32 y, i32 z, i32 w) {
-  simt::bring_tile(to, map, barrier, 4, {x, y, z, w});
+  simt::ask_for_tile(to, map, barrier, 4, {{x, y, z, w}});
 }
 
 inline void copy_bulk(u32 to, const void* from, u32 bytes, u32 barrier) {
   simt::check_bulk(from, to, bytes);
-  memcpy(simt::shared_at(to, bytes, 16), from, bytes);
-  simt::complete(barrier, bytes);
+  simt::ask(simt::Kind::Bring, [=] {
+    memcpy(simt::shared_at(to, bytes, 16), from, bytes);
+    simt::complete(barrier, bytes);
+  });
 }
 inline void copy_out(void* to, u32 from, u32 bytes) {
   simt::check_bulk(to, from, bytes);
-  memcpy(to, simt::shared_at(from, bytes, 16), bytes);
+  simt::ask(simt::Kind::Send, [=] { memcpy(to, simt::shared_at(from, bytes, 16), bytes); });
 }
 inline void add_out(f32* to, u32 from, u32 bytes) {
   simt::check_bulk(to, from, bytes);
-  for (u32 i = 0; i < bytes / 4; i++) to[i] += simt::at<f32>(from + i * 4);
+  simt::ask(simt::Kind::Send, [=] {
+    for (u32 i = 0; i < bytes / 4; i++) to[i] += simt::at<f32>(from + i * 4);
+  });
 }
-inline void copies_out_wait() {}
+inline void copies_out_wait() {
+  simt::groups(simt::Kind::Send)++;
+  simt::catch_up(simt::Kind::Send, 0);
+}
 
 // ---- Copies of single threads ----
 
 inline void copy_quad(u32 to, const void* from, bool there) {
-  unsigned char quad[16] = {};
-  if (there) memcpy(quad, from, 16);
-  memcpy(simt::shared_at(to, 16, 16), quad, 16);
+  simt::ask(simt::Kind::Fetch, [=] {
+    void* quad = simt::shared_at(to, 16, 16);
+    if (there) memcpy(quad, from, 16);
+    else memset(quad, 0, 16);
+  });
 }
-inline void copy_word(u32 to, const void* from) { memcpy(simt::shared_at(to, 4, 4), from, 4); }
-inline void copies_commit() {}
+inline void copy_word(u32 to, const void* from) {
+  simt::ask(simt::Kind::Fetch, [=] { memcpy(simt::shared_at(to, 4, 4), from, 4); });
+}
+inline void copies_commit() { simt::groups(simt::Kind::Fetch)++; }
 template <int LEFT>
-void copies_wait() {}
-inline void copies_wait_all() {}
+void copies_wait() {
+  simt::catch_up(simt::Kind::Fetch, LEFT);
+}
+inline void copies_wait_all() {
+  copies_commit();
+  simt::catch_up(simt::Kind::Fetch, 0);
+}
 
 // ---- Memory ----
 

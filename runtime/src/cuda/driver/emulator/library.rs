@@ -14,7 +14,12 @@ use super::super::{Address, Function, Module, Source};
 use crate::error::{Error, Result};
 
 /// What stands in for CUDA's built-in names.
-const SIMT: [&str; 2] = [include_str!("fibers.hpp"), include_str!("simt.hpp")];
+const SIMT: [&str; 4] = [
+    include_str!("fibers.hpp"),
+    include_str!("late.hpp"),
+    include_str!("blocks.hpp"),
+    include_str!("simt.hpp"),
+];
 
 /// What stands in for instructions that C++ has no word for, in texts that have some: they leave them out where this is defined.
 const EMULATED: &str = "MLA_EMULATED";
@@ -42,8 +47,8 @@ const FLAGS: [&str; 10] = [
     "c++",
 ];
 
-/// A kernel: its parameter, the blocks of the grid, and whether they run at the same time.
-pub(super) type Entry = unsafe extern "C" fn(*const u8, u32, u32, u32, bool);
+/// A kernel: its parameter, the blocks of the grid, whether they run at the same time, and what chance begins with.
+pub(super) type Entry = unsafe extern "C" fn(*const u8, u32, u32, u32, bool, u32);
 
 /// Kernels that can be launched.
 pub(super) struct Loaded(Library);
@@ -181,9 +186,9 @@ fn whole(source: &Source<'_>) -> String {
         let _ = writeln!(
             text,
             "extern \"C\" const unsigned simt_bytes_{name} = sizeof({args}), simt_threads_{name} = {threads};\n\
-             extern \"C\" void simt_{name}(const void* args, unsigned x, unsigned y, unsigned z, bool together) {{\n  \
+             extern \"C\" void simt_{name}(const void* args, unsigned x, unsigned y, unsigned z, bool together, unsigned seed) {{\n  \
              const auto body = [](const void* args) {{ {name}(*static_cast<const {args}*>(args)); }};\n  \
-             simt::launch({{body, args, {threads}, {{x, y, z}}}}, together);\n}}"
+             simt::launch({{body, args, {threads}, {{x, y, z}}, seed}}, together);\n}}"
         );
     }
     text

@@ -1,8 +1,7 @@
 //! The host as a device: kernels are compiled by its C++ compiler and run there, thread by thread.
 //!
 //! It is what tests of kernels run on where there is no GPU. Fresh memory holds NaN, so that what nothing wrote is seen. What runs there runs in
-//! the same order every time, and every copy and every product is done before the next step of the thread that asked for it: what is missing
-//! between threads, it does not show.
+//! the same order every time. Copies and products are done at once, or for tests only when somebody waits for them.
 
 mod library;
 mod tensor_map;
@@ -37,6 +36,8 @@ pub(crate) struct Emulator {
     memory: Mutex<HashMap<Address, usize>>,
     /// Whether layers may choose kernels that are written for Hopper. It runs them either way.
     hopper: bool,
+    /// What chance begins with where copies and products are done late; 0: they are done at once.
+    seed: u32,
 }
 
 impl Emulator {
@@ -48,6 +49,16 @@ impl Emulator {
         Self {
             hopper: true,
             ..Self::default()
+        }
+    }
+
+    /// The same, which does what threads ask for only when somebody waits for it, and runs warps as `seed` has it: who does not wait for others or
+    /// for a copy finds that nothing has come.
+    #[cfg(test)]
+    pub(crate) fn of_late_hopper(seed: u32) -> Self {
+        Self {
+            seed,
+            ..Self::of_hopper()
         }
     }
 }
@@ -145,7 +156,7 @@ impl Driver for Emulator {
                     let entry: Entry = std::mem::transmute(launch.function.handle);
                     let [x, y, z] = launch.grid;
                     let args = aligned(&launch.args);
-                    entry(args.as_ptr().cast(), x, y, z, launch.together);
+                    entry(args.as_ptr().cast(), x, y, z, launch.together, self.seed);
                 }
                 Command::Matmul(_) => {
                     return Err(multiplies_nothing());
@@ -165,7 +176,10 @@ impl Driver for Emulator {
     }
 
     unsafe fn record(&self, commands: &[Command]) -> Result<Box<dyn Graph>> {
-        Ok(Box::new(Recorded(commands.to_vec())))
+        Ok(Box::new(Recorded {
+            commands: commands.to_vec(),
+            seed: self.seed,
+        }))
     }
 
     unsafe fn wait_for(&self, _: ForeignStream) -> Result<()> {
@@ -257,12 +271,18 @@ impl Fence for Passed {
 }
 
 #[derive(Debug)]
-struct Recorded(Vec<Command>);
+struct Recorded {
+    commands: Vec<Command>,
+    seed: u32,
+}
 
 impl Graph for Recorded {
     unsafe fn launch(&self) -> Result<()> {
-        let emulator = Emulator::default();
-        for command in &self.0 {
+        let emulator = Emulator {
+            seed: self.seed,
+            ..Emulator::default()
+        };
+        for command in &self.commands {
             // SAFETY: as the caller says
             unsafe { emulator.run(command)? };
         }

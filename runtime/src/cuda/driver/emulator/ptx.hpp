@@ -63,8 +63,12 @@ inline void fence_barrier_init() {}
 inline void barrier_expect(u32 barrier, u32 bytes) {
   simt::phases_at(barrier).bytes += bytes;
   simt::arrive(barrier);
+  simt::pause();
 }
-inline void barrier_arrive(u32 barrier) { simt::arrive(barrier); }
+inline void barrier_arrive(u32 barrier) {
+  simt::arrive(barrier);
+  simt::pause();
+}
 
 // Others run before it says that a phase has not ended.
 inline bool barrier_passed(u32 barrier, u32 parity) {
@@ -89,6 +93,7 @@ inline simt::Meeting& meeting_named(u32 name) {
 inline void named_wait(u32 name, u32 threads) { simt::meet(meeting_named(name), "bar", int(threads)); }
 inline void named_arrive(u32 name, u32 threads) {
   if (simt::come(meeting_named(name), "bar", int(threads))) simt::release(meeting_named(name));
+  simt::pause();
 }
 template <int THREADS>
 bool any_of(bool x, u32 name) {

@@ -88,6 +88,7 @@ template <class T>
 T atomicAdd(T* at, T by) {
   T old = *at;
   *at += by;
+  simt::pause();
   return old;
 }
 template <class T>

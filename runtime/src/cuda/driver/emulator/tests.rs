@@ -17,9 +17,14 @@ extern "C" __global__ void __launch_bounds__(128) reversed(const Reversed args) 
 }
 "#;
 
+/// How many blocks there are, and how they run.
+enum Blocks {
+    InOrder(u32),
+    Together(u32),
+}
+
 /// Compiles a kernel and runs it.
-fn run(text: &str, kernel: &str, blocks: u32, together: bool, args: &[u64]) {
-    let emulator = Emulator::default();
+fn run(emulator: &Emulator, text: &str, kernel: &str, blocks: Blocks, args: &[u64]) {
     let source = Source {
         name: "test.cu",
         text,
@@ -30,9 +35,13 @@ fn run(text: &str, kernel: &str, blocks: u32, together: bool, args: &[u64]) {
         .load(&source)
         .and_then(|module| module.function(kernel))
         .expect("the kernel compiles");
+    let (count, together) = match blocks {
+        Blocks::InOrder(count) => (count, false),
+        Blocks::Together(count) => (count, true),
+    };
     let command = Command::Launch(Launch {
         function,
-        grid: [blocks, 1, 1],
+        grid: [count, 1, 1],
         shared: 0,
         together,
         args: bytemuck::cast_slice(args).to_vec(),
@@ -46,10 +55,10 @@ fn run(text: &str, kernel: &str, blocks: u32, together: bool, args: &[u64]) {
 fn threads_of_a_block_and_lanes_of_a_warp_exchange_values() {
     let mut values: Vec<i32> = (0..256).collect();
     run(
+        &Emulator::default(),
         REVERSED,
         "reversed",
-        2,
-        false,
+        Blocks::InOrder(2),
         &[values.as_mut_ptr() as u64],
     );
     let wanted: Vec<i32> = (0..128).rev().chain((128..256).rev()).collect();
@@ -89,12 +98,15 @@ extern "C" __global__ void __launch_bounds__(384, 1) relay(const Relay args) {
 
 #[test]
 fn blocks_that_wait_for_each_other_run_side_by_side_with_memory_of_their_own() {
-    let (mut flags, mut seen) = (vec![0_u32; 5], vec![u32::MAX; 5 * 384]);
-    let args = [flags.as_mut_ptr() as u64, seen.as_mut_ptr() as u64];
-    run(RELAY, "relay", 5, true, &args);
     let wanted: Vec<u32> = (0..5 * 384).map(|i| i / 384).collect();
-    assert_eq!(seen, wanted);
-    assert_eq!(flags, [1; 5]);
+    for seed in 0..4 {
+        let (mut flags, mut seen) = (vec![0_u32; 5], vec![u32::MAX; 5 * 384]);
+        let args = [flags.as_mut_ptr() as u64, seen.as_mut_ptr() as u64];
+        let emulator = Emulator::of_late_hopper(seed);
+        run(&emulator, RELAY, "relay", Blocks::Together(5), &args);
+        assert_eq!(seen, wanted);
+        assert_eq!(flags, [1; 5]);
+    }
 }
 
 /// Products of 24 columns, for which no kernel asks, and of a warp.
@@ -111,6 +123,8 @@ extern "C" __global__ void __launch_bounds__(128) products(const Products args) 
   f32 d[12];
   for (int k = 0; k < 4; k++)
     wgmma_bf16<0, 0>(d, rows_at(shared_address(left) + k * 32), rows_at(shared_address(right) + k * 32), k > 0);
+  wgmma_commit();
+  wgmma_wait<0>();
   const int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
   for (int i = 0; i < 12; i++) args.c[(row + i / 2 % 2 * 8) * 24 + i / 4 * 8 + column + i % 2] = d[i];
   // The first 16 rows and 8 columns again
@@ -142,7 +156,13 @@ fn products_of_any_number_of_columns_and_of_a_warp_are_right() {
         c.as_mut_ptr() as u64,
         by_warp.as_mut_ptr() as u64,
     ];
-    run(PRODUCTS, "products", 1, false, &args);
+    run(
+        &Emulator::of_late_hopper(1),
+        PRODUCTS,
+        "products",
+        Blocks::InOrder(1),
+        &args,
+    );
     let wanted = |row: usize, column: usize| -> f32 {
         (0..64).map(|k| a[row * 64 + k] * b[column * 64 + k]).sum()
     };
@@ -152,8 +172,74 @@ fn products_of_any_number_of_columns_and_of_a_warp_are_right() {
     assert_eq!(by_warp, (0..16 * 8).map(found).collect::<Vec<_>>());
 }
 
+/// What a thread sees before it waits and after: of bytes that the copy engine brings, of those that it has sent, and of a product.
+const WAITING: &str = r#"
+// MLA_EMULATED
+struct Waiting { const u32* from; u32* sent; u32* seen; };
+extern "C" __global__ void __launch_bounds__(128) waiting(const Waiting args) {
+  __shared__ alignas(1024) u32 tile[64 * 32];
+  __shared__ alignas(16) u32 brought[4];
+  __shared__ u64 barrier;
+  const u32 at = shared_address(&barrier);
+  u32* seen = args.seen;
+  for (int i = threadIdx.x; i < 64 * 32; i += 128) tile[i] = 0x3f803f80;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    barrier_init(at, 1);
+    barrier_expect(at, 16);
+    copy_bulk(shared_address(brought), args.from, 16, at);
+    seen[0] = brought[0];
+    barrier_wait(at, 0);
+    seen[1] = brought[0];
+    copy_out(args.sent, shared_address(brought), 16);
+    seen[2] = args.sent[0];
+    copies_out_wait();
+    seen[3] = args.sent[0];
+    copy_word(shared_address(brought), args.from + 1);
+    seen[4] = brought[0];
+    copies_wait_all();
+    seen[5] = brought[0];
+  }
+  const u64 all = u64(1) << 62 | u64(64) << 32 | shared_address(tile) >> 4;
+  f32 d[4] = {};
+  wgmma_bf16<0, 0>(d, all, all, true);
+  wgmma_commit();
+  if (threadIdx.x == 0) seen[6] = u32(d[0]);
+  wgmma_wait<0>();
+  if (threadIdx.x == 0) seen[7] = u32(d[0]);
+}
+"#;
+
+#[test]
+fn who_does_not_wait_sees_nothing_where_all_is_done_late() {
+    let seen_by = |emulator: &Emulator| {
+        let (from, mut sent, mut seen) = ([5_u32, 7, 0, 0], [1_u32; 4], [0_u32; 8]);
+        // Copies want multiples of 16
+        let room: Vec<[u64; 2]> = vec![[0; 2]; 4];
+        let at = (room.as_ptr() as u64).next_multiple_of(16);
+        let from_at = at as *mut [u32; 4];
+        let sent_at = (at + 16) as *mut [u32; 4];
+        // SAFETY: there is room for both
+        unsafe {
+            from_at.write(from);
+            sent_at.write(sent);
+        }
+        let args = [at, at + 16, seen.as_mut_ptr() as u64];
+        run(emulator, WAITING, "waiting", Blocks::InOrder(1), &args);
+        // SAFETY: as above
+        sent = unsafe { sent_at.read() };
+        assert_eq!(sent, from);
+        seen
+    };
+    assert_eq!(seen_by(&Emulator::default()), [5, 5, 5, 5, 7, 7, 16, 16]);
+    assert_eq!(
+        seen_by(&Emulator::of_late_hopper(1)),
+        [u32::MAX, 5, 1, 5, 5, 7, 0, 16]
+    );
+}
+
 /// Bodies of kernels that can't go on, with `flags` in memory, and what is said of them.
-const MISTAKES: [(&str, &str, &str); 8] = [
+const MISTAKES: [(&str, &str, &str); 9] = [
     (
         "a phase that never ends",
         "if (threadIdx.x == 0) { barrier_init(at, 2); barrier_expect(at, 64); barrier_wait(at, 0); }",
@@ -194,6 +280,11 @@ const MISTAKES: [(&str, &str, &str); 8] = [
         "barrier_init(at, 1); copy_tile(0, TensorMap(), at, 0, 0);",
         "copies by a map that there is not",
     ),
+    (
+        "nobody waits",
+        "if (threadIdx.x == 0) copy_word(0, args.flags);",
+        "what it has asked for is not",
+    ),
 ];
 
 /// Which of [`MISTAKES`] a process is to make.
@@ -211,7 +302,14 @@ fn a_mistake_that_the_environment_names_is_made() {
          extern \"C\" __global__ void __launch_bounds__(128) mistake(const Args args) {{\n\
            __shared__ u64 barrier;\n  const u32 at = shared_address(&barrier);\n  {body}\n}}\n"
     );
-    run(&text, "mistake", 1, false, &[[0_u32; 2].as_ptr() as u64]);
+    let args = [[0_u32; 2].as_ptr() as u64];
+    run(
+        &Emulator::of_late_hopper(1),
+        &text,
+        "mistake",
+        Blocks::InOrder(1),
+        &args,
+    );
 }
 
 #[test]

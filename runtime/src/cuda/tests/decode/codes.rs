@@ -2,8 +2,8 @@
 
 use half::bf16;
 
-use super::super::{Backend, CPU, Cpu, Cuda, CudaDevice, Dice, hopper};
-use super::{Case, Question, V3, on};
+use super::super::{Backend, CPU, Cpu, Cuda, CudaDevice, Dice, hopper, hopper_for};
+use super::{Case, Question, V3, first};
 use crate::backend::{AttentionParts, BytesAttention};
 use crate::cache::{AnyScale, ByteFormat, EntryShape, Fp8DsMla, Fp8E4m3, Fp8E5m2, PowerOfTwo};
 use crate::visibility::Visibility;
@@ -104,11 +104,11 @@ fn check_each(device: &CudaDevice, question: &Question) {
     }
 }
 
-fn check_sizes(device: &CudaDevice, sizes: &[(usize, [usize; 2], usize, usize)]) {
+fn check_sizes(sizes: &[(usize, [usize; 2], usize, usize)]) {
     let dice = &mut Dice::new();
-    for &(heads, widths, page, new) in sizes {
+    for (i, &(heads, widths, page, new)) in sizes.iter().enumerate() {
         let case = Case::new(heads, widths, Some(page), new);
-        check_each(device, &Question::new(dice, case));
+        check_each(&hopper_for(i), &Question::new(dice, case));
     }
 }
 
@@ -121,8 +121,7 @@ fn few_rows_over_codes() {
         (16, [128, 48], 16, 1),
         (8, [512, 0], 192, 2),
     ];
-    let device = hopper();
-    check_sizes(&device, on(&device, &sizes, 4));
+    check_sizes(first(4, &sizes));
 }
 
 #[test]
@@ -134,8 +133,7 @@ fn many_rows_over_codes_of_wide_latents() {
         (40, V3, 8, 3),
         (16, V3, 16, 3),
     ];
-    let device = hopper();
-    check_sizes(&device, on(&device, &sizes, 3));
+    check_sizes(first(3, &sizes));
 }
 
 #[test]
@@ -147,30 +145,28 @@ fn many_rows_over_codes_of_narrow_latents() {
         (40, [256, 0], 8, 3),
         (64, [256, 64], 32, 1),
     ];
-    let device = hopper();
-    check_sizes(&device, on(&device, &sizes, 4));
+    check_sizes(first(4, &sizes));
 }
 
 #[test]
 fn long_requests_over_codes_and_windows() {
-    let device = hopper();
     let dice = &mut Dice::new();
     for (heads, widths) in [(16, V3), (128, V3), (128, [256, 32]), (40, [128, 32])] {
         let lengths = [
             vec![(3_000, 1), (17, 1)],
-            vec![(9, 9), (1, 1)],
+            vec![(9, 1); 70],
             vec![(20_000, 1), (17, 1)],
             vec![(900, 1); 140],
             vec![(300, 300), (1, 1)],
         ];
-        for requests in on(&device, &lengths, 2) {
+        for (i, requests) in first(2, &lengths).iter().enumerate() {
             let mut case = Case::new(heads, widths, Some(64), 1);
             case.requests.clone_from(requests);
-            check_each(&device, &Question::new(dice, case));
+            check_each(&hopper_for(i), &Question::new(dice, case));
         }
         let mut case = Case::new(heads, widths, Some(64), 1);
         case.visibility = Visibility::CAUSAL.window(Some(100), None);
-        check_each(&device, &Question::new(dice, case));
+        check_each(&hopper(), &Question::new(dice, case));
     }
 }
 

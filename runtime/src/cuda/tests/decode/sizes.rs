@@ -2,17 +2,17 @@
 //!
 //! A kernel for other sizes is another text, which the host takes some seconds to compile: it has the first few cases of each list.
 
-use super::super::{CudaDevice, Dice, hopper};
-use super::{Case, Question, V3, on};
+use super::super::{Dice, hopper_for};
+use super::{Case, Question, V3, first};
 use crate::visibility::Visibility;
 
 /// Heads, widths of both parts of keys, tokens of a page, and new tokens of each request.
 type Size = (usize, [usize; 2], Option<usize>, usize);
 
-fn check_each(device: &CudaDevice, sizes: &[Size]) {
+fn check_each(sizes: &[Size]) {
     let dice = &mut Dice::new();
-    for &(heads, widths, page, new) in sizes {
-        Question::new(dice, Case::new(heads, widths, page, new)).check(device);
+    for (i, &(heads, widths, page, new)) in sizes.iter().enumerate() {
+        Question::new(dice, Case::new(heads, widths, page, new)).check(&hopper_for(i));
     }
 }
 
@@ -35,8 +35,7 @@ fn many_rows_of_wide_latents() {
         (40, V3, Some(64), 3),
         (40, V3, Some(1), 2),
     ];
-    let device = hopper();
-    check_each(&device, on(&device, &sizes, 9));
+    check_each(first(9, &sizes));
 }
 
 #[test]
@@ -49,8 +48,7 @@ fn few_rows() {
         (16, [128, 32], Some(64), 1),
         (1, V3, Some(64), 1),
     ];
-    let device = hopper();
-    check_each(&device, on(&device, &sizes, 5));
+    check_each(first(5, &sizes));
 }
 
 #[test]
@@ -71,8 +69,7 @@ fn many_rows_of_narrow_latents() {
         (72, [256, 64], Some(16), 2),
         (192, [128, 64], Some(64), 1),
     ];
-    let device = hopper();
-    check_each(&device, on(&device, &sizes, 7));
+    check_each(first(7, &sizes));
 }
 
 #[test]
@@ -91,13 +88,11 @@ fn latents_of_which_two_warpgroups_share_an_entry() {
         (16, [768, 0], None, 2),
         (64, [768, 0], Some(192), 1),
     ];
-    let device = hopper();
-    check_each(&device, on(&device, &sizes, 5));
+    check_each(first(5, &sizes));
 }
 
 #[test]
 fn windows_show_what_they_show() {
-    let device = hopper();
     let dice = &mut Dice::new();
     for visibility in [
         Visibility::CAUSAL.window(Some(100), None),
@@ -115,39 +110,39 @@ fn windows_show_what_they_show() {
             (16, [640, 32], None, 1),
             (40, [128, 32], None, 3),
         ];
-        for &(heads, widths, page, new) in on(&device, &sizes, 5) {
+        for (i, &(heads, widths, page, new)) in first(5, &sizes).iter().enumerate() {
             let mut case = Case::new(heads, widths, page, new);
             case.visibility = visibility;
-            Question::new(dice, case).check(&device);
+            Question::new(dice, case).check(&hopper_for(i));
         }
     }
 }
 
 #[test]
 fn prompts() {
-    let device = hopper();
     let dice = &mut Dice::new();
     let short = vec![(20, 20), (1, 1), (70, 9)];
     let prompts = [short, vec![(300, 300), (1, 1), (500, 40)], vec![(100, 130)]];
-    for requests in on(&device, &prompts, 1) {
-        for (heads, widths) in [(128, [128, 32]), (16, V3), (5, [256, 64]), (12, [1024, 64])] {
+    for requests in first(1, &prompts) {
+        let sizes = [(128, [128, 32]), (16, V3), (5, [256, 64]), (12, [1024, 64])];
+        for (i, (heads, widths)) in sizes.into_iter().enumerate() {
             let mut case = Case::new(heads, widths, Some(64), 1);
             case.requests.clone_from(requests);
-            Question::new(dice, case).check(&device);
+            Question::new(dice, case).check(&hopper_for(i));
         }
     }
 }
 
 #[test]
 fn long_requests_are_shared_among_all_multiprocessors() {
-    let device = hopper();
     let dice = &mut Dice::new();
     let cases = [
         (16, V3, vec![(5_000, 1), (17, 1)]),
         (128, V3, vec![(4_000, 1)]),
         (128, [256, 32], vec![(3_000, 1), (17, 1)]),
         (16, [1024, 64], vec![(4_000, 1)]),
-        (16, V3, vec![(100, 1); 20]),
+        (16, V3, vec![(100, 1); 60]),
+        (128, V3, vec![(9, 1); 40]),
         (128, V3, vec![(20_000, 1)]),
         (16, V3, vec![(30_000, 2), (17, 1)]),
         (16, V3, vec![(900, 1); 140]),
@@ -158,9 +153,9 @@ fn long_requests_are_shared_among_all_multiprocessors() {
         (128, [256, 32], vec![(20_000, 1), (17, 1)]),
         (40, [128, 32], vec![(900, 2); 140]),
     ];
-    for (heads, widths, requests) in on(&device, &cases, 5) {
+    for (i, (heads, widths, requests)) in first(6, &cases).iter().enumerate() {
         let mut case = Case::new(*heads, *widths, Some(64), 1);
         case.requests.clone_from(requests);
-        Question::new(dice, case).check(&device);
+        Question::new(dice, case).check(&hopper_for(i));
     }
 }
