@@ -153,7 +153,7 @@ fn long_requests_over_codes_and_windows() {
     let dice = &mut Dice::new();
     for (heads, widths) in [(16, V3), (128, V3), (128, [256, 32]), (40, [128, 32])] {
         let lengths = [
-            vec![(3_000, 1), (17, 1)],
+            vec![(2_000, 1), (17, 1)],
             vec![(9, 1); 70],
             vec![(20_000, 1), (17, 1)],
             vec![(900, 1); 140],
