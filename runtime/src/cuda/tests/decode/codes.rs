@@ -121,7 +121,7 @@ fn few_rows_over_codes() {
         (16, [128, 48], 16, 1),
         (8, [512, 0], 192, 2),
     ];
-    check_sizes(first(4, &sizes));
+    check_sizes(first(3, &sizes));
 }
 
 #[test]

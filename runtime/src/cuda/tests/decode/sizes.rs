@@ -69,7 +69,7 @@ fn many_rows_of_narrow_latents() {
         (72, [256, 64], Some(16), 2),
         (192, [128, 64], Some(64), 1),
     ];
-    check_each(first(7, &sizes));
+    check_each(first(6, &sizes));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn latents_of_which_two_warpgroups_share_an_entry() {
         (16, [768, 0], None, 2),
         (64, [768, 0], Some(192), 1),
     ];
-    check_each(first(5, &sizes));
+    check_each(first(4, &sizes));
 }
 
 #[test]
