@@ -1,5 +1,7 @@
 // Instructions that move data, a function for each: the copy engine's, those of single threads, and those of warps.
 
+#ifndef MLA_EMULATED  // the host has its own
+
 // A tensor in global memory as the copy engine sees it, made by the driver. It stands in a kernel's parameter.
 struct alignas(64) TensorMap {
   u64 words[16];
@@ -71,7 +73,12 @@ __device__ inline void copy_out(void* to, u32 from, u32 bytes) {
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
 }
 
-// Waits until all that this thread has copied out is there.
+// The same, added to what stands there in numbers of f32. In which order others' are added is a matter of chance.
+__device__ inline void add_out(f32* to, u32 from, u32 bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+
+// Waits until all that this thread has copied or added out is there.
 __device__ inline void copies_out_wait() { asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group 0;" ::: "memory"); }
 
 // ---- Copies of single threads, in groups ----
@@ -81,6 +88,11 @@ __device__ inline void copy_quad(u32 to, const void* from, bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
 }
 
+// Copies 4 bytes to shared memory.
+__device__ inline void copy_word(u32 to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+}
+
 // Ends a group of copies.
 __device__ inline void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
@@ -88,6 +100,19 @@ __device__ inline void copies_commit() { asm volatile("cp.async.commit_group;" :
 template <int LEFT>
 __device__ inline void copies_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+}
+
+// Waits until none of this thread's copies is under way, whether its group has ended or not.
+__device__ inline void copies_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// ---- Memory ----
+
+// Writes 16 bytes at once, and reads them.
+__device__ inline void store_quad(Quad* at, const u32 (&x)[4]) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
+}
+__device__ inline void load_quad(const Quad* at, u32 (&x)[4]) {
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "l"(at) : "memory");
 }
 
 // Reads 16 bytes that nobody writes meanwhile, and that this multiprocessor won't read again soon.
@@ -145,3 +170,5 @@ __device__ inline void store_blocks_turned(u32 row, const u32 (&x)[4]) {
 __device__ inline void store_two_blocks_turned(u32 row, const u32 (&x)[2]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(row), "r"(x[0]), "r"(x[1]) : "memory");
 }
+
+#endif

@@ -31,10 +31,7 @@ struct Entry {
 // Two codes as two of f16, exactly; the lower becomes the lower half.
 template <int STORE>
 __device__ inline u32 widen_pair(u16 pair) {
-  u32 halves;
-  if constexpr (STORE == E5M2) asm("cvt.rn.f16x2.e5m2x2 %0, %1;" : "=r"(halves) : "h"(pair));
-  else asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(pair));
-  return halves;
+  return STORE == E5M2 ? widen_e5m2(pair) : widen_e4m3(pair);
 }
 
 // Where a lane's rows of blocks are, which instructions that load four blocks want, and which of a product's rows and columns are its own.
@@ -55,17 +52,5 @@ __device__ inline void leave_scales(u32 to, const f32 (&scales)[2], f32 unit) {
   const u32 key = self / 2;
   const u32 both = pack_f16(scales[0] * (UNIT / unit), scales[1] * (UNIT / unit));
   const u32 at = to + (self % 2 * 2 * 4 + key % 8 / 2) * 32 + key / 8 * 4 + key % 2 * 2;
-  asm volatile("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %1;\nst.shared.b16 [%0], l;\nst.shared.b16 [%0 + 128], h;\n}" ::"r"(at), "r"(both) : "memory");
-}
-
-// Products of pairs, in f16 and in bf16.
-__device__ inline u32 times_f16(u32 x, u32 y) {
-  u32 z;
-  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
-  return z;
-}
-__device__ inline u32 times_bf16(u32 x, u32 y) {
-  u32 z;
-  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(z) : "r"(x), "r"(y));
-  return z;
+  share_halves<128>(at, both);
 }

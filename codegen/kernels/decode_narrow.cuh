@@ -83,12 +83,12 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
   [[maybe_unused]] OwnQueries<Cfg> own_queries;
   QueriesTurn<Cfg> queries;
   S sums;
-  for (int i = args.starts[own_block() / args.team]; i < args.starts[own_block() / args.team + 1]; i++) {
+  for (int i = args.starts[block_number() / args.team]; i < args.starts[block_number() / args.team + 1]; i++) {
     const Item item = args.items[i];
     const Group group = args.groups[item.group];
     named_wait(NAME, WARPGROUP);  // nobody reads the last item's limits any more
     if (own_number() < P::ROWS) {
-      const Row row = row_of<Cfg>(args, group, own_block() % args.team, own_number());
+      const Row row = row_of<Cfg>(args, group, block_number() % args.team, own_number());
       Limit seen = {0, 0x7fffffff};
       if (row.there) seen = args.limits[row.query];
       share(limits + own_number() * 8, Pair{seen.from, seen.to});
@@ -142,7 +142,7 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
       if (MINE == 0) add_others<Cfg>(base, other - 1, NAME, handed[other - 1], sums);
     }
     if (MINE > 0) continue;
-    write_rows<Cfg>(args, item, group, own_block() % args.team, base + last * P::STAGE_BYTES, NAME, sums);
+    write_rows<Cfg>(args, item, group, block_number() % args.team, base + last * P::STAGE_BYTES, NAME, sums);
     if (item.parts == 1) continue;
 #pragma unroll
     for (int pair = 0; pair < P::PAIRS; pair++) arrive_once_a_warp(base + P::EMPTY + (last * P::PAIRS + pair) * 8);

@@ -133,12 +133,6 @@ __device__ inline void send_rows(const Decoding& args, const Item& item, int mem
 
 // ---- Adding up ----
 
-__device__ inline u32 load_acquire(const u32* at) {
-  u32 x;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(at) : "memory");
-  return x;
-}
-
 // What a thread block has to do for one group: its share of units, which are tiles of one row. They lie side by side, so that it has few rows.
 template <class Cfg>
 struct Share {
@@ -254,13 +248,6 @@ __device__ inline void weigh_parts(const Share<Cfg>& share, float4* weights, flo
   }
 }
 
-// Two of f16.
-__device__ inline float2 unpack_f16(u32 two) {
-  float2 x;
-  asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %2;\ncvt.f32.f16 %0, l;\ncvt.f32.f16 %1, h;\n}" : "=f"(x.x), "=f"(x.y) : "r"(two));
-  return x;
-}
-
 // Adds up what teams have of one group, once all of it is there. Every team takes its share of units. Eight lanes have a unit's columns. Where there are many
 // parts, four such in a warp have different ones of them, and where units are few, so have several warps. All threads of a block come here. `room`: shared
 // memory, that of a kernel.
@@ -342,7 +329,7 @@ __device__ inline void join_parts(const Decoding& args, const Item& item, int me
 template <class Cfg, int WRITERS>
 __device__ inline void join_items(const Decoding& args) {
   alignas(1024) extern __shared__ u8 shared[];
-  const u32 block = own_block();
+  const u32 block = block_number();
   const int team = block / args.team, member = block % args.team;
   __syncthreads();  // nobody reads the last tiles any more
   for (int i = args.starts[team]; i < args.starts[team + 1]; i++) {

@@ -1,6 +1,8 @@
 // Steps that kernels of absorbed attention have in common.
 
 #include "decoding.cuh"
+#include "convert.cuh"
+#include "shared.cuh"
 
 constexpr int TILE = 64;  // columns of a tile
 constexpr u32 TILE_BYTES = 8192;
@@ -8,33 +10,6 @@ constexpr int WARPGROUP = 128;
 constexpr f32 LOG2_E = 1.4426950408889634f;
 constexpr f32 SLACK = 8;  // what exponents count from may lag behind the largest logit by this much, in powers of two: most tiles then change no sum
 constexpr f32 LOW = -1e30f;  // below every logit, and far above what a key gets that is not seen, minus infinity: an exponential of 0 whatever its scale
-
-__device__ inline f32 exp2_fast(f32 x) {
-  f32 y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ inline f32 log2_fast(f32 x) {
-  f32 y;
-  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ inline u32 pack_bf16(f32 low, f32 high) {
-  u32 x;
-  asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(x) : "f"(low), "f"(high));
-  return x;
-}
-__device__ inline u32 pack_f16(f32 low, f32 high) {
-  u32 x;
-  asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(x) : "f"(low), "f"(high));
-  return x;
-}
-// The larger one of two numbers; a NaN where one is.
-__device__ inline f32 peak(f32 x, f32 y) {
-  f32 z;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
-  return z;
-}
 
 // The power of two that a row counts in as f16, so that its largest is at least 1 and below 2, and its inverse. It is 2^-63 or more: products of it with a
 // scale are not 0.
@@ -54,53 +29,7 @@ __device__ inline void store_two(bf16* at, f32 x, f32 y) { *reinterpret_cast<u32
 __device__ inline void store_two(f32* at, f32 x, f32 y) { *reinterpret_cast<float2*>(at) = float2{x, y}; }
 
 // A thread's number in its warpgroup, asked for anew: what is computed from it is computed again, not kept in registers, of which there are few.
-__device__ inline u32 own_number() {
-  u32 x;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
-  return x % WARPGROUP;
-}
-
-// The block's number, asked for anew likewise.
-__device__ inline u32 own_block() {
-  u32 x;
-  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
-  return x;
-}
-
-// ---- Shared memory by its own addresses, which take one register ----
-
-__device__ inline f32 shared_f32(u32 at) {
-  f32 x;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(at) : "memory");
-  return x;
-}
-struct Pair {
-  i32 x, y;
-};
-struct Four {
-  i32 x, y, z, w;
-};
-__device__ inline Pair shared_pair(u32 at) {
-  Pair p;
-  asm volatile("ld.shared.v2.s32 {%0, %1}, [%2];" : "=r"(p.x), "=r"(p.y) : "r"(at) : "memory");
-  return p;
-}
-__device__ inline Four shared_four(u32 at) {
-  Four p;
-  asm volatile("ld.shared.v4.s32 {%0, %1, %2, %3}, [%4];" : "=r"(p.x), "=r"(p.y), "=r"(p.z), "=r"(p.w) : "r"(at) : "memory");
-  return p;
-}
-__device__ inline void share(u32 at, f32 x) { asm volatile("st.shared.f32 [%0], %1;" ::"r"(at), "f"(x) : "memory"); }
-__device__ inline i32 shared_i32(u32 at) {
-  i32 x;
-  asm volatile("ld.shared.s32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
-  return x;
-}
-__device__ inline void share(u32 at, i32 x) { asm volatile("st.shared.s32 [%0], %1;" ::"r"(at), "r"(x) : "memory"); }
-__device__ inline void share(u32 at, Pair p) { asm volatile("st.shared.v2.s32 [%0], {%1, %2};" ::"r"(at), "r"(p.x), "r"(p.y) : "memory"); }
-__device__ inline void share(u32 at, Four p) {
-  asm volatile("st.shared.v4.s32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(p.x), "r"(p.y), "r"(p.z), "r"(p.w) : "memory");
-}
+__device__ inline u32 own_number() { return thread_number() % WARPGROUP; }
 
 // ---- Descriptors of operands in tiles of 64 columns: the lower half names a place, the upper half is the same for all of a kind ----
 

@@ -55,7 +55,7 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
   f32 less[2];
   if (own_rows() == 1) pass_turn();
 #pragma unroll 1
-  for (i32 i = args.starts[own_block() / args.team]; i < args.starts[own_block() / args.team + 1]; i++) {
+  for (i32 i = args.starts[block_number() / args.team]; i < args.starts[block_number() / args.team + 1]; i++) {
     i32 key = take_item<Cfg>(args, base, i, base + turn.stage * P::STAGE_BYTES, base + P::FULL + turn.stage * 8, turn.parity, q, rows);
     arrive_once_a_warp(base + P::EMPTY + turn.stage * 8);
     turn.next();

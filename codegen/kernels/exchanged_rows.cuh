@@ -17,17 +17,6 @@ struct Held {
   __device__ static constexpr int result(int r, int i) { return r / 2 * 4 + r % 2 + i * 2; }
 };
 
-// Whether `x` holds for any of `THREADS` threads. `name` is a barrier of their own.
-template <int THREADS>
-__device__ inline bool any_of(bool x, u32 name) {
-  u32 any;
-  asm volatile("{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\nbarrier.cta.red.or.aligned.pred q, %2, %3, p;\nselp.u32 %0, 1, 0, q;\n}"
-               : "=r"(any)
-               : "r"(u32(x)), "r"(name), "n"(THREADS)
-               : "memory");
-  return any != 0;
-}
-
 // What all threads of a warpgroup have of a row becomes one: by lanes, then by warps through shared memory. Of `largest` it is the largest, else the sum.
 template <class Cfg>
 __device__ inline void over_group(f32 (&x)[Cfg::ROWS / 4], bool largest, u32 room, u32 name) {

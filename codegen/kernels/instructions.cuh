@@ -38,6 +38,22 @@ __device__ void copy_by_engine(const Engine& args) {
   for (u32 i = threadIdx.x; i < FLAT + DEEP + BULK; i += THREADS) args.out[i] = all[i];
 }
 
+struct Adding {
+  const f32* from;  // [2, THREADS]: what each of two blocks adds
+  f32* to;          // [THREADS]
+};
+
+template <class Cfg>
+__device__ void add_by_engine(const Adding& args) {
+  __shared__ alignas(16) f32 all[THREADS];
+  all[threadIdx.x] = args.from[blockIdx.x * THREADS + threadIdx.x];
+  fence_proxy_async();
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  add_out(args.to, shared_address(all), sizeof(all));
+  copies_out_wait();
+}
+
 // ---- Copies of threads and of warps ----
 
 struct Parts {
@@ -73,16 +89,35 @@ __device__ void copy_by_threads(const Parts& args) {
 
 // ---- Numbers ----
 
+// Of each 65536.
 struct Numbers {
-  u32* widened;      // [65536]: each pair of e4m3
-  const f32* exponents;  // [65536]
-  f32* powers;       // [65536]
+  const f32* x;
+  const f32* y;
+  u32* e4m3;  // every pair, widened
+  u32* e5m2;
+  float2* halves;  // pairs of f16, of which the lower is every number and the upper its complement
+  f32* powers;
+  f32* logarithms;
+  f32* peaks;
+  u32* bf16_pairs;  // `x` and `y`, rounded
+  u32* f16_pairs;
+  u32* bf16_products;  // of such pairs and pairs of `y`
+  u32* f16_products;
 };
 
 template <class Cfg>
 __device__ void convert_numbers(const Numbers& args) {
   for (i64 i = thread_of_grid(); i < 65536; i += threads_of_grid()) {
-    args.widened[i] = widen_e4m3(u16(i));
-    args.powers[i] = power_of_two(args.exponents[i]);
+    const f32 x = args.x[i], y = args.y[i];
+    args.e4m3[i] = widen_e4m3(u16(i));
+    args.e5m2[i] = widen_e5m2(u16(i));
+    args.halves[i] = unpack_f16(u32(i) | ~u32(i) << 16);
+    args.powers[i] = exp2_fast(x);
+    args.logarithms[i] = log2_fast(x);
+    args.peaks[i] = peak(x, y);
+    args.bf16_pairs[i] = pack_bf16(x, y);
+    args.f16_pairs[i] = pack_f16(x, y);
+    args.bf16_products[i] = times_bf16(pack_bf16(x, y), pack_bf16(y, y));
+    args.f16_products[i] = times_f16(pack_f16(x, y), pack_f16(y, y));
   }
 }

@@ -8,20 +8,7 @@
 // A stage has 128 codes of each key in a slot of 8 KB, then the rotated part, then scales.
 
 #include "narrow_sums.cuh"
-
-// D[16, 8] += A[16, 16] B[16, 8] of bf16, by a warp.
-__device__ inline void mma_bf16(f32* d, const u32 (&a)[4], u32 b_low, u32 b_high) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_low), "r"(b_high));
-}
-
-// The same of f16.
-__device__ inline void mma_f16(f32* d, const u32 (&a)[4], u32 b_low, u32 b_high) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_low), "r"(b_high));
-}
+#include "wgmma.cuh"
 
 // Makes queries f16 where they lie, each row times the power of two by which its largest is at least 1 and below 2. Three warps, for all items of
 // a team.

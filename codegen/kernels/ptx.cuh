@@ -1,7 +1,21 @@
 // Instructions of Hopper's own that order threads and memory, a function for each. Addresses of shared memory are as instructions take them.
 
+#ifndef MLA_EMULATED  // the host has its own
+
 // An address of shared memory as instructions take it.
 __device__ inline u32 shared_address(const void* at) { return u32(__cvta_generic_to_shared(at)); }
+
+// A thread's number in its block, and a block's in its grid, asked for anew: what is computed from them is computed again, not kept in registers.
+__device__ inline u32 thread_number() {
+  u32 x;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+  return x;
+}
+__device__ inline u32 block_number() {
+  u32 x;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+  return x;
+}
 
 // Ordinary stores to shared memory before it are seen by the tensor cores and the copy engine after the next barrier.
 __device__ inline void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -55,6 +69,26 @@ __device__ inline void named_arrive(u32 name, u32 threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
 
+// Waits likewise, and says whether `x` holds for any of the threads.
+template <int THREADS>
+__device__ inline bool any_of(bool x, u32 name) {
+  u32 any;
+  asm volatile("{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\nbarrier.cta.red.or.aligned.pred q, %2, %3, p;\nselp.u32 %0, 1, 0, q;\n}"
+               : "=r"(any)
+               : "r"(u32(x)), "r"(name), "n"(THREADS)
+               : "memory");
+  return any != 0;
+}
+
+// ---- Other blocks ----
+
+// Reads what other blocks count. What they wrote before they counted is seen after it.
+__device__ inline u32 load_acquire(const u32* at) {
+  u32 x;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(at) : "memory");
+  return x;
+}
+
 // ---- Registers of a warpgroup: each of its warps executes these ----
 
 // Gives back all but `LEFT` registers a thread.
@@ -76,3 +110,5 @@ __device__ inline void wait_for_kernel_before() { asm volatile("griddepcontrol.w
 
 // The kernel after may start, where it was queued to start early.
 __device__ inline void start_kernel_after() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+
+#endif

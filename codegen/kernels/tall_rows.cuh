@@ -11,11 +11,7 @@ struct Rows {
 };
 
 // Which 64 of a block's rows are this warpgroup's.
-__device__ inline u32 own_rows() {
-  u32 x;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));  // asked for anew, as `own_number`
-  return x / WARPGROUP - 1;
-}
+__device__ inline u32 own_rows() { return thread_number() / WARPGROUP - 1; }
 
 constexpr u32 BOTH = 5;  // a barrier of both warpgroups; before it are those of turns, and of each
 
@@ -47,7 +43,7 @@ __device__ inline i32 take_item(const Decoding& args, u32 base, i32 number, u32 
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int r = mine * 64 + accumulator_row(self, half);
-    const Row row = row_of<Cfg>(args, group, own_block() % args.team, r);
+    const Row row = row_of<Cfg>(args, group, block_number() % args.team, r);
     // Of a row that is not there what registers hold is 0; it sees all and gets probabilities of 0: it costs no time, and little power
     there[half] = row.there;
     Limit seen = {0, 0x7fffffff};
@@ -181,7 +177,7 @@ __device__ inline void write_rows(const Decoding& args, u32 base, u32 stage, con
   constexpr u32 UNIT_BYTES = 2 * 64 * UNITS * 4;  // of a warpgroup
   constexpr int AT_ONCE = 2 * (2 * TILE_BYTES + UNIT_BYTES) <= Place<Cfg>::STAGE_BYTES ? 2 : 1;
   const u32 self = own_number();
-  const int member = own_block() % args.team;
+  const int member = block_number() % args.team;
   const Two tops = shared_two(own_tops<Cfg>(base));
   f32 total[2] = {rows.total[0], rows.total[1]};
   f32 top[2] = {tops.x, tops.y};

@@ -42,17 +42,6 @@ struct Place {
   static constexpr int BRINGS = 24;
 };
 
-// Two numbers side by side in shared memory.
-struct Two {
-  f32 x, y;
-};
-__device__ inline Two shared_two(u32 at) {
-  Two x;
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(at) : "memory");
-  return x;
-}
-__device__ inline void share(u32 at, Two x) { asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(at), "f"(x.x), "f"(x.y) : "memory"); }
-
 template <class Cfg>
 using Turn = Ring<Place<Cfg>::STAGES>;
 
@@ -77,14 +66,14 @@ __device__ inline void bring_tiles(const Decoding& args, u32 base) {
   Turn<Cfg> turn;
   u32 q_parity = 1;  // the first queries find their place free
 #pragma unroll 1
-  for (int i = args.starts[own_block() / args.team]; i < args.starts[own_block() / args.team + 1]; i++) {
+  for (int i = args.starts[block_number() / args.team]; i < args.starts[block_number() / args.team + 1]; i++) {
     barrier_wait(base + P::EMPTY + turn.stage * 8, turn.parity ^ 1);
     if (P::KEPT_TILES > 0) barrier_wait(base + P::Q_FREE, q_parity);
     q_parity ^= 1;
     const Group& group = args.groups[args.items[i].group];
     if (lane() == 0)
       bring_queries<Cfg>(args, base, base + turn.stage * P::STAGE_BYTES, base + P::FULL + turn.stage * 8,
-                         row_of<Cfg>(args, group, own_block() % args.team, 0));
+                         row_of<Cfg>(args, group, block_number() % args.team, 0));
     __syncwarp();
     turn.next();
     const i32 table = group.table;

@@ -18,6 +18,16 @@ struct TensorCore {
   f32* c;       // [128, 256]
 };
 
+// What a block multiplies, in tiles.
+struct Tiles {
+  u8 left[M * K * 2];
+  u8 right[N * K * 2];
+};
+__device__ inline Tiles& shared_tiles() {
+  __shared__ alignas(1024) Tiles tiles;
+  return tiles;
+}
+
 // The same with operands that the copy engine fetches, of bf16: 64 rows of A, and B whole.
 struct Fetched {
   TensorMap a;
@@ -74,8 +84,7 @@ __device__ inline void multiply_tiles(f32* c, u32 left, u32 right, const u32 (&h
 
 template <int PART, int A_TURNED, int B_TURNED, int A_HELD>
 __device__ inline void multiply_bf16(const TensorCore& args) {
-  __shared__ alignas(1024) u8 left[M * K * 2];
-  __shared__ alignas(1024) u8 right[N * K * 2];
+  auto& [left, right] = shared_tiles();
   const u16* a = reinterpret_cast<const u16*>(args.a) + i64(blockIdx.x) * M * K;
   const u16* b = reinterpret_cast<const u16*>(args.b);
   for (int i = threadIdx.x; i < M * K; i += THREADS) {
@@ -149,8 +158,7 @@ __device__ void tensor_core_a_held_256(const TensorCore& args) {
 // With operands from the copy engine, which swizzles them on the way.
 template <class Cfg>
 __device__ void tensor_core_fetched(const Fetched& args) {
-  __shared__ alignas(1024) u8 left[M * K * 2];
-  __shared__ alignas(1024) u8 right[N * K * 2];
+  auto& [left, right] = shared_tiles();
   __shared__ alignas(8) u64 arrived;
   const u32 barrier = shared_address(&arrived);
   if (threadIdx.x == 0) {
@@ -171,8 +179,7 @@ __device__ void tensor_core_fetched(const Fetched& args) {
 // Of e4m3, whose rows are 64 bytes.
 template <int PART>
 __device__ inline void multiply_e4m3(const TensorCore& args) {
-  __shared__ alignas(1024) u8 left[M * K];
-  __shared__ alignas(1024) u8 right[N * K];
+  auto& [left, right] = shared_tiles();
   const u8* a = args.a + i64(blockIdx.x) * M * K;
   for (int i = threadIdx.x; i < M * K; i += THREADS) left[swizzled_64(i)] = a[i];
   for (int i = threadIdx.x; i < N * K; i += THREADS) right[swizzled_64(i)] = args.b[i];

@@ -2,6 +2,8 @@
 // thread has N / 2, placed as `accumulator_row` and `accumulator_column` of `tile.cuh` say. Operands in shared memory are named by
 // `descriptor`s. Without `add`, what the accumulators hold is forgotten.
 
+#ifndef MLA_EMULATED  // the host has its own
+
 // Registers that products read or add to are not touched before it.
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
@@ -189,3 +191,21 @@ __device__ inline void wgmma_e4m3(f32 (&d)[128], u64 a, u64 b, bool add) {
 #undef MLA_PLACES_128
 #undef MLA_ACCUMULATORS_8
 #undef MLA_ACCUMULATORS_16
+
+// ---- Products of a warp, whose operands are in registers: B as `load_blocks` reads it ----
+
+// D[16, 8] += A[16, 16] B[16, 8] of bf16, by a warp.
+__device__ inline void mma_bf16(f32* d, const u32 (&a)[4], u32 b_low, u32 b_high) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_low), "r"(b_high));
+}
+
+// The same of f16.
+__device__ inline void mma_f16(f32* d, const u32 (&a)[4], u32 b_low, u32 b_high) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_low), "r"(b_high));
+}
+
+#endif

@@ -72,9 +72,8 @@ constexpr i32 EDGE = 1 << 29;  // beside an item: not all of its queries see all
 __device__ inline void ask_for_page(const Decoding& args, u32 to, i32 table, i32 key) {
   if (args.page == 0) return;
   const u32* from = args.table + table + u32(key) / u32(args.page);
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+  copy_word(to, from);
 }
-__device__ inline void copies_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // Copies a box of keys to where it lies in a stage, from the `first` key of the tile on.
 template <class Cfg>

@@ -6,11 +6,11 @@
 // A piece of the queries that registers don't hold waits in memory, which means in the L1.
 __device__ inline void put_aside(const Decoding& args, int thread, const u32 (&x)[4]) {
   Quad* at = args.spare + blockIdx.x * (2 * WARPGROUP) + thread;
-  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
+  store_quad(at, x);
 }
 __device__ inline void take_aside(const Decoding& args, int thread, u32 (&x)[4]) {
   const Quad* at = args.spare + blockIdx.x * (2 * WARPGROUP) + thread;
-  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "l"(at) : "memory");
+  load_quad(at, x);
 }
 
 // ---- The first warpgroup: logits and probabilities. A thread has two rows, eight apart, and in each 16 keys of a tile ----
@@ -37,7 +37,7 @@ __device__ inline ItemRows take_rows(const Decoding& args, u32 base, i32 number)
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     const int r = accumulator_row(self, half);
-    const Row row = row_of<Cfg>(args, group, own_block() % args.team, r);
+    const Row row = row_of<Cfg>(args, group, block_number() % args.team, r);
     // A row that is not there is 0, sees all and gets probabilities of 0: it costs no time, and little power
     rows.there[half] = row.there;
     Limit seen = {0, 0x7fffffff};
@@ -197,7 +197,7 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
   using P = Place<Cfg>;
   Turn<Cfg> turn;
   u32 q[P::HELD][4];
-  for (i32 number = args.starts[own_block() / args.team]; number < args.starts[own_block() / args.team + 1]; number++) {
+  for (i32 number = args.starts[block_number() / args.team]; number < args.starts[block_number() / args.team + 1]; number++) {
     // While the queries are on their way
     ItemRows rows = take_rows<Cfg>(args, base, number);
     Sums& sums = rows.sums;

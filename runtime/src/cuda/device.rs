@@ -97,6 +97,11 @@ impl CudaDevice {
         self.shared.driver.arch()
     }
 
+    /// Whether it runs kernels that are written for Hopper alone.
+    pub(super) fn is_hopper(&self) -> bool {
+        self.shared.driver.is_hopper()
+    }
+
     /// Whether it is the host.
     pub fn is_emulated(&self) -> bool {
         self.arch() == Emulator::ARCH

@@ -55,6 +55,15 @@ impl CudaDevice {
         Self::over(Box::new(Emulator::default()), options)
     }
 
+    /// The same for kernels that are written for Hopper, which take the place of others there as on a Hopper GPU. Nothing checks indices, as
+    /// those kernels have nothing that does.
+    ///
+    /// It shows what kernels compute, and where their threads wait for each other forever. It shows no race and no missing wait: threads run in order,
+    /// and copies and products are done at once.
+    pub fn emulated_hopper(options: CudaOptions) -> Self {
+        Self::over(Box::new(Emulator::of_hopper()), options)
+    }
+
     /// The first GPU where there is one that can be used, otherwise the host emulating one.
     pub fn any(options: CudaOptions) -> Self {
         Self::open(0, options).unwrap_or_else(|_| Self::emulated(options))

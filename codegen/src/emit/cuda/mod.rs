@@ -13,7 +13,7 @@ pub(crate) use cubins::cubins;
 pub use units::{CEILINGS, UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 27] = [
+const HEADERS: [(&str, &str); 28] = [
     (
         "attend_pairs.cuh",
         include_str!("../../../kernels/attend_pairs.cuh"),
@@ -72,6 +72,7 @@ const HEADERS: [(&str, &str); 27] = [
     ),
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/ptx.cuh")),
+    ("shared.cuh", include_str!("../../../kernels/shared.cuh")),
     ("sights.cuh", include_str!("../../../kernels/sights.cuh")),
     (
         "tall_rows.cuh",
@@ -223,6 +224,34 @@ mod tests {
                     .any(|(header, _)| line == format!("#include \"{header}\""));
                 assert!(known, "{name}: {line}");
             }
+        }
+    }
+
+    #[test]
+    fn instructions_stand_in_rooms_that_the_host_has_others_for() {
+        const ROOMS: [&str; 5] = [
+            "convert.cuh",
+            "copies.cuh",
+            "ptx.cuh",
+            "shared.cuh",
+            "wgmma.cuh",
+        ];
+        let (rooms, others): (Vec<_>, Vec<_>) = UNITS
+            .iter()
+            .map(|unit| (unit.name, unit.body))
+            .chain(HEADERS)
+            .partition(|(name, _)| ROOMS.contains(name));
+        assert_eq!(rooms.len(), ROOMS.len());
+        for (name, body) in rooms {
+            assert!(
+                body.contains("#ifndef MLA_EMULATED") && body.trim_end().ends_with("#endif"),
+                "{name}"
+            );
+        }
+        // What keeps the compiler from moving a value holds no instruction
+        let holds_one = |line: &&str| line.contains("asm") && !line.contains("asm volatile(\"\" :");
+        for (name, body) in others {
+            assert_eq!(body.lines().find(holds_one), None, "{name}");
         }
     }
 

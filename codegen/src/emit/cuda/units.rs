@@ -123,6 +123,7 @@ pub const UNITS: &[Unit] = &[
         &[],
         &[
             ("copy_by_engine", "Engine"),
+            ("add_by_engine", "Adding"),
             ("copy_by_threads", "Parts"),
             ("convert_numbers", "Numbers"),
         ]

@@ -180,6 +180,11 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// Its architecture as compilers call it, e.g. `sm_90a`.
     fn arch(&self) -> String;
 
+    /// Whether it runs kernels that are written for Hopper alone.
+    fn is_hopper(&self) -> bool {
+        self.arch() == "sm_90a"
+    }
+
     /// Multiprocessors.
     fn multiprocessors(&self) -> u32;
 

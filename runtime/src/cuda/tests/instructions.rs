@@ -1,14 +1,14 @@
 //! Hopper's own instructions, each against what it should do.
 
 use bytemuck::{Pod, Zeroable};
-use half::f16;
+use half::{bf16, f16};
 use mla_codegen::cuda::tile;
 
 use super::super::driver::{Axis, NumberType, Swizzle, TensorMap, Tiling};
 use super::super::kernels::Kernel;
 use super::super::{CudaDevice, Work};
 use super::{Dice, hopper};
-use crate::narrow::E4m3;
+use crate::narrow::{E4m3, E5m2};
 
 fn run<A: Pod>(
     device: &CudaDevice,
@@ -60,7 +60,7 @@ fn place(swizzle: Swizzle, byte: usize) -> usize {
 
 #[test]
 fn the_copy_engine_brings_tiles_where_their_mirror_says() {
-    let Some(device) = hopper() else { return };
+    let device = hopper();
     let mut dice = Dice::new();
     // [128, 128] and [4, 16, 128] numbers of 16 bits
     let flat = random_bytes(&mut dice, 128 * 128 * 2);
@@ -120,6 +120,33 @@ fn the_copy_engine_brings_tiles_where_their_mirror_says() {
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
+struct Adding {
+    from: u64,
+    to: u64,
+}
+
+#[test]
+fn the_copy_engine_adds_what_blocks_have() {
+    let device = hopper();
+    let mut dice = Dice::new();
+    let mut integers =
+        |len: usize| -> Vec<f32> { (0..len).map(|_| dice.below(99) as f32).collect() };
+    let (from, before) = (integers(256), integers(128));
+    let of_from = device.upload(&from).expect("room");
+    let to = device.upload(&before).expect("room");
+    let args = Adding {
+        from: of_from.at(),
+        to: to.at(),
+    };
+    run(&device, "instructions", "add_by_engine", 2, &args);
+    let wanted: Vec<f32> = (0..128)
+        .map(|i| before[i] + from[i] + from[128 + i])
+        .collect();
+    assert_eq!(device.download(&to).expect("values"), wanted);
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
 struct Parts {
     quads: u64,
     copied: u64,
@@ -130,7 +157,7 @@ struct Parts {
 
 #[test]
 fn threads_and_warps_copy_what_they_are_told() {
-    let Some(device) = hopper() else { return };
+    let device = hopper();
     let mut dice = Dice::new();
     let quads = random_bytes(&mut dice, 256 * 16);
     let blocks: Vec<u16> = (0..256).map(|_| dice.below(1 << 16) as u16).collect();
@@ -167,47 +194,146 @@ fn threads_and_warps_copy_what_they_are_told() {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Numbers {
-    widened: u64,
-    exponents: u64,
+    x: u64,
+    y: u64,
+    e4m3: u64,
+    e5m2: u64,
+    halves: u64,
     powers: u64,
+    logarithms: u64,
+    peaks: u64,
+    bf16_pairs: u64,
+    f16_pairs: u64,
+    bf16_products: u64,
+    f16_products: u64,
+}
+
+/// Checks what came of a pair, the lower number first.
+#[track_caller]
+fn assert_pair(what: &str, at: usize, found: [f32; 2], wanted: [f32; 2]) {
+    for (found, wanted) in found.into_iter().zip(wanted) {
+        let same = found == wanted || found.is_nan() && wanted.is_nan();
+        assert!(same, "{what} {at:#x}: {found} for {wanted}");
+    }
+}
+
+/// Checks a number that is off by some units in the last place, or by `least`.
+#[track_caller]
+fn assert_close(what: &str, of: f32, found: f32, wanted: f64, least: f64) {
+    let most = (3.0 * f64::from(f32::EPSILON) * wanted.abs()).max(least);
+    let same = f64::from(found) == wanted || found.is_nan() && wanted.is_nan();
+    let near = (f64::from(found) - wanted).abs() <= most;
+    assert!(same || near, "{what} of {of}: {found} for {wanted}");
+}
+
+fn halves<N>(pair: u32, widened: impl Fn(u16) -> N) -> [N; 2] {
+    [widened(pair as u16), widened((pair >> 16) as u16)]
 }
 
 #[test]
 fn numbers_are_converted_as_the_host_does() {
-    let Some(device) = hopper() else { return };
+    let device = hopper();
     const COUNT: usize = 1 << 16;
     let mut dice = Dice::new();
-    let exponents: Vec<f32> = (0..COUNT).map(|_| dice.real() as f32 * 60.0).collect();
-    let of_exponents = device.upload(&exponents).expect("room");
-    let widened = device.room::<u32>(COUNT).expect("room");
-    let powers = device.room::<f32>(COUNT).expect("room");
+    // Some of a usual size, of which there are powers; then any bits, and numbers halfway between two that are rounded to
+    let mut number = |i: usize| match i % 4 {
+        0 | 1 => dice.real() as f32 * 60.0,
+        2 => f32::from_bits(dice.below(1 << 32) as u32),
+        _ => f32::from_bits(((i as u32) << 16 | 0x1000) & !(dice.below(2) as u32 * 0x1000)),
+    };
+    let [x, y] = [(); 2].map(|()| (0..COUNT).map(&mut number).collect::<Vec<f32>>());
+    let [of_x, of_y] = [&x, &y].map(|values| device.upload(values).expect("room"));
+    let [
+        e4m3,
+        e5m2,
+        bf16_pairs,
+        f16_pairs,
+        bf16_products,
+        f16_products,
+    ] = [(); 6].map(|()| device.room::<u32>(COUNT).expect("room"));
+    let [powers, logarithms, peaks] = [(); 3].map(|()| device.room::<f32>(COUNT).expect("room"));
+    let widened = device.room::<[f32; 2]>(COUNT).expect("room");
     let args = Numbers {
-        widened: widened.at(),
-        exponents: of_exponents.at(),
+        x: of_x.at(),
+        y: of_y.at(),
+        e4m3: e4m3.at(),
+        e5m2: e5m2.at(),
+        halves: widened.at(),
         powers: powers.at(),
+        logarithms: logarithms.at(),
+        peaks: peaks.at(),
+        bf16_pairs: bf16_pairs.at(),
+        f16_pairs: f16_pairs.at(),
+        bf16_products: bf16_products.at(),
+        f16_products: f16_products.at(),
     };
     run(&device, "instructions", "convert_numbers", 16, &args);
-    for (pair, halves) in device
-        .download(&widened)
-        .expect("values")
-        .iter()
-        .enumerate()
-    {
-        for half in 0..2 {
-            let wanted = E4m3((pair >> (8 * half)) as u8).decode();
-            let found = f16::from_bits((halves >> (16 * half)) as u16).to_f32();
-            let same = found == wanted || found.is_nan() && wanted.is_nan();
-            assert!(same, "{pair:#x}: {found} for {wanted}");
+    let of_f16 = |bits| f16::from_bits(bits).to_f32();
+    let of_bf16 = |bits| bf16::from_bits(bits).to_f32();
+    for (codes, what, decoded) in [
+        (
+            &e4m3,
+            "e4m3",
+            &(|code| E4m3(code).decode()) as &dyn Fn(u8) -> f32,
+        ),
+        (&e5m2, "e5m2", &|code| E5m2(code).decode()),
+    ] {
+        for (pair, found) in device
+            .download(codes)
+            .expect("values")
+            .into_iter()
+            .enumerate()
+        {
+            let wanted = [decoded(pair as u8), decoded((pair >> 8) as u8)];
+            assert_pair(what, pair, halves(found, of_f16), wanted);
         }
     }
-    let found = device.download(&powers).expect("values");
-    for (exponent, found) in exponents.iter().zip(found) {
-        let wanted = f64::from(*exponent).exp2();
-        let off = (f64::from(found) / wanted - 1.0).abs();
-        assert!(
-            off < 3.0 * f64::from(f32::EPSILON),
-            "2^{exponent}: {found} for {wanted}"
+    for (i, found) in device
+        .download(&widened)
+        .expect("values")
+        .into_iter()
+        .enumerate()
+    {
+        assert_pair(
+            "f16",
+            i,
+            found,
+            halves(i as u32 | !(i as u32) << 16, of_f16),
         );
+    }
+    let [powers, logarithms, peaks] =
+        [powers, logarithms, peaks].map(|values| device.download(&values).expect("values"));
+    let pairs = [bf16_pairs, f16_pairs, bf16_products, f16_products];
+    let [bf16_pairs, f16_pairs, bf16_products, f16_products] =
+        pairs.map(|pairs| device.download(&pairs).expect("values"));
+    let flushed = |x: f32| if x.is_subnormal() { 0.0 } else { x };
+    for i in 0..COUNT {
+        let (x, y) = (x[i], y[i]);
+        let power = f64::from(flushed(x)).exp2() as f32;
+        assert_close("2^", x, powers[i], f64::from(flushed(power)), 0.0);
+        // Near 1 the logarithm is as near as 2^-22
+        assert_close(
+            "log2",
+            x,
+            logarithms[i],
+            f64::from(flushed(x)).log2(),
+            2.4e-7,
+        );
+        let peak = if x.is_nan() || y.is_nan() {
+            f32::NAN
+        } else {
+            x.max(y)
+        };
+        assert_pair("the larger", i, [peaks[i]; 2], [peak; 2]);
+        let rounded = [x, y].map(|x| bf16::from_f32(x).to_f32());
+        assert_pair("bf16", i, halves(bf16_pairs[i], of_bf16), rounded);
+        let products =
+            rounded.map(|x| bf16::from_f64(f64::from(x) * f64::from(rounded[1])).to_f32());
+        assert_pair("bf16 times", i, halves(bf16_products[i], of_bf16), products);
+        let rounded = [x, y].map(|x| f16::from_f32(x).to_f32());
+        assert_pair("f16", i, halves(f16_pairs[i], of_f16), rounded);
+        let products = rounded.map(|x| f16::from_f32(x * rounded[1]).to_f32());
+        assert_pair("f16 times", i, halves(f16_products[i], of_f16), products);
     }
 }
 
@@ -220,7 +346,7 @@ struct Handing {
 
 #[test]
 fn warpgroups_hand_values_on() {
-    let Some(device) = hopper() else { return };
+    let device = hopper();
     let mut dice = Dice::new();
     let from: Vec<u32> = (0..128).map(|_| dice.below(1 << 32) as u32).collect();
     let of_from = device.upload(&from).expect("room");

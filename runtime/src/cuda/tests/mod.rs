@@ -18,9 +18,11 @@ mod sass;
 mod tensor_core;
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use half::bf16;
 
+use super::driver::Emulator;
 use super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, CudaOptions};
 use crate::backend::{Backend, Strided};
 use crate::cpu::CpuElement;
@@ -35,13 +37,47 @@ pub(super) fn device() -> CudaDevice {
     device
 }
 
-/// The device, where it has instructions of Hopper's own.
-pub(super) fn hopper() -> Option<CudaDevice> {
+/// One that runs kernels that are written for Hopper: a GPU where there is such a one, otherwise the host emulating one.
+pub(super) fn hopper() -> CudaDevice {
+    static DEVICE: OnceLock<CudaDevice> = OnceLock::new();
+    let own = || own_hopper(CudaOptions::default());
+    let shared = device();
+    match shared.is_hopper() {
+        true => shared,
+        false => DEVICE.get_or_init(own).clone(),
+    }
+}
+
+/// The same, which no other test uses.
+pub(super) fn own_hopper(options: CudaOptions) -> CudaDevice {
+    let any = CudaDevice::any(options);
+    let device = match any.is_hopper() {
+        true => any,
+        false => CudaDevice::emulated_hopper(options),
+    };
+    device.provide(mla_codegen::cuda::kernel_text);
+    device
+}
+
+/// The same. The host does copies and products late in every other case: then those have no results who did not wait for them.
+pub(super) fn hopper_for(case: usize) -> CudaDevice {
+    let device = hopper();
+    if !device.is_emulated() || case.is_multiple_of(2) {
+        return device;
+    }
+    let emulator = Emulator::of_late_hopper(case as u32);
+    let device = CudaDevice::over(Box::new(emulator), CudaOptions::default());
+    device.provide(mla_codegen::cuda::kernel_text);
+    device
+}
+
+/// The device, where it is a Hopper GPU: for what takes the host too long.
+pub(super) fn hopper_gpu() -> Option<CudaDevice> {
     let device = device();
-    if device.arch() == "sm_90a" {
+    if device.is_hopper() {
         return Some(device);
     }
-    eprintln!("skipped: {device:?} has no instructions of Hopper's");
+    eprintln!("skipped: {device:?} is no Hopper GPU");
     None
 }
 

@@ -7,7 +7,7 @@ use mla_codegen::cuda::tile;
 use super::super::driver::{Axis, NumberType, Swizzle, TensorMap, Tiling};
 use super::super::kernels::Kernel;
 use super::super::{CudaBuffer, Work};
-use super::{Dice, device};
+use super::{Dice, device, hopper};
 use crate::narrow::E4m3;
 
 fn kernel(unit: &'static str, entry: &'static str) -> Kernel<'static> {
@@ -46,11 +46,7 @@ const K: usize = 64;
 
 #[test]
 fn tensor_cores_take_operands_in_every_layout() {
-    let device = device();
-    if device.arch() != "sm_90a" {
-        eprintln!("skipped: {device:?} has no tensor cores of Hopper's");
-        return;
-    }
+    let device = hopper();
     let mut dice = Dice::new();
     let mut integers =
         |len: usize| -> Vec<f32> { (0..len).map(|_| dice.below(9) as f32 - 4.0).collect() };
@@ -103,7 +99,7 @@ fn tensor_cores_take_operands_in_every_layout() {
                 &args,
             )
             .expect(entry);
-        assert_eq!(device.download(&c).expect("values"), wanted, "{entry}");
+        assert_all_equal(entry, &device.download(&c).expect("values"), &wanted);
     }
     // And as the copy engine brings them
     let rows = |len, tile| Axis {
@@ -138,7 +134,18 @@ fn tensor_cores_take_operands_in_every_layout() {
     device
         .launch(&fetched, [M / 64, 1, 1], Work::default(), &args)
         .expect("it runs");
-    assert_eq!(device.download(&c).expect("values"), wanted, "fetched");
+    assert_all_equal("fetched", &device.download(&c).expect("values"), &wanted);
+}
+
+#[track_caller]
+fn assert_all_equal(what: &str, found: &[f32], wanted: &[f32]) {
+    let other = found.iter().zip(wanted).position(|(x, y)| x != y);
+    assert_eq!(
+        other,
+        None,
+        "{what}: {:?}",
+        other.map(|i| (found[i], wanted[i]))
+    );
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]

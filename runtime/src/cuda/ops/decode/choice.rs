@@ -16,7 +16,7 @@ pub(super) type Reason = &'static str;
 /// What the choice is made by.
 #[derive(Debug, Clone)]
 struct Facts {
-    /// Whether the device is a GPU with Hopper's own instructions.
+    /// Whether the device has Hopper's own instructions.
     hopper: bool,
     /// Whether kernels have to check indices.
     checked: bool,
@@ -149,7 +149,7 @@ impl Facts {
     ) -> Self {
         let segments = attention.segments;
         Self {
-            hopper: device.arch() == "sm_90a",
+            hopper: device.is_hopper(),
             checked: device.is_checked(),
             batch_invariant: device.is_batch_invariant(),
             types: [T::NAME, E::NAME],
@@ -188,7 +188,7 @@ impl Facts {
             aligned: codes.aligned(),
         };
         Self {
-            hopper: device.arch() == "sm_90a",
+            hopper: device.is_hopper(),
             checked: device.is_checked(),
             batch_invariant: device.is_batch_invariant(),
             types: [T::NAME, "bf16"],

@@ -273,7 +273,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::super::super::pool::Pool;
-    use super::super::super::super::tests::{device, hopper};
+    use super::super::super::super::tests::{device, hopper_gpu};
     use super::super::choice;
     use super::*;
 
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn a_device_without_these_kernels_is_refused_and_so_is_what_is_no_kernel() {
         let device = device();
-        if hopper().is_none() {
+        if hopper_gpu().is_none() {
             let error = device
                 .tune_decode(&shape(16, 1, 512, 64), 16, &[16, 32])
                 .expect_err("nothing to measure");
@@ -354,7 +354,7 @@ mod tests {
     /// A table may choose any kernel for a shape, also one whose blocks have fewer rows than a query has heads.
     #[test]
     fn every_kernel_gives_the_same_whatever_the_rows_of_its_blocks() {
-        let Some(device) = hopper() else { return };
+        let Some(device) = hopper_gpu() else { return };
         for (heads, new, latent) in [
             (16, 2, 512),
             (16, 4, 512),
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn measuring_gives_times_of_each_kernel_in_both_situations() {
-        let Some(device) = hopper() else { return };
+        let Some(device) = hopper_gpu() else { return };
         let line = device
             .tune_decode(&shape(16, 2, 512, 64), 32, &[16, 32])
             .expect("measures");

@@ -2,8 +2,8 @@
 
 use half::bf16;
 
-use super::super::{Backend, CPU, Cpu, Cuda, CudaDevice, Dice, hopper};
-use super::{Case, Question, V3};
+use super::super::{Backend, CPU, Cpu, Cuda, CudaDevice, Dice, hopper, hopper_for};
+use super::{Case, Question, V3, first};
 use crate::backend::{AttentionParts, BytesAttention};
 use crate::cache::{AnyScale, ByteFormat, EntryShape, Fp8DsMla, Fp8E4m3, Fp8E5m2, PowerOfTwo};
 use crate::visibility::Visibility;
@@ -104,54 +104,75 @@ fn check_each(device: &CudaDevice, question: &Question) {
     }
 }
 
-#[test]
-fn decode_over_codes_is_right_for_every_size_and_page() {
-    let Some(device) = hopper() else { return };
+fn check_sizes(sizes: &[(usize, [usize; 2], usize, usize)]) {
     let dice = &mut Dice::new();
-    for (heads, widths, page, new) in [
-        (16, V3, 64, 1),
-        (16, V3, 8, 1),
-        (16, V3, 16, 3),
-        (8, [512, 0], 192, 2),
-        (5, [256, 32], 64, 3),
-        (16, [128, 48], 16, 1),
-        (128, V3, 64, 1),
-        (128, V3, 16, 2),
-        (40, V3, 8, 3),
-        (40, [512, 0], 128, 1),
-        (128, [256, 32], 64, 2),
-        (64, [256, 64], 32, 1),
-        (40, [128, 32], 64, 1),
-        (128, [128, 0], 16, 2),
-    ] {
+    for (i, &(heads, widths, page, new)) in sizes.iter().enumerate() {
         let case = Case::new(heads, widths, Some(page), new);
-        check_each(&device, &Question::new(dice, case));
+        check_each(&hopper_for(i), &Question::new(dice, case));
     }
 }
 
 #[test]
-fn decode_over_codes_shares_long_requests_and_sees_what_windows_show() {
-    let Some(device) = hopper() else { return };
+fn few_rows_over_codes() {
+    let sizes = [
+        (16, V3, 64, 1),
+        (16, V3, 8, 1),
+        (5, [256, 32], 64, 3),
+        (16, [128, 48], 16, 1),
+        (8, [512, 0], 192, 2),
+    ];
+    check_sizes(first(3, &sizes));
+}
+
+#[test]
+fn many_rows_over_codes_of_wide_latents() {
+    let sizes = [
+        (128, V3, 64, 1),
+        (128, V3, 16, 2),
+        (40, [512, 0], 128, 1),
+        (40, V3, 8, 3),
+        (16, V3, 16, 3),
+    ];
+    check_sizes(first(3, &sizes));
+}
+
+#[test]
+fn many_rows_over_codes_of_narrow_latents() {
+    let sizes = [
+        (128, [256, 32], 64, 2),
+        (40, [128, 32], 64, 1),
+        (128, [128, 0], 16, 2),
+        (40, [256, 0], 8, 3),
+        (64, [256, 64], 32, 1),
+    ];
+    check_sizes(first(4, &sizes));
+}
+
+#[test]
+fn long_requests_over_codes_and_windows() {
     let dice = &mut Dice::new();
-    for heads in [16, 128] {
-        for requests in [
+    for (heads, widths) in [(16, V3), (128, V3), (128, [256, 32]), (40, [128, 32])] {
+        let lengths = [
+            vec![(2_000, 1), (17, 1)],
+            vec![(9, 1); 70],
             vec![(20_000, 1), (17, 1)],
             vec![(900, 1); 140],
             vec![(300, 300), (1, 1)],
-        ] {
-            let mut case = Case::new(heads, V3, Some(64), 1);
-            case.requests = requests;
-            check_each(&device, &Question::new(dice, case));
+        ];
+        for (i, requests) in first(2, &lengths).iter().enumerate() {
+            let mut case = Case::new(heads, widths, Some(64), 1);
+            case.requests.clone_from(requests);
+            check_each(&hopper_for(i), &Question::new(dice, case));
         }
-        let mut case = Case::new(heads, V3, Some(64), 2);
+        let mut case = Case::new(heads, widths, Some(64), 1);
         case.visibility = Visibility::CAUSAL.window(Some(100), None);
-        check_each(&device, &Question::new(dice, case));
+        check_each(&hopper(), &Question::new(dice, case));
     }
 }
 
 #[test]
 fn rows_of_zeros_and_small_scales_see_no_more_than_others() {
-    let Some(device) = hopper() else { return };
+    let device = hopper();
     let dice = &mut Dice::new();
     for heads in [16, 128] {
         let mut question = Question::new(dice, Case::new(heads, V3, Some(64), 2));
@@ -163,7 +184,7 @@ fn rows_of_zeros_and_small_scales_see_no_more_than_others() {
 
 #[test]
 fn a_code_that_is_no_number_reaches_its_own_request() {
-    let Some(device) = hopper() else { return };
+    let device = hopper();
     for heads in [16, 128] {
         let mut case = Case::new(heads, V3, Some(64), 1);
         case.requests = vec![(200, 1), (200, 1)];
