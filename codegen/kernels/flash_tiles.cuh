@@ -45,7 +45,7 @@ struct FlashForward {
   f32 scale_log2;  // of products, for powers of two; with `CAP`, of what is bent
   f32 scale;       // of the same, for logits
   f32 bend;        // with `CAP` alone: of products, twice for powers of two, over the cap
-  i32 unused[7];
+  i32 unused[15];
 };
 
 constexpr int ROWS = 128;
