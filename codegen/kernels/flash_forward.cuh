@@ -7,9 +7,9 @@
 #include "flash_rows.cuh"
 #include "wgmma.cuh"
 
-// Begins logits.
-template <class Cfg>
-__device__ inline void multiply_queries(u32 base, u32 keys, const u32 (&q)[Place<Cfg>::HELD + 1][4], f32 (&s)[Place<Cfg>::KEYS / 2]) {
+// Begins logits of a tile, or of its first keys.
+template <class Cfg, int N>
+__device__ inline void multiply_queries(u32 base, u32 keys, const u32 (&q)[Place<Cfg>::HELD + 1][4], f32 (&s)[N]) {
   using P = Place<Cfg>;
   const u32 left = place_of(base + P::Q + own_rows() * 64 * 128);
   const u32 right = place_of(keys);
@@ -22,6 +22,31 @@ __device__ inline void multiply_queries(u32 base, u32 keys, const u32 (&q)[Place
 #pragma unroll
   for (int k = 0; k < P::HELD; k++) wgmma_bf16<0>(s, q[k], rows_at(right + P::step_at(k, P::SLOT_BYTES) / 16), P::STEPS > P::HELD || k > 0);
   wgmma_commit();
+}
+
+// Logits of the last tile, whose first half may be all that this warpgroup's rows see.
+template <class Cfg>
+__device__ inline void first_logits(const Work& work, i32 key, u32 base, u32 keys, const u32 (&q)[Place<Cfg>::HELD + 1][4],
+                                    f32 (&s)[Place<Cfg>::KEYS / 2]) {
+  using P = Place<Cfg>;
+  wait_for_turn();
+  if constexpr (P::HALVES) {
+    constexpr int HALF = P::KEYS / 4;
+    if (own_rows() == 0 && work.half_end <= key + P::KEYS / 2) {
+      f32 half[HALF];
+      multiply_queries<Cfg>(base, keys, q, half);
+      pass_turn();
+      wgmma_wait<0>();
+      settle(half);
+#pragma unroll
+      for (int i = 0; i < 2 * HALF; i++) s[i] = i < HALF ? half[i] : minus_infinity();
+      return;
+    }
+  }
+  multiply_queries<Cfg>(base, keys, q, s);
+  pass_turn();
+  wgmma_wait<0>();
+  settle(s);
 }
 
 // Begins what a tile adds to the output.
@@ -97,10 +122,7 @@ __device__ inline void attend_tiles(const FlashForward& args, u32 base) {
     };
     if (key >= first) {
       barrier_wait(base + P::K_FULL + k_turn.stage * 8, k_turn.parity);
-      wait_for_turn();
-      multiply_queries<Cfg>(base, base + P::K + k_turn.stage * P::K_BYTES, q, s);
-      pass_turn();
-      wgmma_wait<0>();
+      first_logits<Cfg>(args.works[task.x], key, base, base + P::K + k_turn.stage * P::K_BYTES, q, s);
       arrive_once_a_warp(base + P::K_FREE + k_turn.stage * 8);
       k_turn.next();
       weigh(base);

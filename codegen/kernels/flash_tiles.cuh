@@ -21,7 +21,7 @@ struct Work {
   i32 place;               // row of the segment's first key, or where its pages begin in the table
   i32 first, end;          // keys that any of its rows sees
   i32 all_first, all_end;  // keys that all of them see
-  i32 unused;
+  i32 half_end;            // one past the last that any of its first half sees
 };
 
 struct FlashForward {
@@ -58,8 +58,10 @@ struct Place {
   static constexpr int QK_TILES = A_TILES + R_TILES;
   // Keys that are attended to at a time. Registers of a thread hold half as many logits, a quarter as many pairs of probabilities, and the output
   static constexpr int KEYS = V_TILES <= 2 && 3 * QK_TILES + 2 * V_TILES <= 14 ? 128 : 64;
+  // Whether a part's tiles are copied one by one, for which a thread needs more registers
+  static constexpr bool PIECEMEAL = Cfg::PAGED || Cfg::A % TILE != 0 || Cfg::R % TILE != 0 || Cfg::V % TILE != 0;
   // Registers of a thread: of who attends, of who brings tiles
-  static constexpr int ATTENDS = Cfg::PAGED ? 232 : 240, BRINGS = Cfg::PAGED ? 40 : 24;
+  static constexpr int ATTENDS = PIECEMEAL ? 232 : 240, BRINGS = PIECEMEAL ? 40 : 24;
   static constexpr u32 Q_TILE_BYTES = ROWS * TILE * 2;
   static constexpr u32 SLOT_BYTES = KEYS * TILE * 2;  // a tile of keys or values
   static constexpr u32 K_BYTES = QK_TILES * SLOT_BYTES;
@@ -68,6 +70,9 @@ struct Place {
   static constexpr int A_STEPS = (Cfg::A + 15) / 16, R_STEPS = (Cfg::R + 15) / 16, STEPS = A_STEPS + R_STEPS;
   static constexpr int SPARE = (ATTENDS - (Cfg::CAP || Cfg::SINKS ? 48 : 32) - V_TILES * TILE / 2 - KEYS * 3 / 4) / 4;
   static constexpr int HELD = SPARE < 0 ? 0 : SPARE < STEPS ? SPARE : STEPS;
+  // Whether half of a work's last tile is left out where its first rows don't see it. Elsewhere registers are too few for both ways: the assembler would have
+  // products wait for each other
+  static constexpr bool HALVES = KEYS == 128 && V_TILES == 2 && !PIECEMEAL && !Cfg::CAP;
   static constexpr int K_STAGES = 2, V_STAGES = 2;
   static constexpr u32 Q = 0;
   static constexpr u32 K = QK_TILES * Q_TILE_BYTES;

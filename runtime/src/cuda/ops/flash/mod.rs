@@ -143,7 +143,9 @@ fn attend_by<T: CudaElement, E: Scalar>(
 
 /// Heads whose works are taken side by side: as many as have all their keys and values in the L2, and at least those that share them.
 fn heads_at_once<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>, E>) -> usize {
-    let Attention { q, k, k_rope, v, .. } = attention;
+    let Attention {
+        q, k, k_rope, v, ..
+    } = attention;
     let lists = attention.segments.list().iter();
     let keys: usize = lists.map(|segment| segment.keys.len()).sum();
     let bytes = keys * (k.width + k_rope.width + v.width) * size_of::<E>();
