@@ -68,8 +68,11 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
             let (latent, rope) = (dims.kv_lora_rank, dims.qk_rope_head_dim);
             needs.attention([heads, 1, 1, 1, latent, rope, latent]);
             needs.decoding(heads, latent, rope);
-            let key = dims.qk_nope_head_dim + rope;
-            needs.grouped(heads, heads, key, dims.v_head_dim, Keys::Rows);
+            let (own, value) = (dims.qk_nope_head_dim, dims.v_head_dim);
+            needs.grouped(heads, heads, own + rope, value, Keys::Rows);
+            // The same with keys' rotated part where it lies
+            needs.attention([heads, heads, 1, heads, own, rope, value]);
+            needs.flash([own, rope, value], Keys::Rows);
         }
     }
     needs.units.into_iter().collect()
