@@ -24,90 +24,76 @@ __device__ inline void multiply_queries(u32 base, u32 keys, const u32 (&q)[Place
   wgmma_commit();
 }
 
-// Logits of the last tile, whose first half may be all that this warpgroup's rows see.
+// Begins what a tile adds to the output, or makes of it.
 template <class Cfg>
-__device__ inline void first_logits(const Work& work, i32 key, u32 base, u32 keys, const u32 (&q)[Place<Cfg>::HELD + 1][4],
-                                    f32 (&s)[Place<Cfg>::KEYS / 2]) {
-  using P = Place<Cfg>;
-  wait_for_turn();
-  if constexpr (P::HALVES) {
-    constexpr int HALF = P::KEYS / 4;
-    if (own_rows() == 0 && work.half_end <= key + P::KEYS / 2) {
-      f32 half[HALF];
-      multiply_queries<Cfg>(base, keys, q, half);
-      pass_turn();
-      wgmma_wait<0>();
-      settle(half);
-#pragma unroll
-      for (int i = 0; i < 2 * HALF; i++) s[i] = i < HALF ? half[i] : minus_infinity();
-      return;
-    }
-  }
-  multiply_queries<Cfg>(base, keys, q, s);
-  pass_turn();
-  wgmma_wait<0>();
-  settle(s);
-}
-
-// Begins what a tile adds to the output.
-template <class Cfg>
-__device__ inline void multiply_weights(u32 values, const u32 (&p)[Place<Cfg>::KEYS / 16][4], f32 (&o)[Place<Cfg>::V_TILES * TILE / 2]) {
+__device__ inline void multiply_weights(u32 values, const u32 (&p)[Place<Cfg>::KEYS / 16][4], bool add, f32 (&o)[Place<Cfg>::V_TILES * TILE / 2]) {
   using P = Place<Cfg>;
   const u32 right = place_of(values);
   settle(o);
   wgmma_fence();
 #pragma unroll
-  for (int k = 0; k < P::KEYS / 16; k++) wgmma_bf16<1>(o, p[k], columns_at(right + k * 128, P::SLOT_BYTES), true);
+  for (int k = 0; k < P::KEYS / 16; k++) wgmma_bf16<1>(o, p[k], columns_at(right + k * 128, P::SLOT_BYTES), k > 0 || add);
   wgmma_commit();
 }
 
-// Takes a work's queries out of shared memory, and begins its rows.
+// Waits for the next task, and takes its queries out of shared memory.
 template <class Cfg>
-__device__ inline void take_rows(u32 base, u32 tops, u32 (&q)[Place<Cfg>::HELD + 1][4], Rows<Cfg>& rows) {
+__device__ inline Pair take_task(u32 base, u32& parity, u32 (&q)[Place<Cfg>::HELD + 1][4]) {
   using P = Place<Cfg>;
+  barrier_wait(base + P::Q_FULL, parity);
+  parity ^= 1;
+  const Pair task = shared_pair(base + P::TASK);
   const u32 self = own_number();
   const u32 line = own_rows() * 64 + self / 32 * 16 + self % 16;
+  if (task.x != NO_WORK) {
 #pragma unroll
-  for (int k = 0; k < P::HELD; k++) {
-    const u32 at = P::step_at(k, P::Q_TILE_BYTES);
-    load_blocks(q[k], base + P::Q + at / P::Q_TILE_BYTES * P::Q_TILE_BYTES + swizzled_128(line * 128 + at % P::Q_TILE_BYTES + self % 32 / 16 * 16));
+    for (int k = 0; k < P::HELD; k++) {
+      const u32 at = P::step_at(k, P::Q_TILE_BYTES);
+      load_blocks(q[k], base + P::Q + at / P::Q_TILE_BYTES * P::Q_TILE_BYTES + swizzled_128(line * 128 + at % P::Q_TILE_BYTES + self % 32 / 16 * 16));
+    }
   }
   if (P::HELD == P::STEPS) arrive_once_a_warp(base + P::Q_FREE);
-  if (Cfg::MOST) share(tops, Two{minus_infinity(), minus_infinity()});
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    rows.sums.shift[half] = LOW;
-    rows.sums.total[half] = 0;
-  }
-#pragma unroll
-  for (int k = 0; k < P::V_TILES * TILE / 2; k++) rows.o[k] = 0;
+  return task;
 }
 
-// All works of a block, for 64 rows.
+// All tasks of a block, for 64 rows.
 template <class Cfg>
 __device__ inline void attend_tiles(const FlashForward& args, u32 base) {
   using P = Place<Cfg>;
   Ring<P::K_STAGES> k_turn;
   Ring<P::V_STAGES> v_turn;
-  u32 q_parity = 0;
+  u32 parity = 0;
   Rows<Cfg> rows;
   u32 q[P::HELD + 1][4];
   u32 p[P::KEYS / 16][4];
   f32 s[P::KEYS / 2];
   f32 less[2];
+  // Begins logits of a task's first tile, or the next one
+  const auto begin_logits = [&](u32 at) {
+    barrier_wait(at + P::K_FULL + k_turn.stage * 8, k_turn.parity);
+    wait_for_turn();
+    multiply_queries<Cfg>(at, at + P::K + k_turn.stage * P::K_BYTES, q, s);
+  };
   if (own_rows() == 1) pass_turn();
+  Pair task = take_task<Cfg>(base, parity, q);
+  if (task.x != NO_WORK) {
+    begin_logits(base);
+    pass_turn();
+    wgmma_wait<0>();
+    settle(s);
+  }
+#pragma unroll
+  for (int k = 0; k < P::V_TILES * TILE / 2; k++) rows.o[k] = 0;
 #pragma unroll 1
-  for (;;) {
-    barrier_wait(base + P::Q_FULL, q_parity);
-    q_parity ^= 1;
-    const Pair task = shared_pair(base + P::TASK);
-    if (task.x == NO_WORK) break;
+  while (task.x != NO_WORK) {
     const u32 tops = base + P::TOPS + (own_rows() * WARPGROUP + own_number()) * 8;
-    take_rows<Cfg>(base, tops, q, rows);
+    begin_rows<Cfg>(tops, rows.sums);
     i32 key = last_tile<Cfg>(args.works[task.x]);
     const i32 first = first_tile<Cfg>(args.works[task.x]);
     // Makes exponentials of a tile's logits
     const auto weigh = [&](u32 at) {
+      arrive_once_a_warp(at + P::K_FREE + k_turn.stage * 8);
+      k_turn.next();
       settle(s);
       if constexpr (Cfg::CAP) bend(args.bend, s);
       const Work& work = args.works[task.x];
@@ -120,46 +106,58 @@ __device__ inline void attend_tiles(const FlashForward& args, u32 base) {
       }
       soften<Cfg::MOST>(tops, args.scale_log2, s, rows.sums, less);
     };
-    if (key >= first) {
-      barrier_wait(base + P::K_FULL + k_turn.stage * 8, k_turn.parity);
-      first_logits<Cfg>(args.works[task.x], key, base, base + P::K + k_turn.stage * P::K_BYTES, q, s);
-      arrive_once_a_warp(base + P::K_FREE + k_turn.stage * 8);
-      k_turn.next();
-      weigh(base);
-      pack_weights(s, p);
+    weigh(base);
+    pack_weights(s, p);
+    bool add = false;
 #pragma unroll 1
-      while ((key -= P::KEYS) >= first) {
-        u32 at = base;
-        asm volatile("" : "+r"(at));  // descriptors are made anew for each step: there are no registers for all of them
-        barrier_wait(at + P::K_FULL + k_turn.stage * 8, k_turn.parity);
-        wait_for_turn();
-        multiply_queries<Cfg>(at, at + P::K + k_turn.stage * P::K_BYTES, q, s);
-        barrier_wait(at + P::V_FULL + v_turn.stage * 8, v_turn.parity);
-        multiply_weights<Cfg>(at + P::V + v_turn.stage * P::V_BYTES, p, rows.o);
-        pass_turn();
-        wgmma_wait<1>();
-        arrive_once_a_warp(at + P::K_FREE + k_turn.stage * 8);
-        k_turn.next();
-        const u32 before = v_turn.stage;
-        v_turn.next();
-        weigh(at);
-        wgmma_wait<0>();
-        settle(rows.o);
-        arrive_once_a_warp(at + P::V_FREE + before * 8);
-        shrink(less, rows.o);
-        pack_weights(s, p);
-      }
-      if (P::HELD < P::STEPS) arrive_once_a_warp(base + P::Q_FREE);
-      barrier_wait(base + P::V_FULL + v_turn.stage * 8, v_turn.parity);
-      multiply_weights<Cfg>(base + P::V + v_turn.stage * P::V_BYTES, p, rows.o);
+    while ((key -= P::KEYS) >= first) {
+      u32 at = base;
+      asm volatile("" : "+r"(at));  // descriptors are made anew for each step: there are no registers for all of them
+      begin_logits(at);
+      barrier_wait(at + P::V_FULL + v_turn.stage * 8, v_turn.parity);
+      multiply_weights<Cfg>(at + P::V + v_turn.stage * P::V_BYTES, p, add, rows.o);
+      pass_turn();
+      wgmma_wait<1>();
+      const u32 before = v_turn.stage;
+      v_turn.next();
+      weigh(at);
       wgmma_wait<0>();
       settle(rows.o);
-      arrive_once_a_warp(base + P::V_FREE + v_turn.stage * 8);
-      v_turn.next();
-    } else if (P::HELD < P::STEPS) {
-      arrive_once_a_warp(base + P::Q_FREE);
+      arrive_once_a_warp(at + P::V_FREE + before * 8);
+      if (add) shrink(less, rows.o);
+      pack_weights(s, p);
+      add = true;
     }
-    write_rows<Cfg>(args, task, tops, rows);
+    if (P::HELD < P::STEPS) arrive_once_a_warp(base + P::Q_FREE);
+    barrier_wait(base + P::V_FULL + v_turn.stage * 8, v_turn.parity);
+    multiply_weights<Cfg>(base + P::V + v_turn.stage * P::V_BYTES, p, add, rows.o);
+    const Pair done = task;
+    if constexpr (P::HELD == P::STEPS) {
+      // The next task's first logits run beside this one's last values and its output. Where there is none, they are of nothing: a way around them would
+      // have all products wait for each other
+      task = take_task<Cfg>(base, parity, q);
+      if (task.x != NO_WORK) {
+        barrier_wait(base + P::K_FULL + k_turn.stage * 8, k_turn.parity);
+        wait_for_turn();
+      }
+      multiply_queries<Cfg>(base, base + P::K + k_turn.stage * P::K_BYTES, q, s);
+      if (task.x != NO_WORK) pass_turn();
+      wgmma_wait<1>();
+    } else {
+      wgmma_wait<0>();
+    }
+    settle(rows.o);
+    arrive_once_a_warp(base + P::V_FREE + v_turn.stage * 8);
+    v_turn.next();
+    write_rows<Cfg>(args, done, tops, rows);
+    if constexpr (P::HELD < P::STEPS) {
+      task = take_task<Cfg>(base, parity, q);
+      if (task.x == NO_WORK) break;
+      begin_logits(base);
+      pass_turn();
+    }
+    wgmma_wait<0>();
+    settle(s);
   }
   if (own_rows() == 0) wait_for_turn();  // the other's last word
 }

@@ -10,6 +10,17 @@ struct Rows {
   Sums sums;
 };
 
+// Knows nothing of a task's rows yet.
+template <class Cfg>
+__device__ inline void begin_rows(u32 tops, Sums& sums) {
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    sums.shift[half] = LOW;
+    sums.total[half] = 0;
+  }
+  if (Cfg::MOST) share(tops, Two{minus_infinity(), minus_infinity()});
+}
+
 // Hides keys from rows that don't see them. `key`: the first that logits are of.
 template <int N>
 __device__ inline void hide_unseen(const FlashForward& args, const Work& work, i32 key, f32 (&s)[N]) {

@@ -21,7 +21,7 @@ struct Work {
   i32 place;               // row of the segment's first key, or where its pages begin in the table
   i32 first, end;          // keys that any of its rows sees
   i32 all_first, all_end;  // keys that all of them see
-  i32 half_end;            // one past the last that any of its first half sees
+  i32 unused;
 };
 
 struct FlashForward {
@@ -70,9 +70,6 @@ struct Place {
   static constexpr int A_STEPS = (Cfg::A + 15) / 16, R_STEPS = (Cfg::R + 15) / 16, STEPS = A_STEPS + R_STEPS;
   static constexpr int SPARE = (ATTENDS - (Cfg::CAP || Cfg::SINKS ? 48 : 32) - V_TILES * TILE / 2 - KEYS * 3 / 4) / 4;
   static constexpr int HELD = SPARE < 0 ? 0 : SPARE < STEPS ? SPARE : STEPS;
-  // Whether half of a work's last tile is left out where its first rows don't see it. Elsewhere registers are too few for both ways: the assembler would have
-  // products wait for each other
-  static constexpr bool HALVES = KEYS == 128 && V_TILES == 2 && !PIECEMEAL && !Cfg::CAP;
   static constexpr int K_STAGES = 2, V_STAGES = 2;
   static constexpr u32 Q = 0;
   static constexpr u32 K = QK_TILES * Q_TILE_BYTES;
@@ -127,10 +124,10 @@ __device__ inline u32 keys_that_come(const FlashForward& args, i32 key, i32 end)
   return u32(min(Place<Cfg>::KEYS, end - key) + args.box - 1) / u32(args.box) * u32(args.box);
 }
 
-// The first keys of the last and the first tile that a work's rows see; of rows that see nothing, the last is before the first.
+// The first keys of the last and the first tile that a work's rows see. Rows that see nothing have a tile all the same.
 template <class Cfg>
 __device__ inline i32 last_tile(const Work& work) {
-  return (work.end + Place<Cfg>::KEYS - 1) / Place<Cfg>::KEYS * Place<Cfg>::KEYS - Place<Cfg>::KEYS;
+  return max(work.end - 1, 0) / Place<Cfg>::KEYS * Place<Cfg>::KEYS;
 }
 template <class Cfg>
 __device__ inline i32 first_tile(const Work& work) {

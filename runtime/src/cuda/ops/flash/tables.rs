@@ -37,8 +37,7 @@ pub(super) struct Work {
     all_first: i32,
     /// One past the last.
     all_end: i32,
-    /// One past the last key that one of the first half of a whole work's rows sees.
-    half_end: i32,
+    unused: i32,
 }
 
 /// What the kernel is told by the host.
@@ -96,16 +95,16 @@ impl Tables {
             let limits = &self.limits[row..end];
             let seeing = limits.iter().filter(|limit| limit.to > limit.from);
             let first = seeing.map(|limit| limit.from).min().unwrap_or(0);
-            let end_of = |limits: &[Limit]| limits.iter().map(|limit| limit.to).max().unwrap_or(0);
+            let end = limits.iter().map(|limit| limit.to).max().unwrap_or(0);
             self.works.push(Work {
                 row: row as i32,
                 rows: (end - row) as i32,
                 place: place as i32,
                 first,
-                end: end_of(limits),
+                end,
                 all_first: limits.iter().map(|limit| limit.from).max().unwrap_or(0),
                 all_end: limits.iter().map(|limit| limit.to).min().unwrap_or(0),
-                half_end: end_of(&limits[..limits.len().min(ROWS / 2)]),
+                unused: 0,
             });
         }
     }
@@ -137,14 +136,13 @@ mod tests {
         Segments::new(all, visibility, row, key)
     }
 
-    /// `[row, rows, place]`, what some see, what all see, and how far the first half sees.
-    fn works(tables: &Tables) -> Vec<([i32; 3], [i32; 2], [i32; 2], i32)> {
+    /// `[row, rows, place]`, what some see, and what all see.
+    fn works(tables: &Tables) -> Vec<([i32; 3], [i32; 2], [i32; 2])> {
         let of = |work: &Work| {
             (
                 [work.row, work.rows, work.place],
                 [work.first, work.end],
                 [work.all_first, work.all_end],
-                work.half_end,
             )
         };
         tables.works.iter().map(of).collect()
@@ -157,12 +155,12 @@ mod tests {
         assert_eq!(
             works(&tables),
             [
-                ([129, 72, 0], [0, 300], [0, 229], 292),
-                ([1, 128, 0], [0, 228], [0, 101], 164),
-                ([202, 3, 300], [0, 3], [0, 1], 3),
-                ([0, 1, 0], [0, 0], [0, 0], 0),
-                ([201, 1, 0], [0, 0], [0, 0], 0),
-                ([205, 1, 0], [0, 0], [0, 0], 0),
+                ([129, 72, 0], [0, 300], [0, 229]),
+                ([1, 128, 0], [0, 228], [0, 101]),
+                ([202, 3, 300], [0, 3], [0, 1]),
+                ([0, 1, 0], [0, 0], [0, 0]),
+                ([201, 1, 0], [0, 0], [0, 0]),
+                ([205, 1, 0], [0, 0], [0, 0]),
             ]
         );
         assert_eq!(tables.limits[200], Limit { from: 0, to: 300 });
@@ -178,10 +176,7 @@ mod tests {
         assert_eq!(tables.table, [7, 1, 4, 2]);
         assert_eq!(
             works(&tables)[..2],
-            [
-                ([1, 5, 0], [12, 20], [16, 16], 20),
-                ([7, 1, 3], [0, 4], [0, 4], 4),
-            ]
+            [([1, 5, 0], [12, 20], [16, 16]), ([7, 1, 3], [0, 4], [0, 4]),]
         );
     }
 
