@@ -124,7 +124,7 @@ __device__ inline void attend_tiles(const FlashForward& args, u32 base) {
       wgmma_wait<0>();
       settle(rows.o);
       arrive_once_a_warp(at + P::V_FREE + before * 8);
-      if (add) shrink(less, rows.o);
+      shrink(less, rows.o);
       pack_weights(s, p);
       add = true;
     }

@@ -95,13 +95,13 @@ impl Tables {
             let limits = &self.limits[row..end];
             let seeing = limits.iter().filter(|limit| limit.to > limit.from);
             let first = seeing.map(|limit| limit.from).min().unwrap_or(0);
-            let end = limits.iter().map(|limit| limit.to).max().unwrap_or(0);
+            let last = limits.iter().map(|limit| limit.to).max().unwrap_or(0);
             self.works.push(Work {
                 row: row as i32,
                 rows: (end - row) as i32,
                 place: place as i32,
                 first,
-                end,
+                end: last,
                 all_first: limits.iter().map(|limit| limit.from).max().unwrap_or(0),
                 all_end: limits.iter().map(|limit| limit.to).min().unwrap_or(0),
                 unused: 0,
