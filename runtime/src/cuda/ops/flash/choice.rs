@@ -99,7 +99,7 @@ impl Facts {
             softmax,
         } = attention;
         Self {
-            hopper: device.arch() == "sm_90a",
+            hopper: device.is_hopper(),
             checked: device.is_checked(),
             types: [T::NAME, E::NAME],
             queries: [q, q_rope].map(Window::of),
