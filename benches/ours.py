@@ -180,7 +180,7 @@ def dense_prefill(scale):
             rows = q.shape[-3]
             ends = torch.arange(sequences + 1, dtype=torch.int32) * rows
             pointer, kept = host_array(ends, torch.int32, ctypes.c_uint32)
-            arguments = [q, k, v, pointer, ctypes.c_int64(sequences), ctypes.c_double(scale), flag(True), out]
+            arguments = [q, k, None, v, pointer, ctypes.c_int64(sequences), ctypes.c_double(scale), flag(True), out]
             last[key] = lib.step("mla_step_attend_rows", arguments, out)
         return last[key]()
     return {PREFIX: attend}

@@ -39,10 +39,6 @@ __device__ inline void multiply_weights(u32 keys, const u32 (&p)[Place<Cfg>::STE
   wgmma_commit();
 }
 
-// Waits until it is this warpgroup's turn, or says that it is the other's.
-__device__ inline void wait_for_turn() { named_wait(1 + own_rows(), 2 * WARPGROUP); }
-__device__ inline void pass_turn() { named_arrive(2 - own_rows(), 2 * WARPGROUP); }
-
 // All items of a team, for 64 rows.
 template <class Cfg>
 __device__ inline void attend_tiles(const Decoding& args, u32 base) {
@@ -64,7 +60,7 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
       settle(s);
       const Four of = shared_four(at + P::WORK + own_rows() * 16);
       if (key < of.z || key + P::STEP > of.w) hide_and_clear<Cfg>(args, at, keys, of, key, s);
-      soften<Cfg>(own_tops<Cfg>(at), args.scale_log2, s, rows, less);
+      soften<true>(own_tops<Cfg>(at), args.scale_log2, s, rows.sums, less);
       key += P::STEP;
       return key >= of.y;
     };
@@ -93,7 +89,7 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
       wgmma_wait<0>();
       settle(rows.o);
       arrive_once_a_warp(at + P::EMPTY + before * 8);
-      shrink<Cfg>(less, rows);
+      shrink(less, rows.o);
       pack_weights(s, p);
       before = turn.stage;
       turn.next();

@@ -1,22 +1,16 @@
 // What a thread of `decode_tall.cuh` has of its rows: from an item's queries to its output.
 
 #include "tall_tiles.cuh"
+#include "two_rows.cuh"
 
 // A thread has two rows, eight apart.
 template <class Cfg>
 struct Rows {
   f32 o[Cfg::LATENT / 2];
-  f32 shift[2];  // what exponents count from
-  f32 total[2];  // of exponentials, of this thread's keys
+  Sums sums;
 };
 
-// Which 64 of a block's rows are this warpgroup's.
-__device__ inline u32 own_rows() { return thread_number() / WARPGROUP - 1; }
-
 constexpr u32 BOTH = 5;  // a barrier of both warpgroups; before it are those of turns, and of each
-
-// A barrier of this warpgroup's.
-__device__ inline u32 own_name() { return 3 + own_rows(); }
 
 // Where the largest logits of a thread's rows and keys stand.
 template <class Cfg>
@@ -49,8 +43,8 @@ __device__ inline i32 take_item(const Decoding& args, u32 base, i32 number, u32 
     Limit seen = {0, 0x7fffffff};
     if (row.there) seen = args.limits[row.query];
     if (self % 4 == 0) share(base + P::LIMITS + r * 8, Pair{seen.from, min(seen.to, end)});
-    rows.shift[half] = row.there ? LOW : -LOW;
-    rows.total[half] = 0;
+    rows.sums.shift[half] = row.there ? LOW : -LOW;
+    rows.sums.total[half] = 0;
   }
   named_wait(own_name(), WARPGROUP);
   barrier_wait(full, parity);
@@ -77,99 +71,6 @@ __device__ inline void hide_and_clear(const Decoding& args, u32 base, u32 keys, 
   if (first > 0 || end < P::STEP) clear_unseen<P::VALUE_TILES, P::STEP>(keys, first, end, own_name());
 }
 
-// Logits become exponentials. `tops`: where the largest logits stand; `less`: by what earlier sums are multiplied.
-template <class Cfg, int N>
-__device__ inline void soften(u32 tops, f32 scale, f32 (&s)[N], Rows<Cfg>& rows, f32 (&less)[2]) {
-  f32 m[2];
-  bool behind = false;
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-    m[half] = peak(s[2 * half], s[2 * half + 1]);
-#pragma unroll
-    for (int block = 1; block < N / 4; block++) m[half] = peak(m[half], peak(s[(block * 2 + half) * 2], s[(block * 2 + half) * 2 + 1]));
-    behind |= !(m[half] * scale - rows.shift[half] <= SLACK);
-    less[half] = 1;
-  }
-  const Two top = shared_two(tops);
-  share(tops, Two{peak(m[0], top.x), peak(m[1], top.y)});
-  // A row's four threads need to know its largest logit only where one of them has seen one that is much larger
-  if (__any_sync(ALL_LANES, behind)) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-#pragma unroll
-      for (int lanes = 1; lanes < 4; lanes *= 2) m[half] = peak(m[half], __shfl_xor_sync(ALL_LANES, m[half], lanes));
-      if (m[half] * scale - rows.shift[half] <= SLACK) continue;
-      less[half] = exp2_fast(rows.shift[half] - m[half] * scale);
-      rows.shift[half] = m[half] * scale;
-      rows.total[half] *= less[half];
-    }
-  }
-#pragma unroll
-  for (int half = 0; half < 2; half++) {
-#pragma unroll
-    for (int block = 0; block < N / 4; block++) {
-      const int i = (block * 2 + half) * 2;
-      s[i] = exp2_fast(s[i] * scale - rows.shift[half]);
-      s[i + 1] = exp2_fast(s[i + 1] * scale - rows.shift[half]);
-      rows.total[half] += s[i] + s[i + 1];
-    }
-  }
-}
-
-template <class Cfg>
-__device__ inline void shrink(const f32 (&less)[2], Rows<Cfg>& rows) {
-  if (!__any_sync(ALL_LANES, less[0] != 1 || less[1] != 1)) return;
-#pragma unroll
-  for (int k = 0; k < Cfg::LATENT / 2; k++) rows.o[k] *= less[k / 2 % 2];
-}
-
-// Exponentials as the left operand of products.
-template <int STEPS, int N>
-__device__ inline void pack_weights(const f32 (&s)[N], u32 (&p)[STEPS][4]) {
-#pragma unroll
-  for (int k = 0; k < STEPS; k++) {
-#pragma unroll
-    for (int part = 0; part < 4; part++) p[k][part] = pack_bf16(s[2 * (4 * k + part)], s[2 * (4 * k + part) + 1]);
-  }
-}
-
-// ---- The output, of which lanes write 8 bytes at a time, and the four of a row 32 that lie side by side ----
-
-// Lanes that are neighbours exchange: then the even one has both of their `x`, the odd one both of their `y`.
-__device__ inline void exchange(u32& x, u32& y) {
-  const bool odd = lane() % 2 != 0;
-  const u32 other = __shfl_xor_sync(ALL_LANES, odd ? x : y, 1);
-  if (odd) x = other;
-  else y = other;
-}
-
-// Writes a row in bf16. `half`: which of the two.
-template <class Cfg>
-__device__ inline void write_narrow(Elem* to, bool there, int half, f32 by, const f32 (&o)[Cfg::LATENT / 2]) {
-  u32 x[Cfg::LATENT / 8];
-#pragma unroll
-  for (int block = 0; block < Cfg::LATENT / 8; block++) x[block] = pack_bf16(o[(block * 2 + half) * 2] * by, o[(block * 2 + half) * 2 + 1] * by);
-#pragma unroll
-  for (int block = 0; block < Cfg::LATENT / 8; block += 2) exchange(x[block], x[block + 1]);
-  if (!there) return;
-  to += lane() % 2 * 8 + lane() % 4 / 2 * 4;
-  asm volatile("" : "+l"(to));  // addresses are offsets from it, and not made anew for each store
-#pragma unroll
-  for (int block = 0; block < Cfg::LATENT / 8; block += 2) store_pair(to + block * 8, x[block], x[block + 1]);
-}
-
-// The same in f32.
-template <class Cfg>
-__device__ inline void write_wide(f32* to, bool there, int half, f32 by, const f32 (&o)[Cfg::LATENT / 2]) {
-  if (!there) return;
-  to += lane() % 4 * 2;
-#pragma unroll
-  for (int block = 0; block < Cfg::LATENT / 8; block++) {
-    const int k = (block * 2 + half) * 2;
-    *reinterpret_cast<float2*>(to + block * 8) = float2{o[k] * by, o[k + 1] * by};
-  }
-}
-
 // Writes what an item gives, or sends what a part of it does by way of a stage that both warpgroups are done with.
 template <class Cfg>
 __device__ inline void write_rows(const Decoding& args, u32 base, u32 stage, const Item& item, const Group& group, const Rows<Cfg>& rows) {
@@ -179,7 +80,7 @@ __device__ inline void write_rows(const Decoding& args, u32 base, u32 stage, con
   const u32 self = own_number();
   const int member = block_number() % args.team;
   const Two tops = shared_two(own_tops<Cfg>(base));
-  f32 total[2] = {rows.total[0], rows.total[1]};
+  f32 total[2] = {rows.sums.total[0], rows.sums.total[1]};
   f32 top[2] = {tops.x, tops.y};
   f32 inverse[2];
 #pragma unroll
@@ -193,11 +94,11 @@ __device__ inline void write_rows(const Decoding& args, u32 base, u32 stage, con
     const int r = own_rows() * 64 + accumulator_row(self, half);
     const Row row = row_of<Cfg>(args, group, member, r);
     if (row.there && self % 4 == 0)
-      write_row_sums<Cfg>(args, item, member, r, row, total[half] != 0 ? rows.shift[half] + log2_fast(total[half]) : LOW, top[half]);
+      write_row_sums<Cfg>(args, item, member, r, row, total[half] != 0 ? rows.sums.shift[half] + log2_fast(total[half]) : LOW, top[half]);
     if (item.parts > 1) continue;
     const i64 to = (i64(row.query) * Cfg::H + row.head) * Cfg::LATENT;
-    if (args.narrow) write_narrow<Cfg>(args.narrow + to, row.there, half, inverse[half], rows.o);
-    else write_wide<Cfg>(args.out + to, row.there, half, inverse[half], rows.o);
+    if (args.narrow) write_narrow<Cfg::LATENT>(args.narrow + to, row.there, half, inverse[half], rows.o);
+    else write_wide<Cfg::LATENT>(args.out + to, row.there, half, inverse[half], rows.o);
   }
   if (item.parts == 1) return;
   named_wait(BOTH, 2 * WARPGROUP);  // both are done with the stage

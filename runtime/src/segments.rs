@@ -93,6 +93,24 @@ impl Segments {
         &self.list
     }
 
+    /// Rows of the query tensor that no segment has, as runs of neighbours.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn outside(&self) -> Vec<Range<usize>> {
+        let mut taken = vec![false; self.queries];
+        for segment in &self.list {
+            taken[segment.queries.clone()].fill(true);
+        }
+        let mut start = 0;
+        let mut runs = Vec::new();
+        for run in taken.chunk_by(PartialEq::eq) {
+            if !run[0] {
+                runs.push(start..start + run.len());
+            }
+            start += run.len();
+        }
+        runs
+    }
+
     /// What a query sees of its segment.
     pub fn visibility(&self) -> Visibility {
         self.visibility

@@ -146,11 +146,13 @@ int32_t mla_step_attend_paged(const mla_device* device, const mla_tensor* q, con
 int32_t mla_step_attend_selected(const mla_device* device, const mla_tensor* q, const mla_tensor* entries, int64_t latent,
                                  const mla_tensor* indices, double scale, const mla_tensor* out, mla_step** step);
 
-/* Attention with a key and a value for each head: q and k [rows.., heads, width], v and out [rows.., heads, value]; sequences as for
- * mla_forward. */
-int32_t mla_step_attend_rows(const mla_device* device, const mla_tensor* q, const mla_tensor* k, const mla_tensor* v,
-                             const uint32_t* cu_seqlens, int64_t sequences, double scale, int32_t causal, const mla_tensor* out,
-                             mla_step** step);
+/* Attention over rows of keys and values: q [rows.., heads, key + shared], k [rows.., groups, key], k_shared [rows.., groups, shared], v [rows..,
+ * groups, value], out [rows.., heads, value]; numbers of groups divide that of heads, and may differ. k_shared is the part of keys that the last
+ * columns of q meet, of one group where all heads share it, and null where keys have no such part. Nothing is put together: k and v may be columns of
+ * one tensor. Sequences as for mla_forward. */
+int32_t mla_step_attend_rows(const mla_device* device, const mla_tensor* q, const mla_tensor* k, const mla_tensor* k_shared,
+                             const mla_tensor* v, const uint32_t* cu_seqlens, int64_t sequences, double scale, int32_t causal,
+                             const mla_tensor* out, mla_step** step);
 
 /* The best scores of each row: scores [rows.., width] (f32, or f64 in a library of f64), of which row i has ends[i] (host); out
  * [rows.., most] (i32) gets their columns in ascending order, -1 behind the last one. Ties go to the lower column. */

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, Store, Target};
 
 use super::absorbed::{Absorbed, Codes};
+use super::flash;
 use super::tuned;
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
@@ -67,11 +68,23 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
             let (latent, rope) = (dims.kv_lora_rank, dims.qk_rope_head_dim);
             needs.attention([heads, 1, 1, 1, latent, rope, latent]);
             needs.decoding(heads, latent, rope);
-            let key = dims.qk_nope_head_dim + rope;
-            needs.grouped(heads, heads, key, dims.v_head_dim);
+            let (own, value) = (dims.qk_nope_head_dim, dims.v_head_dim);
+            needs.grouped(heads, heads, own + rope, value, Keys::Rows);
+            // The same with keys' rotated part where it lies
+            needs.attention([heads, heads, 1, heads, own, rope, value]);
+            needs.flash([own, rope, value], Keys::Rows);
         }
     }
     needs.units.into_iter().collect()
+}
+
+/// How keys and values lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    /// As rows of a tensor.
+    Rows,
+    /// In the pages of a cache.
+    Pages,
 }
 
 struct Needs<'a> {
@@ -143,13 +156,16 @@ impl Needs<'_> {
             } => self.absorbed(plan, *q_latent, width(q_rope), selection.is_some()),
             Op::AttendNaiveCache { q, out, .. } => {
                 let heads = heads(&plan.values[q.0].ty);
-                self.grouped(heads, heads, width(q), width(out));
+                self.grouped(heads, heads, width(q), width(out), Keys::Pages);
             }
-            Op::AttendGroups { q, out, .. } | Op::AttendGroupCache { q, out } => {
-                self.groups(plan, *q, width(out));
+            Op::AttendGroups { q, out, .. } => {
+                self.groups(plan, *q, width(out), Keys::Rows);
+            }
+            Op::AttendGroupCache { q, out } => {
+                self.groups(plan, *q, width(out), Keys::Pages);
             }
             Op::FlashDecode { q, k, out, .. } => {
-                self.groups(plan, *q, width(out));
+                self.groups(plan, *q, width(out), Keys::Pages);
                 self.rotation(width(q), Turned::First, false, false);
                 self.rotation(width(k), Turned::First, false, false);
             }
@@ -162,6 +178,7 @@ impl Needs<'_> {
         let ty = &plan.values[q.0].ty;
         let (heads, key) = (heads(ty), width(ty).saturating_sub(rope));
         self.attention([heads, heads, 1, heads, key, rope, value]);
+        self.flash([key, rope, value], Keys::Rows);
     }
 
     fn absorbed(&mut self, plan: &Plan, q_latent: ValueId, rope: u32, selects: bool) {
@@ -217,14 +234,34 @@ impl Needs<'_> {
     }
 
     /// The program's own groups.
-    fn groups(&mut self, plan: &Plan, q: ValueId, value: u32) {
+    fn groups(&mut self, plan: &Plan, q: ValueId, value: u32, lie: Keys) {
         let ty = &plan.values[q.0].ty;
         let groups = self.program.groups().size;
-        self.grouped(heads(ty), groups, width(ty), value);
+        self.grouped(heads(ty), groups, width(ty), value, lie);
     }
 
-    fn grouped(&mut self, heads: u32, groups: u32, key: u32, value: u32) {
+    fn grouped(&mut self, heads: u32, groups: u32, key: u32, value: u32, lie: Keys) {
         self.attention([heads, groups, 1, groups, key, 0, value]);
+        self.flash([key, 0, value], lie);
+    }
+
+    /// Attention over keys and values with Hopper's tensor cores, where the layer is such that the runtime can take it.
+    fn flash(&mut self, widths: [u32; 3], lie: Keys) {
+        let widths = widths.map(|width| width as usize);
+        let build = &self.program.build;
+        let in_bf16 = match lie {
+            Keys::Rows => build.dtype == DType::Bf16,
+            Keys::Pages => self.in_bf16(),
+        };
+        let softmax = &self.program.softmax;
+        if !in_bf16 || !self.may_be_on_hopper() || softmax.bias || !flash::takes(widths) {
+            return;
+        }
+        let [key, rope, value] = widths;
+        let capped = usize::from(softmax.soft_cap.is_some());
+        let paged = usize::from(lie == Keys::Pages);
+        // Sinks take their share afterwards; the largest logit is always told
+        self.add("flash_forward", &[key, rope, value, capped, 0, 1, paged]);
     }
 
     /// Query heads, those of keys, of rotated keys and of values; widths of keys, of their rotated part and of values.

@@ -208,6 +208,7 @@ macro_rules! export_layer {
                 device: *const $crate::c_abi::Device<$library>,
                 q: *const $crate::c_abi::CTensor,
                 k: *const $crate::c_abi::CTensor,
+                k_shared: *const $crate::c_abi::CTensor,
                 v: *const $crate::c_abi::CTensor,
                 cu_seqlens: *const u32,
                 sequences: i64,

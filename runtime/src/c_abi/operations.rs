@@ -267,6 +267,7 @@ pub unsafe fn attend_rows<L: Library>(
     device: *const Device<L>,
     q: *const CTensor,
     k: *const CTensor,
+    k_shared: *const CTensor,
     v: *const CTensor,
     ends: *const u32,
     sequences: i64,
@@ -279,54 +280,112 @@ pub unsafe fn attend_rows<L: Library>(
         // SAFETY: this function's contract, here and below
         let device = &unsafe { handle("device", device)? }.device;
         // SAFETY: as above
-        let [q, k, v, out] = unsafe {
-            [
-                Given::read("q", q)?,
-                Given::read("k", k)?,
-                Given::read("v", v)?,
-                Given::read("out", out)?,
-            ]
+        let rows = unsafe { Rows::read::<L::Elem>(q, k, k_shared, v, out)? };
+        let queries = rows.q.heads()?.rows;
+        // SAFETY: as above
+        let mask = unsafe { sequences_of(ends, sequences, queries)? };
+        let segments = mask.segments(queries, visibility(causal), Padding::Allowed)?;
+        let record = || rows.record::<L::Elem>(device, &segments, scale);
+        // SAFETY: as above
+        unsafe { handed_out("step", step, record) }
+    })
+}
+
+/// Queries, and keys and values that are rows; perhaps a second part of keys, which the last columns of queries meet.
+struct Rows {
+    q: Given,
+    k: Given,
+    k_shared: Option<Given>,
+    v: Given,
+    out: Given,
+}
+
+impl Rows {
+    /// # Safety
+    /// `mla.h`'s contract.
+    unsafe fn read<T: CudaElement>(
+        q: *const CTensor,
+        k: *const CTensor,
+        k_shared: *const CTensor,
+        v: *const CTensor,
+        out: *const CTensor,
+    ) -> Result<Self, Fault> {
+        // SAFETY: this function's contract
+        let read = |name, tensor: *const CTensor| unsafe { Given::read(name, tensor) };
+        let rows = Self {
+            q: read("q", q)?,
+            k: read("k", k)?,
+            k_shared: match k_shared.is_null() {
+                true => None,
+                false => Some(read("k_shared", k_shared)?),
+            },
+            v: read("v", v)?,
+            out: read("out", out)?,
         };
-        for given in [&q, &k, &v, &out] {
-            given.of_type(L::Elem::NAME)?;
+        let keys = [&rows.k, &rows.v].into_iter().chain(&rows.k_shared);
+        for given in keys.clone().chain([&rows.q, &rows.out]) {
+            given.of_type(T::NAME)?;
         }
-        let queries = q.heads()?;
-        for (given, width) in [(&k, queries.width), (&v, v.heads()?.width)] {
+        let queries = rows.q.heads()?;
+        for given in keys {
             let lines = given.heads()?;
             let shared = lines.heads > 0 && queries.heads.is_multiple_of(lines.heads);
-            if lines.rows != queries.rows || lines.width != width || !shared {
+            if lines.rows != queries.rows || !shared {
                 return Err(given.refused(format!(
-                    "has shape {:?}, wanted {} rows of heads that divide {}, and `k` as wide as `q`, {}",
-                    given.shape, queries.rows, queries.heads, queries.width
+                    "has shape {:?}, wanted {} rows of heads that divide {}",
+                    given.shape, queries.rows, queries.heads
                 )));
             }
         }
-        check_out(&out, queries, v.heads()?.width)?;
-        // SAFETY: as above
-        let mask = unsafe { sequences_of(ends, sequences, queries.rows)? };
-        let segments = mask.segments(queries.rows, visibility(causal), Padding::Allowed)?;
+        if rows.key()? + rows.shared()? != queries.width {
+            return Err(rows.k.refused(format!(
+                "has shape {:?}, wanted keys as wide as `q`, {}, `k_shared` included",
+                rows.k.shape, queries.width
+            )));
+        }
+        check_out(&rows.out, queries, rows.v.heads()?.width)?;
+        Ok(rows)
+    }
+
+    /// Width of keys' own part.
+    fn key(&self) -> Result<usize, Fault> {
+        Ok(self.k.heads()?.width)
+    }
+
+    /// Width of keys' second part.
+    fn shared(&self) -> Result<usize, Fault> {
+        self.k_shared
+            .as_ref()
+            .map_or(Ok(0), |shared| Ok(shared.heads()?.width))
+    }
+
+    /// Writes attention down.
+    fn record<T: CudaElement>(
+        &self,
+        device: &CudaDevice,
+        segments: &Segments,
+        scale: f64,
+    ) -> Result<Step, Fault> {
+        let (key, shared) = (self.key()?, self.shared()?);
+        // Without a second part, keys' own stands for it, without width
+        let second = self.k_shared.as_ref().unwrap_or(&self.k);
         // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
-        let buffers = unsafe { [&q, &k, &v].map(|given| given.buffer::<L::Elem>(device)) };
-        let [queries, keys, values] = [
-            q.heads()?.of(&buffers[0]),
-            k.heads()?.of(&buffers[1]),
-            v.heads()?.of(&buffers[2]),
-        ];
-        // No part of a head is shared by all: the rotated one has no width
+        let buffers =
+            unsafe { [&self.q, &self.k, second, &self.v].map(|given| given.buffer::<T>(device)) };
+        let queries = self.q.heads()?.of(&buffers[0]);
         let attention = Attention {
-            q: queries,
-            q_rope: narrowed(queries, 0, 0),
-            k: keys,
-            k_rope: narrowed(keys, 0, 0),
-            v: values,
-            segments: &segments,
+            q: narrowed(queries, 0, key),
+            q_rope: narrowed(queries, key, shared),
+            k: self.k.heads()?.of(&buffers[1]),
+            k_rope: narrowed(second.heads()?.of(&buffers[2]), 0, shared),
+            v: self.v.heads()?.of(&buffers[3]),
+            segments,
             pages: None,
             selection: None,
-            softmax: Softmax::scaled(scale).checked(queries.heads, &segments)?,
+            softmax: Softmax::scaled(scale).checked(queries.heads, segments)?,
         };
-        // SAFETY: as above
-        unsafe { handed_out("step", step, || record::<L::Elem>(device, &attention, &out)) }
-    })
+        record(device, &attention, &self.out)
+    }
 }
 
 /// `mla_step_topk`.

@@ -216,6 +216,14 @@ pub const UNITS: &[Unit] = &[
     )
     .on_hopper()
     .of_bf16(),
+    unit!(
+        "flash_forward",
+        &["A", "R", "V", "CAP", "SINKS", "MOST", "PAGED"],
+        &[("flash_forward", "FlashForward")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
     unit!("decode_schedule", &[], &[("decode_schedule", "Scheduling")])
         .on_hopper()
         .of_bf16(),

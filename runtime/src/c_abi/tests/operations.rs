@@ -159,43 +159,75 @@ fn attention_over_rows() {
     let rows = 8;
     let ends = [0_u32, 5, 8];
     let device = Device::open();
-    let (q, k, v) = (
+    let (q, v) = (
         numbers(rows * HEADS * WIDTH, 5),
-        numbers(rows * HEADS * WIDTH, 6),
         numbers(rows * HEADS * VALUE, 7),
     );
-    let (q_at, k_at, v_at) = (device.put(&q), device.put(&k), device.put(&v));
-    let out = device.put(&vec![f32::NAN; rows * HEADS * VALUE]);
-    let [queries, keys] = [&q_at, &k_at].map(|at| tight(at, &[1, rows, HEADS, WIDTH]));
-    let [values, result] = [&v_at, &out].map(|at| tight(at, &[1, rows, HEADS, VALUE]));
-    let mut step = ptr::null();
-    // SAFETY: everything is as it is described
-    worked(unsafe {
-        mla_step_attend_rows(
-            device.0,
-            &queries.tensor,
-            &keys.tensor,
-            &values.tensor,
-            ends.as_ptr(),
-            2,
-            SCALE,
-            1,
-            &result.tensor,
-            &mut step,
-        )
-    });
-    run(step);
-    let mut wanted = Vec::new();
-    for (line, q) in q.chunks_exact(WIDTH).enumerate() {
-        let (row, head) = (line / HEADS, line % HEADS);
-        let first = if row < 5 { 0 } else { 5 };
-        let seen = (first..row + 1).map(|key| {
-            let at = key * HEADS + head;
-            (&k[at * WIDTH..][..WIDTH], &v[at * VALUE..][..VALUE])
+    let (q_at, v_at) = (device.put(&q), device.put(&v));
+    let queries = tight(&q_at, &[1, rows, HEADS, WIDTH]);
+    let values = tight(&v_at, &[1, rows, HEADS, VALUE]);
+    // Keys of each head; then the last columns of all of them in one
+    for shared in [0, 3] {
+        let key = WIDTH - shared;
+        let (k, second) = (
+            numbers(rows * HEADS * key, 6),
+            numbers(rows * shared.max(1), 8),
+        );
+        let (k_at, second_at) = (device.put(&k), device.put(&second));
+        let out = device.put(&vec![f32::NAN; rows * HEADS * VALUE]);
+        let result = tight(&out, &[1, rows, HEADS, VALUE]);
+        let keys = tight(&k_at, &[1, rows, HEADS, key]);
+        let second_keys = tight(&second_at, &[1, rows, 1, shared.max(1)]);
+        let attend = |second: *const CTensor, step: &mut *const Step| {
+            // SAFETY: everything is as it is described
+            unsafe {
+                mla_step_attend_rows(
+                    device.0,
+                    &queries.tensor,
+                    &keys.tensor,
+                    second,
+                    &values.tensor,
+                    ends.as_ptr(),
+                    2,
+                    SCALE,
+                    1,
+                    &result.tensor,
+                    step,
+                )
+            }
+        };
+        let mut step = ptr::null();
+        worked(match shared {
+            0 => attend(ptr::null(), &mut step),
+            _ => attend(&second_keys.tensor, &mut step),
         });
-        wanted.extend(attended(q, seen));
+        run(step);
+        let whole = |row: usize, head: usize| -> Vec<f32> {
+            let own = &k[(row * HEADS + head) * key..][..key];
+            [own, &second[row * shared..][..shared]].concat()
+        };
+        let mut wanted = Vec::new();
+        for (line, q) in q.chunks_exact(WIDTH).enumerate() {
+            let (row, head) = (line / HEADS, line % HEADS);
+            let first = if row < 5 { 0 } else { 5 };
+            let seen: Vec<_> = (first..row + 1)
+                .map(|row| {
+                    (
+                        whole(row, head),
+                        &v[(row * HEADS + head) * VALUE..][..VALUE],
+                    )
+                })
+                .collect();
+            wanted.extend(attended(q, seen.iter().map(|(k, v)| (&k[..], *v))));
+        }
+        near(&device.get(&out), &wanted);
+        if shared > 0 {
+            refused(
+                attend(ptr::null(), &mut step),
+                &["`k`", "as wide as `q`", "`k_shared` included"],
+            );
+        }
     }
-    near(&device.get(&out), &wanted);
 }
 
 #[test]

@@ -11,7 +11,9 @@ use super::args::{THREADS, Window, bytes};
 use super::attention_backward::values_are_keys;
 use super::attention_cut::{Cut, rows_at_once};
 use super::attention_tables::Seen;
-use super::decode::{self, Codes, Output};
+use super::decode::{self, Codes};
+use super::flash;
+use super::output::Output;
 use super::pointwise::narrow_to;
 use crate::backend::{Attention, AttentionParts, BytesAttention, Parts, PartsMut, Strided};
 use crate::cache::{ByteFormat, EntryShape};
@@ -66,10 +68,19 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
 ) -> Result<AttentionParts<Cuda<T>>> {
     let lines = attention.q.rows * attention.q.heads;
     let whole = room::<T>(device, lines, attention.v.width)?;
-    if lines > 0 && !decode::attend(device, attention, Output::parts::<T>(&whole))? {
+    if lines > 0 && !by_tensor_cores(device, attention, Output::parts::<T>(&whole))? {
         by_any_gpu(device, attention, &whole)?;
     }
     Ok(whole)
+}
+
+/// Attention by a kernel for Hopper's tensor cores, where one of them can; otherwise says so and does nothing.
+fn by_tensor_cores<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
+    output: Output,
+) -> Result<bool> {
+    Ok(decode::attend(device, attention, output)? || flash::attend(device, attention, output)?)
 }
 
 /// Absorbed attention over a cache of bytes, where there is a kernel that reads them.
@@ -177,7 +188,7 @@ pub(crate) fn attend_to<T: CudaElement>(
     let lines = attention.q.rows * attention.q.heads;
     let [lse, max_logit] = [device.room(lines)?, device.room(lines)?];
     let rounded = Output::rounded(out, [&lse, &max_logit]);
-    if lines == 0 || decode::attend(device, attention, rounded)? {
+    if lines == 0 || by_tensor_cores(device, attention, rounded)? {
         return Ok(());
     }
     let parts = room::<T>(device, lines, attention.v.width)?;

@@ -159,6 +159,18 @@ const EXPECTED: &[Counts] = &[
             ("HGMMA", 2 * (2 + 8 + 8)),
         ],
     ),
+    // Logits of the first task's first tile, of a task's other tiles and of the next task's first one: 12 pieces of 16 columns; what tiles but the last
+    // add to the output, and what the last does: 8 pieces of 16 keys. The copy engine takes tiles of a part together
+    counts(
+        "flash_forward",
+        &[128, 64, 128, 0, 0, 1, 0],
+        "flash_forward",
+        &[
+            ("HGMMA.64x128x16", 3 * 12 + 2 * 8),
+            ("HGMMA", 3 * 12 + 2 * 8),
+            ("UTMALDG", 5),
+        ],
+    ),
     // Each of two warpgroups makes all logits of a tile, 4 + 32 pieces of 16 columns, and multiplies 8 times 64 columns of its latents with 4
     // pieces of 16 keys
     counts(

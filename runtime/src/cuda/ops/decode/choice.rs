@@ -2,16 +2,13 @@
 
 use super::super::super::{Cuda, CudaDevice, CudaElement};
 use super::super::attention_backward::values_are_keys;
+use super::super::facts::{Reason, Window, all_hold, covers, most_queries};
 use super::codes::{Codes, Kind};
 use super::variant::Variant;
-use crate::backend::{Attention, BytesAttention, Pages, Strided};
+use crate::backend::{Attention, BytesAttention, Pages};
 use crate::element::Scalar;
-use crate::segments::Segments;
 use crate::softmax::Softmax;
 use mla_tuned::{Shape, Table};
-
-/// Why the plain kernel runs.
-pub(super) type Reason = &'static str;
 
 /// What the choice is made by.
 #[derive(Debug, Clone)]
@@ -41,34 +38,6 @@ struct Facts {
     page: Option<usize>,
     /// Whether tables name a block for each key.
     covered: bool,
-}
-
-/// What matters of a strided window.
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    rows: usize,
-    heads: usize,
-    width: usize,
-    /// Whether the copy engine can read it.
-    aligned: bool,
-}
-
-impl Window {
-    fn of<T: CudaElement, S: Scalar>(x: &Strided<'_, Cuda<T>, S>) -> Self {
-        // Of what there is one there is no next
-        let stride = |count: usize, stride: usize| match count {
-            0 | 1 => true,
-            _ => (stride * size_of::<S>()).is_multiple_of(16),
-        };
-        Self {
-            rows: x.rows,
-            heads: x.heads,
-            width: x.width,
-            aligned: x.buffer.place(x.offset).is_multiple_of(16)
-                && stride(x.rows, x.row_stride)
-                && stride(x.heads, x.head_stride),
-        }
-    }
 }
 
 /// The kernel that does it, or why none of these does.
@@ -209,22 +178,9 @@ impl Facts {
     }
 }
 
-/// Queries of the longest segment.
-fn most_queries(segments: &Segments) -> usize {
-    let lengths = segments.list().iter().map(|segment| segment.queries.len());
-    lengths.max().unwrap_or(0)
-}
-
 /// Whether something besides a scale stands between logits and probabilities.
 fn adjusts<T: CudaElement>(softmax: &Softmax<'_, Cuda<T>>) -> bool {
     softmax.cap().is_some() || softmax.added().is_some() || softmax.dropped().is_some()
-}
-
-/// Whether tables name a block for each key.
-fn covers(pages: &Pages, segments: &Segments) -> bool {
-    let mut tables = segments.list().iter().zip(pages.tables());
-    pages.tables().len() >= segments.list().len()
-        && tables.all(|(segment, table)| segment.keys.len() <= table.len() * pages.page())
 }
 
 /// The choice over a cache of codes, by the same rules as [`chosen`]'s, and some more.
@@ -324,14 +280,6 @@ fn chosen(facts: &Facts) -> Result<Variant, Reason> {
     all_hold(&rules)?;
     let variant = Variant::of_rows(queries.heads * facts.most_queries, latent);
     variant.ok_or("latents' width is no multiple of 128 up to 1024")
-}
-
-/// The reason of the first rule that does not hold.
-fn all_hold(rules: &[(bool, Reason)]) -> Result<(), Reason> {
-    match rules.iter().find(|(holds, _)| !holds) {
-        Some(&(_, reason)) => Err(reason),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

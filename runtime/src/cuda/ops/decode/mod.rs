@@ -17,8 +17,9 @@ use bytemuck::{Pod, Zeroable};
 use super::super::driver::{Address, TensorMap};
 use super::super::grid::Grid;
 use super::super::kernels::Kernel;
-use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
+use super::super::{Cuda, CudaDevice, CudaElement, Work};
 use super::attention::{work, work_over_bytes};
+use super::output::Output;
 use crate::backend::{Attention, AttentionParts, BytesAttention, Pages, Strided};
 use crate::cache::EntryShape;
 use crate::element::Scalar;
@@ -75,41 +76,6 @@ struct Decoding {
 
 // As large as kernels take it
 const _: () = assert!(size_of::<Decoding>() == 832);
-
-/// Where results go.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Output {
-    /// As elements; 0: as accumulators.
-    elements: Address,
-    accumulators: Address,
-    lse: Address,
-    max_logit: Address,
-}
-
-impl Output {
-    /// As attention's parts.
-    pub(super) fn parts<T: CudaElement>(parts: &AttentionParts<Cuda<T>>) -> Self {
-        Self {
-            elements: 0,
-            accumulators: parts.out.at(),
-            lse: parts.lse.at(),
-            max_logit: parts.max_logit.at(),
-        }
-    }
-
-    /// Rounded to elements. `lines`: room for each row and head's log-sum-exp, and its largest logit.
-    pub(super) fn rounded<T: CudaElement>(
-        out: &CudaBuffer<T>,
-        lines: [&CudaBuffer<Accum<T>>; 2],
-    ) -> Self {
-        Self {
-            elements: out.at(),
-            accumulators: 0,
-            lse: lines[0].at(),
-            max_logit: lines[1].at(),
-        }
-    }
-}
 
 /// Attends to all segments and writes all of the output, where one of these kernels can; otherwise says so and does nothing.
 pub(super) fn attend<T: CudaElement, E: Scalar>(

@@ -145,7 +145,7 @@ impl Tables {
             tables.add(&segment.queries, place);
         }
         // They see nothing, and that is what they are told
-        for queries in outside(segments) {
+        for queries in segments.outside() {
             tables.add(&queries, 0);
         }
         tables
@@ -173,23 +173,6 @@ impl Tables {
             });
         }
     }
-}
-
-/// Rows of the query tensor that no segment has, as runs of neighbours.
-fn outside(segments: &Segments) -> Vec<Range<usize>> {
-    let mut taken = vec![false; segments.queries()];
-    for segment in segments.list() {
-        taken[segment.queries.clone()].fill(true);
-    }
-    let mut start = 0;
-    let mut runs = Vec::new();
-    for run in taken.chunk_by(PartialEq::eq) {
-        if !run[0] {
-            runs.push(start..start + run.len());
-        }
-        start += run.len();
-    }
-    runs
 }
 
 #[cfg(test)]

@@ -1,0 +1,52 @@
+//! The kernel of softmax attention over rows of keys and values with Hopper's tensor cores: which widths it is written for.
+
+/// Columns of a tile in shared memory.
+const TILE: usize = 64;
+
+/// Whether there is a kernel for these widths: of keys, of their part that heads share, and of values.
+pub fn takes([key, rope, value]: [usize; 3]) -> bool {
+    let whole = [key, rope, value]
+        .iter()
+        .all(|width| width.is_multiple_of(16));
+    // Products of values have so many columns
+    let columns = value.div_ceil(TILE) * TILE;
+    whole && key > 0 && tiles(key) + tiles(rope) <= 4 && matches!(columns, 64 | 128 | 256)
+}
+
+const fn tiles(width: usize) -> usize {
+    width.div_ceil(TILE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn widths_of_models_are_taken() {
+        for widths in [
+            [128, 64, 128],
+            [64, 32, 64],
+            [64, 0, 64],
+            [128, 0, 128],
+            [96, 0, 96],
+            [256, 0, 256],
+            [192, 64, 256],
+            [192, 64, 128],
+        ] {
+            assert!(takes(widths), "{widths:?}");
+        }
+    }
+
+    #[test]
+    fn others_are_not() {
+        for widths in [
+            [0, 64, 128],
+            [20, 12, 16],
+            [512, 64, 512],
+            [128, 64, 192],
+            [256, 64, 128],
+        ] {
+            assert!(!takes(widths), "{widths:?}");
+        }
+    }
+}

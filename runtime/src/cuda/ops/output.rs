@@ -1,0 +1,40 @@
+//! Where attention's kernels write.
+
+use super::super::driver::Address;
+use super::super::{Accum, Cuda, CudaBuffer, CudaElement};
+use crate::backend::AttentionParts;
+
+/// Where results go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Output {
+    /// As elements; 0: as accumulators.
+    pub(super) elements: Address,
+    pub(super) accumulators: Address,
+    pub(super) lse: Address,
+    pub(super) max_logit: Address,
+}
+
+impl Output {
+    /// As attention's parts.
+    pub(super) fn parts<T: CudaElement>(parts: &AttentionParts<Cuda<T>>) -> Self {
+        Self {
+            elements: 0,
+            accumulators: parts.out.at(),
+            lse: parts.lse.at(),
+            max_logit: parts.max_logit.at(),
+        }
+    }
+
+    /// Rounded to elements. `lines`: room for each row and head's log-sum-exp, and its largest logit.
+    pub(super) fn rounded<T: CudaElement>(
+        out: &CudaBuffer<T>,
+        lines: [&CudaBuffer<Accum<T>>; 2],
+    ) -> Self {
+        Self {
+            elements: out.at(),
+            accumulators: 0,
+            lse: lines[0].at(),
+            max_logit: lines[1].at(),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! How near an answer in bf16 is to that in f64.
+
+use half::bf16;
+
+use super::{Cpu, Cuda, CudaDevice};
+use crate::backend::AttentionParts;
+use crate::element::Scalar;
+
+/// Probabilities are rounded to bf16 before values are added: each line of `width` values of the output is as near as that. How much lines, of
+/// their length, and logits may be off is given.
+#[track_caller]
+pub(super) fn assert_near(
+    device: &CudaDevice,
+    wanted: &AttentionParts<Cpu<f64>>,
+    found: &AttentionParts<Cuda<bf16>>,
+    width: usize,
+    [line_off, off]: [f64; 2],
+    what: &str,
+) {
+    let out = device.download(&found.out).expect("values");
+    let lines = out.chunks(width);
+    for (line, (found, wanted)) in lines.zip(wanted.out.chunks(width)).enumerate() {
+        let square = |x: f64| x * x;
+        let size: f64 = wanted.iter().copied().map(square).sum();
+        let apart = found.iter().zip(wanted);
+        let apart: f64 = apart.map(|(x, y)| square(x.to_f64() - y)).sum();
+        // What is no number is not below either
+        let near = apart.sqrt() <= line_off * size.sqrt();
+        assert!(near, "line {line}: {apart} of {size} in {what}");
+    }
+    for (part, found, wanted) in [
+        ("lse", &found.lse, &wanted.lse),
+        ("max", &found.max_logit, &wanted.max_logit),
+    ] {
+        let found = device.download(found).expect("values");
+        for (line, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+            let found = found.to_f64();
+            let near = found == *wanted || (found - wanted).abs() <= off;
+            assert!(near, "{part} {line}: {found} for {wanted} in {what}");
+        }
+    }
+}
