@@ -18,6 +18,13 @@ __device__ inline f32 log2_fast(f32 x) {
   return y;
 }
 
+// 1 / x within one unit in the last place; of infinity, 0.
+__device__ inline f32 reciprocal_fast(f32 x) {
+  f32 y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // The larger one of two numbers; a NaN where one is.
 __device__ inline f32 peak(f32 x, f32 y) {
   f32 z;

@@ -1,6 +1,7 @@
 // What a thread of `decode_tall.cuh` has of its rows: from an item's queries to its output.
 
 #include "tall_tiles.cuh"
+#include "written.cuh"
 
 // A thread has two rows, eight apart.
 template <class Cfg>
@@ -133,43 +134,6 @@ __device__ inline void pack_weights(const f32 (&s)[N], u32 (&p)[STEPS][4]) {
   }
 }
 
-// ---- The output, of which lanes write 8 bytes at a time, and the four of a row 32 that lie side by side ----
-
-// Lanes that are neighbours exchange: then the even one has both of their `x`, the odd one both of their `y`.
-__device__ inline void exchange(u32& x, u32& y) {
-  const bool odd = lane() % 2 != 0;
-  const u32 other = __shfl_xor_sync(ALL_LANES, odd ? x : y, 1);
-  if (odd) x = other;
-  else y = other;
-}
-
-// Writes a row in bf16. `half`: which of the two.
-template <class Cfg>
-__device__ inline void write_narrow(Elem* to, bool there, int half, f32 by, const f32 (&o)[Cfg::LATENT / 2]) {
-  u32 x[Cfg::LATENT / 8];
-#pragma unroll
-  for (int block = 0; block < Cfg::LATENT / 8; block++) x[block] = pack_bf16(o[(block * 2 + half) * 2] * by, o[(block * 2 + half) * 2 + 1] * by);
-#pragma unroll
-  for (int block = 0; block < Cfg::LATENT / 8; block += 2) exchange(x[block], x[block + 1]);
-  if (!there) return;
-  to += lane() % 2 * 8 + lane() % 4 / 2 * 4;
-  asm volatile("" : "+l"(to));  // addresses are offsets from it, and not made anew for each store
-#pragma unroll
-  for (int block = 0; block < Cfg::LATENT / 8; block += 2) store_pair(to + block * 8, x[block], x[block + 1]);
-}
-
-// The same in f32.
-template <class Cfg>
-__device__ inline void write_wide(f32* to, bool there, int half, f32 by, const f32 (&o)[Cfg::LATENT / 2]) {
-  if (!there) return;
-  to += lane() % 4 * 2;
-#pragma unroll
-  for (int block = 0; block < Cfg::LATENT / 8; block++) {
-    const int k = (block * 2 + half) * 2;
-    *reinterpret_cast<float2*>(to + block * 8) = float2{o[k] * by, o[k + 1] * by};
-  }
-}
-
 // Writes what an item gives, or sends what a part of it does by way of a stage that both warpgroups are done with.
 template <class Cfg>
 __device__ inline void write_rows(const Decoding& args, u32 base, u32 stage, const Item& item, const Group& group, const Rows<Cfg>& rows) {
@@ -196,8 +160,8 @@ __device__ inline void write_rows(const Decoding& args, u32 base, u32 stage, con
       write_row_sums<Cfg>(args, item, member, r, row, total[half] != 0 ? rows.shift[half] + log2_fast(total[half]) : LOW, top[half]);
     if (item.parts > 1) continue;
     const i64 to = (i64(row.query) * Cfg::H + row.head) * Cfg::LATENT;
-    if (args.narrow) write_narrow<Cfg>(args.narrow + to, row.there, half, inverse[half], rows.o);
-    else write_wide<Cfg>(args.out + to, row.there, half, inverse[half], rows.o);
+    if (args.narrow) write_narrow<Cfg::LATENT>(args.narrow + to, row.there, half, inverse[half], rows.o);
+    else write_wide<Cfg::LATENT>(args.out + to, row.there, half, inverse[half], rows.o);
   }
   if (item.parts == 1) return;
   named_wait(BOTH, 2 * WARPGROUP);  // both are done with the stage

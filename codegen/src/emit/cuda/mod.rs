@@ -13,7 +13,7 @@ pub(crate) use cubins::cubins;
 pub use units::{CEILINGS, UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 28] = [
+const HEADERS: [(&str, &str); 30] = [
     (
         "attend_pairs.cuh",
         include_str!("../../../kernels/attend_pairs.cuh"),
@@ -74,6 +74,7 @@ const HEADERS: [(&str, &str); 28] = [
     ("ptx.cuh", include_str!("../../../kernels/ptx.cuh")),
     ("shared.cuh", include_str!("../../../kernels/shared.cuh")),
     ("sights.cuh", include_str!("../../../kernels/sights.cuh")),
+    ("steps.cuh", include_str!("../../../kernels/steps.cuh")),
     (
         "tall_rows.cuh",
         include_str!("../../../kernels/tall_rows.cuh"),
@@ -96,6 +97,7 @@ const HEADERS: [(&str, &str); 28] = [
         "wide_weights.cuh",
         include_str!("../../../kernels/wide_weights.cuh"),
     ),
+    ("written.cuh", include_str!("../../../kernels/written.cuh")),
 ];
 
 /// What the template `kernel.cu.tera` is filled with.

@@ -111,6 +111,8 @@ pub const UNITS: &[Unit] = &[
             ("tensor_core_a_held", "TensorCore"),
             ("tensor_core_a_held_128", "TensorCore"),
             ("tensor_core_a_held_256", "TensorCore"),
+            ("tensor_core_tiles_of_32", "TensorCore"),
+            ("tensor_core_tiles_of_16", "TensorCore"),
             ("tensor_core_fetched", "Fetched"),
             ("tensor_core_e4m3", "TensorCore"),
             ("tensor_core_e4m3_128", "TensorCore"),
@@ -124,6 +126,7 @@ pub const UNITS: &[Unit] = &[
         &[
             ("copy_by_engine", "Engine"),
             ("add_by_engine", "Adding"),
+            ("add_in_turn", "Counting"),
             ("copy_by_threads", "Parts"),
             ("convert_numbers", "Numbers"),
         ]

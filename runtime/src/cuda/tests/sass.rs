@@ -85,6 +85,18 @@ const EXPECTED: &[Counts] = &[
         "copy_by_threads",
         &[("LDSM", 2), ("STSM", 1), ("LDGSTS", 1)],
     ),
+    counts(
+        "tensor_core",
+        &[],
+        "tensor_core_tiles_of_32",
+        &[("HGMMA.64x128x16", 8), ("WARPGROUP.DEPBAR", 1)],
+    ),
+    counts(
+        "instructions",
+        &[],
+        "add_in_turn",
+        &[("REDG.E.ADD.F32x4", 1), ("STG.E.128", 1)],
+    ),
     counts("warpgroups", &[], "hand_on", &[("USETMAXREG", 2)]),
     counts("ceiling_tiles", &[24], "read_tiles", &[("UTMALDG", 1)]),
     counts(
