@@ -13,7 +13,7 @@ pub(crate) use cubins::cubins;
 pub use units::{CEILINGS, UNITS, Unit};
 
 /// Bodies that others include.
-const HEADERS: [(&str, &str); 30] = [
+const HEADERS: [(&str, &str); 36] = [
     (
         "attend_pairs.cuh",
         include_str!("../../../kernels/attend_pairs.cuh"),
@@ -56,6 +56,30 @@ const HEADERS: [(&str, &str); 30] = [
     (
         "exchanged_rows.cuh",
         include_str!("../../../kernels/exchanged_rows.cuh"),
+    ),
+    (
+        "flash_backward_tiles.cuh",
+        include_str!("../../../kernels/flash_backward_tiles.cuh"),
+    ),
+    (
+        "flash_cut.cuh",
+        include_str!("../../../kernels/flash_cut.cuh"),
+    ),
+    (
+        "flash_gradients.cuh",
+        include_str!("../../../kernels/flash_gradients.cuh"),
+    ),
+    (
+        "flash_halves.cuh",
+        include_str!("../../../kernels/flash_halves.cuh"),
+    ),
+    (
+        "flash_landing.cuh",
+        include_str!("../../../kernels/flash_landing.cuh"),
+    ),
+    (
+        "flash_sides.cuh",
+        include_str!("../../../kernels/flash_sides.cuh"),
     ),
     ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
     (

@@ -246,6 +246,28 @@ pub const UNITS: &[Unit] = &[
             ("backward_rope_sums", "RopeSums"),
         ]
     ),
+    unit!(
+        "flash_delta",
+        &["A", "R", "V", "QUERIES", "DETERMINISTIC"],
+        &[("flash_delta", "FlashDelta")]
+    )
+    .on_hopper()
+    .of_bf16(),
+    unit!(
+        "flash_backward",
+        &["A", "R", "V", "QUERIES", "CAP", "DETERMINISTIC"],
+        &[("flash_backward", "FlashBackward")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
+    unit!(
+        "flash_queries",
+        &["A", "R", "V", "QUERIES"],
+        &[("flash_queries", "FlashQueries")]
+    )
+    .on_hopper()
+    .of_bf16(),
     unit!("index_scores", &["HI", "D"], &[("index_scores", "Scoring")]),
     unit!("topk", &[], &[("topk", "Choosing")]),
     unit!("pool_keys", &[], &[("pool_keys", "Pooling")]),
