@@ -6,6 +6,7 @@ mod bytes;
 mod ceilings;
 mod compile;
 mod decode;
+mod flash_backward;
 mod gradients;
 mod index_loss;
 mod indexing;
