@@ -25,6 +25,7 @@ __device__ void flash_backward(const FlashBackward& args) {
       if (threadIdx.x == 0) bring_tiles<Cfg>(args, base);
       if (threadIdx.x == WARP) bring_keys<Cfg>(args, base);
       if (Cfg::DETERMINISTIC && threadIdx.x % WARP == 0 && threadIdx.x >= 2 * WARP) take_turns<Cfg>(args, base, threadIdx.x / WARP - 2);
+      __syncwarp();  // registers are a warp's
     });
   } else if constexpr (P::KEYS == 128) {
     with_registers<P::ADDS>([&] { add_halves<Cfg>(args, base); });

@@ -2,7 +2,6 @@
 
 #include "flash_gradients.cuh"
 
-
 // Adds what a warpgroup has of a tile's gradient of queries; with `DETERMINISTIC` when it is its turn, and the first leaves it where nothing stands.
 template <class Cfg>
 __device__ inline void add_queries(const FlashBackward& args, u32 base, u32 tile, f32 (&d_q)[Place<Cfg>::N / 2]) {
