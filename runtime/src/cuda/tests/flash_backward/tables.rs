@@ -24,7 +24,11 @@ impl Cut {
         let half = width.div_ceil(32) * 16;
         let columns = if queries == 64 { half } else { width };
         let held = (width + value) / 2 + (columns / 2).max(queries * 3 / 4);
-        let tile = |edges: usize| [64, 32, 16].into_iter().find(|tile| edges % tile == 0);
+        let tile = |edges: usize| {
+            [64, 32, 16]
+                .into_iter()
+                .find(|&tile| edges.is_multiple_of(tile))
+        };
         let edge = if rope > 0 { nope } else { 0 };
         let of_keys = if queries == 64 { edge | half } else { edge };
         Self {
