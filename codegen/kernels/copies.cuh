@@ -129,6 +129,16 @@ __device__ inline void store_pair(void* at, u32 low, u32 high) {
   asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(at), "r"(low), "r"(high) : "memory");
 }
 
+// Adds four numbers to such that lie side by side, each as if nobody else did at the same time; `at` is a multiple of 16 bytes.
+__device__ inline void add_four(f32* at, f32 x, f32 y, f32 z, f32 w) {
+  asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(at), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
+}
+
+// Writes four numbers.
+__device__ inline void store_four(f32* at, f32 x, f32 y, f32 z, f32 w) {
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(at), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
+}
+
 // ---- Copies of warps between shared memory and a matrix in registers: four blocks of 8 rows and 8 columns of 16 bits ----
 
 // Lane `8 i + r` names row `r` of block `i`. Register `i` of lane `l` gets elements `2 (l % 4)` and the next of row `l / 4` of block `i`.

@@ -54,6 +54,25 @@ __device__ void add_by_engine(const Adding& args) {
   copies_out_wait();
 }
 
+struct Counting {
+  const f32* from;  // [blocks, THREADS, 4]
+  f32* to;          // [THREADS, 4]
+  u32* turn;        // of zero: blocks that have been here
+};
+
+// Blocks leave and add numbers one after the other.
+template <class Cfg>
+__device__ void add_in_turn(const Counting& args) {
+  while (load_acquire(args.turn) != blockIdx.x) {
+  }
+  const f32* from = args.from + (blockIdx.x * THREADS + threadIdx.x) * 4;
+  f32* to = args.to + threadIdx.x * 4;
+  if (blockIdx.x == 0) store_four(to, from[0], from[1], from[2], from[3]);
+  else add_four(to, from[0], from[1], from[2], from[3]);
+  __syncthreads();
+  if (threadIdx.x == 0) count_release(args.turn);
+}
+
 // ---- Copies of threads and of warps ----
 
 struct Parts {
@@ -98,6 +117,7 @@ struct Numbers {
   float2* halves;  // pairs of f16, of which the lower is every number and the upper its complement
   f32* powers;
   f32* logarithms;
+  f32* inverses;
   f32* peaks;
   u32* bf16_pairs;  // `x` and `y`, rounded
   u32* f16_pairs;
@@ -114,6 +134,7 @@ __device__ void convert_numbers(const Numbers& args) {
     args.halves[i] = unpack_f16(u32(i) | ~u32(i) << 16);
     args.powers[i] = exp2_fast(x);
     args.logarithms[i] = log2_fast(x);
+    args.inverses[i] = reciprocal_fast(x);
     args.peaks[i] = peak(x, y);
     args.bf16_pairs[i] = pack_bf16(x, y);
     args.f16_pairs[i] = pack_f16(x, y);

@@ -89,6 +89,9 @@ __device__ inline u32 load_acquire(const u32* at) {
   return x;
 }
 
+// Counts one more, for blocks that read it so: they then see what this thread wrote before, and what it has seen others of its block write.
+__device__ inline void count_release(u32* at) { asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(at) : "memory"); }
+
 // ---- Registers of a warpgroup: each of its warps executes these ----
 
 // Gives back all but `LEFT` registers a thread.

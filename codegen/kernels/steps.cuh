@@ -6,9 +6,9 @@
 constexpr int TILE = 64;  // columns of a tile
 constexpr u32 TILE_BYTES = 8192;
 constexpr int WARPGROUP = 128;
-constexpr f32 LOG2_E = 1.4426950408889634f;
-constexpr f32 SLACK = 8;  // what exponents count from may lag behind the largest logit by this much, in powers of two: most tiles then change no sum
-constexpr f32 LOW = -1e30f;  // below every logit, and far above what a key gets that is not seen, minus infinity: an exponential of 0 whatever its scale
+[[maybe_unused]] constexpr f32 LOG2_E = 1.4426950408889634f;
+[[maybe_unused]] constexpr f32 SLACK = 8;  // what exponents count from may lag behind the largest logit by this much, in powers of two: most tiles then change no sum
+[[maybe_unused]] constexpr f32 LOW = -1e30f;  // below every logit, and far above what a key gets that is not seen, minus infinity: an exponential of 0 whatever its scale
 
 // The power of two that a row counts in as f16, so that its largest is at least 1 and below 2, and its inverse. It is 2^-63 or more: products of it with a
 // scale are not 0.
@@ -30,12 +30,24 @@ __device__ inline void store_two(f32* at, f32 x, f32 y) { *reinterpret_cast<floa
 // A thread's number in its warpgroup, asked for anew: what is computed from it is computed again, not kept in registers, of which there are few.
 __device__ inline u32 own_number() { return thread_number() % WARPGROUP; }
 
-// ---- Descriptors of operands in tiles of 64 columns: the lower half names a place, the upper half is the same for all of a kind ----
+// ---- Descriptors of operands in tiles of 64 columns, or of 32 or 16 with shorter rows: the lower half names a place, the upper half is the same for all of a kind ----
 
 __device__ inline u32 place_of(u32 address) { return __shfl_sync(ALL_LANES, address >> 4, 0); }
-__device__ inline u64 rows_at(u32 place) { return u64(1024 >> 4 | u32(LAYOUT_128) << 30) << 32 | place | 1 << 16; }
-// `tile`: bytes from 64 columns to the next.
-__device__ inline u64 columns_at(u32 place, u32 tile = TILE_BYTES) { return u64(1024 >> 4 | u32(LAYOUT_128) << 30) << 32 | place | (tile >> 4) << 16; }
+
+// What the upper half says: a row of a tile is `2 * COLUMNS` bytes, swizzled accordingly, and eight rows follow eight rows.
+template <int COLUMNS>
+__device__ constexpr u64 kind_of_tile() {
+  return u64(COLUMNS * 16 >> 4 | u32(COLUMNS == 64 ? LAYOUT_128 : COLUMNS == 32 ? LAYOUT_64 : LAYOUT_32) << 30) << 32;
+}
+template <int COLUMNS = TILE>
+__device__ inline u64 rows_at(u32 place) {
+  return kind_of_tile<COLUMNS>() | place | 1 << 16;
+}
+// `tile`: bytes from one tile to the next.
+template <int COLUMNS = TILE>
+__device__ inline u64 columns_at(u32 place, u32 tile = TILE_BYTES) {
+  return kind_of_tile<COLUMNS>() | place | (tile >> 4) << 16;
+}
 
 __device__ inline void arrive_once_a_warp(u32 barrier) {
   __syncwarp();
@@ -58,7 +70,7 @@ struct Ring {
 
 // ---- A block: three warpgroups, which share registers as their work wants it ----
 
-constexpr int ALL_HAVE = 168;  // registers of each thread before it and after it
+[[maybe_unused]] constexpr int ALL_HAVE = 168;  // registers of each thread before it and after it
 
 // Has as many registers as its work wants, and does it.
 template <int WANTED, class Work>

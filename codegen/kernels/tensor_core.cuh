@@ -155,6 +155,52 @@ __device__ void tensor_core_a_held_256(const TensorCore& args) {
   multiply_bf16<256, 0, 1, 1>(args);
 }
 
+// With A row by row and B turned in tiles of `OF` columns, whose rows are 2 · `OF` bytes.
+template <int OF>
+__device__ inline void multiply_narrow(const TensorCore& args) {
+  constexpr int PART = 128;
+  constexpr u64 LAYOUT = OF == 32 ? LAYOUT_64 : LAYOUT_32;
+  auto& [left, right] = shared_tiles();
+  const u16* a = reinterpret_cast<const u16*>(args.a) + i64(blockIdx.x) * M * K;
+  const u16* b = reinterpret_cast<const u16*>(args.b);
+  const auto place = [](int row, int column, int rows) {
+    const u32 inside = (row * OF + column % OF) * 2;
+    return column / OF * (rows * OF * 2) + (OF == 32 ? swizzled_64(inside) : swizzled_32(inside));
+  };
+  for (int i = threadIdx.x; i < M * K; i += THREADS) *reinterpret_cast<u16*>(left + place(i / K, i % K, M)) = a[i];
+  for (int i = threadIdx.x; i < N * K; i += THREADS) *reinterpret_cast<u16*>(right + place(i % K, i / K, K)) = b[i];
+  fence_proxy_async();
+  __syncthreads();
+  f32 d[N / PART][PART / 2] = {};
+#pragma unroll
+  for (int part = 0; part < N / PART; part++) settle(d[part]);
+  wgmma_fence();
+#pragma unroll
+  for (int step = 0; step < K / 16; step++) {
+    const u32 along = step * 16 / OF * (M * OF * 2) + step * 16 % OF * 2;
+    const u64 of_a = descriptor(shared_address(left) + along, 1, OF * 16, LAYOUT);
+#pragma unroll
+    for (int part = 0; part < N / PART; part++) {
+      const u32 tiles = shared_address(right) + part * PART * K * 2;
+      wgmma_bf16<0, 1>(d[part], of_a, descriptor(tiles + step * 16 * OF * 2, K * OF * 2, OF * 16, LAYOUT), step > 0);
+    }
+  }
+  wgmma_commit();
+  wgmma_wait<0>();
+#pragma unroll
+  for (int part = 0; part < N / PART; part++) settle(d[part]);
+  write_results<PART>(args.c, d);
+}
+
+template <class Cfg>
+__device__ void tensor_core_tiles_of_32(const TensorCore& args) {
+  multiply_narrow<32>(args);
+}
+template <class Cfg>
+__device__ void tensor_core_tiles_of_16(const TensorCore& args) {
+  multiply_narrow<16>(args);
+}
+
 // With operands from the copy engine, which swizzles them on the way.
 template <class Cfg>
 __device__ void tensor_core_fetched(const Fetched& args) {

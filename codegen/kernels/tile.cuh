@@ -7,6 +7,9 @@ __device__ inline u32 swizzled_128(u32 byte) { return byte ^ (byte >> 7 & 7) << 
 // The same for rows of 64 bytes: an atom is 512 bytes, and two rows share an exchange.
 __device__ inline u32 swizzled_64(u32 byte) { return byte ^ (byte >> 7 & 3) << 4; }
 
+// The same for rows of 32 bytes: an atom is 256 bytes, and four rows share an exchange.
+__device__ inline u32 swizzled_32(u32 byte) { return byte ^ (byte >> 7 & 1) << 4; }
+
 // What the tensor cores are told of a tile that begins at `address`: swizzles count from addresses that are multiples of an atom.
 // `atom_stride`: bytes from one group of eight rows to the next. `chunk_stride`: of a tile that lies turned, bytes from one run of 64
 // values to the next along the rows.
@@ -16,6 +19,7 @@ __device__ inline u64 descriptor(u32 address, u32 chunk_stride, u32 atom_stride,
 
 [[maybe_unused]] constexpr u64 LAYOUT_128 = 1;
 [[maybe_unused]] constexpr u64 LAYOUT_64 = 2;
+[[maybe_unused]] constexpr u64 LAYOUT_32 = 3;
 
 // The row and the first of two neighbouring columns that accumulators 2 · `pair` and 2 · `pair` + 1 of a thread hold, of a result of
 // 64 rows.

@@ -2,6 +2,7 @@
 // second and the third, have 64 rows each, and take turns at the tensor cores.
 
 #include "steps.cuh"
+#include "written.cuh"
 
 // What a thread knows of its rows.
 struct Sums {
@@ -75,43 +76,5 @@ __device__ inline void pack_weights(const f32 (&s)[N], u32 (&p)[STEPS][4]) {
   for (int k = 0; k < STEPS; k++) {
 #pragma unroll
     for (int part = 0; part < 4; part++) p[k][part] = pack_bf16(s[2 * (4 * k + part)], s[2 * (4 * k + part) + 1]);
-  }
-}
-
-// ---- The output, of which lanes write 8 bytes at a time, and the four of a row 32 that lie side by side ----
-
-// Lanes that are neighbours exchange: then the even one has both of their `x`, the odd one both of their `y`.
-__device__ inline void exchange(u32& x, u32& y) {
-  const bool odd = lane() % 2 != 0;
-  const u32 other = __shfl_xor_sync(ALL_LANES, odd ? x : y, 1);
-  if (odd) x = other;
-  else y = other;
-}
-
-// Writes a row in bf16. `half`: which of the two.
-template <int COLUMNS, int N>
-__device__ inline void write_narrow(Elem* to, bool there, int half, f32 by, const f32 (&o)[N]) {
-  static_assert(COLUMNS % 16 == 0, "lanes that are neighbours write as many");
-  u32 x[COLUMNS / 8];
-#pragma unroll
-  for (int block = 0; block < COLUMNS / 8; block++) x[block] = pack_bf16(o[(block * 2 + half) * 2] * by, o[(block * 2 + half) * 2 + 1] * by);
-#pragma unroll
-  for (int block = 0; block < COLUMNS / 8; block += 2) exchange(x[block], x[block + 1]);
-  if (!there) return;
-  to += lane() % 2 * 8 + lane() % 4 / 2 * 4;
-  asm volatile("" : "+l"(to));  // addresses are offsets from it, and not made anew for each store
-#pragma unroll
-  for (int block = 0; block < COLUMNS / 8; block += 2) store_pair(to + block * 8, x[block], x[block + 1]);
-}
-
-// The same in f32.
-template <int COLUMNS, int N>
-__device__ inline void write_wide(f32* to, bool there, int half, f32 by, const f32 (&o)[N]) {
-  if (!there) return;
-  to += lane() % 4 * 2;
-#pragma unroll
-  for (int block = 0; block < COLUMNS / 8; block++) {
-    const int k = (block * 2 + half) * 2;
-    *reinterpret_cast<float2*>(to + block * 8) = float2{o[k] * by, o[k + 1] * by};
   }
 }

@@ -58,8 +58,32 @@ const HEADERS: &[(&str, &str)] = &[
         include_str!("../../../kernels/exchanged_rows.cuh"),
     ),
     (
+        "flash_backward_tiles.cuh",
+        include_str!("../../../kernels/flash_backward_tiles.cuh"),
+    ),
+    (
+        "flash_cut.cuh",
+        include_str!("../../../kernels/flash_cut.cuh"),
+    ),
+    (
+        "flash_gradients.cuh",
+        include_str!("../../../kernels/flash_gradients.cuh"),
+    ),
+    (
+        "flash_halves.cuh",
+        include_str!("../../../kernels/flash_halves.cuh"),
+    ),
+    (
+        "flash_landing.cuh",
+        include_str!("../../../kernels/flash_landing.cuh"),
+    ),
+    (
         "flash_rows.cuh",
         include_str!("../../../kernels/flash_rows.cuh"),
+    ),
+    (
+        "flash_sides.cuh",
+        include_str!("../../../kernels/flash_sides.cuh"),
     ),
     (
         "flash_tiles.cuh",
@@ -109,6 +133,7 @@ const HEADERS: &[(&str, &str)] = &[
         "wide_weights.cuh",
         include_str!("../../../kernels/wide_weights.cuh"),
     ),
+    ("written.cuh", include_str!("../../../kernels/written.cuh")),
 ];
 
 /// What the template `kernel.cu.tera` is filled with.

@@ -12,6 +12,11 @@ pub const fn swizzled_64(byte: u32) -> u32 {
     byte ^ (((byte >> 7) & 3) << 4)
 }
 
+/// The same for rows of 32 bytes.
+pub const fn swizzled_32(byte: u32) -> u32 {
+    byte ^ (((byte >> 7) & 1) << 4)
+}
+
 /// How a tile is swizzled, as a descriptor says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -19,6 +24,8 @@ pub enum Layout {
     Rows128 = 1,
     /// [`swizzled_64`].
     Rows64 = 2,
+    /// [`swizzled_32`].
+    Rows32 = 3,
 }
 
 /// What the tensor cores are told of a tile: where it begins, bytes from one run of 64 values to the next and from one group of eight rows
@@ -46,7 +53,11 @@ mod tests {
 
     #[test]
     fn a_swizzle_moves_chunks_within_an_atom_and_loses_none() {
-        for (swizzled, atom) in [(swizzled_128 as fn(u32) -> u32, 1024), (swizzled_64, 512)] {
+        for (swizzled, atom) in [
+            (swizzled_128 as fn(u32) -> u32, 1024),
+            (swizzled_64, 512),
+            (swizzled_32, 256),
+        ] {
             let places: BTreeSet<u32> = (0..4 * atom).map(swizzled).collect();
             assert_eq!(places.len() as u32, 4 * atom);
             for byte in 0..4 * atom {
@@ -69,6 +80,12 @@ mod tests {
         for column in 0..4 {
             let chunks: BTreeSet<u32> = (0..8)
                 .map(|row| swizzled_64(row * 64 + column * 16) / 16 % 8)
+                .collect();
+            assert_eq!(chunks.len(), 8);
+        }
+        for column in 0..2 {
+            let chunks: BTreeSet<u32> = (0..8)
+                .map(|row| swizzled_32(row * 32 + column * 16) / 16 % 8)
                 .collect();
             assert_eq!(chunks.len(), 8);
         }

@@ -111,6 +111,8 @@ pub const UNITS: &[Unit] = &[
             ("tensor_core_a_held", "TensorCore"),
             ("tensor_core_a_held_128", "TensorCore"),
             ("tensor_core_a_held_256", "TensorCore"),
+            ("tensor_core_tiles_of_32", "TensorCore"),
+            ("tensor_core_tiles_of_16", "TensorCore"),
             ("tensor_core_fetched", "Fetched"),
             ("tensor_core_e4m3", "TensorCore"),
             ("tensor_core_e4m3_128", "TensorCore"),
@@ -124,6 +126,7 @@ pub const UNITS: &[Unit] = &[
         &[
             ("copy_by_engine", "Engine"),
             ("add_by_engine", "Adding"),
+            ("add_in_turn", "Counting"),
             ("copy_by_threads", "Parts"),
             ("convert_numbers", "Numbers"),
         ]
@@ -251,6 +254,28 @@ pub const UNITS: &[Unit] = &[
             ("backward_rope_sums", "RopeSums"),
         ]
     ),
+    unit!(
+        "flash_delta",
+        &["A", "R", "V", "QUERIES", "DETERMINISTIC"],
+        &[("flash_delta", "FlashDelta")]
+    )
+    .on_hopper()
+    .of_bf16(),
+    unit!(
+        "flash_backward",
+        &["A", "R", "V", "QUERIES", "CAP", "DETERMINISTIC"],
+        &[("flash_backward", "FlashBackward")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
+    unit!(
+        "flash_queries",
+        &["A", "R", "V", "QUERIES"],
+        &[("flash_queries", "FlashQueries")]
+    )
+    .on_hopper()
+    .of_bf16(),
     unit!("index_scores", &["HI", "D"], &[("index_scores", "Scoring")]),
     unit!("topk", &[], &[("topk", "Choosing")]),
     unit!("pool_keys", &[], &[("pool_keys", "Pooling")]),

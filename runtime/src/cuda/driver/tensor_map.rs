@@ -15,6 +15,12 @@ pub(crate) struct TensorMap(pub(crate) [u64; 16]);
 pub(crate) enum Swizzle {
     /// They lie row by row.
     None,
+    /// As in rows of 32 bytes.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "no operation asks for `flash_backward` yet")
+    )]
+    Rows32,
     /// As in rows of 64 bytes.
     Rows64,
     /// As in rows of 128 bytes.
@@ -26,6 +32,7 @@ impl Swizzle {
     fn span(self) -> usize {
         match self {
             Self::None => usize::MAX,
+            Self::Rows32 => 32,
             Self::Rows64 => 64,
             Self::Rows128 => 128,
         }

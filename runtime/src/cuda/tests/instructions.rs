@@ -52,6 +52,7 @@ fn place(swizzle: Swizzle, byte: usize) -> usize {
     let byte = byte as u32;
     let place = match swizzle {
         Swizzle::None => byte,
+        Swizzle::Rows32 => tile::swizzled_32(byte),
         Swizzle::Rows64 => tile::swizzled_64(byte),
         Swizzle::Rows128 => tile::swizzled_128(byte),
     };
@@ -147,6 +148,37 @@ fn the_copy_engine_adds_what_blocks_have() {
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
+struct Counting {
+    from: u64,
+    to: u64,
+    turn: u64,
+}
+
+#[test]
+fn blocks_add_one_after_the_other() {
+    let device = hopper();
+    const BLOCKS: usize = 3;
+    let mut dice = Dice::new();
+    let mut number = || dice.real() as f32 * if dice.below(2) == 0 { 1e5 } else { 1.0 };
+    let from: Vec<f32> = (0..BLOCKS * 512).map(|_| number()).collect();
+    let of_from = device.upload(&from).expect("room");
+    let to = device.room::<f32>(512).expect("room");
+    let turn = device.upload(&[0_u32]).expect("room");
+    let args = Counting {
+        from: of_from.at(),
+        to: to.at(),
+        turn: turn.at(),
+    };
+    run(&device, "instructions", "add_in_turn", BLOCKS, &args);
+    let wanted: Vec<f32> = (0..512)
+        .map(|i| from[i] + from[512 + i] + from[1024 + i])
+        .collect();
+    assert_eq!(device.download(&to).expect("values"), wanted);
+    assert_eq!(device.download(&turn).expect("values"), [BLOCKS as u32]);
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
 struct Parts {
     quads: u64,
     copied: u64,
@@ -201,6 +233,7 @@ struct Numbers {
     halves: u64,
     powers: u64,
     logarithms: u64,
+    inverses: u64,
     peaks: u64,
     bf16_pairs: u64,
     f16_pairs: u64,
@@ -251,7 +284,8 @@ fn numbers_are_converted_as_the_host_does() {
         bf16_products,
         f16_products,
     ] = [(); 6].map(|()| device.room::<u32>(COUNT).expect("room"));
-    let [powers, logarithms, peaks] = [(); 3].map(|()| device.room::<f32>(COUNT).expect("room"));
+    let [powers, logarithms, inverses, peaks] =
+        [(); 4].map(|()| device.room::<f32>(COUNT).expect("room"));
     let widened = device.room::<[f32; 2]>(COUNT).expect("room");
     let args = Numbers {
         x: of_x.at(),
@@ -261,6 +295,7 @@ fn numbers_are_converted_as_the_host_does() {
         halves: widened.at(),
         powers: powers.at(),
         logarithms: logarithms.at(),
+        inverses: inverses.at(),
         peaks: peaks.at(),
         bf16_pairs: bf16_pairs.at(),
         f16_pairs: f16_pairs.at(),
@@ -301,8 +336,8 @@ fn numbers_are_converted_as_the_host_does() {
             halves(i as u32 | !(i as u32) << 16, of_f16),
         );
     }
-    let [powers, logarithms, peaks] =
-        [powers, logarithms, peaks].map(|values| device.download(&values).expect("values"));
+    let [powers, logarithms, inverses, peaks] = [powers, logarithms, inverses, peaks]
+        .map(|values| device.download(&values).expect("values"));
     let pairs = [bf16_pairs, f16_pairs, bf16_products, f16_products];
     let [bf16_pairs, f16_pairs, bf16_products, f16_products] =
         pairs.map(|pairs| device.download(&pairs).expect("values"));
@@ -319,6 +354,8 @@ fn numbers_are_converted_as_the_host_does() {
             f64::from(flushed(x)).log2(),
             2.4e-7,
         );
+        let inverse = (1.0 / f64::from(flushed(x))) as f32;
+        assert_close("1 /", x, inverses[i], f64::from(flushed(inverse)), 0.0);
         let peak = if x.is_nan() || y.is_nan() {
             f32::NAN
         } else {

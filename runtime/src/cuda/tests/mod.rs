@@ -7,6 +7,7 @@ mod ceilings;
 mod compile;
 mod decode;
 mod flash;
+mod flash_backward;
 mod gradients;
 mod index_loss;
 mod indexing;

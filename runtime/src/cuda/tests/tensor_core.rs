@@ -67,7 +67,7 @@ fn tensor_cores_take_operands_in_every_layout() {
     };
     let narrow =
         |values: &[f32]| -> Vec<u8> { values.iter().map(|&value| E4m3::encode(value).0).collect() };
-    let held: [(&str, Encoding<'_>); 13] = [
+    let held: [(&str, Encoding<'_>); 15] = [
         ("tensor_core_rows", &wide),
         ("tensor_core_rows_128", &wide),
         ("tensor_core_rows_256", &wide),
@@ -78,6 +78,8 @@ fn tensor_cores_take_operands_in_every_layout() {
         ("tensor_core_a_held", &wide),
         ("tensor_core_a_held_128", &wide),
         ("tensor_core_a_held_256", &wide),
+        ("tensor_core_tiles_of_32", &wide),
+        ("tensor_core_tiles_of_16", &wide),
         ("tensor_core_e4m3", &narrow),
         ("tensor_core_e4m3_128", &narrow),
         ("tensor_core_e4m3_256", &narrow),
@@ -153,6 +155,7 @@ fn assert_all_equal(what: &str, found: &[f32], wanted: &[f32]) {
 struct Swizzles {
     swizzled_128: u64,
     swizzled_64: u64,
+    swizzled_32: u64,
     descriptors: u64,
     places: u64,
 }
@@ -160,12 +163,13 @@ struct Swizzles {
 #[test]
 fn tiles_lie_as_their_mirror_says() {
     let device = device();
-    let [wide, small] = [(); 2].map(|()| device.room::<u32>(8192).expect("room"));
+    let [wide, small, least] = [(); 3].map(|()| device.room::<u32>(8192).expect("room"));
     let descriptors = device.room::<u64>(8192).expect("room");
     let places = device.room::<i32>(128 * 40).expect("room");
     let args = Swizzles {
         swizzled_128: wide.at(),
         swizzled_64: small.at(),
+        swizzled_32: least.at(),
         descriptors: descriptors.at(),
         places: places.at(),
     };
@@ -181,6 +185,8 @@ fn tiles_lie_as_their_mirror_says() {
     assert_eq!(device.download(&wide).expect("values"), wanted);
     let wanted: Vec<u32> = (0..8192).map(tile::swizzled_64).collect();
     assert_eq!(device.download(&small).expect("values"), wanted);
+    let wanted: Vec<u32> = (0..8192).map(tile::swizzled_32).collect();
+    assert_eq!(device.download(&least).expect("values"), wanted);
     let wanted: Vec<u64> = (0..8192)
         .map(|i| {
             let layout = [tile::Layout::Rows64, tile::Layout::Rows128][i as usize % 2];

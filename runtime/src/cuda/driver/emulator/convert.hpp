@@ -56,7 +56,7 @@ inline f32 flushed(f32 x) { return fabsf(x) < from_bits(0x00800000u) ? copysignf
 
 inline f32 exp2_fast(f32 x) { return simt::flushed(exp2f(simt::flushed(x))); }
 inline f32 log2_fast(f32 x) { return log2f(simt::flushed(x)); }
-inline f32 reciprocal_fast(f32 x) { return 1 / x; }
+inline f32 reciprocal_fast(f32 x) { return simt::flushed(1 / simt::flushed(x)); }
 inline f32 peak(f32 x, f32 y) { return x != x ? x : y != y ? y : fmaxf(x, y); }
 
 inline u32 pack_bf16(f32 low, f32 high) { return simt::bf16_of(low) | simt::bf16_of(high) << 16; }

@@ -145,6 +145,24 @@ inline void store_pair(void* at, u32 low, u32 high) {
   memcpy(at, both, 8);
 }
 
+namespace simt {
+
+inline f32* four_at(f32* at) {
+  if (size_t(at) % 16 != 0) mistaken("has four numbers at %p", static_cast<void*>(at));
+  return at;
+}
+
+}  // namespace simt
+
+inline void add_four(f32* at, f32 x, f32 y, f32 z, f32 w) {
+  const f32 four[4] = {x, y, z, w};
+  for (int i = 0; i < 4; i++) simt::four_at(at)[i] += four[i];
+}
+inline void store_four(f32* at, f32 x, f32 y, f32 z, f32 w) {
+  const f32 four[4] = {x, y, z, w};
+  memcpy(simt::four_at(at), four, sizeof four);
+}
+
 // ---- Copies of warps between shared memory and a matrix in registers ----
 
 namespace simt {

@@ -109,6 +109,8 @@ inline u32 load_acquire(const u32* at) {
   return *at;
 }
 
+inline void count_release(u32* at) { ++*at; }
+
 // ---- What tells the hardware how to be fast ----
 
 template <int LEFT>

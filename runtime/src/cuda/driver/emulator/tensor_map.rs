@@ -36,6 +36,7 @@ pub(super) fn encoded(tiling: &Tiling<'_>) -> Result<TensorMap> {
         element: tiling.number.bytes() as u32,
         swizzle: match tiling.swizzle {
             Swizzle::None => 0,
+            Swizzle::Rows32 => 32,
             Swizzle::Rows64 => 64,
             Swizzle::Rows128 => 128,
         },

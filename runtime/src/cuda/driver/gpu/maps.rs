@@ -63,6 +63,7 @@ fn data_type(number: NumberType) -> CUtensorMapDataType {
 fn swizzle(swizzle: Swizzle) -> CUtensorMapSwizzle {
     match swizzle {
         Swizzle::None => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
+        Swizzle::Rows32 => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_32B,
         Swizzle::Rows64 => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_64B,
         Swizzle::Rows128 => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
     }
