@@ -8,9 +8,8 @@ pub fn takes([key, rope, value]: [usize; 3]) -> bool {
     let whole = [key, rope, value]
         .iter()
         .all(|width| width.is_multiple_of(16));
-    // Products of values have so many columns
-    let columns = value.div_ceil(TILE) * TILE;
-    whole && key > 0 && tiles(key) + tiles(rope) <= 4 && matches!(columns, 64 | 128 | 256)
+    let keys = tiles(key) + tiles(rope);
+    whole && key > 0 && keys <= 4 && (1..=4).contains(&tiles(value))
 }
 
 const fn tiles(width: usize) -> usize {
@@ -32,6 +31,7 @@ mod tests {
             [256, 0, 256],
             [192, 64, 256],
             [192, 64, 128],
+            [192, 0, 192],
         ] {
             assert!(takes(widths), "{widths:?}");
         }
@@ -43,7 +43,7 @@ mod tests {
             [0, 64, 128],
             [20, 12, 16],
             [512, 64, 512],
-            [128, 64, 192],
+            [128, 64, 272],
             [256, 64, 128],
         ] {
             assert!(!takes(widths), "{widths:?}");

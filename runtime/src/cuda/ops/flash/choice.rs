@@ -126,9 +126,8 @@ fn takes([key, rope, value]: [usize; 3]) -> bool {
     let whole = [key, rope, value]
         .iter()
         .all(|width| width.is_multiple_of(16));
-    // Products of values have so many tiles of columns
     let values = value.div_ceil(COLUMNS);
-    whole && key > 0 && tiles([key, rope]) <= 4 && matches!(values, 1 | 2 | 4)
+    whole && key > 0 && tiles([key, rope]) <= 4 && (1..=4).contains(&values)
 }
 
 /// Keys that it attends to at a time: `KEYS` of the kernel, which reads as many at once.
