@@ -205,6 +205,18 @@ def dense_prefill_dims(q, k, v, cu, lengths, scale):
 
 
 @polite
+def chunked_prefill(q, cache, table, cached, latents, k_rope, w_kv, scale):
+    """All cached tokens at a time: room for the keys and values of all tokens, and no merge. The weight is that of a linear layer, made outside of
+    the timing."""
+    no_gradients(q, cache, latents, k_rope, w_kv)
+    out = q.new_empty(*q.shape[:-1], w_kv.shape[1] // q.shape[1] - NOPE)
+    blocks, kept = host_array(table, torch.int32, ctypes.c_uint32)
+    arguments = [q, cache, blocks, ctypes.c_int64(len(table)), ctypes.c_int64(cached), latents, k_rope, w_kv.t().contiguous(),
+                 ctypes.c_int64(max(cached, 1)), ctypes.c_double(scale), out]
+    return {PREFIX: operations().step("mla_step_attend_chunked", arguments, out)}
+
+
+@polite
 def topk(logits, ends, k):
     lib = operations()
     pointer, kept = host_array(ends, torch.int64, ctypes.c_int64)

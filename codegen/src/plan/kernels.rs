@@ -133,14 +133,9 @@ impl Needs<'_> {
                 self.rotation(width(x), turn.part, turn.indexer, false);
             }
             Op::RotateKey { x, .. } => self.rotation(width(x), Turned::First, false, false),
-            Op::AttendExpanded { q, k_rope, out, .. } => {
+            Op::AttendExpanded { q, k_rope, out, .. }
+            | Op::AttendContext { q, k_rope, out, .. } => {
                 self.expanded(plan, *q, width(k_rope), width(out));
-            }
-            Op::MergeContext { q, into, .. } => {
-                let cached = self.program.cache.as_ref();
-                let rope = cached.map_or(0, |cache| cache.rope_elements);
-                let rope = u32::try_from(rope).unwrap_or(u32::MAX);
-                self.expanded(plan, *q, rope, width(into));
             }
             Op::AttendAbsorbed {
                 q_latent,

@@ -149,7 +149,7 @@ impl<'a> Counter<'a> {
                 let read = met.keys * self.cached_bytes();
                 vec![(group, self.grouped(met, moved + read))]
             }
-            Op::MergeContext { slot, .. } => self.merged(slot, moved),
+            Op::AttendContext { slot, .. } => self.over_context(slot, moved),
             Op::AbsorbQueries { slot, .. } => {
                 let flops = 2 * self.heads() * self.size("QK_NOPE_HEAD_DIM") * self.latent();
                 vec![(group, self.absorbing(flops, slot, moved))]
@@ -198,7 +198,7 @@ impl<'a> Counter<'a> {
             Op::AttendExpanded { .. }
             | Op::AttendAbsorbed { .. }
             | Op::AttendGroups { .. }
-            | Op::MergeContext { .. }
+            | Op::AttendContext { .. }
             | Op::AttendLatentCache { .. }
             | Op::AttendNaiveCache { .. }
             | Op::AttendGroupCache { .. }
@@ -318,13 +318,13 @@ impl<'a> Counter<'a> {
         }
     }
 
-    /// Cached latents, expanded and met.
-    fn merged(&self, slot: &str, moved: u128) -> Vec<(Group, Work)> {
+    /// Cached and new latents, expanded and met.
+    fn over_context(&self, slot: &str, moved: u128) -> Vec<(Group, Work)> {
         let cached = self.lengths.met - self.lengths.new;
-        let met = self.met(0..cached, false);
+        let met = self.met(0..self.lengths.met, false);
         let up = self.module(slot).map_or(0, area);
         let expansion = Work {
-            flops: 2 * up * u128::from(cached),
+            flops: 2 * up * u128::from(self.lengths.met),
             bytes: u128::from(cached) * self.cached_bytes() + self.weight_bytes(slot),
         };
         vec![

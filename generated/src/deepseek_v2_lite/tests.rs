@@ -212,7 +212,6 @@ mod planned {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
@@ -222,23 +221,19 @@ mod planned {
             let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
             let k_rope = self.rotary.key(k_rope, &angles)?;
-            let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
-            let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
-                let context = context?;
-                let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                let part = attention::expanded(
-                    &q,
-                    &kv,
-                    &context.k_rope,
-                    &context.segments,
-                    SOFTMAX_SCALE,
-                )?;
-                attended.merge(&part)?;
-            }
+            let context = cache.context(
+                batch,
+                &kv_compressed,
+                &k_rope,
+                CONTEXT_CHUNK,
+                Visibility::CAUSAL,
+            );
+            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                Attended::merged(context, |context| {
+                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
+                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+                })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
             let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -379,7 +374,6 @@ mod other_form {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
@@ -389,23 +383,19 @@ mod other_form {
             let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
             let k_rope = self.rotary.key(k_rope, &angles)?;
-            let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
-            let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
-                let context = context?;
-                let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                let part = attention::expanded(
-                    &q,
-                    &kv,
-                    &context.k_rope,
-                    &context.segments,
-                    SOFTMAX_SCALE,
-                )?;
-                attended.merge(&part)?;
-            }
+            let context = cache.context(
+                batch,
+                &kv_compressed,
+                &k_rope,
+                CONTEXT_CHUNK,
+                Visibility::CAUSAL,
+            );
+            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                Attended::merged(context, |context| {
+                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
+                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+                })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
             let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -481,7 +471,6 @@ mod other_parts {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
@@ -491,23 +480,19 @@ mod other_parts {
             let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
             let k_rope = self.rotary.key(k_rope, &angles)?;
-            let kv = self.linear_kv_up_proj.linear().forward(&kv_compressed)?;
-            let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
-                let context = context?;
-                let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                let part = attention::expanded(
-                    &q,
-                    &kv,
-                    &context.k_rope,
-                    &context.segments,
-                    SOFTMAX_SCALE,
-                )?;
-                attended.merge(&part)?;
-            }
+            let context = cache.context(
+                batch,
+                &kv_compressed,
+                &k_rope,
+                CONTEXT_CHUNK,
+                Visibility::CAUSAL,
+            );
+            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                Attended::merged(context, |context| {
+                    let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
+                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+                })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
             let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)

@@ -461,30 +461,25 @@ mod other_cache {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments(Visibility::CAUSAL)?;
             let q = self.linear_q_proj.forward(hidden)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
             let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = RopeKey::unrotated(hidden.columns::<0, QK_ROPE_HEAD_DIM>())?;
-            let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
-            let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
-                let context = context?;
-                let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                let part = attention::expanded(
-                    &q,
-                    &kv,
-                    &context.k_rope,
-                    &context.segments,
-                    SOFTMAX_SCALE,
-                )?;
-                attended.merge(&part)?;
-            }
+            let context = cache.context(
+                batch,
+                &kv_compressed,
+                &k_rope,
+                CONTEXT_CHUNK,
+                Visibility::CAUSAL,
+            );
+            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                Attended::merged(context, |context| {
+                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
+                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+                })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
             let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)

@@ -137,7 +137,6 @@ mod planned {
             source: &SourceCache<B, F>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             source.check(batch, hidden.rows())?;
-            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
             let q_compressed = self.q_layernorm.forward(&q_compressed)?;
@@ -145,23 +144,19 @@ mod planned {
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
             let (kv_compressed, k_rope) = source.latents(batch)?;
-            let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
-            let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in source.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
-                let context = context?;
-                let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                let part = attention::expanded(
-                    &q,
-                    &kv,
-                    &context.k_rope,
-                    &context.segments,
-                    SOFTMAX_SCALE,
-                )?;
-                attended.merge(&part)?;
-            }
+            let context = source.context(
+                batch,
+                &kv_compressed,
+                &k_rope,
+                CONTEXT_CHUNK,
+                Visibility::CAUSAL,
+            );
+            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                Attended::merged(context, |context| {
+                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
+                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+                })?;
             let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -279,7 +274,6 @@ mod own {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
             let q_compressed = self.q_layernorm.forward(&q_compressed)?;
@@ -291,23 +285,19 @@ mod own {
             let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
             let k_rope = self.rotary.key(k_rope, &angles)?;
-            let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
-            let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
-                let context = context?;
-                let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                let part = attention::expanded(
-                    &q,
-                    &kv,
-                    &context.k_rope,
-                    &context.segments,
-                    SOFTMAX_SCALE,
-                )?;
-                attended.merge(&part)?;
-            }
+            let context = cache.context(
+                batch,
+                &kv_compressed,
+                &k_rope,
+                CONTEXT_CHUNK,
+                Visibility::CAUSAL,
+            );
+            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                Attended::merged(context, |context| {
+                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
+                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+                })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
             let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -432,7 +422,6 @@ mod source {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
             let q_compressed = self.q_layernorm.forward(&q_compressed)?;
@@ -444,23 +433,19 @@ mod source {
             let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
             let k_rope = self.rotary.key(k_rope, &angles)?;
-            let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
-            let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
-                let context = context?;
-                let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                let part = attention::expanded(
-                    &q,
-                    &kv,
-                    &context.k_rope,
-                    &context.segments,
-                    SOFTMAX_SCALE,
-                )?;
-                attended.merge(&part)?;
-            }
+            let context = cache.context(
+                batch,
+                &kv_compressed,
+                &k_rope,
+                CONTEXT_CHUNK,
+                Visibility::CAUSAL,
+            );
+            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                Attended::merged(context, |context| {
+                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
+                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+                })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
             let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)

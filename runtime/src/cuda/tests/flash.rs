@@ -319,8 +319,7 @@ fn flash_rounds_what_it_writes_and_is_all_that_runs() {
     let mut step = CudaGraph::new(&device);
     // The second run finds the counters of works as the first one left them
     for _ in 0..2 {
-        step.run(|| attend_to(&device, &asked, &out))
-            .expect("runs");
+        step.run(|| attend_to(&device, &asked, &out)).expect("runs");
         let found = device.download(&out).expect("values");
         let rounded = wanted.iter().map(|&x| bf16::from_f32(x));
         assert!(rounded.eq(found));
