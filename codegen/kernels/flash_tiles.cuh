@@ -33,7 +33,6 @@ struct FlashForward {
   f32* wide;     // where it is not
   f32* lse;        // [rows, heads], natural
   f32* max_logit;  // [rows, heads]; with `MOST` alone
-  const f32* sinks;  // [heads]; with `SINKS` alone
   u32* taken;        // 2, of zeros: units of work that blocks have taken, and blocks that found none. The last one leaves zeros
   i64 row_stride, head_stride;  // of the output, in elements
   i32 count;       // works
@@ -45,7 +44,7 @@ struct FlashForward {
   f32 scale_log2;  // of products, for powers of two; with `CAP`, of what is bent
   f32 scale;       // of the same, for logits
   f32 bend;        // with `CAP` alone: of products, twice for powers of two, over the cap
-  i32 unused[15];
+  i32 unused[17];
 };
 
 constexpr int ROWS = 128;
@@ -68,7 +67,7 @@ struct Place {
   static constexpr u32 V_BYTES = V_TILES * SLOT_BYTES;
   // Pieces of 16 columns, and those of the queries that registers hold: the first
   static constexpr int A_STEPS = (Cfg::A + 15) / 16, R_STEPS = (Cfg::R + 15) / 16, STEPS = A_STEPS + R_STEPS;
-  static constexpr int SPARE = (ATTENDS - (Cfg::CAP || Cfg::SINKS ? 48 : 32) - V_TILES * TILE / 2 - KEYS * 3 / 4) / 4;
+  static constexpr int SPARE = (ATTENDS - (Cfg::CAP ? 48 : 32) - V_TILES * TILE / 2 - KEYS * 3 / 4) / 4;
   static constexpr int HELD = SPARE < 0 ? 0 : SPARE < STEPS ? SPARE : STEPS;
   static constexpr int K_STAGES = 2, V_STAGES = 2;
   static constexpr u32 Q = 0;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, Store, Target};
 
 use super::absorbed::{Absorbed, Codes};
-use super::flash;
+use super::flash::{self, FlashChoice};
 use super::tuned;
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
@@ -30,6 +30,7 @@ const TRAINED: [&str; 2] = ["gradients", "parameters"];
 pub fn kernels(program: &Program) -> Vec<KernelUnit> {
     let mut needs = Needs {
         program,
+        operations: false,
         units: BTreeSet::new(),
     };
     ALWAYS.iter().for_each(|unit| needs.add(unit, &[]));
@@ -54,6 +55,7 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
     const RANKS: [u32; 4] = [1, 2, 4, 8];
     let mut needs = Needs {
         program,
+        operations: true,
         units: BTreeSet::new(),
     };
     ALWAYS.iter().for_each(|unit| needs.add(unit, &[]));
@@ -89,6 +91,8 @@ enum Keys {
 
 struct Needs<'a> {
     program: &'a Program,
+    /// Whether they are for single operations.
+    operations: bool,
     units: BTreeSet<KernelUnit>,
 }
 
@@ -252,11 +256,16 @@ impl Needs<'_> {
         if !in_bf16 || !self.may_be_on_hopper() || softmax.bias || !flash::takes(widths) {
             return;
         }
-        let [key, rope, value] = widths;
-        let capped = usize::from(softmax.soft_cap.is_some());
-        let paged = usize::from(lie == Keys::Pages);
-        // Sinks take their share afterwards; the largest logit is always told
-        self.add("flash_forward", &[key, rope, value, capped, 0, 1, paged]);
+        // Layers are told the largest logit; an operation is not, but where it merges
+        for tells_most in [!self.operations, true] {
+            let choice = FlashChoice {
+                widths,
+                capped: softmax.soft_cap.is_some(),
+                tells_most,
+                paged: lie == Keys::Pages,
+            };
+            self.units.insert(choice.unit());
+        }
     }
 
     /// Query heads, those of keys, of rotated keys and of values; widths of keys, of their rotated part and of values.

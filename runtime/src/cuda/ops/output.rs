@@ -12,6 +12,8 @@ pub(super) struct Output {
     pub(super) accumulators: Address,
     pub(super) lse: Address,
     pub(super) max_logit: Address,
+    /// Whether anybody reads the largest logits.
+    pub(super) tells_most: bool,
 }
 
 impl Output {
@@ -22,10 +24,11 @@ impl Output {
             accumulators: parts.out.at(),
             lse: parts.lse.at(),
             max_logit: parts.max_logit.at(),
+            tells_most: true,
         }
     }
 
-    /// Rounded to elements. `lines`: room for each row and head's log-sum-exp, and its largest logit.
+    /// Rounded to elements. `lines`: room for each row and head's log-sum-exp, and its largest logit, which nobody reads.
     pub(super) fn rounded<T: CudaElement>(
         out: &CudaBuffer<T>,
         lines: [&CudaBuffer<Accum<T>>; 2],
@@ -35,6 +38,7 @@ impl Output {
             accumulators: 0,
             lse: lines[0].at(),
             max_logit: lines[1].at(),
+            tells_most: false,
         }
     }
 }

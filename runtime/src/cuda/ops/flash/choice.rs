@@ -9,9 +9,8 @@ use crate::element::Scalar;
 /// What a kernel is made for, in its unit's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sizes {
-    /// Widths of both parts of keys and of values; whether logits are capped, sinks take part, the largest logit is wanted, keys lie in
-    /// pages.
-    pub(super) dims: [usize; 7],
+    /// Widths of both parts of keys and of values; whether logits are capped, the largest one is wanted, keys lie in pages.
+    pub(super) dims: [usize; 6],
     /// Keys that are attended to at a time.
     keys: usize,
 }
@@ -20,14 +19,12 @@ impl Sizes {
     fn of(facts: &Facts) -> Self {
         let [key, rope, value] = facts.widths();
         Self {
-            // Sinks take their share of the result afterwards, as those of every other kernel
             dims: [
                 key,
                 rope,
                 value,
                 usize::from(facts.capped),
-                0,
-                1,
+                usize::from(facts.tells_most),
                 usize::from(facts.page.is_some()),
             ],
             keys: keys_at_a_time([key, rope, value]),
@@ -61,6 +58,8 @@ struct Facts {
     /// Whether a dense mask takes keys away.
     masked: bool,
     capped: bool,
+    /// Whether the largest logit of each row is wanted.
+    tells_most: bool,
     /// Whether logits are biased, or probabilities dropped.
     adjusted: bool,
     scale: f64,
@@ -74,8 +73,12 @@ struct Facts {
 pub(super) fn sizes<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, E>,
+    tells_most: bool,
 ) -> Result<Sizes, Reason> {
-    let sizes = chosen(&Facts::of(device, attention))?;
+    let sizes = chosen(&Facts {
+        tells_most,
+        ..Facts::of(device, attention)
+    })?;
     match device.shared.kernels.has(FORWARD, &sizes.dims) {
         true => Ok(sizes),
         false => Err("the layer brought no kernel for these sizes along"),
@@ -108,6 +111,7 @@ impl Facts {
             selects: selection.is_some(),
             masked: segments.all_given().is_some(),
             capped: softmax.cap().is_some(),
+            tells_most: true,
             adjusted: softmax.added().is_some() || softmax.dropped().is_some(),
             scale: softmax.scale(),
             page: pages.map(Pages::page),
@@ -223,6 +227,7 @@ mod tests {
             selects: false,
             masked: false,
             capped: false,
+            tells_most: true,
             adjusted: false,
             scale: 0.1,
             page: None,
@@ -233,7 +238,7 @@ mod tests {
     #[test]
     fn sizes_are_those_of_the_layer() {
         let sizes = chosen(&deepseek()).expect("the kernel is for it");
-        assert_eq!(sizes.dims, [128, 64, 128, 0, 0, 1, 0]);
+        assert_eq!(sizes.dims, [128, 64, 128, 0, 1, 0]);
         assert_eq!(sizes.keys_at_once(0), 128);
         let paged = Facts {
             capped: true,
@@ -241,7 +246,7 @@ mod tests {
             ..deepseek()
         };
         let sizes = chosen(&paged).expect("the kernel is for it");
-        assert_eq!(sizes.dims, [128, 64, 128, 1, 0, 1, 1]);
+        assert_eq!(sizes.dims, [128, 64, 128, 1, 1, 1]);
         assert_eq!(sizes.keys_at_once(96), 32);
         assert_eq!(sizes.keys_at_once(256), 128);
     }

@@ -44,7 +44,6 @@ struct FlashForward {
     wide: Address,
     lse: Address,
     max_logit: Address,
-    sinks: Address,
     taken: Address,
     row_stride: i64,
     head_stride: i64,
@@ -59,7 +58,7 @@ struct FlashForward {
     scale_log2: f32,
     scale: f32,
     bend: f32,
-    unused: [i32; 15],
+    unused: [i32; 17],
 }
 
 // As large as the kernel takes it
@@ -71,7 +70,7 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     attention: &Attention<'_, Cuda<T>, E>,
     output: Output,
 ) -> Result<bool> {
-    match choice::sizes(device, attention) {
+    match choice::sizes(device, attention, output.tells_most) {
         Ok(sizes) => attend_by(&sizes, device, attention, output).map(|()| true),
         Err(_) => Ok(false),
     }
@@ -117,7 +116,6 @@ fn attend_by<T: CudaElement, E: Scalar>(
         wide: output.accumulators,
         lse: output.lse,
         max_logit: output.max_logit,
-        sinks: 0,
         taken: taken.at(),
         row_stride: (heads * v.width) as i64,
         head_stride: v.width as i64,
@@ -133,7 +131,7 @@ fn attend_by<T: CudaElement, E: Scalar>(
         scale_log2: (capped.unwrap_or(scale) * log2_e) as f32,
         scale: capped.unwrap_or(scale) as f32,
         bend: capped.map_or(0.0, |cap| 2.0 * log2_e * scale / cap) as f32,
-        unused: [0; 15],
+        unused: [0; 17],
     };
     let kernel = Kernel::of::<T>(FORWARD, FORWARD, &sizes.dims).reading::<E>();
     let blocks = (device.multiprocessors() as usize).min(tables.works.len() * heads);
