@@ -556,7 +556,8 @@ proptest! {
         let fits = cache.check(&batch, n).is_ok();
         let written = cache.write(&batch, rows::<C>(values(n * C, 0.0)).view(), &key(values(n * R, 0.0)));
         let attended = cache.attend(&batch, &heads::<C>(values(n * H * C, 0.0)), heads::<R>(values(n * H * R, 0.0)).view(), Visibility::CAUSAL, SCALE);
-        let context = cache.context(&batch, 3, Visibility::CAUSAL).collect::<mla_runtime::Result<Vec<_>>>();
+        let (own, own_key) = (rows::<C>(vec![0.0; batch.tokens() * C]), key(vec![0.0; batch.tokens() * R]));
+        let context = cache.context(&batch, &own, &own_key, 3, Visibility::CAUSAL).collect::<mla_runtime::Result<Vec<_>>>();
         if fits {
             prop_assert!(written.is_ok() && context.is_ok());
             let out = attended.expect("attended").to_vec().expect("values");
