@@ -6,14 +6,14 @@ CUDA graph.
 
 MLA_OURS_LIBS names a folder of libraries that `mla-gen build SPEC --dtype bf16 --shared FILE.so` made (default: the folder of this
 file). The operations of `deepseek-v3.so` serve 128 heads, and 64, 32 and 16: latents of 512, rotated parts of 64, heads of 192 and 128. The
-layer is `deepseek-v3-plain.so`, whose rope is the plain one of a default config. Where a library is missing, or made for other sizes, a
-function returns {}.
+layer is `deepseek-v3-plain.so`, whose rope is the plain one of a default config. Attention over rows of other widths is an operation of a
+layer with such heads, whatever their number: `WIDTHS` says which. Specs are in spec/models and in this folder. Where a library is missing,
+or made for other sizes, a function returns {}.
 
 Left out, and why:
 - sparse_decode_fp8: attention over entries of bytes decodes the slots that the host names, and the harness's indices lie on the device.
 - mqa_logits, paged_mqa_logits: fp8 queries with scales beside the keys; an indexer's scores are computed from elements.
 - small: norms, rotation and the cache's writing are kernels of a layer's own here, and are timed within `layer`.
-- the hooks of benches/peers/prefill.py: attention from kv-up's output, chunks over a cache, and other head dimensions.
 - backward passes: generated layers have them, the C ABI does not, so a callable refuses tensors that want gradients.
 """
 import ctypes
@@ -25,7 +25,9 @@ import torch
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3, torch.int32: 4}
 PREFIX = "mla-gen"
-LATENT = 512
+LATENT, NOPE = 512, 128
+# Whose heads are as wide, keys and values
+WIDTHS = {(256, 256): "glm-4.7-flash.so", (192, 192): "rows-192.so", (128, 128): "mistral-4.so", (96, 64): "minicpm3.so", (64, 64): "rows-64.so"}
 
 
 class Tensor(ctypes.Structure):
@@ -107,8 +109,8 @@ def polite(function):
     return asked
 
 
-def operations():
-    found = library("deepseek-v3.so")
+def operations(name="deepseek-v3.so"):
+    found = library(name)
     if found is None:
         raise LookupError("no library of operations")
     return found
@@ -165,6 +167,14 @@ def key_of(*tensors):
     return tuple((tensor.data_ptr(), tuple(tensor.shape), tensor.stride()) for tensor in tensors)
 
 
+def over_rows(lib, q, k, k_shared, v, ends, scale):
+    """Causal attention within the sequences that end where the host says. Keys and values may be columns of one tensor."""
+    out = q.new_empty(*q.shape[:-1], v.shape[-1])
+    pointer, kept = host_array(ends, torch.int32, ctypes.c_uint32)
+    arguments = [q, k, k_shared, v, pointer, ctypes.c_int64(len(ends) - 1), ctypes.c_double(scale), flag(True), out]
+    return lib.step("mla_step_attend_rows", arguments, out)
+
+
 @polite
 def dense_prefill(scale):
     lib = operations()
@@ -175,15 +185,35 @@ def dense_prefill(scale):
         key = key_of(q, k, v)
         if key not in last:
             last.clear()
-            out = q.new_empty(*q.shape[:-1], v.shape[-1])
             sequences = q.shape[0] if q.dim() == 4 else 1
-            rows = q.shape[-3]
-            ends = torch.arange(sequences + 1, dtype=torch.int32) * rows
-            pointer, kept = host_array(ends, torch.int32, ctypes.c_uint32)
-            arguments = [q, k, None, v, pointer, ctypes.c_int64(sequences), ctypes.c_double(scale), flag(True), out]
-            last[key] = lib.step("mla_step_attend_rows", arguments, out)
+            last[key] = over_rows(lib, q, k, None, v, torch.arange(sequences + 1) * q.shape[-3], scale)
         return last[key]()
     return {PREFIX: attend}
+
+
+@polite
+def dense_prefill_kv_up(q, kv, k_rope, cu, lengths, scale):
+    """Keys and values where kv-up wrote them: no copy of either, and none of the rotated key."""
+    no_gradients(q, kv, k_rope)
+    return {PREFIX: over_rows(operations(), q, kv[..., :NOPE], k_rope[:, None], kv[..., NOPE:], cu, scale)}
+
+
+@polite
+def dense_prefill_dims(q, k, v, cu, lengths, scale):
+    no_gradients(q, k, v)
+    return {PREFIX: over_rows(operations(WIDTHS[q.shape[-1], v.shape[-1]]), q, k, None, v, cu, scale)}
+
+
+@polite
+def chunked_prefill(q, cache, table, cached, latents, k_rope, w_kv, scale):
+    """All cached tokens at a time: room for the keys and values of all tokens, and no merge. The weight is that of a linear layer, made outside of
+    the timing."""
+    no_gradients(q, cache, latents, k_rope, w_kv)
+    out = q.new_empty(*q.shape[:-1], w_kv.shape[1] // q.shape[1] - NOPE)
+    blocks, kept = host_array(table, torch.int32, ctypes.c_uint32)
+    arguments = [q, cache, blocks, ctypes.c_int64(len(table)), ctypes.c_int64(cached), latents, k_rope, w_kv.t().contiguous(),
+                 ctypes.c_int64(max(cached, 1)), ctypes.c_double(scale), out]
+    return {PREFIX: operations().step("mla_step_attend_chunked", arguments, out)}
 
 
 @polite

@@ -35,14 +35,23 @@ struct Gather {
   i64 slot_count;
   i64 stride;
   i64 offset;
+  i64 quads;  // whether parts of 16 bytes are all that there is, and nothing to be converted
 };
 
-// Row i of `out` is what slot `slots[i]` holds.
+// Row i of `out` is what slot `slots[i]` holds. A warp for a row.
 template <class Cfg>
 __device__ void gather(const Gather& args) {
-  for (i64 i = thread_of_grid(); i < args.rows * args.width; i += threads_of_grid()) {
-    const i64 slot = args.slots[i / args.width];
+  for (i64 row = thread_of_grid() / WARP; row < args.rows; row += threads_of_grid() / WARP) {
+    const i64 slot = args.slots[row];
     if (!IN_RANGE(slot, args.slot_count)) continue;
-    store(args.out + i, load(args.cache + slot * args.stride + args.offset + i % args.width));
+    const Key* from = args.cache + slot * args.stride + args.offset;
+    Elem* to = args.out + row * args.width;
+    if (args.quads) {
+      const i64 quads = args.width * i64(sizeof(Elem)) / i64(sizeof(Quad));
+#pragma unroll 4
+      for (i64 i = lane(); i < quads; i += WARP) reinterpret_cast<Quad*>(to)[i] = reinterpret_cast<const Quad*>(from)[i];
+    } else {
+      for (i64 i = lane(); i < args.width; i += WARP) store(to + i, load(from + i));
+    }
   }
 }

@@ -84,20 +84,10 @@ __device__ inline void write_rows(const FlashForward& args, const Pair& task, bo
     const bool there = r < work.rows;
     if (trusting && there && !(total < TOO_LARGE)) note_down(args, task);
     const bool saw = total != 0;
-    f32 shift = rows.sums.shift[half];
-    f32 by = 1;
-    if constexpr (Cfg::SINKS) {
-      // A row that saw nothing gives the sink nothing either
-      const f32 sink = args.sinks[task.y] * LOG2_E;
-      const f32 most = peak(shift, sink);
-      by = exp2_fast(shift - most);
-      total = saw ? total * by + exp2_fast(sink - most) : 0;
-      shift = most;
-    }
-    by = saw ? by / total : 0;
+    const f32 by = saw ? 1 / total : 0;
     const i64 row = work.row + r;
     if (there && self % 4 == 0) {
-      args.lse[row * args.heads + task.y] = saw ? (shift + log2_fast(total)) / LOG2_E : minus_infinity();
+      args.lse[row * args.heads + task.y] = saw ? (rows.sums.shift[half] + log2_fast(total)) / LOG2_E : minus_infinity();
       if (Cfg::MOST) args.max_logit[row * args.heads + task.y] = top * args.scale;
     }
     const i64 to = row * args.row_stride + task.y * args.head_stride;

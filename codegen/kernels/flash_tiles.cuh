@@ -33,7 +33,6 @@ struct FlashForward {
   f32* wide;     // where it is not
   f32* lse;        // [rows, heads], natural
   f32* max_logit;  // [rows, heads]; with `MOST` alone
-  const f32* sinks;  // [heads]; with `SINKS` alone
   u32* taken;        // 3, of zeros: tasks that blocks have taken, blocks that found none, whether tasks have to be done again. The last block leaves zeros
   u32* again;        // [works, heads], of zeros: which ones; without `MOST` alone. Likewise
   i64 row_stride, head_stride;  // of the output, in elements
@@ -46,7 +45,7 @@ struct FlashForward {
   f32 scale_log2;  // of products, for powers of two; with `CAP`, of what is bent
   f32 scale;       // of the same, for logits
   f32 bend;        // with `CAP` alone: of products, twice for powers of two, over the cap
-  i32 unused[13];
+  i32 unused[15];
 };
 
 constexpr int ROWS = 128;
@@ -67,7 +66,7 @@ struct Place {
   // Pieces of 16 columns
   static constexpr int A_STEPS = (Cfg::A + 15) / 16, R_STEPS = (Cfg::R + 15) / 16, STEPS = A_STEPS + R_STEPS;
   // Registers of a thread: half as many logits as there are keys, a quarter as many pairs of probabilities, the output, what else there is; and pieces of queries
-  static constexpr int ELSE = Cfg::CAP || Cfg::SINKS ? 48 : V_TILES > 2 ? 40 : 32;
+  static constexpr int ELSE = Cfg::CAP ? 48 : V_TILES > 2 ? 40 : 32;
   __device__ static constexpr int spare(int keys) { return ATTENDS - ELSE - Cfg::V / 2 - keys * 3 / 4; }
   // Keys that are attended to at a time: up to 128, as many as there is room for. Pages are powers of two, or made of such
   __device__ static constexpr bool fits(int keys) {

@@ -207,13 +207,13 @@ fn deepseek_v3_expands_its_prefill_and_absorbs_its_decode() {
     let prefill = plan(&program, Phase::Prefill);
     assert_eq!(prefill.form, Some(Form::Mha));
     assert!(
-        has(prefill, "attend_expanded") && has(prefill, "merge_context"),
+        has(prefill, "attend_context") && !has(prefill, "attend_expanded"),
         "{prefill}"
     );
     let order: Vec<String> = lines(prefill);
     let position = |op: &str| order.iter().position(|line| line.starts_with(op));
     assert!(
-        position("write_latent") > position("merge_context"),
+        position("write_latent") > position("attend_context"),
         "the context is read before the write:\n{prefill}"
     );
     let decode = plan(&program, Phase::Decode);
@@ -245,9 +245,9 @@ fn deepseek_v3_mixes_forms_request_by_request() {
     assert_eq!(of(None, projects), 4, "{mixed}");
     assert_eq!(of(None, |op| matches!(op, Op::WriteLatent { .. })), 1);
     assert_eq!(of(None, |op| matches!(op, Op::Join { .. })), 1);
-    let attends = |op: &Op| matches!(op, Op::AttendExpanded { .. } | Op::MergeContext { .. });
-    assert_eq!(of(Some(Form::Mha), attends), 2);
-    assert_eq!(of(Some(Form::Mha), |op| matches!(op, Op::Pick { .. })), 2);
+    let attends = |op: &Op| matches!(op, Op::AttendContext { .. });
+    assert_eq!(of(Some(Form::Mha), attends), 1);
+    assert_eq!(of(Some(Form::Mha), |op| matches!(op, Op::Pick { .. })), 0);
     let attends = |op: &Op| matches!(op, Op::AbsorbQueries { .. } | Op::AttendLatentCache { .. });
     assert_eq!(of(Some(Form::Mqa), attends), 2);
     assert_eq!(of(Some(Form::Mqa), |op| matches!(op, Op::Pick { .. })), 1);

@@ -109,10 +109,11 @@ fn what_expansion_needs_room_for_is_said() {
         assert_eq!(one.expansion.is_some(), expands, "{:?}", one.phase);
         let Some(room) = one.expansion else { continue };
         // In f32: a key without its rope part and a value for each of 128 heads
-        assert_eq!((room.chunk, room.token), (1024, 128 * (128 + 128) * 4));
+        assert_eq!((room.chunk, room.token), (32768, 128 * (128 + 128) * 4));
         assert_eq!(room.merged, 128 * (128 + 2) * 4);
         let text = one.to_string();
-        let said = "134 MB for keys and values of 1024 cached tokens at a time, whatever the batch";
+        let said =
+            "4.29 GB for keys and values of 32768 cached tokens at a time, whatever the batch";
         assert!(text.contains(said), "{text}");
     }
 }

@@ -2,17 +2,13 @@
 //! one (MQA).
 //!
 //! The expanded form reads queries where they stand among the batch's rows, and writes its result there: they are many, and copies of them
-//! would be large. What it expands, and the queries of the absorbed form, are few by comparison, and are picked. Where all requests take one
-//! form, nothing is copied at all.
+//! would be large. The queries of the absorbed form are few by comparison, and are picked. Where all requests take one form, nothing is
+//! copied at all.
 
 use crate::backend::{Backend, Place};
 use crate::batch::Batch;
 use crate::error::{Error, Result, expect_count};
 use crate::heads::Heads;
-use crate::rotary::{RopeKey, RopeLayout};
-use crate::rows::Rows;
-use crate::segments::Segments;
-use crate::visibility::Visibility;
 
 /// A batch's requests by the form that is the cheaper for each.
 #[derive(Debug)]
@@ -25,7 +21,7 @@ pub struct Forms {
 #[derive(Debug)]
 pub struct Part {
     batch: Batch,
-    /// The batch's rows that are theirs, padding included; `None` where nobody takes the other form.
+    /// The batch's rows that are picked, padding included; `None` where all of them are there.
     rows: Option<Vec<usize>>,
 }
 
@@ -58,7 +54,7 @@ impl Forms {
             (true, true) => Self {
                 expanded: Some(Part {
                     batch: batch.silenced(&expanded),
-                    rows: Some(batch.rows_of(&expanded)),
+                    rows: None,
                 }),
                 absorbed: Some(Part {
                     batch: batch.only(&absorbed)?,
@@ -159,62 +155,10 @@ impl Part {
         &self.batch
     }
 
-    /// The new tokens of these requests among themselves: queries as the [`batch`](Self::batch) has them, keys as
-    /// [`rows`](Self::rows) picks them.
-    ///
-    /// # Errors
-    /// As [`Batch::segments`].
-    pub fn segments(&self, visibility: Visibility) -> Result<Segments> {
-        let Some(rows) = &self.rows else {
-            return self.batch.segments(visibility);
-        };
-        let mut next = 0;
-        let mut picked = Vec::new();
-        for (i, request) in self.batch.requests.iter().enumerate() {
-            if request.live > 0 {
-                picked.push((i, next..next + request.live, request.cached));
-                next += request.new;
-            }
-        }
-        self.batch
-            .against(visibility, picked.into_iter(), rows.len())
-    }
-
-    /// The rows of these requests' tokens.
-    ///
-    /// # Errors
-    /// When `x` has fewer rows than the batch, or the device refuses.
-    pub fn rows<B: Backend, const W: usize>(&self, x: Rows<B, W>) -> Result<Rows<B, W>> {
-        let Some(rows) = self.picked(x.rows())? else {
-            return Ok(x);
-        };
-        let place = Place {
-            stride: W,
-            offset: 0,
-            head_stride: 0,
-        };
-        Ok(Rows {
-            buffer: B::gather(&x.device, &x.buffer, rows, place, W)?,
-            rows: rows.len(),
-            device: x.device,
-        })
-    }
-
-    /// The rotated keys of these requests' tokens.
-    ///
-    /// # Errors
-    /// As [`Part::rows`].
-    pub fn key<B: Backend, L: RopeLayout, const R: usize>(
-        &self,
-        x: RopeKey<B, L, R>,
-    ) -> Result<RopeKey<B, L, R>> {
-        Ok(RopeKey::tagged(self.rows(x.into_rows())?))
-    }
-
     /// The heads of these requests' tokens.
     ///
     /// # Errors
-    /// As [`Part::rows`].
+    /// When `x` has fewer rows than the batch, or the device refuses.
     pub fn heads<B: Backend, const H: usize, const D: usize>(
         &self,
         x: Heads<B, H, D>,

@@ -1,5 +1,7 @@
 //! Caches: what is written is what is read, in any layout; hostile batches are errors and change nothing.
 
+use std::ops::Range;
+
 use mla_runtime::{
     Attended, Batch, CacheFormat, CacheLayout, Contiguous, Cpu, CpuDevice, Error, Heads, KvCache,
     LatentCache, Mask, NaiveCache, Padding, Paged, RopeKey, Rows, Scalar, Sequence, Tensor,
@@ -219,9 +221,9 @@ fn long_contexts_split_over_threads_and_runs_of_pages() {
 }
 
 #[test]
-fn context_chunks_hold_every_cached_token_once() {
+fn context_chunks_hold_every_token_once_new_ones_behind_their_last() {
     let mut caches = Pair::<Paged<3>, f64>::new(12, 3);
-    let tables: [&[u32]; 3] = [&[9, 3, 2], &[0, 8], &[11, 4, 5]];
+    let tables: [&[u32]; 4] = [&[9, 3, 2], &[0, 8], &[11, 4, 5], &[1]];
     let sequence = |i: usize, cached: usize, new: usize| Sequence {
         cached,
         new,
@@ -230,27 +232,50 @@ fn context_chunks_hold_every_cached_token_once() {
     caches.step(
         &Batch::new(&[sequence(0, 0, 7), sequence(1, 0, 2), sequence(2, 0, 5)]).expect("batch"),
     );
-    // The second request has no new token, so nobody looks at its context
-    let batch =
-        Batch::new(&[sequence(0, 7, 2), sequence(1, 2, 0), sequence(2, 5, 1)]).expect("batch");
-    for chunk in [1, 3, 4, 7, 100, usize::MAX] {
+    // The second request has no new token, so nobody looks at its context; the last one has none
+    let lengths = [(7, 2), (2, 0), (5, 1), (0, 3)];
+    let batch: Vec<Sequence<'_>> = lengths
+        .iter()
+        .enumerate()
+        .map(|(i, &(cached, new))| sequence(i, cached, new))
+        .collect();
+    let batch = Batch::new(&batch).expect("batch");
+    let new = |row: usize| vec![100.0 + row as f64; C];
+    let latent: Vec<f64> = (0..batch.tokens()).flat_map(new).collect();
+    let latent = rows::<C>(latent);
+    let key = key(vec![0.5; batch.tokens() * R]);
+    for chunk in [1, 3, 4, 7, 11, 12, 100, usize::MAX] {
         let mut latents: [Vec<f64>; 3] = Default::default();
-        for context in caches.latent.context(&batch, chunk, Visibility::CAUSAL) {
+        for context in caches
+            .latent
+            .context(&batch, &latent, &key, chunk, Visibility::CAUSAL)
+        {
             let context = context.expect("a chunk");
-            assert!(context.latent.rows() <= chunk);
+            assert!(context.latent.rows() <= chunk.saturating_add(batch.tokens()));
             assert_eq!(context.segments.keys(), context.latent.rows());
-            assert_eq!(context.segments.queries(), 3);
+            assert_eq!(context.segments.queries(), 6);
             let values = context.latent.to_vec().expect("values");
             for segment in context.segments.list() {
-                let request = if segment.queries == (0..2) { 0 } else { 2 };
+                let request = match segment.queries.start {
+                    0 => 0,
+                    2 => 1,
+                    _ => 2,
+                };
+                assert_eq!(segment.first_key, latents[request].len() / C);
                 latents[request].extend(&values[segment.keys.start * C..segment.keys.end * C]);
             }
         }
-        assert_eq!(latents[0], tokens::<C>(0.2, 0, 7));
-        assert!(latents[1].is_empty());
-        assert_eq!(latents[2], tokens::<C>(2.2, 0, 5));
+        let wanted = |seed: f64, cached: usize, rows: Range<usize>| -> Vec<f64> {
+            let cached = tokens::<C>(seed, 0, cached).into_iter();
+            cached.chain(rows.flat_map(new)).collect()
+        };
+        assert_eq!(latents[0], wanted(0.2, 7, 0..2));
+        assert_eq!(latents[1], wanted(2.2, 5, 2..3));
+        assert_eq!(latents[2], wanted(0.0, 0, 3..6));
     }
-    let mut refused = caches.latent.context(&batch, 0, Visibility::CAUSAL);
+    let mut refused = caches
+        .latent
+        .context(&batch, &latent, &key, 0, Visibility::CAUSAL);
     assert!(refused.next().expect("an error").is_err());
     assert!(refused.next().is_none());
 }
@@ -499,15 +524,17 @@ fn caches_that_cannot_be_are_refused() {
 #[test]
 fn the_empty_batch_is_a_batch() {
     let mut caches = Pair::<Paged<4>, f64>::new(3, 4);
-    let (absorbed, expanded) = caches.step(&Batch::new(&[]).expect("batch"));
+    let nobody = Batch::new(&[]).expect("batch");
+    let (absorbed, expanded) = caches.step(&nobody);
     assert!(absorbed.is_empty() && expanded.is_empty());
-    assert_eq!(
-        caches
-            .latent
-            .context(&Batch::new(&[]).expect("batch"), 4, Visibility::CAUSAL)
-            .count(),
-        0
-    );
+    let (latent, key) = (rows::<C>(Vec::new()), key(Vec::new()));
+    let mut context = caches
+        .latent
+        .context(&nobody, &latent, &key, 4, Visibility::CAUSAL);
+    // So that there is a result
+    let none = context.next().expect("a chunk of nothing");
+    assert_eq!(none.expect("no failure").latent.rows(), 0);
+    assert!(context.next().is_none());
 }
 
 proptest! {
@@ -529,7 +556,8 @@ proptest! {
         let fits = cache.check(&batch, n).is_ok();
         let written = cache.write(&batch, rows::<C>(values(n * C, 0.0)).view(), &key(values(n * R, 0.0)));
         let attended = cache.attend(&batch, &heads::<C>(values(n * H * C, 0.0)), heads::<R>(values(n * H * R, 0.0)).view(), Visibility::CAUSAL, SCALE);
-        let context = cache.context(&batch, 3, Visibility::CAUSAL).collect::<mla_runtime::Result<Vec<_>>>();
+        let (own, own_key) = (rows::<C>(vec![0.0; batch.tokens() * C]), key(vec![0.0; batch.tokens() * R]));
+        let context = cache.context(&batch, &own, &own_key, 3, Visibility::CAUSAL).collect::<mla_runtime::Result<Vec<_>>>();
         if fits {
             prop_assert!(written.is_ok() && context.is_ok());
             let out = attended.expect("attended").to_vec().expect("values");

@@ -41,7 +41,7 @@ impl Default for Build {
             cache: CacheSpec::default(),
             form: FormChoice::Auto,
             expect: Expect::default(),
-            context_chunk: 1024,
+            context_chunk: 32768,
             flash_decode: false,
             recompute: Vec::new(),
             offload: Vec::new(),

@@ -61,10 +61,15 @@ const TIMED: [&str; 2] = ["deepseek-v3", "deepseek-v3.2"];
 const TIMES: [&str; 6] = ["--dtype", "bf16", "--prefill", "1", "--train", "1"];
 
 /// Libraries for the peers' harness, as `benches/ours.py` looks for them: a name, and a spec.
-const LIBRARIES: [(&str, &str); 3] = [
+const LIBRARIES: [(&str, &str); 8] = [
     ("deepseek-v3.so", "spec/models/deepseek-v3.yaml"),
     ("deepseek-v3.2.so", "spec/models/deepseek-v3.2.yaml"),
     ("deepseek-v3-plain.so", "benches/deepseek-v3-plain.yaml"),
+    ("glm-4.7-flash.so", "spec/models/glm-4.7-flash.yaml"),
+    ("mistral-4.so", "spec/models/mistral-4.yaml"),
+    ("minicpm3.so", "spec/models/minicpm3.yaml"),
+    ("rows-192.so", "benches/rows-192.yaml"),
+    ("rows-64.so", "benches/rows-64.yaml"),
 ];
 
 /// Packs it. Without cases, those of `tests/golden`.

@@ -56,6 +56,11 @@ pub(crate) fn kernels(args: &Kernels) -> Result<(), Failure> {
         slow.extend(warned.map(|warning| format!("{unit}: {} {}", warning.code, warning.text)));
     }
     let mut text = super::aligned(&table);
+    for unit in &units {
+        if let Some(choice) = plan::flash::FlashChoice::of(unit) {
+            let _ = writeln!(text, "`{}`: {}", unit.name(), choice.reason());
+        }
+    }
     for plan in &program.plans {
         let form = match plan.form {
             Some(form) => format!("is in the {form:?} form"),

@@ -154,6 +154,16 @@ int32_t mla_step_attend_rows(const mla_device* device, const mla_tensor* q, cons
                              const mla_tensor* v, const uint32_t* cu_seqlens, int64_t sequences, double scale, int32_t causal,
                              const mla_tensor* out, mla_step** step);
 
+/* Prefill of one request over a paged latent cache, in the expanded form: what a layer's prefill does between its projections. q [new.., heads, key +
+ * rope], cache [pages, page, (1,) latent + rope], of which `blocks` (host) name the request's, with `cached` tokens; latents [new.., latent] and
+ * k_rope [new.., rope] are the new tokens', which need not be in the cache; w_kv [heads * (key + value), latent] is the weight of the up
+ * projection, each head's rows of keys in front of those of its values; out [new.., heads, value]. New token i sees the first cached + i + 1. `chunk`
+ * cached tokens are expanded at a time, the new ones with the last of them: there is room for keys and values of chunk + new tokens, and
+ * where `cached` is no more than `chunk`, nothing is merged. */
+int32_t mla_step_attend_chunked(const mla_device* device, const mla_tensor* q, const mla_tensor* cache, const uint32_t* blocks,
+                                int64_t block_count, int64_t cached, const mla_tensor* latents, const mla_tensor* k_rope,
+                                const mla_tensor* w_kv, int64_t chunk, double scale, const mla_tensor* out, mla_step** step);
+
 /* The best scores of each row: scores [rows.., width] (f32, or f64 in a library of f64), of which row i has ends[i] (host); out
  * [rows.., most] (i32) gets their columns in ascending order, -1 behind the last one. Ties go to the lower column. */
 int32_t mla_step_topk(const mla_device* device, const mla_tensor* scores, const int64_t* ends, const mla_tensor* out, mla_step** step);

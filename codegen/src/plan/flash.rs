@@ -1,5 +1,7 @@
 //! The kernel of softmax attention over rows of keys and values with Hopper's tensor cores: which widths it is written for.
 
+use super::kernels::KernelUnit;
+
 /// Columns of a tile in shared memory.
 const TILE: usize = 64;
 
@@ -13,6 +15,120 @@ pub fn takes([key, rope, value]: [usize; 3]) -> bool {
 
 const fn tiles(width: usize) -> usize {
     width.div_ceil(TILE)
+}
+
+/// The unit.
+const UNIT: &str = "flash_forward";
+/// Rows of queries of a block.
+const ROWS: usize = 128;
+/// Bytes of shared memory for queries, keys and values.
+const ROOM: usize = 232_448 - 3072;
+/// What a multiprocessor's tensor cores multiply and add in a clock.
+const PRODUCTS_A_CLOCK: usize = 2048;
+/// What its special-function units do in a clock.
+const FUNCTIONS_A_CLOCK: usize = 16;
+
+/// What a kernel was compiled for, and what that costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlashChoice {
+    /// Widths of keys, of their part that heads share, and of values.
+    pub widths: [usize; 3],
+    /// Whether logits are capped.
+    pub capped: bool,
+    /// Whether the largest logit of each row and head is told.
+    pub tells_most: bool,
+    /// Whether keys lie in pages.
+    pub paged: bool,
+}
+
+impl FlashChoice {
+    /// That of a unit; `None` where it is another kernel's.
+    pub fn of(unit: &KernelUnit) -> Option<Self> {
+        let &[key, rope, value, capped, most, paged] = &unit.dims[..] else {
+            return None;
+        };
+        (unit.unit == UNIT).then_some(Self {
+            widths: [key, rope, value],
+            capped: capped > 0,
+            tells_most: most > 0,
+            paged: paged > 0,
+        })
+    }
+
+    /// The unit that is compiled for it.
+    pub fn unit(&self) -> KernelUnit {
+        let [key, rope, value] = self.widths;
+        let choices = [self.capped, self.tells_most, self.paged].map(usize::from);
+        KernelUnit {
+            unit: UNIT,
+            dims: [&[key, rope, value], &choices[..]].concat(),
+        }
+    }
+
+    /// Keys that a block attends to at a time: as many as registers and shared memory have room for, as `KEYS` of `flash_tiles.cuh` says.
+    pub fn keys(&self) -> usize {
+        let [query_tiles, value_tiles] = {
+            let [key, rope, value] = self.widths.map(tiles);
+            [key + rope, value]
+        };
+        let piecemeal = self.paged || !self.widths.iter().all(|width| width.is_multiple_of(TILE));
+        let registers = if piecemeal { 232 } else { 240 };
+        let others = match (self.capped, value_tiles > 2) {
+            (true, _) => 48,
+            (false, true) => 40,
+            (false, false) => 32,
+        };
+        let tile_bytes = |rows: usize| rows * TILE * 2;
+        let fits = |keys: usize| {
+            let bytes =
+                query_tiles * tile_bytes(ROWS) + 2 * (query_tiles + value_tiles) * tile_bytes(keys);
+            self.widths[2] / 2 + keys * 3 / 4 + others <= registers && bytes <= ROOM
+        };
+        // Pages are powers of two, or made of such
+        let sizes: &[usize] = match self.paged {
+            true => &[128, 64, 32],
+            false => &[128, 112, 96, 80, 64, 48, 32],
+        };
+        sizes.iter().copied().find(|&keys| fits(keys)).unwrap_or(16)
+    }
+
+    /// Clocks of a multiprocessor for a tile of logits: of its tensor cores, and of its special-function units.
+    pub fn clocks(&self) -> [usize; 2] {
+        let [key, rope, value] = self.widths;
+        let pairs = ROWS * self.keys();
+        let columns = key + rope + value;
+        let functions = if self.capped { 3 } else { 1 };
+        [
+            pairs * columns / PRODUCTS_A_CLOCK,
+            pairs * functions / FUNCTIONS_A_CLOCK,
+        ]
+    }
+
+    /// The choices, and what each costs.
+    pub fn reason(&self) -> String {
+        let [products, functions] = self.clocks();
+        let binds = match functions > products {
+            true => "exponentials bind",
+            false => "products bind",
+        };
+        let cap = match self.capped {
+            true => "a soft cap, for two more special functions a logit and up to a third of the time",
+            false => "no soft cap",
+        };
+        let most = match self.tells_most {
+            true => "the largest logit is told, for 2 to 5 % of the time",
+            false => "no largest logit",
+        };
+        let pages = match self.paged {
+            true => "keys in pages, for a copy of each page and 64 columns",
+            false => "keys in rows",
+        };
+        format!(
+            "a tile of {ROWS} queries and {} keys takes {products} clocks of tensor cores and {functions} of special functions, so {binds}; {cap}; {most}; {pages}; \
+             windows are in the host's tables, and cost nothing; sinks take their share afterwards, for a pass over the output",
+            self.keys()
+        )
+    }
 }
 
 #[cfg(test)]
@@ -35,6 +151,30 @@ mod tests {
         ] {
             assert!(takes(widths), "{widths:?}");
         }
+    }
+
+    #[test]
+    fn choices_say_what_they_cost() {
+        let choice = FlashChoice {
+            widths: [128, 64, 128],
+            capped: false,
+            tells_most: true,
+            paged: false,
+        };
+        assert_eq!(FlashChoice::of(&choice.unit()), Some(choice));
+        // As docs/kernels/prefill.md counts them
+        assert_eq!((choice.keys(), choice.clocks()), (128, [2560, 1024]));
+        assert!(choice.reason().contains("products bind; no soft cap"));
+        let capped = FlashChoice {
+            capped: true,
+            ..choice
+        };
+        assert!(capped.reason().contains("exponentials bind; a soft cap"));
+        let wide = FlashChoice {
+            widths: [256, 0, 256],
+            ..choice
+        };
+        assert_eq!((wide.keys(), wide.clocks()), (80, [2560, 640]));
     }
 
     #[test]

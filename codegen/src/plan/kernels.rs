@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, Store, Target};
 
 use super::absorbed::{Absorbed, Codes};
-use super::flash;
+use super::flash::{self, FlashChoice};
 use super::tuned;
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
@@ -30,6 +30,7 @@ const TRAINED: [&str; 2] = ["gradients", "parameters"];
 pub fn kernels(program: &Program) -> Vec<KernelUnit> {
     let mut needs = Needs {
         program,
+        operations: false,
         units: BTreeSet::new(),
     };
     ALWAYS.iter().for_each(|unit| needs.add(unit, &[]));
@@ -54,6 +55,7 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
     const RANKS: [u32; 4] = [1, 2, 4, 8];
     let mut needs = Needs {
         program,
+        operations: true,
         units: BTreeSet::new(),
     };
     ALWAYS.iter().for_each(|unit| needs.add(unit, &[]));
@@ -89,6 +91,8 @@ enum Keys {
 
 struct Needs<'a> {
     program: &'a Program,
+    /// Whether they are for single operations.
+    operations: bool,
     units: BTreeSet<KernelUnit>,
 }
 
@@ -133,14 +137,9 @@ impl Needs<'_> {
                 self.rotation(width(x), turn.part, turn.indexer, false);
             }
             Op::RotateKey { x, .. } => self.rotation(width(x), Turned::First, false, false),
-            Op::AttendExpanded { q, k_rope, out, .. } => {
+            Op::AttendExpanded { q, k_rope, out, .. }
+            | Op::AttendContext { q, k_rope, out, .. } => {
                 self.expanded(plan, *q, width(k_rope), width(out));
-            }
-            Op::MergeContext { q, into, .. } => {
-                let cached = self.program.cache.as_ref();
-                let rope = cached.map_or(0, |cache| cache.rope_elements);
-                let rope = u32::try_from(rope).unwrap_or(u32::MAX);
-                self.expanded(plan, *q, rope, width(into));
             }
             Op::AttendAbsorbed {
                 q_latent,
@@ -257,12 +256,15 @@ impl Needs<'_> {
         if !in_bf16 || !self.may_be_on_hopper() || softmax.bias || !flash::takes(widths) {
             return;
         }
-        let [key, rope, value] = widths;
-        let capped = usize::from(softmax.soft_cap.is_some());
-        let paged = usize::from(lie == Keys::Pages);
-        // Sinks take their share afterwards; not everybody asks for the largest logits
-        for most in [0, 1] {
-            self.add("flash_forward", &[key, rope, value, capped, 0, most, paged]);
+        // Layers are told the largest logit; an operation is not, but where it merges
+        for tells_most in [!self.operations, true] {
+            let choice = FlashChoice {
+                widths,
+                capped: softmax.soft_cap.is_some(),
+                tells_most,
+                paged: lie == Keys::Pages,
+            };
+            self.units.insert(choice.unit());
         }
     }
 

@@ -219,14 +219,17 @@ pub enum Op {
         segments: ValueId,
         out: ValueId,
     },
-    /// Attention over what a latent cache held before the call: gathered and expanded `chunk` tokens at a time by `slot`, merged
-    /// into `into` by log-sum-exp; `out` is the merged value.
-    MergeContext {
+    /// Expanded attention over what a latent cache held before the call, and over the call's own tokens. Latents become heads of keys and
+    /// values by `slot`: `chunk` cached tokens at a time, and behind the last one of each request its own. Chunks are merged by log-sum-exp.
+    AttendContext {
         q: ValueId,
+        latent: ValueId,
+        k_rope: ValueId,
         slot: &'static str,
         part: LinearPart,
+        heads: Dim,
+        dim: Dim,
         chunk: Dim,
-        into: ValueId,
         out: ValueId,
     },
     /// Appends the call's tokens to a latent cache.

@@ -86,10 +86,14 @@ impl Op {
                 q: a,
                 weights: b,
                 out,
-            }
-            | Op::MergeContext {
-                q: a, into: b, out, ..
             } => (vec![a, b], vec![out]),
+            Op::AttendContext {
+                q,
+                latent,
+                k_rope,
+                out,
+                ..
+            } => (vec![q, latent, k_rope], vec![out]),
             Op::GiveKv {
                 latent: a,
                 k_rope: b,

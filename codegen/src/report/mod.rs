@@ -22,7 +22,7 @@ pub use training::{KeptReport, ScheduleReport, TrainingReport, cheapest};
 pub use work::{Group, Work};
 
 use crate::plan::cost::{self, Lengths};
-use crate::plan::{Op, Plan, Program, print, stages};
+use crate::plan::{Op, Plan, Program, Ty, print, stages};
 use work::Counter;
 
 /// Everything there is to say about a layer.
@@ -152,19 +152,19 @@ pub struct Expansion {
 impl Expansion {
     fn of(program: &Program, plan: &Plan) -> Option<Self> {
         let dtype = program.build.dtype;
-        let bytes = |id: &crate::plan::ValueId| bytes::value(&plan.values[id.0].ty, 1, dtype);
+        let bytes = |ty: &Ty| bytes::value(ty, 1, dtype);
         plan.ops().find_map(|op| match op {
-            Op::MergeContext { chunk, into, .. } => {
-                let kv = plan.ops().find_map(|op| match op {
-                    Op::AttendExpanded { kv, out, .. } if out == into => Some(kv),
-                    _ => None,
-                })?;
-                Some(Self {
-                    chunk: chunk.size,
-                    token: bytes(kv),
-                    merged: bytes(into),
-                })
-            }
+            Op::AttendContext {
+                heads,
+                dim,
+                chunk,
+                out,
+                ..
+            } => Some(Self {
+                chunk: chunk.size,
+                token: bytes(&Ty::Heads(*heads, *dim)),
+                merged: bytes(&plan.values[out.0].ty),
+            }),
             _ => None,
         })
     }

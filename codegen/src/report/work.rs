@@ -11,7 +11,7 @@ use super::pairs::{Met, met};
 use crate::plan::cost::Lengths;
 use crate::plan::{
     Adjoint, CacheContent, CachePlan, Dim, IndexCachePlan, Module, ModuleKind, Op, Plan, Program,
-    ValueId,
+    Ty, ValueId,
 };
 
 /// Floating-point operations and bytes.
@@ -149,7 +149,12 @@ impl<'a> Counter<'a> {
                 let read = met.keys * self.cached_bytes();
                 vec![(group, self.grouped(met, moved + read))]
             }
-            Op::MergeContext { slot, .. } => self.merged(slot, moved),
+            Op::AttendContext {
+                slot, heads, dim, ..
+            } => {
+                let expanded = self.size_of(&Ty::Heads(*heads, *dim), self.lengths.met);
+                self.over_context(slot, moved, expanded)
+            }
             Op::AbsorbQueries { slot, .. } => {
                 let flops = 2 * self.heads() * self.size("QK_NOPE_HEAD_DIM") * self.latent();
                 vec![(group, self.absorbing(flops, slot, moved))]
@@ -198,7 +203,7 @@ impl<'a> Counter<'a> {
             Op::AttendExpanded { .. }
             | Op::AttendAbsorbed { .. }
             | Op::AttendGroups { .. }
-            | Op::MergeContext { .. }
+            | Op::AttendContext { .. }
             | Op::AttendLatentCache { .. }
             | Op::AttendNaiveCache { .. }
             | Op::AttendGroupCache { .. }
@@ -280,6 +285,11 @@ impl<'a> Counter<'a> {
         bytes::value(ty, self.rows(value), self.program.build.dtype)
     }
 
+    /// Bytes of so many rows of a type.
+    fn size_of(&self, ty: &Ty, rows: u64) -> u128 {
+        bytes::value(ty, rows.into(), self.program.build.dtype)
+    }
+
     pub(super) fn rows(&self, value: ValueId) -> u128 {
         let own = u128::from(self.lengths.new);
         self.others.get(&value).copied().unwrap_or(own)
@@ -318,18 +328,18 @@ impl<'a> Counter<'a> {
         }
     }
 
-    /// Cached latents, expanded and met.
-    fn merged(&self, slot: &str, moved: u128) -> Vec<(Group, Work)> {
+    /// Cached and new latents, expanded and met: so many bytes of keys and values are written and read again.
+    fn over_context(&self, slot: &str, moved: u128, expanded: u128) -> Vec<(Group, Work)> {
         let cached = self.lengths.met - self.lengths.new;
-        let met = self.met(0..cached, false);
+        let met = self.met(0..self.lengths.met, false);
         let up = self.module(slot).map_or(0, area);
         let expansion = Work {
-            flops: 2 * up * u128::from(cached),
-            bytes: u128::from(cached) * self.cached_bytes() + self.weight_bytes(slot),
+            flops: 2 * up * u128::from(self.lengths.met),
+            bytes: u128::from(cached) * self.cached_bytes() + self.weight_bytes(slot) + expanded,
         };
         vec![
             (Group::Up, expansion),
-            (Group::Attention, self.expanded(met, moved)),
+            (Group::Attention, self.expanded(met, moved + expanded)),
         ]
     }
 

@@ -281,7 +281,6 @@ impl<B: Backend> OddSmallAttention<B> {
         hidden: &Rows<B, HIDDEN_SIZE>,
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
         cache.check(batch, hidden.rows())?;
-        let segments = batch.segments(Visibility::CAUSAL)?;
         let angles = self.rotary.angles(batch.positions())?;
 
         // All latents at once: [c_q; c; k_r] = W_DQKV · x + b
@@ -300,21 +299,21 @@ impl<B: Backend> OddSmallAttention<B> {
         let k_rope = self.rotary.key(k_rope, &angles)?;
 
         // Expanded form: [k_n; v]_h = W_UKV,h · ĉ;  p = softmax(τ · (q_n·k_n + q_r·k_r));
-        //   o_h = Σ p · v_h
-        let kv = self.linear_kv_up_proj.linear().forward(&kv_compressed)?;
-        let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-
-        // What the cache already holds, 7 tokens at a time, merged by log-sum-exp
-        for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
-            let context = context?;
-            let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-            let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let part =
-                attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)?;
-            attended.merge(&part)?;
-        }
+        //   o_h = Σ p · v_h;
+        //   over what the cache already holds, 7 tokens at a time, and the new tokens
+        let context = cache.context(
+            batch,
+            &kv_compressed,
+            &k_rope,
+            CONTEXT_CHUNK,
+            Visibility::CAUSAL,
+        );
+        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            Attended::merged(context, |context| {
+                let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
+                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+                attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            })?;
 
         // The cache keeps ĉ and k_r
         cache.write(batch, &kv_compressed, &k_rope)?;

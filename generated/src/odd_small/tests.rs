@@ -262,7 +262,6 @@ mod planned {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
@@ -273,23 +272,19 @@ mod planned {
             let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
             let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
             let k_rope = self.rotary.key(k_rope, &angles)?;
-            let kv = self.linear_kv_up_proj.linear().forward(&kv_compressed)?;
-            let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
-                let context = context?;
-                let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                let part = attention::expanded(
-                    &q,
-                    &kv,
-                    &context.k_rope,
-                    &context.segments,
-                    SOFTMAX_SCALE,
-                )?;
-                attended.merge(&part)?;
-            }
+            let context = cache.context(
+                batch,
+                &kv_compressed,
+                &k_rope,
+                CONTEXT_CHUNK,
+                Visibility::CAUSAL,
+            );
+            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                Attended::merged(context, |context| {
+                    let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
+                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+                })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
             let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -443,7 +438,6 @@ mod other_form {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
@@ -454,23 +448,19 @@ mod other_form {
             let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
             let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
             let k_rope = self.rotary.key(k_rope, &angles)?;
-            let kv = self.linear_kv_up_proj.linear().forward(&kv_compressed)?;
-            let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
-                let context = context?;
-                let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                let part = attention::expanded(
-                    &q,
-                    &kv,
-                    &context.k_rope,
-                    &context.segments,
-                    SOFTMAX_SCALE,
-                )?;
-                attended.merge(&part)?;
-            }
+            let context = cache.context(
+                batch,
+                &kv_compressed,
+                &k_rope,
+                CONTEXT_CHUNK,
+                Visibility::CAUSAL,
+            );
+            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                Attended::merged(context, |context| {
+                    let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
+                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+                })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
             let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -575,7 +565,6 @@ mod other_parts {
             hidden: &Rows<B, HIDDEN_SIZE>,
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
-            let segments = batch.segments(Visibility::CAUSAL)?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
             let q_compressed = self.q_layernorm.forward(&q_compressed)?;
@@ -587,23 +576,19 @@ mod other_parts {
             let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
             let k_rope = self.rotary.key(k_rope, &angles)?;
-            let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
-            let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
-                let context = context?;
-                let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                let part = attention::expanded(
-                    &q,
-                    &kv,
-                    &context.k_rope,
-                    &context.segments,
-                    SOFTMAX_SCALE,
-                )?;
-                attended.merge(&part)?;
-            }
+            let context = cache.context(
+                batch,
+                &kv_compressed,
+                &k_rope,
+                CONTEXT_CHUNK,
+                Visibility::CAUSAL,
+            );
+            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                Attended::merged(context, |context| {
+                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
+                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+                })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
             let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)

@@ -217,6 +217,21 @@ macro_rules! export_layer {
                 out: *const $crate::c_abi::CTensor,
                 step: *mut *const $crate::c_abi::Step,
             );
+            mla_step_attend_chunked = attend_chunked(
+                device: *const $crate::c_abi::Device<$library>,
+                q: *const $crate::c_abi::CTensor,
+                cache: *const $crate::c_abi::CTensor,
+                blocks: *const u32,
+                block_count: i64,
+                cached: i64,
+                latents: *const $crate::c_abi::CTensor,
+                k_rope: *const $crate::c_abi::CTensor,
+                w_kv: *const $crate::c_abi::CTensor,
+                chunk: i64,
+                scale: f64,
+                out: *const $crate::c_abi::CTensor,
+                step: *mut *const $crate::c_abi::Step,
+            );
             mla_step_topk = topk(
                 device: *const $crate::c_abi::Device<$library>,
                 scores: *const $crate::c_abi::CTensor,

@@ -13,6 +13,7 @@
 
 mod arguments;
 mod calls;
+mod chunked;
 mod describe;
 mod export;
 mod fault;
@@ -33,6 +34,7 @@ pub use calls::{
     Cache, Device, Layer, cache_free, cache_new, decode, device_free, device_open, forward,
     layer_free, layer_from_tensors, layer_open, mixed, prefill,
 };
+pub use chunked::attend_chunked;
 pub use describe::{CDescription, describe};
 pub use fault::{Fault, last_error};
 pub use operations::{attend_paged, attend_rows, attend_selected, topk};

@@ -451,7 +451,7 @@ fn visibility(causal: i32) -> Visibility {
 }
 
 /// Refuses a result of another shape than `[rows, heads, width]`, or with gaps.
-fn check_out(out: &Given, queries: Lines, width: usize) -> Result<(), Fault> {
+pub(super) fn check_out(out: &Given, queries: Lines, width: usize) -> Result<(), Fault> {
     let lines = out.heads()?;
     if (lines.rows, lines.heads, lines.width) != (queries.rows, queries.heads, width) {
         return Err(out.refused(format!(

@@ -49,7 +49,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             );
         }
         let mut whole: Option<Attended<B, H, C>> = None;
-        let mut next = Cursor::over_all();
+        let mut next = Cursor::default();
         while let Some(chunk) = self.chunk(batch, TOKENS_AT_ONCE, visibility, &mut next)? {
             let (latent, k_rope, segments) = (&chunk.latent, &chunk.k_rope, &chunk.segments);
             let part = match selection {

@@ -34,7 +34,7 @@ pub struct EntryShape {
 
 impl EntryShape {
     /// Entries of these widths in a cache's blocks.
-    pub(super) fn new(latent: usize, rope: usize, geometry: &Geometry) -> Self {
+    pub(crate) fn new(latent: usize, rope: usize, geometry: &Geometry) -> Self {
         let (blocks, page) = geometry.blocks();
         Self {
             latent,
@@ -210,6 +210,16 @@ impl<B: Backend, F: CacheFormat> Entries<B, F> {
             shape,
             store: F::zeros::<B>(device, shape)?,
         })
+    }
+
+    /// Entries that are somewhere already.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn over(device: &B::Device, shape: EntryShape, store: F::Store<B>) -> Self {
+        Self {
+            device: device.clone(),
+            shape,
+            store,
+        }
     }
 
     /// Writes one entry per slot; skips `None`.

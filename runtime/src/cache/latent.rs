@@ -4,13 +4,14 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::context::{Chunk, Chunks};
 use super::format::{CacheFormat, Entries, EntryKind, EntryShape};
 use super::layout::{CacheLayout, Contiguous, Geometry, Paged};
 use crate::attended::Attended;
 use crate::attention;
-use crate::backend::{Attention, Backend, BytesAttention};
+use crate::backend::{Attention, Backend, BytesAttention, Strided};
 use crate::batch::Batch;
-use crate::error::{Error, Result, expect_count};
+use crate::error::{Result, expect_count};
 use crate::heads::{Heads, HeadsView};
 use crate::rotary::{RopeKey, RopeLayout};
 use crate::rows::{Rows, RowsView};
@@ -35,7 +36,7 @@ pub struct LatentCache<
     layout: PhantomData<(L, P)>,
 }
 
-/// Some cached tokens of the batch's requests, and which new tokens see them.
+/// Some tokens of the batch's requests, cached and new ones, and which new tokens see them.
 #[derive(Debug)]
 pub struct ContextChunk<B: Backend, L: RopeLayout, const C: usize, const R: usize> {
     /// Latents, request after request.
@@ -246,28 +247,44 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         Ok(parts.map(|parts| Attended::new(&self.device, rows, parts)))
     }
 
-    /// What the requests already have in the cache, `chunk_tokens` tokens at a time, for attention in the expanded form. Tokens that
-    /// are too far back for any new token to see are left out.
+    /// What attention in the expanded form meets: what the requests already have in the cache, `chunk_tokens` tokens at a time, and behind the
+    /// last of each request's its new tokens, whose latents and rotated keys these are, one row each. Tokens that are too far back for any new
+    /// token to see are left out. There is one chunk at least.
     ///
-    /// The iterator yields an error, and then ends, when the batch does not fit the cache, `chunk_tokens` is 0, or the batch says less
-    /// or more about who sees whom than a layer of this visibility is told.
-    pub fn context(
-        &self,
-        batch: &Batch,
+    /// The iterator yields an error, and then ends, when the batch does not fit the cache or has other rows, `chunk_tokens` is 0, or the
+    /// batch says less or more about who sees whom than a layer of this visibility is told.
+    pub fn context<'a>(
+        &'a self,
+        batch: &'a Batch,
+        latent: impl Into<RowsView<'a, B, C>>,
+        k_rope: &'a RopeKey<B, L, R>,
         chunk_tokens: usize,
         visibility: Visibility,
     ) -> impl Iterator<Item = Result<ContextChunk<B, L, C, R>>> {
-        let mut next = Cursor::over_cached();
+        let new = [latent.into().strided(), k_rope.view().strided()];
+        let mut chunks = Chunks::new(&self.geometry, batch, chunk_tokens, visibility);
         let mut failed = false;
         std::iter::from_fn(move || {
             if failed {
                 return None;
             }
-            let chunk = self
-                .chunk(batch, chunk_tokens, visibility, &mut next)
-                .transpose();
-            failed = matches!(chunk, Some(Err(_)));
-            chunk
+            let chunk = chunks.next()?.and_then(|chunk| self.expandable(chunk, new));
+            failed = chunk.is_err();
+            Some(chunk)
+        })
+    }
+
+    fn expandable(
+        &self,
+        chunk: Chunk,
+        new: [Strided<'_, B, B::Elem>; 2],
+    ) -> Result<ContextChunk<B, L, C, R>> {
+        let [latent, k_rope] = chunk.entries(&self.entries, new)?;
+        let (latent, k_rope) = self.dressed(chunk.len(), [latent, k_rope]);
+        Ok(ContextChunk {
+            latent,
+            k_rope,
+            segments: chunk.segments,
         })
     }
 
@@ -300,23 +317,28 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
     }
 
     pub(super) fn gather(&self, slots: &[usize]) -> Result<(Rows<B, C>, RopeKey<B, L, R>)> {
-        let rows = slots.len();
-        let [latent, k_rope] = self.entries.read(slots)?;
+        Ok(self.dressed(slots.len(), self.entries.read(slots)?))
+    }
+
+    fn dressed(
+        &self,
+        rows: usize,
+        [latent, k_rope]: [B::Buffer<B::Elem>; 2],
+    ) -> (Rows<B, C>, RopeKey<B, L, R>) {
         let latent = Rows {
             device: self.device.clone(),
             buffer: latent,
             rows,
         };
-        Ok((
-            latent,
-            RopeKey::tagged(Rows {
-                device: self.device.clone(),
-                buffer: k_rope,
-                rows,
-            }),
-        ))
+        let k_rope = Rows {
+            device: self.device.clone(),
+            buffer: k_rope,
+            rows,
+        };
+        (latent, RopeKey::tagged(k_rope))
     }
 
+    /// The batch's tokens, cached ones and then, already written, new ones, `chunk_tokens` at a time.
     pub(super) fn chunk(
         &self,
         batch: &Batch,
@@ -324,11 +346,6 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         visibility: Visibility,
         next: &mut Cursor,
     ) -> Result<Option<ContextChunk<B, L, C, R>>> {
-        if chunk_tokens == 0 {
-            return Err(Error::BadConstant(
-                "a chunk of context has to hold at least one token".to_owned(),
-            ));
-        }
         let (mut list, mut slots) = (Vec::new(), Vec::new());
         while let Some((i, tokens)) = next.take(batch, visibility, chunk_tokens - slots.len()) {
             let request = &batch.requests[i];
@@ -350,31 +367,13 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
 }
 
 /// The first token that no chunk has had yet.
+#[derive(Debug, Default)]
 pub(super) struct Cursor {
     request: usize,
     token: usize,
-    /// Whether the new tokens are wanted, and not only those that were there before.
-    new: bool,
 }
 
 impl Cursor {
-    /// Tokens that were cached before the batch.
-    fn over_cached() -> Self {
-        Self {
-            request: 0,
-            token: 0,
-            new: false,
-        }
-    }
-
-    /// These and the batch's own.
-    pub(super) fn over_all() -> Self {
-        Self {
-            new: true,
-            ..Self::over_cached()
-        }
-    }
-
     /// The next tokens of one request, at most `room`. Requests without new tokens have nobody to see theirs.
     fn take(
         &mut self,
@@ -389,11 +388,7 @@ impl Cursor {
             // No later token sees further back than the first new one
             let (first_seen, _) = visibility.bounds(request.cached as i64);
             self.token = self.token.max(usize::try_from(first_seen).unwrap_or(0));
-            let tokens = if self.new {
-                request.total()
-            } else {
-                request.cached
-            };
+            let tokens = request.total();
             if request.live > 0 && self.token < tokens {
                 let end = tokens.min(self.token.saturating_add(room));
                 return Some((self.request, std::mem::replace(&mut self.token, end)..end));
@@ -401,7 +396,6 @@ impl Cursor {
             *self = Self {
                 request: self.request + 1,
                 token: 0,
-                new: self.new,
             };
         }
         None

@@ -37,7 +37,7 @@ impl<const PAGE: usize> CacheLayout for Paged<PAGE> {
 
 /// Blocks of equal size.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Geometry {
+pub(crate) struct Geometry {
     blocks: usize,
     page: usize,
     /// A request has one block only.
@@ -50,7 +50,17 @@ impl Geometry {
         if let Some(wanted) = P::PAGE {
             expect_count("tokens per block of the cache", page, wanted)?;
         }
-        if page == 0 && P::PAGE.is_some() {
+        Self::of(blocks, page, P::PAGE.is_none())
+    }
+
+    /// `blocks` pages of `page` tokens.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn paged(blocks: usize, page: usize) -> Result<Self> {
+        Self::of(blocks, page, false)
+    }
+
+    fn of(blocks: usize, page: usize, whole: bool) -> Result<Self> {
+        if page == 0 && !whole {
             return Err(Error::BadCache(
                 "a block has to hold at least one token".to_owned(),
             ));
@@ -59,7 +69,7 @@ impl Geometry {
         Ok(Self {
             blocks,
             page,
-            whole: P::PAGE.is_none(),
+            whole,
         })
     }
 

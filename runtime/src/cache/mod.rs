@@ -1,6 +1,7 @@
 //! Key-value caches: of latents, and of expanded keys and values; contiguous and paged.
 
 mod bytes;
+mod context;
 mod decoded;
 mod erased;
 mod format;
@@ -18,6 +19,10 @@ mod pooled;
 )]
 pub(crate) use bytes::Coding;
 pub use bytes::{ByteFormat, ByteLayout};
+#[cfg(feature = "cuda")]
+pub(crate) use context::{Chunk, Chunks};
+#[cfg(feature = "cuda")]
+pub(crate) use format::Entries;
 pub use format::{CacheFormat, EntryKind, EntryShape, Filling};
 pub use formats::{
     AnyScale, Fp8DsMla, Fp8E4m3, Fp8E5m2, Fp8Model1, IndexFp8, IndexMxfp4, Mxfp8, PowerOfTwo,
@@ -26,6 +31,8 @@ pub use formats::{
 pub use index::IndexCache;
 pub use indexed::{IndexStore, IndexedCache, NoCache};
 pub use latent::{ContextChunk, LatentCache};
+#[cfg(feature = "cuda")]
+pub(crate) use layout::Geometry;
 pub use layout::{CacheElement, CacheLayout, Contiguous, Paged};
 pub use naive::NaiveCache;
 pub use pooled::PooledIndexCache;

@@ -21,11 +21,12 @@ use std::marker::PhantomData;
 
 use half::bf16;
 
+use crate::cache::CacheElement;
 use crate::element::Element;
 
 pub(crate) use driver::{Address, CallersContext, ForeignStream};
 pub(crate) use graph::Prepared;
-pub(crate) use ops::{attend_to, choose};
+pub(crate) use ops::{attend_to, choose, narrow_to};
 
 pub use buffer::CudaBuffer;
 pub use device::{CudaDevice, Statistics, Stopwatch};
@@ -42,7 +43,7 @@ pub struct Cuda<T: Element = bf16>(PhantomData<T>);
 type Accum<T> = <T as Element>::Accum;
 
 /// What kernels are compiled for.
-pub trait CudaElement: Element {}
+pub trait CudaElement: Element + CacheElement {}
 impl CudaElement for f32 {}
 impl CudaElement for f64 {}
 impl CudaElement for bf16 {}

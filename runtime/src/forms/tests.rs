@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::batch::Sequence;
-use crate::{Cpu, CpuDevice};
+use crate::{Cpu, CpuDevice, Rows};
 
 type B = Cpu<f64>;
 
@@ -41,7 +41,7 @@ fn requests_are_parted_by_their_own_lengths_in_any_order() {
     let forms = batch.forms(&FROM).expect("an ordered table");
     assert!(forms.are_mixed());
     let expanded = forms.expanded.expect("two requests");
-    assert_eq!(expanded.rows, Some(vec![3, 4, 6, 7, 8, 9]));
+    assert_eq!(expanded.rows, None);
     let live: Vec<usize> = expanded.batch.requests.iter().map(|one| one.live).collect();
     assert_eq!(live, [0, 2, 0, 4, 0]);
     let absorbed = forms.absorbed.expect("two requests");
@@ -94,27 +94,6 @@ fn what_the_absorbed_form_gave_lands_in_its_rows() {
 }
 
 #[test]
-fn picked_keys_meet_queries_that_stay_where_they_are() {
-    let batch = batch(&[(20, 3), (0, 2), (9, 1), (10, 4)]);
-    let forms = batch.forms(&FROM).expect("an ordered table");
-    let part = forms.expanded.expect("two requests");
-    let segments = part.segments(Visibility::CAUSAL).expect("a causal batch");
-    assert_eq!([segments.queries(), segments.keys()], [10, 6]);
-    let ranges: Vec<_> = segments
-        .list()
-        .iter()
-        .map(|segment| {
-            (
-                segment.queries.clone(),
-                segment.keys.clone(),
-                segment.first_key,
-            )
-        })
-        .collect();
-    assert_eq!(ranges, [(3..5, 0..2, 0), (6..10, 2..6, 10)]);
-}
-
-#[test]
 fn padding_counts_for_nothing() {
     let slots = vec![0, -1, -1, 4, 5, -1];
     let padded = batch(&[(0, 3), (0, 3)]).with_slot_mapping(slots);
@@ -125,9 +104,8 @@ fn padding_counts_for_nothing() {
         Some(vec![0, 1, 2])
     );
     let part = forms.expanded.expect("the second request");
-    assert_eq!(part.rows, Some(vec![3, 4, 5]));
-    let segments = part.segments(Visibility::CAUSAL).expect("a causal batch");
-    assert_eq!(segments.list()[0].keys, 0..2);
+    let live: Vec<usize> = part.batch.requests.iter().map(|one| one.live).collect();
+    assert_eq!(live, [0, 2]);
 }
 
 #[test]
@@ -148,5 +126,5 @@ fn tables_out_of_order_and_missing_results_are_refused() {
     assert!(forms.join(Some(numbered(3)), None).is_err());
     assert!(forms.join(Some(numbered(3)), Some(numbered(2))).is_err());
     assert!(forms.join(Some(numbered(0)), Some(numbered(1))).is_err());
-    assert!(forms.expanded(|part| part.heads(numbered(2))).is_err());
+    assert!(forms.absorbed(|part| part.heads(numbered(0))).is_err());
 }

@@ -184,31 +184,19 @@ impl<B: Backend> SampleAttention<B> {
         let k_rope = self
             .rotary
             .key(kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>(), &angles)?;
-        let kv = self
-            .linear_kv_up_proj
-            .forward(&kv_compressed)?
-            .into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let mut attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded(
-            &q,
-            &kv,
+        let context = cache.context(
+            batch,
+            &kv_compressed,
             &k_rope,
-            &batch.segments(Visibility::CAUSAL)?,
-            SOFTMAX_SCALE,
-        )?;
-        for context in cache.context(batch, CONTEXT_CHUNK, Visibility::CAUSAL) {
-            let context = context?;
-            let kv = self
-                .linear_kv_up_proj
-                .forward(&context.latent)?
-                .into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            attended.merge(&attention::expanded(
-                &q,
-                &kv,
-                &context.k_rope,
-                &context.segments,
-                SOFTMAX_SCALE,
-            )?)?;
-        }
+            CONTEXT_CHUNK,
+            Visibility::CAUSAL,
+        );
+        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            Attended::merged(context, |context| {
+                let kv = self.linear_kv_up_proj.forward(&context.latent)?;
+                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
+                attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            })?;
         cache.write(batch, &kv_compressed, &k_rope)?;
         self.linear_proj
             .forward(&attended.into_out()?.into_rows::<OUT_WIDTH>())

@@ -189,16 +189,11 @@ fn latent<P: CacheLayout, E: CacheElement>(problem: &Problem, dice: &mut Dice, t
             let q = heads::<f64, H, { N + R }>(&q_expanded.tokens(problem, &pieces));
             let wanted = wanted_expanded.of(problem, C - N, &pieces);
             problem.check::<f64, { C - N }>(&wanted, tolerance, |softmax| {
-                let own = batch.segments(visibility)?;
-                let mut attended =
-                    attention::expanded(&q, &expand(&latent), &k_rope, &own, softmax)?;
-                for context in cache.context(&batch, 3, visibility) {
-                    let context = context?;
+                let context = cache.context(&batch, &latent, &k_rope, 3, visibility);
+                Attended::merged(context, |context| {
                     let (kv, k_rope) = (expand(&context.latent), &context.k_rope);
-                    let part = attention::expanded(&q, &kv, k_rope, &context.segments, softmax)?;
-                    attended.merge(&part)?;
-                }
-                Ok(attended)
+                    attention::expanded(&q, &kv, k_rope, &context.segments, softmax)
+                })
             });
         }
         cache.write(&batch, &latent, &k_rope).expect("written");
@@ -286,9 +281,10 @@ fn a_window_reads_no_context_outside_of_it() {
         },
     ])
     .expect("a batch");
+    let (latent, k_rope) = (rows::<f64, C>(&[0.0; 3 * C]), key(&[0.0; 3 * R]));
     let read = |visibility: Visibility| -> Vec<(usize, Range<usize>)> {
         let chunks = cache
-            .context(&batch, 4, visibility)
+            .context(&batch, &latent, &k_rope, 4, visibility)
             .map(|chunk| chunk.expect("a chunk"));
         chunks
             .flat_map(|chunk| chunk.segments.list().to_vec())
@@ -296,11 +292,13 @@ fn a_window_reads_no_context_outside_of_it() {
             .collect()
     };
     let window = Visibility::CAUSAL.window(Some(5), Some(0));
-    assert_eq!(read(window), [(0, 12..16), (0, 16..17), (1, 0..3)]);
+    assert_eq!(read(window), [(0, 12..16), (0, 16..19), (1, 0..4)]);
     let chunk = Visibility::CAUSAL.chunk(3);
-    assert_eq!(read(chunk), [(0, 15..17)]);
+    assert_eq!(read(chunk), [(0, 15..19), (1, 3..4)]);
     assert_eq!(read(Visibility::CAUSAL).len(), 6);
-    assert!(read(Visibility::CAUSAL.window(Some(0), Some(0))).is_empty());
+    // New tokens alone
+    let none = Visibility::CAUSAL.window(Some(0), Some(0));
+    assert_eq!(read(none), [(0, 17..19), (1, 3..4)]);
 }
 
 #[test]

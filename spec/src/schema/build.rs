@@ -67,7 +67,7 @@ pub(super) fn build() -> Value {
                 ),
                 (
                     "context_chunk",
-                    size("Cached tokens expanded at a time. Default: 1024."),
+                    size("Cached tokens expanded at a time. Default: 32768."),
                 ),
                 (
                     "flash_decode",

@@ -221,7 +221,7 @@ pub const UNITS: &[Unit] = &[
     .of_bf16(),
     unit!(
         "flash_forward",
-        &["A", "R", "V", "CAP", "SINKS", "MOST", "PAGED"],
+        &["A", "R", "V", "CAP", "MOST", "PAGED"],
         &[("flash_forward", "FlashForward")],
         384
     )

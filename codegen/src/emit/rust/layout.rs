@@ -148,12 +148,17 @@ impl Lines {
         self.text.push('\n');
     }
 
-    /// `lines` between an opening and a closing one, one level deeper.
-    pub(crate) fn block(&mut self, open: &str, close: &str, inside: impl FnOnce(&mut Self)) {
-        self.line(open);
+    /// `lines` below one, one level deeper.
+    pub(crate) fn beneath(&mut self, line: &str, inside: impl FnOnce(&mut Self)) {
+        self.line(line);
         self.indent += INDENT;
         inside(self);
         self.indent -= INDENT;
+    }
+
+    /// `lines` between an opening and a closing one, one level deeper.
+    pub(crate) fn block(&mut self, open: &str, close: &str, inside: impl FnOnce(&mut Self)) {
+        self.beneath(open, inside);
         self.line(close);
     }
 

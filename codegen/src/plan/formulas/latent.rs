@@ -148,9 +148,12 @@ pub(in crate::plan) fn latent_write(latent: &Latent) -> String {
     }
 }
 
-/// Attention over already cached latents.
-pub(in crate::plan) fn context(chunk: u32) -> String {
-    format!("What the cache already holds, {chunk} tokens at a time, merged by log-sum-exp")
+/// The same over latents that are already cached, too.
+pub(in crate::plan) fn context(layer: &Layer, latent: &Latent, chunk: u32) -> String {
+    format!(
+        "{};  over what the cache already holds, {chunk} tokens at a time, and the new tokens",
+        expanded(layer, latent)
+    )
 }
 
 fn logits(latent: &Latent, content: &str) -> String {

@@ -97,14 +97,18 @@ impl Machine<'_> {
             }
             Op::AttendGroupCache { q, .. } => self.group_cache(self.array(*q)?),
             Op::FlashDecode { q, k, v, .. } => self.flash_decode(*q, *k, *v),
-            Op::MergeContext {
+            Op::AttendContext {
                 q,
+                latent,
+                k_rope,
                 slot,
                 part,
                 chunk,
-                into,
                 ..
-            } => self.merge_context(*q, self.inner(slot, *part)?, chunk.size as usize, *into),
+            } => {
+                let up = self.inner(slot, *part)?;
+                self.context(*q, (*latent, *k_rope), up, chunk.size as usize)
+            }
             Op::Sink { x, slot, .. } => {
                 let logits = slot.map(|slot| self.params.sinks(slot)).transpose()?;
                 let logit = |head: usize| logits.map_or(0.0, |logits| logits[head]);
@@ -238,19 +242,23 @@ impl Machine<'_> {
         })
     }
 
-    /// What the pieces' requests had cached before the call, in runs of `chunk` tokens, merged into attention among the new tokens.
-    fn merge_context(
+    /// Attention among the new tokens, merged with attention over what the pieces' requests had cached before the call, in runs of
+    /// `chunk` tokens.
+    fn context(
         &self,
         q: ValueId,
+        (own_latent, own_key): (ValueId, ValueId),
         up: &Linear,
         chunk: usize,
-        into: ValueId,
     ) -> Result<Attended, Error> {
         let heads = self.array(q)?.heads;
+        let (own, own_keys) = self.call.own_keys();
+        let kv = up.apply(&picked(self.array(own_latent)?, &own)).cut(heads);
+        let own_key = picked(self.array(own_key)?, &own);
+        let mut merged = self.expanded(q, &kv, &own_key, &own_keys, None)?;
         let (latent, k_rope, keys) = self
             .read_cache()?
             .gather(self.call.pieces, |piece| 0..self.call.cached[piece]);
-        let mut merged = self.attended(into)?.clone();
         let rows: Vec<usize> = (0..keys.0.len()).collect();
         for run in rows.chunks(chunk.max(1)) {
             let kv = up.apply(&picked(&latent, run)).cut(heads);

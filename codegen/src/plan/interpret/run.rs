@@ -207,7 +207,7 @@ impl<'a> Machine<'a> {
             Op::AttendExpanded { .. }
             | Op::AttendAbsorbed { .. }
             | Op::AttendGroups { .. }
-            | Op::MergeContext { .. }
+            | Op::AttendContext { .. }
             | Op::AttendLatentCache { .. }
             | Op::AttendNaiveCache { .. }
             | Op::AttendGroupCache { .. }

@@ -143,7 +143,7 @@ pub(crate) fn name(op: &Op) -> String {
         Op::Linear { slot, part, .. }
         | Op::AbsorbQueries { slot, part, .. }
         | Op::AbsorbValues { slot, part, .. }
-        | Op::MergeContext { slot, part, .. } => Some(linear_of(slot, *part)),
+        | Op::AttendContext { slot, part, .. } => Some(linear_of(slot, *part)),
         Op::Norm { slot, part, .. } => Some(norm_of(slot, *part)),
         Op::HeadNorm { slot, .. } => Some((*slot).to_owned()),
         _ => None,

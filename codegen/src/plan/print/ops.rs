@@ -78,7 +78,7 @@ pub(super) fn words(op: &Op) -> String {
         Op::AttendExpanded { .. } => "attend_expanded",
         Op::AttendAbsorbed { .. } => "attend_absorbed",
         Op::AttendGroups { .. } => "attend_groups",
-        Op::MergeContext { .. } => "merge_context",
+        Op::AttendContext { .. } => "attend_context",
         Op::WriteLatent { .. } => "write_latent",
         Op::WriteNaive { .. } => "write_naive",
         Op::WriteGroups { .. } => "write_groups",
@@ -127,10 +127,10 @@ fn detail(op: &Op) -> Option<String> {
         Op::Columns { offset, width, .. } | Op::HeadPart { offset, width, .. } => {
             format!(", {}", span(offset, width.size))
         }
-        Op::MergeContext {
+        Op::AttendContext {
             slot, part, chunk, ..
         } => format!(
-            ", {}, {} tokens at a time",
+            ", {}, {} cached tokens at a time",
             linear_of(slot, *part),
             chunk.size
         ),

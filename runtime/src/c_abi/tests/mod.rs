@@ -2,6 +2,7 @@
 //! host's.
 
 mod capture;
+mod chunked;
 mod layers;
 mod operations;
 

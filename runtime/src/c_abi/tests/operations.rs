@@ -9,10 +9,13 @@ const LATENT: usize = 7;
 const ROPE: usize = 4;
 const WIDTH: usize = LATENT + ROPE;
 const HEADS: usize = 3;
-const SCALE: f64 = 0.3;
+pub(super) const SCALE: f64 = 0.3;
 
 /// Softmax attention of one query over some keys and their values.
-fn attended<'a>(q: &[f32], seen: impl Iterator<Item = (&'a [f32], &'a [f32])>) -> Vec<f64> {
+pub(super) fn attended<'a>(
+    q: &[f32],
+    seen: impl Iterator<Item = (&'a [f32], &'a [f32])>,
+) -> Vec<f64> {
     let dot = |k: &[f32]| -> f64 {
         let products = q.iter().zip(k).map(|(&a, &b)| f64::from(a) * f64::from(b));
         SCALE * products.sum::<f64>()
@@ -30,7 +33,7 @@ fn attended<'a>(q: &[f32], seen: impl Iterator<Item = (&'a [f32], &'a [f32])>) -
 }
 
 #[track_caller]
-fn near(found: &[f32], wanted: &[f64]) {
+pub(super) fn near(found: &[f32], wanted: &[f64]) {
     assert_eq!(found.len(), wanted.len());
     for (i, (&found, wanted)) in found.iter().zip(wanted).enumerate() {
         assert!(
@@ -41,7 +44,7 @@ fn near(found: &[f32], wanted: &[f64]) {
 }
 
 /// Runs a step, then forgets it.
-fn run(step: *const Step) {
+pub(super) fn run(step: *const Step) {
     // SAFETY: it was made, and what it names is there
     unsafe {
         worked(mla_step_run(step, STREAM));

@@ -33,7 +33,13 @@ struct Gather {
     slot_count: i64,
     stride: i64,
     offset: i64,
+    quads: i64,
 }
+
+/// What a thread moves at once, in bytes.
+const QUAD: usize = 16;
+/// Threads of a warp, which has a row.
+const WARP: usize = 32;
 
 fn kernel<T: CudaElement, E: Scalar>(entry: &'static str) -> Kernel<'static> {
     Kernel::of::<T>("entries", entry, &[]).reading::<E>()
@@ -84,6 +90,12 @@ pub(super) fn gather<T: CudaElement, E: Scalar>(
     let rows = slots.len();
     let slots: Vec<i64> = slots.iter().map(|&slot| slot as i64).collect();
     let slots = device.upload(&slots)?;
+    let are_quads = |elements: usize| (elements * size_of::<E>()).is_multiple_of(QUAD);
+    let quads = T::NAME == E::NAME
+        && [place.stride, place.offset, width]
+            .into_iter()
+            .all(are_quads)
+        && cache.at().is_multiple_of(QUAD as u64);
     let args = Gather {
         cache: cache.at(),
         slots: slots.at(),
@@ -93,8 +105,9 @@ pub(super) fn gather<T: CudaElement, E: Scalar>(
         slot_count: slot_count(cache, place.stride),
         stride: place.stride as i64,
         offset: place.offset as i64,
+        quads: i64::from(quads),
     };
     let work = Work::moving(out.bytes() + out.len() * size_of::<E>());
-    device.launch(&kernel::<T, E>("gather"), blocks(rows * width), work, &args)?;
+    device.launch(&kernel::<T, E>("gather"), blocks(rows * WARP), work, &args)?;
     Ok(out)
 }

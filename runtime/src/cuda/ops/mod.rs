@@ -37,6 +37,7 @@ use crate::weights::generator::Recipe;
 pub(crate) use attention::attend_to;
 pub(super) use decode::Schedules;
 pub(crate) use indexing::choose;
+pub(crate) use pointwise::narrow_to;
 
 /// What `poison.cuh` is told.
 #[derive(Clone, Copy, Pod, Zeroable)]

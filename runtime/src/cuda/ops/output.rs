@@ -12,8 +12,8 @@ pub(super) struct Output {
     pub(super) accumulators: Address,
     pub(super) lse: Address,
     pub(super) max_logit: Address,
-    /// Whether anybody will read the largest logits; kernels that are faster without them may leave them out.
-    pub(super) wants_max: bool,
+    /// Whether anybody reads the largest logits; kernels that are faster without them may leave them out.
+    pub(super) tells_most: bool,
 }
 
 impl Output {
@@ -24,11 +24,11 @@ impl Output {
             accumulators: parts.out.at(),
             lse: parts.lse.at(),
             max_logit: parts.max_logit.at(),
-            wants_max: true,
+            tells_most: true,
         }
     }
 
-    /// Rounded to elements. `lines`: room for each row and head's log-sum-exp, and its largest logit.
+    /// Rounded to elements. `lines`: room for each row and head's log-sum-exp, and its largest logit, which nobody reads.
     pub(super) fn rounded<T: CudaElement>(
         out: &CudaBuffer<T>,
         lines: [&CudaBuffer<Accum<T>>; 2],
@@ -38,7 +38,7 @@ impl Output {
             accumulators: 0,
             lse: lines[0].at(),
             max_logit: lines[1].at(),
-            wants_max: false,
+            tells_most: false,
         }
     }
 }

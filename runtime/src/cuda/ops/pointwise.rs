@@ -115,7 +115,7 @@ pub(super) fn narrowed<T: CudaElement>(
 }
 
 /// Accumulators rounded to elements that there are.
-pub(super) fn narrow_to<T: CudaElement>(
+pub(crate) fn narrow_to<T: CudaElement>(
     device: &CudaDevice,
     x: &CudaBuffer<Accum<T>>,
     out: &CudaBuffer<T>,

@@ -2,10 +2,11 @@
 
 use half::bf16;
 
+use super::super::driver::Command;
+use super::super::{CudaGraph, attend_to};
 use super::near::{assert_lines_near, assert_near};
 use super::{Backend, CPU, Cpu, Cuda, CudaBuffer, CudaDevice, Dice, Strided, hopper, segment};
 use crate::backend::{Attention, AttentionParts, Pages};
-use crate::cuda::attend_to;
 use crate::element::Scalar;
 use crate::segments::Segments;
 use crate::softmax::Softmax;
@@ -354,4 +355,35 @@ fn a_request_of_flash_does_not_depend_on_those_beside_it() {
         own.iter().copied().map(f32::to_bits).collect()
     };
     assert_eq!(bits(&whole), bits(&alone));
+}
+
+#[test]
+fn flash_rounds_what_it_writes_and_is_all_that_runs() {
+    let device = hopper();
+    let dice = &mut Dice::new();
+    let question = Question::new(dice, Case::new(latent(2, V3), &[[33, 33], [200, 200]]));
+    let values = question.upload(&device);
+    let asked = question.asked::<Cuda<bf16>, bf16>(values.each_ref());
+    let parts = Cuda::attend(&device, &asked).expect("runs");
+    let wanted = device.download(&parts.out).expect("values");
+    let out = device.upload(&vec![bf16::NAN; wanted.len()]).expect("room");
+    let mut step = CudaGraph::new(&device);
+    // The second run finds the counters of works as the first one left them
+    for _ in 0..2 {
+        step.run(|| attend_to(&device, &asked, &out)).expect("runs");
+        let found = device.download(&out).expect("values");
+        let rounded = wanted.iter().map(|&x| bf16::from_f32(x));
+        assert!(rounded.eq(found));
+    }
+    let launched = |command: &Command| match command {
+        Command::Launch(launch) => Some(launch.function.name.to_string()),
+        _ => None,
+    };
+    let names: Vec<String> = step
+        .commands()
+        .expect("a recorded step")
+        .iter()
+        .filter_map(launched)
+        .collect();
+    assert_eq!(names.len(), 1, "{names:?}");
 }

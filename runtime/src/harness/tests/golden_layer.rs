@@ -129,28 +129,12 @@ impl<B: Backend> GoldenLayer<B> {
     ) -> Result<Rows<B, HIDDEN_SIZE>> {
         cache.check(batch, hidden.rows())?;
         let Projected { q, latent, k_rope } = self.project(hidden, batch.positions(), probe)?;
-        let kv = self.kv_up.forward(&latent)?.into_heads::<H, { N + V }>();
-        let mut attended: Attended<B, H, V> = attention::expanded(
-            &q,
-            &kv,
-            &k_rope,
-            &batch.segments(Visibility::CAUSAL)?,
-            SCALE,
-        )?;
-        for context in cache.context(batch, 7, Visibility::CAUSAL) {
-            let context = context?;
-            let kv = self
-                .kv_up
-                .forward(&context.latent)?
-                .into_heads::<H, { N + V }>();
-            attended.merge(&attention::expanded(
-                &q,
-                &kv,
-                &context.k_rope,
-                &context.segments,
-                SCALE,
-            )?)?;
-        }
+        let context = cache.context(batch, &latent, &k_rope, 7, Visibility::CAUSAL);
+        let attended: Attended<B, H, V> = Attended::merged(context, |context| {
+            let kv = self.kv_up.forward(&context.latent)?;
+            let kv = kv.into_heads::<H, { N + V }>();
+            attention::expanded(&q, &kv, &context.k_rope, &context.segments, SCALE)
+        })?;
         cache.write(batch, &latent, &k_rope)?;
         record(&attended, probe)?;
         self.finish(attended.into_out()?, probe)

@@ -156,15 +156,16 @@ macro_rules! small_layer {
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
             let Projected { q, latent, k_rope } = self.project(hidden, batch.positions(), probe)?;
-            let kv = self.kv_up.forward(&latent)?.into_heads::<H, { N + V }>();
-            let mut attended: Attended<B, H, V> = attention::expanded(&q, &kv, &k_rope, &batch.segments(Visibility::CAUSAL)?, SCALE)?;
-            if MISTAKE != "forgets_the_context" {
-                for context in cache.context(batch, 5, Visibility::CAUSAL) {
-                    let context = context?;
+            let attended: Attended<B, H, V> = if MISTAKE == "forgets_the_context" {
+                let kv = self.kv_up.forward(&latent)?.into_heads::<H, { N + V }>();
+                attention::expanded(&q, &kv, &k_rope, &batch.segments(Visibility::CAUSAL)?, SCALE)?
+            } else {
+                let context = cache.context(batch, &latent, &k_rope, 5, Visibility::CAUSAL);
+                Attended::merged(context, |context| {
                     let kv = self.kv_up.forward(&context.latent)?.into_heads::<H, { N + V }>();
-                    attended.merge(&attention::expanded(&q, &kv, &context.k_rope, &context.segments, SCALE)?)?;
-                }
-            }
+                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SCALE)
+                })?
+            };
             cache.write(batch, &latent, &k_rope)?;
             self.finish(attended, probe)
         }

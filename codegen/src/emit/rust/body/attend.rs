@@ -2,7 +2,7 @@
 
 use super::{Body, linear, up_projection, words};
 use crate::emit::rust::layout::Call;
-use crate::plan::{Op, Ty, ValueId};
+use crate::plan::{Op, ValueId};
 
 impl Body<'_> {
     pub(super) fn attention(&mut self, op: &Op) {
@@ -135,7 +135,6 @@ impl Body<'_> {
                 let call = Call::fallible(method, &["batch", &read[0], &read[1]]);
                 self.lines.call("", &call, ";");
             }
-            Op::MergeContext { .. } => self.merge_context(op),
             Op::AbsorbQueries {
                 q_nope,
                 slot,
@@ -168,61 +167,51 @@ impl Body<'_> {
         }
     }
 
-    fn merge_context(&mut self, op: &Op) {
-        let Op::MergeContext {
+    /// Attention over chunks of tokens, which are expanded as they come.
+    pub(super) fn attend_context(&mut self, op: &Op) {
+        let Op::AttendContext {
             q,
+            latent,
+            k_rope,
             slot,
             part,
+            heads,
+            dim,
             chunk,
-            into,
-            out: _,
+            out,
         } = op
         else {
             return;
         };
-        // The context is expanded as the call's own tokens were
-        let own = self.ops().find_map(|op| match op {
-            Op::AttendExpanded { kv, out, .. } if out == into => Some(self.ty(*kv)),
-            _ => None,
-        });
-        let heads = match own {
-            Some(Ty::Heads(heads, dim)) => format!("kv.into_heads::<{}, {}>", heads.name, dim.name),
-            _ => return,
-        };
-        let (q, merged, expand) = (
-            self.read(*q),
-            self.name(*into),
+        let chunks = [
+            self.attended_batch().to_owned(),
+            self.read(*latent),
+            self.read(*k_rope),
+            chunk.name.to_owned(),
+            self.visibility().to_owned(),
+        ];
+        let chunks = Call::infallible(format!("{}.context", self.kv_cache()), &words(&chunks));
+        let expand = Call::fallible(
             format!("{}.forward", linear(slot, *part)),
+            &["&context.latent"],
         );
+        let into_heads = format!("kv.into_heads::<{}, {}>", heads.name, dim.name);
         let attend = [
-            q.as_str(),
+            &self.read(*q),
             "&kv",
             "&context.k_rope",
             "&context.segments",
             self.softmax(),
         ];
-        let attend = Call::fallible("attention::expanded", &attend);
-        let open = format!(
-            "for context in {}.context({}, {}, {}) {{",
-            self.kv_cache(),
-            self.attended_batch(),
-            chunk.name,
-            self.visibility()
-        );
-        self.lines.block(&open, "}", |lines| {
-            lines.line("let context = context?;");
-            lines.call(
-                "let kv = ",
-                &Call::fallible(expand, &["&context.latent"]),
-                ";",
-            );
-            lines.call("let kv = ", &Call::infallible(heads, &[]), ";");
-            lines.call("let part = ", &attend, ";");
-            lines.call(
-                "",
-                &Call::fallible(format!("{merged}.merge"), &["&part"]),
-                ";",
-            );
+        let attend = Call::infallible("attention::expanded", &attend);
+        self.lines.call("let context = ", &chunks, ";");
+        let bound = format!("let {}: {} =", self.name(*out), self.type_of(*out));
+        self.lines.beneath(&bound, |lines| {
+            lines.block("Attended::merged(context, |context| {", "})?;", |lines| {
+                lines.call("let kv = ", &expand, ";");
+                lines.call("let kv = ", &Call::infallible(into_heads, &[]), ";");
+                lines.call("", &attend, "");
+            });
         });
     }
 }

@@ -50,11 +50,7 @@ impl Body<'_> {
             Op::CheckBatch => self.check(),
             Op::MaskSegments { context, out } => self.mask_segments(*context, *out),
             Op::BatchSegments { out } => {
-                let callee = match self.part {
-                    None => "batch.segments",
-                    Some(_) => "requests.segments",
-                };
-                let call = Call::fallible(callee, &[self.visibility()]);
+                let call = Call::fallible("batch.segments", &[self.visibility()]);
                 self.bind(*out, &call);
             }
             Op::Angles { out } => {

@@ -4,7 +4,7 @@ use mla_spec::Form;
 
 use super::Body;
 use crate::emit::rust::layout::Call;
-use crate::plan::{Op, Step, Ty, ValueId};
+use crate::plan::{Op, Step, ValueId};
 
 impl Body<'_> {
     /// Attention of the requests in a form: a closure that runs where there are some. The formula of its first step stands above it.
@@ -63,21 +63,9 @@ impl Body<'_> {
         }
     }
 
-    /// A borrowed value is copied first.
     fn pick(&mut self, x: ValueId, out: ValueId) {
-        let method = match self.ty(out) {
-            Ty::RopeKey(..) => "key",
-            Ty::Heads(..) => "heads",
-            _ => "rows",
-        };
-        let owned = match self.ty(x) {
-            Ty::Columns(_) => format!("{}.to_rows()?", self.name(x)),
-            _ => self.name(x).to_owned(),
-        };
-        self.bind(
-            out,
-            &Call::fallible(format!("requests.{method}"), &[&owned]),
-        );
+        let call = Call::fallible("requests.heads", &[self.name(x)]);
+        self.bind(out, &call);
     }
 }
 

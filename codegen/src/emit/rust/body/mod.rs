@@ -268,8 +268,8 @@ impl<'a> Body<'a> {
             | Op::AttendNaiveCache { .. }
             | Op::AttendGroupCache { .. }
             | Op::FlashDecode { .. } => self.attention(op),
-            Op::MergeContext { .. }
-            | Op::WriteLatent { .. }
+            Op::AttendContext { .. } => self.attend_context(op),
+            Op::WriteLatent { .. }
             | Op::WriteNaive { .. }
             | Op::WriteGroups { .. }
             | Op::AbsorbQueries { .. }

@@ -480,7 +480,6 @@ impl Body<'_> {
     pub(super) fn grows(&self, id: ValueId) -> bool {
         self.ops().any(|op| match op {
             Op::Adjoint(Adjoint::Add { into, .. }) => *into == id,
-            Op::MergeContext { into, .. } => *into == id,
             _ => false,
         })
     }

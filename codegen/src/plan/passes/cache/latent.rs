@@ -2,8 +2,8 @@
 
 use mla_spec::{CacheKind, Checked, KvSource, Latent};
 
-use super::{CONTEXT_CHUNK, Site, find, rename_reads, single};
-use crate::plan::{Dim, Op, Plan, formulas};
+use super::{CONTEXT_CHUNK, Site, find, single};
+use crate::plan::{Dim, LinearPart, Op, Plan, ValueId, formulas};
 
 pub(super) fn run(checked: &Checked, latent: &Latent, plan: &mut Plan) {
     let attends = |op: &Op| matches!(op, Op::AttendExpanded { .. } | Op::AttendAbsorbed { .. });
@@ -15,7 +15,7 @@ pub(super) fn run(checked: &Checked, latent: &Latent, plan: &mut Plan) {
     }
     match (&op, checked.build.cache.kind) {
         (Op::AttendAbsorbed { .. }, CacheKind::Latent) => latents(latent, plan, site, &op),
-        (Op::AttendExpanded { .. }, CacheKind::Latent) => merge(checked, latent, plan, site, &op),
+        (Op::AttendExpanded { .. }, CacheKind::Latent) => context(checked, latent, plan, site, &op),
         (Op::AttendExpanded { .. }, CacheKind::Naive) => naive(checked, latent, plan, site, &op),
         _ => {}
     }
@@ -53,50 +53,102 @@ fn latents(layer: &Latent, plan: &mut Plan, site: Site, op: &Op) {
     }
 }
 
-/// Expanded attention gains the context of a latent cache.
-fn merge(checked: &Checked, layer: &Latent, plan: &mut Plan, site: Site, op: &Op) {
-    let Op::AttendExpanded {
-        q,
-        kv,
-        k_rope,
-        out: attended,
-        ..
-    } = *op
-    else {
+/// Expanded attention gains the context of a latent cache. What expanded the new tokens alone is read by nobody any more.
+fn context(checked: &Checked, layer: &Latent, plan: &mut Plan, site: Site, op: &Op) {
+    let Some(canonical) = Canonical::of(plan, op) else {
         return;
     };
-    let Some(&Op::IntoHeads { x: rows, .. }) = plan.definition(kv) else {
-        return;
-    };
-    let Some(&Op::Linear {
-        x: latent,
-        slot,
-        part,
-        ..
-    }) = plan.definition(rows)
-    else {
-        return;
-    };
-    let chunk = Dim {
-        name: CONTEXT_CHUNK,
-        size: checked.build.context_chunk,
-    };
-    let merged = plan.define("attended", plan.values[attended.0].ty.clone());
-    rename_reads(&mut plan.steps[site.step + 1..], attended, merged);
-    let merge = Op::MergeContext {
-        q,
-        slot,
-        part,
-        chunk,
-        into: attended,
-        out: merged,
-    };
-    plan.steps
-        .insert(site.step + 1, single(formulas::context(chunk.size), merge));
+    let (formula, attend) = canonical.over_context(checked, layer, canonical.attended);
+    let attending = &mut plan.steps[site.step];
+    attending.ops[site.op] = attend;
+    attending.formula = formula;
     if is_own(layer) {
+        let Canonical { latent, k_rope, .. } = canonical;
         let write = Op::WriteLatent { latent, k_rope };
         plan.steps
-            .insert(site.step + 2, single(formulas::latent_write(layer), write));
+            .insert(site.step + 1, single(formulas::latent_write(layer), write));
+    }
+}
+
+/// What lowering wrote: attention in the expanded form over the call's own tokens.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Canonical {
+    pub(super) q: ValueId,
+    pub(super) latent: ValueId,
+    pub(super) k_rope: ValueId,
+    pub(super) slot: &'static str,
+    pub(super) part: LinearPart,
+    heads: Dim,
+    dim: Dim,
+    pub(super) attended: ValueId,
+}
+
+impl Canonical {
+    pub(super) fn of(plan: &Plan, op: &Op) -> Option<Self> {
+        let Op::AttendExpanded {
+            q,
+            kv,
+            k_rope,
+            out: attended,
+            ..
+        } = *op
+        else {
+            return None;
+        };
+        let Op::IntoHeads {
+            x: rows,
+            heads,
+            dim,
+            ..
+        } = *plan.definition(kv)?
+        else {
+            return None;
+        };
+        let Op::Linear {
+            x: latent,
+            slot,
+            part,
+            ..
+        } = *plan.definition(rows)?
+        else {
+            return None;
+        };
+        Some(Self {
+            q,
+            latent,
+            k_rope,
+            slot,
+            part,
+            heads,
+            dim,
+            attended,
+        })
+    }
+
+    /// The same over a latent cache, too, and its formula.
+    pub(super) fn over_context(
+        &self,
+        checked: &Checked,
+        latent: &Latent,
+        out: ValueId,
+    ) -> (String, Op) {
+        let chunk = Dim {
+            name: CONTEXT_CHUNK,
+            size: checked.build.context_chunk,
+        };
+        let attend = Op::AttendContext {
+            q: self.q,
+            latent: self.latent,
+            k_rope: self.k_rope,
+            slot: self.slot,
+            part: self.part,
+            heads: self.heads,
+            dim: self.dim,
+            chunk,
+            out,
+        };
+        let formula = formulas::context(&checked.layer, latent, chunk.size);
+        (formula, attend)
     }
 }
 

@@ -5,10 +5,10 @@
 
 use mla_spec::{Checked, Form, Latent};
 
-use super::latent::is_own;
-use super::{CONTEXT_CHUNK, Site, single};
+use super::latent::{Canonical, is_own};
+use super::{Site, single};
 use crate::plan::lower::Sizes;
-use crate::plan::{Dim, LinearPart, Offset, Op, Plan, Step, Ty, ValueId, formulas};
+use crate::plan::{Offset, Op, Plan, Step, Ty, ValueId, formulas};
 
 /// Takes the expanded attention at `site` apart.
 pub(super) fn run(checked: &Checked, latent: &Latent, plan: &mut Plan, site: Site, op: &Op) {
@@ -39,52 +39,6 @@ pub(super) fn run(checked: &Checked, latent: &Latent, plan: &mut Plan, site: Sit
     plan.steps.splice(site.step..=site.step, steps);
 }
 
-/// What lowering wrote: attention in the expanded form over the call's own tokens.
-#[derive(Debug, Clone, Copy)]
-struct Canonical {
-    q: ValueId,
-    latent: ValueId,
-    k_rope: ValueId,
-    slot: &'static str,
-    part: LinearPart,
-    attended: ValueId,
-}
-
-impl Canonical {
-    fn of(plan: &Plan, op: &Op) -> Option<Self> {
-        let Op::AttendExpanded {
-            q,
-            kv,
-            k_rope,
-            out: attended,
-            ..
-        } = *op
-        else {
-            return None;
-        };
-        let Op::IntoHeads { x: rows, .. } = *plan.definition(kv)? else {
-            return None;
-        };
-        let Op::Linear {
-            x: latent,
-            slot,
-            part,
-            ..
-        } = *plan.definition(rows)?
-        else {
-            return None;
-        };
-        Some(Self {
-            q,
-            latent,
-            k_rope,
-            slot,
-            part,
-            attended,
-        })
-    }
-}
-
 struct Mixing<'a> {
     checked: &'a Checked,
     latent: &'a Latent,
@@ -97,78 +51,19 @@ impl Mixing<'_> {
     /// Attention as `prefill` has it, of the requests in the expanded form.
     fn expanded(&mut self) -> (ValueId, Vec<Step>) {
         let sizes = &self.sizes;
-        let Canonical {
-            q,
-            latent,
-            k_rope,
-            slot,
-            part,
-            ..
-        } = self.canonical;
-        let ty = self.plan.values[k_rope.0].ty.clone();
-        let own_latent = self.plan.define("kv_compressed", Ty::Rows(sizes.kv_rank));
-        let own_key = self.plan.define("k_rope", ty);
-        let segments = self.plan.define("segments", Ty::Segments);
-        let rows = self.plan.define("kv", Ty::Rows(sizes.kv_up));
-        let kv = self
-            .plan
-            .define("kv", Ty::Heads(sizes.heads, sizes.kv_head));
         let of_values = Ty::Attended(sizes.heads, sizes.v);
-        let attended = self.plan.define("attended", of_values.clone());
-        let merged = self.plan.define("attended", of_values);
-        let attend = vec![
-            Op::Pick {
-                x: latent,
-                out: own_latent,
-            },
-            Op::Pick {
-                x: k_rope,
-                out: own_key,
-            },
-            Op::BatchSegments { out: segments },
-            Op::Linear {
-                x: own_latent,
-                slot,
-                part,
-                out: rows,
-            },
-            Op::IntoHeads {
-                x: rows,
-                heads: sizes.heads,
-                dim: sizes.kv_head,
-                out: kv,
-            },
-            Op::AttendExpanded {
-                q,
-                kv,
-                k_rope: own_key,
-                segments,
-                selection: None,
-                out: attended,
-            },
-        ];
-        let chunk = Dim {
-            name: CONTEXT_CHUNK,
-            size: self.checked.build.context_chunk,
-        };
-        let merge = Op::MergeContext {
-            q,
-            slot,
-            part,
-            chunk,
-            into: attended,
-            out: merged,
-        };
+        let attended = self.plan.define("attended", of_values);
+        let (formula, attend) = self
+            .canonical
+            .over_context(self.checked, self.latent, attended);
         let out = self
             .plan
             .define("expanded", Ty::Heads(sizes.heads, sizes.v));
-        let (x, mut end) = self.sunk(merged);
+        let (x, mut end) = self.sunk(attended);
         end.push(Op::AttendedOut { x, out });
-        let layer = &self.checked.layer;
         let steps = [
-            (formulas::expanded(layer, self.latent), attend),
-            (formulas::context(chunk.size), vec![merge]),
-            (formulas::expanded_part(layer), end),
+            (formula, vec![attend]),
+            (formulas::expanded_part(&self.checked.layer), end),
         ];
         (out, in_form(Form::Mha, steps.into()))
     }

@@ -1,6 +1,6 @@
 //! `cache`: prefill, decode and mixed meet what is cached, and cache what is new.
 //!
-//! - Latent cache, MHA: attention among the new tokens, merged with attention over the expanded context; then the new
+//! - Latent cache, MHA: attention over the context and the new tokens, whose latents are expanded together; then the new
 //!   latents are written, so that the context is only what was there before.
 //! - Latent cache, MQA: the new latents are written, then queries meet everything in the cache.
 //! - Latent cache, each request in its own form (`mixed`): the new latents are written, then the requests of either form do what is said above,
@@ -15,7 +15,7 @@ mod mixed;
 
 use mla_spec::{Checked, Indexer, Projections};
 
-use crate::plan::{Constant, Op, Plan, Program, Step, ValueId, formulas};
+use crate::plan::{Constant, Op, Plan, Program, Step, formulas};
 
 pub(super) fn run(checked: &Checked, program: &mut Program) {
     for plan in program
@@ -35,7 +35,7 @@ pub(super) fn run(checked: &Checked, program: &mut Program) {
         .plans
         .iter()
         .flat_map(Plan::ops)
-        .any(|op| matches!(op, Op::MergeContext { .. }))
+        .any(|op| matches!(op, Op::AttendContext { .. }))
     {
         program.constants.push(Constant {
             name: CONTEXT_CHUNK,
@@ -91,14 +91,4 @@ fn find(plan: &Plan, wanted: impl Fn(&Op) -> bool) -> Option<(Site, Op)> {
 
 fn single(formula: String, op: Op) -> Step {
     Step::new(formula, vec![op])
-}
-
-fn rename_reads(steps: &mut [Step], from: ValueId, to: ValueId) {
-    for op in steps.iter_mut().flat_map(|step| &mut step.ops) {
-        op.visit_values(|role, value| {
-            if role == crate::plan::Role::Reads && *value == from {
-                *value = to;
-            }
-        });
-    }
 }

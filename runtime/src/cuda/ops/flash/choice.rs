@@ -9,9 +9,8 @@ use crate::element::Scalar;
 /// What a kernel is made for, in its unit's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sizes {
-    /// Widths of both parts of keys and of values; whether logits are capped, sinks take part, the largest logit is wanted, keys lie in
-    /// pages.
-    pub(super) dims: [usize; 7],
+    /// Widths of both parts of keys and of values; whether logits are capped, the largest one is wanted, keys lie in pages.
+    pub(super) dims: [usize; 6],
     /// Keys that are attended to at a time.
     keys: usize,
 }
@@ -20,14 +19,12 @@ impl Sizes {
     fn of(facts: &Facts) -> Self {
         let [key, rope, value] = facts.widths();
         Self {
-            // Sinks take their share of the result afterwards, as those of every other kernel
             dims: [
                 key,
                 rope,
                 value,
                 usize::from(facts.capped),
-                0,
-                usize::from(facts.wants_max),
+                usize::from(facts.tells_most),
                 usize::from(facts.page.is_some()),
             ],
             keys: keys_at_a_time([key, rope, value], facts.capped, facts.page.is_some()),
@@ -61,6 +58,8 @@ struct Facts {
     /// Whether a dense mask takes keys away.
     masked: bool,
     capped: bool,
+    /// Whether the largest logit of each row is wanted.
+    tells_most: bool,
     /// Whether logits are biased, or probabilities dropped.
     adjusted: bool,
     scale: f64,
@@ -68,18 +67,16 @@ struct Facts {
     page: Option<usize>,
     /// Whether tables name a page for each key.
     covered: bool,
-    /// Whether the largest logits are to be written.
-    wants_max: bool,
 }
 
 /// The sizes of the kernel that does it, or why it does not.
 pub(super) fn sizes<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, E>,
-    wants_max: bool,
+    tells_most: bool,
 ) -> Result<Sizes, Reason> {
     let sizes = chosen(&Facts {
-        wants_max,
+        tells_most,
         ..Facts::of(device, attention)
     })?;
     match device.shared.kernels.has(FORWARD, &sizes.dims) {
@@ -114,11 +111,11 @@ impl Facts {
             selects: selection.is_some(),
             masked: segments.all_given().is_some(),
             capped: softmax.cap().is_some(),
+            tells_most: true,
             adjusted: softmax.added().is_some() || softmax.dropped().is_some(),
             scale: softmax.scale(),
             page: pages.map(Pages::page),
             covered: pages.is_none_or(|pages| covers(pages, segments)),
-            wants_max: true,
         }
     }
 
@@ -136,7 +133,7 @@ fn takes([key, rope, value]: [usize; 3]) -> bool {
     whole && key > 0 && value > 0 && tiles([key, rope]) <= 4 && value <= 256
 }
 
-/// Keys that it attends to at a time: `KEYS` of the kernel, which reads as many at once. It is written without sinks.
+/// Keys that it attends to at a time: `KEYS` of the kernel, which reads as many at once.
 fn keys_at_a_time([key, rope, value]: [usize; 3], capped: bool, paged: bool) -> usize {
     let piecemeal = paged
         || [key, rope, value]
@@ -245,18 +242,18 @@ mod tests {
             selects: false,
             masked: false,
             capped: false,
+            tells_most: true,
             adjusted: false,
             scale: 0.1,
             page: None,
             covered: true,
-            wants_max: true,
         }
     }
 
     #[test]
     fn sizes_are_those_of_the_layer() {
         let sizes = chosen(&deepseek()).expect("the kernel is for it");
-        assert_eq!(sizes.dims, [128, 64, 128, 0, 0, 1, 0]);
+        assert_eq!(sizes.dims, [128, 64, 128, 0, 1, 0]);
         assert_eq!(sizes.keys_at_once(0), 128);
         let paged = Facts {
             capped: true,
@@ -264,7 +261,7 @@ mod tests {
             ..deepseek()
         };
         let sizes = chosen(&paged).expect("the kernel is for it");
-        assert_eq!(sizes.dims, [128, 64, 128, 1, 0, 1, 1]);
+        assert_eq!(sizes.dims, [128, 64, 128, 1, 1, 1]);
         assert_eq!(sizes.keys_at_once(96), 32);
         assert_eq!(sizes.keys_at_once(256), 128);
         for (widths, keys) in [
@@ -286,7 +283,18 @@ mod tests {
             for rope in [0, 16, 32, 64, 72, 128] {
                 for value in widths.clone() {
                     let sizes = [key, rope, value];
-                    assert_eq!(takes(sizes), flash::takes(sizes), "{sizes:?}");
+                    let takes = takes(sizes);
+                    assert_eq!(takes, flash::takes(sizes), "{sizes:?}");
+                    for (capped, paged) in [(false, false), (true, false), (false, true)] {
+                        let choice = flash::FlashChoice {
+                            widths: sizes,
+                            capped,
+                            tells_most: false,
+                            paged,
+                        };
+                        let keys = keys_at_a_time(sizes, capped, paged);
+                        assert!(!takes || keys == choice.keys(), "{sizes:?}: {keys}");
+                    }
                 }
             }
         }

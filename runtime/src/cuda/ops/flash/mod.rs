@@ -46,7 +46,6 @@ struct FlashForward {
     wide: Address,
     lse: Address,
     max_logit: Address,
-    sinks: Address,
     taken: Address,
     again: Address,
     row_stride: i64,
@@ -62,7 +61,7 @@ struct FlashForward {
     scale_log2: f32,
     scale: f32,
     bend: f32,
-    unused: [i32; 13],
+    unused: [i32; 15],
 }
 
 // As large as the kernel takes it
@@ -74,7 +73,7 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     attention: &Attention<'_, Cuda<T>, E>,
     output: Output,
 ) -> Result<bool> {
-    match choice::sizes(device, attention, output.wants_max) {
+    match choice::sizes(device, attention, output.tells_most) {
         Ok(sizes) => attend_by(&sizes, device, attention, output).map(|()| true),
         Err(_) => Ok(false),
     }
@@ -121,7 +120,6 @@ fn attend_by<T: CudaElement, E: Scalar>(
         wide: output.accumulators,
         lse: output.lse,
         max_logit: output.max_logit,
-        sinks: 0,
         taken: noted.at(),
         again: noted.place(COUNTERS),
         row_stride: (heads * v.width) as i64,
@@ -138,7 +136,7 @@ fn attend_by<T: CudaElement, E: Scalar>(
         scale_log2: (capped.unwrap_or(scale) * log2_e) as f32,
         scale: capped.unwrap_or(scale) as f32,
         bend: capped.map_or(0.0, |cap| 2.0 * log2_e * scale / cap) as f32,
-        unused: [0; 13],
+        unused: [0; 15],
     };
     let kernel = Kernel::of::<T>(FORWARD, FORWARD, &sizes.dims).reading::<E>();
     let blocks = (device.multiprocessors() as usize).min(tables.works.len() * heads);
