@@ -25,7 +25,7 @@ use crate::element::Element;
 
 pub(crate) use driver::{Address, CallersContext, ForeignStream};
 pub(crate) use graph::Prepared;
-pub(crate) use ops::{attend_to, choose};
+pub(crate) use ops::{Wanted, attend_to, attend_with_lse, choose, gradients_to};
 
 pub use buffer::CudaBuffer;
 pub use device::{CudaDevice, Statistics, Stopwatch};
