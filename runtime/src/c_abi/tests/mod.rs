@@ -4,6 +4,7 @@
 mod capture;
 mod layers;
 mod operations;
+mod row_gradients;
 
 #[allow(dead_code, reason = "the other tests of this crate use all of it")]
 #[path = "../../../tests/sample/mod.rs"]

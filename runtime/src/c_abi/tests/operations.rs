@@ -30,7 +30,7 @@ fn attended<'a>(q: &[f32], seen: impl Iterator<Item = (&'a [f32], &'a [f32])>) -
 }
 
 #[track_caller]
-fn near(found: &[f32], wanted: &[f64]) {
+pub(super) fn near(found: &[f32], wanted: &[f64]) {
     assert_eq!(found.len(), wanted.len());
     for (i, (&found, wanted)) in found.iter().zip(wanted).enumerate() {
         assert!(
@@ -41,7 +41,7 @@ fn near(found: &[f32], wanted: &[f64]) {
 }
 
 /// Runs a step, then forgets it.
-fn run(step: *const Step) {
+pub(super) fn run(step: *const Step) {
     // SAFETY: it was made, and what it names is there
     unsafe {
         worked(mla_step_run(step, STREAM));
