@@ -60,7 +60,8 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
       settle(s);
       const Four of = shared_four(at + P::WORK + own_rows() * 16);
       if (key < of.z || key + P::STEP > of.w) hide_and_clear<Cfg>(args, at, keys, of, key, s);
-      soften<true>(own_tops<Cfg>(at), args.scale_log2, s, rows.sums, less);
+      follow<true>(own_tops<Cfg>(at), args.scale_log2, s, rows.sums, less);
+      soften(args.scale_log2, s, rows.sums);
       key += P::STEP;
       return key >= of.y;
     };

@@ -26,7 +26,7 @@ __device__ inline void multiply_queries(u32 base, u32 keys, const u32 (&q)[Place
 
 // Begins what a tile adds to the output, or makes of it.
 template <class Cfg>
-__device__ inline void multiply_weights(u32 values, const u32 (&p)[Place<Cfg>::KEYS / 16][4], bool add, f32 (&o)[Place<Cfg>::V_TILES * TILE / 2]) {
+__device__ inline void multiply_weights(u32 values, const u32 (&p)[Place<Cfg>::KEYS / 16][4], bool add, f32 (&o)[Cfg::V / 2]) {
   using P = Place<Cfg>;
   const u32 right = place_of(values);
   settle(o);
@@ -52,17 +52,25 @@ __device__ inline Pair take_task(u32 base, u32& parity, u32 (&q)[Place<Cfg>::HEL
       load_blocks(q[k], base + P::Q + at / P::Q_TILE_BYTES * P::Q_TILE_BYTES + swizzled_128(line * 128 + at % P::Q_TILE_BYTES + self % 32 / 16 * 16));
     }
   }
-  if (P::HELD == P::STEPS) arrive_once_a_warp(base + P::Q_FREE);
+  if (P::HELD == P::STEPS || task.x == NO_WORK) arrive_once_a_warp(base + P::Q_FREE);
   return task;
 }
 
-// All tasks of a block, for 64 rows.
+// Where who attends stands.
 template <class Cfg>
-__device__ inline void attend_tiles(const FlashForward& args, u32 base) {
-  using P = Place<Cfg>;
-  Ring<P::K_STAGES> k_turn;
-  Ring<P::V_STAGES> v_turn;
+struct Attending {
+  Ring<Place<Cfg>::K_STAGES> k;
+  Ring<Place<Cfg>::V_STAGES> v;
   u32 parity = 0;
+};
+
+// All tasks that are brought, for 64 rows. `trusting`: what a row's exponents count from does not follow its logits beyond the first tile.
+template <class Cfg>
+__device__ inline void attend_tasks(const FlashForward& args, u32 base, bool trusting, Attending<Cfg>& stands) {
+  using P = Place<Cfg>;
+  Ring<P::K_STAGES>& k_turn = stands.k;
+  Ring<P::V_STAGES>& v_turn = stands.v;
+  u32& parity = stands.parity;
   Rows<Cfg> rows;
   u32 q[P::HELD + 1][4];
   u32 p[P::KEYS / 16][4];
@@ -83,15 +91,15 @@ __device__ inline void attend_tiles(const FlashForward& args, u32 base) {
     settle(s);
   }
 #pragma unroll
-  for (int k = 0; k < P::V_TILES * TILE / 2; k++) rows.o[k] = 0;
+  for (int k = 0; k < Cfg::V / 2; k++) rows.o[k] = 0;
 #pragma unroll 1
   while (task.x != NO_WORK) {
     const u32 tops = base + P::TOPS + (own_rows() * WARPGROUP + own_number()) * 8;
-    begin_rows<Cfg>(tops, rows.sums);
+    begin_rows<Cfg>(args.works[task.x], tops, rows.sums);
     i32 key = last_tile<Cfg>(args.works[task.x]);
     const i32 first = first_tile<Cfg>(args.works[task.x]);
     // Makes exponentials of a tile's logits
-    const auto weigh = [&](u32 at) {
+    const auto weigh = [&](u32 at, bool follows) {
       arrive_once_a_warp(at + P::K_FREE + k_turn.stage * 8);
       k_turn.next();
       settle(s);
@@ -104,9 +112,14 @@ __device__ inline void attend_tiles(const FlashForward& args, u32 base) {
           clear_unseen<Cfg>(at + P::V + v_turn.stage * P::V_BYTES, work.first - key, work.end - key);
         }
       }
-      soften<Cfg::MOST>(tops, args.scale_log2, s, rows.sums, less);
+      if (follows || waits_for_keys(rows.sums)) {
+        follow<Cfg::MOST>(tops, args.scale_log2, s, rows.sums, less);
+      } else {
+        less[0] = less[1] = 1;
+      }
+      soften(args.scale_log2, s, rows.sums);
     };
-    weigh(base);
+    weigh(base, true);
     pack_weights(s, p);
     bool add = false;
 #pragma unroll 1
@@ -120,7 +133,7 @@ __device__ inline void attend_tiles(const FlashForward& args, u32 base) {
       wgmma_wait<1>();
       const u32 before = v_turn.stage;
       v_turn.next();
-      weigh(at);
+      weigh(at, !trusting);
       wgmma_wait<0>();
       settle(rows.o);
       arrive_once_a_warp(at + P::V_FREE + before * 8);
@@ -149,7 +162,7 @@ __device__ inline void attend_tiles(const FlashForward& args, u32 base) {
     settle(rows.o);
     arrive_once_a_warp(base + P::V_FREE + v_turn.stage * 8);
     v_turn.next();
-    write_rows<Cfg>(args, done, tops, rows);
+    write_rows<Cfg>(args, done, trusting, tops, rows);
     if constexpr (P::HELD < P::STEPS) {
       task = take_task<Cfg>(base, parity, q);
       if (task.x == NO_WORK) break;
@@ -160,6 +173,20 @@ __device__ inline void attend_tiles(const FlashForward& args, u32 base) {
     settle(s);
   }
   if (own_rows() == 0) wait_for_turn();  // the other's last word
+}
+
+// All tasks of a block, for 64 rows.
+template <class Cfg>
+__device__ inline void attend_tiles(const FlashForward& args, u32 base) {
+  using P = Place<Cfg>;
+  Attending<Cfg> at;
+#pragma unroll 1
+  for (bool trusting = !Cfg::MOST;; trusting = false) {
+    attend_tasks<Cfg>(args, base, trusting, at);
+    if (!trusting) return;
+    arrive_once_a_warp(base + P::DONE);
+    if (!goes_on<Cfg>(base)) return;
+  }
 }
 
 template <class Cfg>
@@ -177,7 +204,9 @@ __device__ void flash_forward(const FlashForward& args) {
   __syncthreads();
   if (threadIdx.x < WARPGROUP) {
     with_registers<P::BRINGS>([&] {
-      if (threadIdx.x == 0) bring_tiles<Cfg>(args, base);
+      if (threadIdx.x == 0) bring_tasks<Cfg>(args, base);
+      if (threadIdx.x == WARP) bring_values<Cfg>(args, base);
+      __syncwarp();  // registers are a warp's
     });
   } else {
     with_registers<P::ATTENDS>([&] { attend_tiles<Cfg>(args, base); });

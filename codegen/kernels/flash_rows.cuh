@@ -6,20 +6,24 @@
 // A thread has two rows, eight apart.
 template <class Cfg>
 struct Rows {
-  f32 o[Place<Cfg>::V_TILES * TILE / 2];
+  f32 o[Cfg::V / 2];
   Sums sums;
 };
 
-// Knows nothing of a task's rows yet.
+// Knows nothing of a task's rows yet. Those that the work doesn't have never will, and give nothing.
 template <class Cfg>
-__device__ inline void begin_rows(u32 tops, Sums& sums) {
+__device__ inline void begin_rows(const Work& work, u32 tops, Sums& sums) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    sums.shift[half] = LOW;
+    const i32 row = own_rows() * 64 + accumulator_row(own_number(), half);
+    sums.shift[half] = row < work.rows ? LOW : -LOW;
     sums.total[half] = 0;
   }
   if (Cfg::MOST) share(tops, Two{minus_infinity(), minus_infinity()});
 }
+
+// Whether a row of this warp has seen no key yet.
+__device__ inline bool waits_for_keys(const Sums& sums) { return __any_sync(ALL_LANES, sums.shift[0] == LOW || sums.shift[1] == LOW); }
 
 // Hides keys from rows that don't see them. `key`: the first that logits are of.
 template <int N>
@@ -59,9 +63,10 @@ __device__ inline void bend(f32 by, f32 (&s)[N]) {
   for (int i = 0; i < N; i++) s[i] = 1 - 2 * reciprocal_fast(exp2_fast(s[i] * by) + 1);
 }
 
-// Writes what a work's rows give.
+// Writes what a work's rows give. `trusting`: exponents counted from the first tile's logits; where others were too far beyond those, the task is noted
+// down, to be done again.
 template <class Cfg>
-__device__ inline void write_rows(const FlashForward& args, const Pair& task, u32 at_tops, const Rows<Cfg>& rows) {
+__device__ inline void write_rows(const FlashForward& args, const Pair& task, bool trusting, u32 at_tops, const Rows<Cfg>& rows) {
   const Work& work = args.works[task.x];
   const u32 self = own_number();
   Two tops{};
@@ -75,6 +80,9 @@ __device__ inline void write_rows(const FlashForward& args, const Pair& task, u3
       total += __shfl_xor_sync(ALL_LANES, total, lanes);
       if (Cfg::MOST) top = peak(top, __shfl_xor_sync(ALL_LANES, top, lanes));
     }
+    const i32 r = own_rows() * 64 + accumulator_row(self, half);
+    const bool there = r < work.rows;
+    if (trusting && there && !(total < TOO_LARGE)) note_down(args, task);
     const bool saw = total != 0;
     f32 shift = rows.sums.shift[half];
     f32 by = 1;
@@ -87,8 +95,6 @@ __device__ inline void write_rows(const FlashForward& args, const Pair& task, u3
       shift = most;
     }
     by = saw ? by / total : 0;
-    const i32 r = own_rows() * 64 + accumulator_row(self, half);
-    const bool there = r < work.rows;
     const i64 row = work.row + r;
     if (there && self % 4 == 0) {
       args.lse[row * args.heads + task.y] = saw ? (shift + log2_fast(total)) / LOG2_E : minus_infinity();

@@ -34,7 +34,8 @@ struct FlashForward {
   f32* lse;        // [rows, heads], natural
   f32* max_logit;  // [rows, heads]; with `MOST` alone
   const f32* sinks;  // [heads]; with `SINKS` alone
-  u32* taken;        // 2, of zeros: units of work that blocks have taken, and blocks that found none. The last one leaves zeros
+  u32* taken;        // 3, of zeros: tasks that blocks have taken, blocks that found none, whether tasks have to be done again. The last block leaves zeros
+  u32* again;        // [works, heads], of zeros: which ones; without `MOST` alone. Likewise
   i64 row_stride, head_stride;  // of the output, in elements
   i32 count;       // works
   i32 heads;
@@ -45,10 +46,11 @@ struct FlashForward {
   f32 scale_log2;  // of products, for powers of two; with `CAP`, of what is bent
   f32 scale;       // of the same, for logits
   f32 bend;        // with `CAP` alone: of products, twice for powers of two, over the cap
-  i32 unused[15];
+  i32 unused[13];
 };
 
 constexpr int ROWS = 128;
+constexpr u32 ROOM = 232448 - 3072;  // bytes of shared memory for queries, keys and values
 
 // Where things lie in shared memory.
 template <class Cfg>
@@ -56,21 +58,29 @@ struct Place {
   __device__ static constexpr int tiles(int columns) { return (columns + TILE - 1) / TILE; }
   static constexpr int A_TILES = tiles(Cfg::A), R_TILES = tiles(Cfg::R), V_TILES = tiles(Cfg::V);
   static constexpr int QK_TILES = A_TILES + R_TILES;
-  // Keys that are attended to at a time. Registers of a thread hold half as many logits, a quarter as many pairs of probabilities, and the output
-  static constexpr int KEYS = V_TILES <= 2 && 3 * QK_TILES + 2 * V_TILES <= 14 ? 128 : 64;
   // Whether a part's tiles are copied one by one, for which a thread needs more registers
   static constexpr bool PIECEMEAL = Cfg::PAGED || Cfg::A % TILE != 0 || Cfg::R % TILE != 0 || Cfg::V % TILE != 0;
   // Registers of a thread: of who attends, of who brings tiles
   static constexpr int ATTENDS = PIECEMEAL ? 232 : 240, BRINGS = PIECEMEAL ? 40 : 24;
+  static constexpr int STAGES = 2;  // of keys, and of values
   static constexpr u32 Q_TILE_BYTES = ROWS * TILE * 2;
+  // Pieces of 16 columns
+  static constexpr int A_STEPS = (Cfg::A + 15) / 16, R_STEPS = (Cfg::R + 15) / 16, STEPS = A_STEPS + R_STEPS;
+  // Registers of a thread: half as many logits as there are keys, a quarter as many pairs of probabilities, the output, what else there is; and pieces of queries
+  static constexpr int ELSE = Cfg::CAP || Cfg::SINKS ? 48 : V_TILES > 2 ? 40 : 32;
+  __device__ static constexpr int spare(int keys) { return ATTENDS - ELSE - Cfg::V / 2 - keys * 3 / 4; }
+  // Keys that are attended to at a time: up to 128, as many as there is room for. Pages are powers of two, or made of such
+  __device__ static constexpr bool fits(int keys) {
+    return spare(keys) >= 0 && QK_TILES * Q_TILE_BYTES + STAGES * keys * TILE * 2 * (QK_TILES + V_TILES) <= ROOM;
+  }
+  __device__ static constexpr int most_keys(int keys) { return fits(keys) ? keys : most_keys(Cfg::PAGED ? keys / 2 : keys - 16); }
+  static constexpr int KEYS = most_keys(128);
+  // Those of the queries that registers hold: the first
+  static constexpr int HELD = spare(KEYS) / 4 < STEPS ? spare(KEYS) / 4 : STEPS;
   static constexpr u32 SLOT_BYTES = KEYS * TILE * 2;  // a tile of keys or values
   static constexpr u32 K_BYTES = QK_TILES * SLOT_BYTES;
   static constexpr u32 V_BYTES = V_TILES * SLOT_BYTES;
-  // Pieces of 16 columns, and those of the queries that registers hold: the first
-  static constexpr int A_STEPS = (Cfg::A + 15) / 16, R_STEPS = (Cfg::R + 15) / 16, STEPS = A_STEPS + R_STEPS;
-  static constexpr int SPARE = (ATTENDS - (Cfg::CAP || Cfg::SINKS ? 48 : 32) - V_TILES * TILE / 2 - KEYS * 3 / 4) / 4;
-  static constexpr int HELD = SPARE < 0 ? 0 : SPARE < STEPS ? SPARE : STEPS;
-  static constexpr int K_STAGES = 2, V_STAGES = 2;
+  static constexpr int K_STAGES = STAGES, V_STAGES = STAGES;
   static constexpr u32 Q = 0;
   static constexpr u32 K = QK_TILES * Q_TILE_BYTES;
   static constexpr u32 V = K + K_STAGES * K_BYTES;
@@ -82,7 +92,10 @@ struct Place {
   static constexpr u32 K_FREE = K_FULL + K_STAGES * 8;
   static constexpr u32 V_FULL = K_FREE + K_STAGES * 8;            // [V_STAGES]
   static constexpr u32 V_FREE = V_FULL + V_STAGES * 8;
-  static constexpr u32 END = V_FREE + V_STAGES * 8;
+  static constexpr u32 DONE = V_FREE + V_STAGES * 8;              // all tasks have been written
+  static constexpr u32 KNOWN = DONE + 8;                          // and it is known whether there are some to be done again: `MORE`
+  static constexpr u32 MORE = KNOWN + 8;
+  static constexpr u32 END = MORE + 8;
   static_assert(END <= 232448, "shared memory");
   // Where a step's columns begin, in tiles of so many bytes.
   __device__ static constexpr u32 step_at(int k, u32 tile_bytes) {
@@ -91,6 +104,8 @@ struct Place {
 };
 
 constexpr i32 NO_WORK = -1;
+// Sums of exponentials that are no smaller have had logits far beyond those that exponents count from: some may be infinite, or products with values.
+constexpr f32 TOO_LARGE = 0x1p80f;
 
 // Has `COLUMNS` columns of some rows of a head brought, in tiles: together, or each by itself. What is not there of the last tile is zeros.
 template <int COLUMNS>
@@ -144,50 +159,131 @@ __device__ inline Pair task_of(const FlashForward& args, u32 index) {
   return {i32(inside / heads), i32(first + inside % heads)};
 }
 
-// Copies what the others read. One thread.
+// A thread brings queries and keys, and another values: neither waits for what the other one needs.
+
+// Brings a task to those who do it, with its queries, or word that there is none.
 template <class Cfg>
-__device__ inline void bring_tiles(const FlashForward& args, u32 base) {
+__device__ inline void bring_queries(const FlashForward& args, u32 base, const Pair& task, u32& parity) {
   using P = Place<Cfg>;
-  Ring<P::K_STAGES> k;
-  Ring<P::V_STAGES> v;
-  u32 q_parity = 1;  // the first queries find their place free
+  barrier_wait(base + P::Q_FREE, parity);
+  parity ^= 1;
+  share(base + P::TASK, task);
+  const u32 q_full = base + P::Q_FULL;
+  if (task.x == NO_WORK) {
+    barrier_arrive(q_full);
+    return;
+  }
+  const i32 row = args.works[task.x].row;
+  barrier_expect(q_full, P::QK_TILES * P::Q_TILE_BYTES);
+  copy_columns<Cfg::A>(base + P::Q, P::Q_TILE_BYTES, args.q, q_full, row, task.y, true);
+  copy_columns<Cfg::R>(base + P::Q + P::A_TILES * P::Q_TILE_BYTES, P::Q_TILE_BYTES, args.q_rope, q_full, row, task.y, true);
+}
+
+// Brings a task's keys, from the last tile on: the one that not all rows see all of is the first.
+template <class Cfg>
+__device__ inline void bring_keys(const FlashForward& args, u32 base, const Pair& task, Ring<Place<Cfg>::K_STAGES>& turn) {
+  using P = Place<Cfg>;
+  const Work work = args.works[task.x];
+  const i32 head = task.y / args.per_key, rope_head = Cfg::R > 0 ? task.y / args.per_rope : 0;
 #pragma unroll 1
-  for (;;) {
-    const Pair task = task_of(args, atomicAdd(args.taken, 1u));
-    barrier_wait(base + P::Q_FREE, q_parity);
-    q_parity ^= 1;
-    share(base + P::TASK, task);
+  for (i32 key = last_tile<Cfg>(work); key >= first_tile<Cfg>(work); key -= P::KEYS) {
+    const u32 to = base + P::K + turn.stage * P::K_BYTES, full = base + P::K_FULL + turn.stage * 8;
+    barrier_wait(base + P::K_FREE + turn.stage * 8, turn.parity ^ 1);
+    barrier_expect(full, keys_that_come<Cfg>(args, key, work.end) * (P::QK_TILES * 128));
+    copy_keys<Cfg, Cfg::A>(args, to, args.k, full, work.place, key, work.end, head);
+    copy_keys<Cfg, Cfg::R>(args, to + P::A_TILES * P::SLOT_BYTES, args.k_rope, full, work.place, key, work.end, rope_head);
+    turn.next();
+  }
+}
+
+// This block has found no more tasks. Whether it is the last, and tasks have to be done again; the last one leaves counters as it found them.
+__device__ inline bool ends_last(const FlashForward& args) {
+  __threadfence();
+  if (atomicAdd(args.taken + 1, 1u) != gridDim.x - 1) return false;
+  __threadfence();
+  const bool more = load_acquire(args.taken + 2) != 0;
+  args.taken[0] = 0;
+  args.taken[1] = 0;
+  args.taken[2] = 0;
+  return more;
+}
+
+// A task has to be done again.
+__device__ inline void note_down(const FlashForward& args, const Pair& task) {
+  args.again[i64(task.x) * args.heads + task.y] = 1;
+  args.taken[2] = 1;
+}
+
+// Whether this block has tasks to be done again, once all have been written.
+template <class Cfg>
+__device__ inline bool goes_on(u32 base) {
+  barrier_wait(base + Place<Cfg>::KNOWN, 0);
+  return shared_i32(base + Place<Cfg>::MORE) != 0;
+}
+
+// The first task from `at` on that is to be done again.
+__device__ inline Pair noted_task(const FlashForward& args, u32& at) {
+  for (; at < u32(args.count) * u32(args.heads); at++) {
+    if (load_acquire(args.again + at) == 0) continue;
+    args.again[at] = 0;
+    return {i32(at / args.heads), i32(at % args.heads)};
+  }
+  return {NO_WORK, 0};
+}
+
+// All tasks of a block, with their queries and keys. One thread.
+template <class Cfg>
+__device__ inline void bring_tasks(const FlashForward& args, u32 base) {
+  using P = Place<Cfg>;
+  Ring<P::K_STAGES> turn;
+  u32 parity = 1;  // the first queries find their place free
+  u32 at = 0;
+#pragma unroll 1
+  for (bool again = false;;) {
+    // Few are done again, and seldom: one block does them all
+    const Pair task = again ? noted_task(args, at) : task_of(args, atomicAdd(args.taken, 1u));
+    bring_queries<Cfg>(args, base, task, parity);
+    if (task.x != NO_WORK) {
+      bring_keys<Cfg>(args, base, task, turn);
+      continue;
+    }
+    if (again) return;
+    if (!Cfg::MOST) barrier_wait(base + P::DONE, 0);
+    again = ends_last(args);
+    if (Cfg::MOST) return;
+    share(base + P::MORE, i32(again));
+    barrier_arrive(base + P::KNOWN);
+    if (!again) return;
+  }
+}
+
+// The values of all tasks that are brought. One thread.
+template <class Cfg>
+__device__ inline void bring_values(const FlashForward& args, u32 base) {
+  using P = Place<Cfg>;
+  Ring<P::V_STAGES> turn;
+  u32 parity = 0;
+#pragma unroll 1
+  for (bool again = false;;) {
+    barrier_wait(base + P::Q_FULL, parity);
+    parity ^= 1;
+    const Pair task = shared_pair(base + P::TASK);
+    barrier_arrive(base + P::Q_FREE);
     if (task.x == NO_WORK) {
-      barrier_arrive(base + P::Q_FULL);
-      break;
+      if (Cfg::MOST || again || !goes_on<Cfg>(base)) return;
+      again = true;
+      continue;
     }
     const Work work = args.works[task.x];
-    const u32 q_full = base + P::Q_FULL;
-    barrier_expect(q_full, P::QK_TILES * P::Q_TILE_BYTES);
-    copy_columns<Cfg::A>(base + P::Q, P::Q_TILE_BYTES, args.q, q_full, work.row, task.y, true);
-    copy_columns<Cfg::R>(base + P::Q + P::A_TILES * P::Q_TILE_BYTES, P::Q_TILE_BYTES, args.q_rope, q_full, work.row, task.y, true);
-    const i32 k_head = task.y / args.per_key, v_head = task.y / args.per_value, rope_head = Cfg::R > 0 ? task.y / args.per_rope : 0;
-    // From the last tile on: the one that not all rows see all of is the first
+    const i32 head = task.y / args.per_value;
 #pragma unroll 1
     for (i32 key = last_tile<Cfg>(work); key >= first_tile<Cfg>(work); key -= P::KEYS) {
-      const u32 rows = keys_that_come<Cfg>(args, key, work.end);
-      const u32 k_at = base + P::K + k.stage * P::K_BYTES, k_full = base + P::K_FULL + k.stage * 8;
-      barrier_wait(base + P::K_FREE + k.stage * 8, k.parity ^ 1);
-      barrier_expect(k_full, rows * (P::QK_TILES * 128));
-      copy_keys<Cfg, Cfg::A>(args, k_at, args.k, k_full, work.place, key, work.end, k_head);
-      copy_keys<Cfg, Cfg::R>(args, k_at + P::A_TILES * P::SLOT_BYTES, args.k_rope, k_full, work.place, key, work.end, rope_head);
-      k.next();
-      const u32 v_full = base + P::V_FULL + v.stage * 8;
-      barrier_wait(base + P::V_FREE + v.stage * 8, v.parity ^ 1);
-      barrier_expect(v_full, rows * (P::V_TILES * 128));
-      copy_keys<Cfg, Cfg::V>(args, base + P::V + v.stage * P::V_BYTES, args.v, v_full, work.place, key, work.end, v_head);
-      v.next();
+      const u32 full = base + P::V_FULL + turn.stage * 8;
+      barrier_wait(base + P::V_FREE + turn.stage * 8, turn.parity ^ 1);
+      barrier_expect(full, keys_that_come<Cfg>(args, key, work.end) * (P::V_TILES * 128));
+      copy_keys<Cfg, Cfg::V>(args, base + P::V + turn.stage * P::V_BYTES, args.v, full, work.place, key, work.end, head);
+      turn.next();
     }
-  }
-  // The last block to find nothing leaves the counters as it found them
-  if (atomicAdd(args.taken + 1, 1u) == gridDim.x - 1) {
-    args.taken[0] = 0;
-    args.taken[1] = 0;
   }
 }
 
@@ -196,7 +292,7 @@ template <class Cfg>
 __device__ inline void init_barriers(u32 base) {
   using P = Place<Cfg>;
   barrier_init(base + P::Q_FULL, 1);
-  barrier_init(base + P::Q_FREE, 8);
+  barrier_init(base + P::Q_FREE, 9);
   for (int stage = 0; stage < P::K_STAGES; stage++) {
     barrier_init(base + P::K_FULL + stage * 8, 1);
     barrier_init(base + P::K_FREE + stage * 8, 8);
@@ -205,5 +301,7 @@ __device__ inline void init_barriers(u32 base) {
     barrier_init(base + P::V_FULL + stage * 8, 1);
     barrier_init(base + P::V_FREE + stage * 8, 8);
   }
+  barrier_init(base + P::DONE, 8);
+  barrier_init(base + P::KNOWN, 1);
   fence_barrier_init();
 }

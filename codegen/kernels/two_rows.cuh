@@ -20,9 +20,10 @@ __device__ inline u32 own_name() { return 3 + own_rows(); }
 __device__ inline void wait_for_turn() { named_wait(1 + own_rows(), 2 * WARPGROUP); }
 __device__ inline void pass_turn() { named_arrive(2 - own_rows(), 2 * WARPGROUP); }
 
-// Logits become exponentials. `tops`: with `MOST`, where the largest logits stand; `less`: by what earlier sums are multiplied.
+// What exponents count from follows the largest logits, once they are far beyond it. `tops`: with `MOST`, where those stand; `less`: by what earlier sums are
+// multiplied.
 template <bool MOST, int N>
-__device__ inline void soften(u32 tops, f32 scale, f32 (&s)[N], Sums& sums, f32 (&less)[2]) {
+__device__ inline void follow(u32 tops, f32 scale, const f32 (&s)[N], Sums& sums, f32 (&less)[2]) {
   f32 m[2];
   bool behind = false;
 #pragma unroll
@@ -38,17 +39,21 @@ __device__ inline void soften(u32 tops, f32 scale, f32 (&s)[N], Sums& sums, f32 
     share(tops, Two{peak(m[0], top.x), peak(m[1], top.y)});
   }
   // A row's four threads need to know its largest logit only where one of them has seen one that is much larger
-  if (__any_sync(ALL_LANES, behind)) {
+  if (!__any_sync(ALL_LANES, behind)) return;
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
+  for (int half = 0; half < 2; half++) {
 #pragma unroll
-      for (int lanes = 1; lanes < 4; lanes *= 2) m[half] = peak(m[half], __shfl_xor_sync(ALL_LANES, m[half], lanes));
-      if (m[half] * scale - sums.shift[half] <= SLACK) continue;
-      less[half] = exp2_fast(sums.shift[half] - m[half] * scale);
-      sums.shift[half] = m[half] * scale;
-      sums.total[half] *= less[half];
-    }
+    for (int lanes = 1; lanes < 4; lanes *= 2) m[half] = peak(m[half], __shfl_xor_sync(ALL_LANES, m[half], lanes));
+    if (m[half] * scale - sums.shift[half] <= SLACK) continue;
+    less[half] = exp2_fast(sums.shift[half] - m[half] * scale);
+    sums.shift[half] = m[half] * scale;
+    sums.total[half] *= less[half];
   }
+}
+
+// Logits become exponentials.
+template <int N>
+__device__ inline void soften(f32 scale, f32 (&s)[N], Sums& sums) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
 #pragma unroll

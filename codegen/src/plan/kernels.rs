@@ -264,8 +264,10 @@ impl Needs<'_> {
         let [key, rope, value] = widths;
         let capped = usize::from(softmax.soft_cap.is_some());
         let paged = usize::from(lie == Keys::Pages);
-        // Sinks take their share afterwards; the largest logit is always told
-        self.add("flash_forward", &[key, rope, value, capped, 0, 1, paged]);
+        // Sinks take their share afterwards; not everybody asks for the largest logits
+        for most in [0, 1] {
+            self.add("flash_forward", &[key, rope, value, capped, 0, most, paged]);
+        }
     }
 
     /// Gradients of attention over rows with Hopper's tensor cores, where the layer is such that the runtime can take them.

@@ -12,6 +12,8 @@ pub(super) struct Output {
     pub(super) accumulators: Address,
     pub(super) lse: Address,
     pub(super) max_logit: Address,
+    /// Whether anybody will read the largest logits; kernels that are faster without them may leave them out.
+    pub(super) wants_max: bool,
 }
 
 impl Output {
@@ -22,6 +24,7 @@ impl Output {
             accumulators: parts.out.at(),
             lse: parts.lse.at(),
             max_logit: parts.max_logit.at(),
+            wants_max: true,
         }
     }
 
@@ -35,6 +38,7 @@ impl Output {
             accumulators: 0,
             lse: lines[0].at(),
             max_logit: lines[1].at(),
+            wants_max: false,
         }
     }
 }

@@ -18,16 +18,8 @@ pub(super) fn assert_near(
     what: &str,
 ) {
     let out = device.download(&found.out).expect("values");
-    let lines = out.chunks(width);
-    for (line, (found, wanted)) in lines.zip(wanted.out.chunks(width)).enumerate() {
-        let square = |x: f64| x * x;
-        let size: f64 = wanted.iter().copied().map(square).sum();
-        let apart = found.iter().zip(wanted);
-        let apart: f64 = apart.map(|(x, y)| square(x.to_f64() - y)).sum();
-        // What is no number is not below either
-        let near = apart.sqrt() <= line_off * size.sqrt();
-        assert!(near, "line {line}: {apart} of {size} in {what}");
-    }
+    let out: Vec<f64> = out.into_iter().map(Scalar::to_f64).collect();
+    assert_lines_near(&wanted.out, &out, width, line_off, what);
     for (part, found, wanted) in [
         ("lse", &found.lse, &wanted.lse),
         ("max", &found.max_logit, &wanted.max_logit),
@@ -38,5 +30,23 @@ pub(super) fn assert_near(
             let near = found == *wanted || (found - wanted).abs() <= off;
             assert!(near, "{part} {line}: {found} for {wanted} in {what}");
         }
+    }
+}
+
+/// The same of an output alone.
+#[track_caller]
+pub(super) fn assert_lines_near(wanted: &[f64], found: &[f64], width: usize, off: f64, what: &str) {
+    assert_eq!(wanted.len(), found.len(), "{what}");
+    let lines = found.chunks(width).zip(wanted.chunks(width));
+    for (line, (found, wanted)) in lines.enumerate() {
+        let size: f64 = wanted.iter().map(|x| x * x).sum();
+        let apart: f64 = found
+            .iter()
+            .zip(wanted)
+            .map(|(x, y)| (x - y) * (x - y))
+            .sum();
+        // What is no number is not below either
+        let near = apart.sqrt() <= off * size.sqrt();
+        assert!(near, "line {line}: {apart} of {size} in {what}");
     }
 }

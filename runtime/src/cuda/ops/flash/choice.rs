@@ -2,7 +2,7 @@
 
 use super::super::super::{Cuda, CudaDevice, CudaElement};
 use super::super::facts::{Reason, Window, all_hold, covers, most_queries};
-use super::{COLUMNS, FORWARD};
+use super::{COLUMNS, FORWARD, ROWS, SHARED_BYTES};
 use crate::backend::{Attention, Pages};
 use crate::element::Scalar;
 
@@ -27,10 +27,10 @@ impl Sizes {
                 value,
                 usize::from(facts.capped),
                 0,
-                1,
+                usize::from(facts.wants_max),
                 usize::from(facts.page.is_some()),
             ],
-            keys: keys_at_a_time([key, rope, value]),
+            keys: keys_at_a_time([key, rope, value], facts.capped, facts.page.is_some()),
         }
     }
 
@@ -68,14 +68,20 @@ pub(super) struct Facts {
     page: Option<usize>,
     /// Whether tables name a page for each key.
     covered: bool,
+    /// Whether the largest logits are to be written.
+    wants_max: bool,
 }
 
 /// The sizes of the kernel that does it, or why it does not.
 pub(super) fn sizes<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, E>,
+    wants_max: bool,
 ) -> Result<Sizes, Reason> {
-    let sizes = chosen(&Facts::of(device, attention))?;
+    let sizes = chosen(&Facts {
+        wants_max,
+        ..Facts::of(device, attention)
+    })?;
     match device.shared.kernels.has(FORWARD, &sizes.dims) {
         true => Ok(sizes),
         false => Err("the layer brought no kernel for these sizes along"),
@@ -112,6 +118,7 @@ impl Facts {
             scale: softmax.scale(),
             page: pages.map(Pages::page),
             covered: pages.is_none_or(|pages| covers(pages, segments)),
+            wants_max: true,
         }
     }
 
@@ -164,19 +171,33 @@ fn takes([key, rope, value]: [usize; 3]) -> bool {
     let whole = [key, rope, value]
         .iter()
         .all(|width| width.is_multiple_of(16));
-    // Products of values have so many tiles of columns
-    let values = value.div_ceil(COLUMNS);
-    whole && key > 0 && tiles([key, rope]) <= 4 && matches!(values, 1 | 2 | 4)
+    whole && key > 0 && value > 0 && tiles([key, rope]) <= 4 && value <= 256
 }
 
-/// Keys that it attends to at a time: `KEYS` of the kernel, which reads as many at once.
-const fn keys_at_a_time([key, rope, value]: [usize; 3]) -> usize {
-    let values = value.div_ceil(COLUMNS);
-    if values <= 2 && 3 * tiles([key, rope]) + 2 * values <= 14 {
-        128
-    } else {
-        64
-    }
+/// Keys that it attends to at a time: `KEYS` of the kernel, which reads as many at once. It is written without sinks.
+fn keys_at_a_time([key, rope, value]: [usize; 3], capped: bool, paged: bool) -> usize {
+    let piecemeal = paged
+        || [key, rope, value]
+            .iter()
+            .any(|width| !width.is_multiple_of(COLUMNS));
+    let registers = if piecemeal { 232 } else { 240 };
+    let (query_tiles, value_tiles) = (tiles([key, rope]), value.div_ceil(COLUMNS));
+    let others = match (capped, value_tiles > 2) {
+        (true, _) => 48,
+        (false, true) => 40,
+        (false, false) => 32,
+    };
+    let tile_bytes = |rows: usize| rows * COLUMNS * 2;
+    let fits = |keys: usize| {
+        let bytes =
+            query_tiles * tile_bytes(ROWS) + 2 * (query_tiles + value_tiles) * tile_bytes(keys);
+        value / 2 + keys * 3 / 4 + others <= registers && bytes <= SHARED_BYTES as usize - 3072
+    };
+    let sizes: &[usize] = match paged {
+        true => &[128, 64, 32],
+        false => &[128, 112, 96, 80, 64, 48, 32],
+    };
+    sizes.iter().copied().find(|&keys| fits(keys)).unwrap_or(16)
 }
 
 const fn tiles([key, rope]: [usize; 2]) -> usize {
@@ -231,6 +252,7 @@ pub(super) fn deepseek() -> Facts {
         scale: 0.1,
         page: None,
         covered: true,
+        wants_max: true,
     }
 }
 
@@ -252,6 +274,15 @@ mod tests {
         assert_eq!(sizes.dims, [128, 64, 128, 1, 0, 1, 1]);
         assert_eq!(sizes.keys_at_once(96), 32);
         assert_eq!(sizes.keys_at_once(256), 128);
+        for (widths, keys) in [
+            ([256, 0, 256], 80),
+            ([192, 0, 192], 112),
+            ([192, 64, 128], 96),
+            ([64, 0, 64], 128),
+        ] {
+            assert_eq!(keys_at_a_time(widths, false, false), keys, "{widths:?}");
+        }
+        assert_eq!(keys_at_a_time([256, 0, 256], false, true), 64);
     }
 
     #[test]

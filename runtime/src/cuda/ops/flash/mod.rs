@@ -25,6 +25,8 @@ const FORWARD: &str = "flash_forward";
 const SHARED_BYTES: u32 = 232_448;
 /// Rows of queries of a block.
 const ROWS: usize = 128;
+/// What blocks count, in front of what they note down.
+const COUNTERS: usize = 3;
 /// Columns of a tile, which are 128 bytes.
 const COLUMNS: usize = 64;
 /// Bytes of keys and values that blocks read at about the same time: they are to stay in the L2, half of which is near.
@@ -48,6 +50,7 @@ struct FlashForward {
     max_logit: Address,
     sinks: Address,
     taken: Address,
+    again: Address,
     row_stride: i64,
     head_stride: i64,
     count: i32,
@@ -61,7 +64,7 @@ struct FlashForward {
     scale_log2: f32,
     scale: f32,
     bend: f32,
-    unused: [i32; 15],
+    unused: [i32; 13],
 }
 
 // As large as the kernel takes it
@@ -73,7 +76,7 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     attention: &Attention<'_, Cuda<T>, E>,
     output: Output,
 ) -> Result<bool> {
-    match choice::sizes(device, attention) {
+    match choice::sizes(device, attention, output.wants_max) {
         Ok(sizes) => attend_by(&sizes, device, attention, output).map(|()| true),
         Err(_) => Ok(false),
     }
@@ -97,11 +100,12 @@ fn attend_by<T: CudaElement, E: Scalar>(
     let works = device.upload(&tables.works)?;
     let limits = device.upload(&tables.limits)?;
     let table = device.upload(&tables.table)?;
-    let taken = device.upload(&[0_u32; 2])?;
 
     let page = attention.pages.map_or(0, Pages::page);
     let at_once = sizes.keys_at_once(page);
     let heads = q.heads;
+    // Counters, and tasks that are to be done again: kernels leave zeros
+    let noted = device.upload(&vec![0_u32; COUNTERS + tables.works.len() * heads])?;
     let sharing = |keys: &Strided<'_, Cuda<T>, E>| heads / keys.heads.max(1);
     let bend = Bend::of(&attention.softmax);
     let args = FlashForward {
@@ -118,7 +122,8 @@ fn attend_by<T: CudaElement, E: Scalar>(
         lse: output.lse,
         max_logit: output.max_logit,
         sinks: 0,
-        taken: taken.at(),
+        taken: noted.at(),
+        again: noted.place(COUNTERS),
         row_stride: (heads * v.width) as i64,
         head_stride: v.width as i64,
         count: tables.works.len() as i32,
@@ -132,7 +137,7 @@ fn attend_by<T: CudaElement, E: Scalar>(
         scale_log2: bend.scale_log2,
         scale: bend.scale,
         bend: bend.bend,
-        unused: [0; 15],
+        unused: [0; 13],
     };
     let kernel = Kernel::of::<T>(FORWARD, FORWARD, &sizes.dims).reading::<E>();
     let blocks = (device.multiprocessors() as usize).min(tables.works.len() * heads);
