@@ -14,7 +14,7 @@ Left out, and why:
 - sparse_decode_fp8: attention over entries of bytes decodes the slots that the host names, and the harness's indices lie on the device.
 - mqa_logits, paged_mqa_logits: fp8 queries with scales beside the keys; an indexer's scores are computed from elements.
 - small: norms, rotation and the cache's writing are kernels of a layer's own here, and are timed within `layer`.
-- backward passes: generated layers have them, the C ABI does not, so a callable refuses tensors that want gradients.
+- backward passes through a callable: it refuses tensors that want gradients. Those that a harness asks for as such are below.
 """
 import ctypes
 import functools
@@ -128,7 +128,7 @@ def flag(value):
 
 def no_gradients(*tensors):
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        raise NotImplementedError("the C ABI has no backward pass")
+        raise NotImplementedError("a step has no backward pass of its own")
 
 
 @polite
@@ -251,3 +251,50 @@ def layer(module, pos):
             last[key] = lib.step("mla_step_forward", arguments, out, of=handle)
         return last[key]()
     return {PREFIX: forward}
+
+
+# ---- Backward passes: hooks of benches/peers/prefill.py ----
+
+class RowsBackward:
+    """Gradients of attention over rows, of which the forward pass has run. Called, it returns them as `gives` has them."""
+
+    def __init__(self, lib, operands, cu, scale, d_out, gradients, gives, deterministic):
+        q, v = operands[0], operands[3]
+        out, lse = q.new_empty(*q.shape[:-1], v.shape[-1]), q.new_empty(q.shape[:-1], dtype=torch.float32)
+        ends, kept = host_array(cu, torch.int32, ctypes.c_uint32)
+        asked = [*operands, ends, ctypes.c_int64(len(cu) - 1), ctypes.c_double(scale), flag(True)]
+        lib.step("mla_step_attend_rows_lse", [*asked, out, lse], out)()
+        arguments = [*asked, out, lse, d_out, flag(deterministic), *gradients]
+        self.step, self.gives = lib.step("mla_step_attend_rows_backward", arguments, gradients[0]), gives
+
+    def __call__(self):
+        self.step()
+        return self.gives
+
+
+def both_orders(backward):
+    """Added up in whatever order is the fastest, and in the same order in every run."""
+    return {PREFIX: backward(False), PREFIX + " deterministic": backward(True)}
+
+
+@polite
+def dense_prefill_kv_up_backward(q, kv, k_rope, cu, lengths, scale, d_out):
+    lib = operations()
+
+    def backward(deterministic):
+        d_q, d_kv, d_k_rope = torch.empty_like(q), torch.empty_like(kv), torch.empty_like(k_rope, dtype=torch.float32)
+        operands = [q, kv[..., :NOPE], k_rope[:, None], kv[..., NOPE:]]
+        gradients = [d_q, d_kv[..., :NOPE], d_k_rope[:, None], d_kv[..., NOPE:]]
+        return RowsBackward(lib, operands, cu, scale, d_out, gradients, (d_q, d_kv, d_k_rope), deterministic)
+    return both_orders(backward)
+
+
+@polite
+def dense_prefill_dims_backward(q, k, v, cu, lengths, scale, d_out):
+    lib = operations(WIDTHS[q.shape[-1], v.shape[-1]])
+
+    def backward(deterministic):
+        d_q, d_k, d_v = map(torch.empty_like, (q, k, v))
+        gradients = [d_q, d_k, None, d_v]
+        return RowsBackward(lib, [q, k, None, v], cu, scale, d_out, gradients, (d_q, d_k, d_v), deterministic)
+    return both_orders(backward)

@@ -17,13 +17,12 @@ struct FlashDelta {
   f32* d_queries;
   u32* turns;
   u32* rope_turns;
-  f32* delta;       // [rows, heads]: products of results and their gradients; null: nobody else wants to know
   i32 heads;
   i32 count;        // tiles
   i32 rope_counts;  // of `rope_turns`
   i32 unused;
 };
-static_assert(sizeof(FlashDelta) == 128, "as the runtime lays it out");
+static_assert(sizeof(FlashDelta) == 120, "as the runtime lays it out");
 
 // The product of two sets of eight numbers.
 __device__ inline f32 dot_eight(const Quad& x, const Quad& y) {
@@ -68,7 +67,6 @@ __device__ void flash_delta(const FlashDelta& args) {
     // Of a row that saw nothing, or is not there, probabilities are 0
     sums[place_of_lse(r)] = lse == minus_infinity() ? -minus_infinity() : lse * LOG2_E;
     sums[Cfg::QUERIES + r] = -sum;
-    if (there && args.delta) args.delta[row * args.heads + head] = sum;
   }
   __syncthreads();
   f32* to = args.sums + i64(number) * (2 * Cfg::QUERIES);

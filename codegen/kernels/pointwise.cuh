@@ -40,6 +40,17 @@ __device__ void narrowed(const Rounding& args) {
   for (i64 i = thread_of_grid(); i < args.len; i += threads_of_grid()) store(args.out + i, args.x[i]);
 }
 
+struct Placing {
+  const Accum* x;
+  Window<Elem> out;
+};
+
+// Rounds values to where a window has them.
+template <class Cfg>
+__device__ void placed(const Placing& args) {
+  for (i64 i = thread_of_grid(); i < args.out.len(); i += threads_of_grid()) store(nth(args.out, i), args.x[i]);
+}
+
 struct Scaling {
   Elem* x;
   i64 len;

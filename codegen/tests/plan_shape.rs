@@ -507,6 +507,38 @@ fn on_a_device_the_faster_form_is_chosen_by_time() {
 }
 
 #[test]
+fn training_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
+    let gradients = |name: &str, change: &dyn Fn(&mut Checked)| {
+        let mut checked = model(name);
+        checked.build.dtype = DType::Bf16;
+        change(&mut checked);
+        let units = kernels(&program(&checked)).into_iter();
+        let names = units.map(|unit| unit.name());
+        names
+            .filter(|name| name.starts_with("flash_") && !name.starts_with("flash_forward"))
+            .collect::<Vec<_>>()
+    };
+    // Blocks that add as they come, and those that do in turn
+    let of_moonlight = [
+        "flash_backward_128_64_128_64_0_0",
+        "flash_backward_128_64_128_64_0_1",
+        "flash_delta_128_64_128_64_0",
+        "flash_delta_128_64_128_64_1",
+        "flash_queries_128_64_128_64",
+    ];
+    assert_eq!(gradients("moonlight-train", &|_| {}), of_moonlight);
+    let of_llama = gradients("llama3-8b-train", &|_| {});
+    assert!(of_llama.contains(&"flash_backward_128_0_128_64_0_1".to_owned()));
+    let elsewhere = |checked: &mut Checked| checked.build.targets = vec![Target::Sm80];
+    assert!(gradients("moonlight-train", &elsewhere).is_empty());
+    let in_f32 = |checked: &mut Checked| checked.build.dtype = DType::F32;
+    assert!(gradients("moonlight-train", &in_f32).is_empty());
+    // Keys that are selected, and layers that are not trained
+    assert!(gradients("deepseek-v3.2-train", &|_| {}).is_empty());
+    assert!(gradients("deepseek-v3", &|_| {}).is_empty());
+}
+
+#[test]
 fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
     let decoding = |change: &dyn Fn(&mut Checked), model: Checked| {
         let mut checked = model;

@@ -7,6 +7,7 @@ mod index_loss;
 use std::fmt::Debug;
 use std::ops::Range;
 
+pub(crate) use self::attention::summed_gradients;
 pub use self::attention::{
     Attention, AttentionBackward, AttentionParts, BytesAttention, Chosen, Landing, Landings, Parts,
     PartsMut,
@@ -401,6 +402,16 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         landings: &Landings,
         into: &mut [Self::Buffer<Accum<Self>>],
     ) -> Result<()>;
+
+    /// What [`attend_backward`](Self::attend_backward) writes, rounded, in buffers of so many values.
+    fn attention_gradients(
+        device: &Self::Device,
+        backward: &AttentionBackward<'_, Self>,
+        landings: &Landings,
+        lens: &[usize],
+    ) -> Result<Vec<Self::Buffer<Self::Elem>>> {
+        summed_gradients(device, backward, landings, lens)
+    }
 
     /// Adds the gradient of the bias of attention's softmax to `into`, of the bias's shape: the `dS` of [`AttentionBackward`], the soft
     /// cap left out, summed over all that the bias was added to. Nothing is added where there is no bias.

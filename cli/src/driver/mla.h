@@ -154,6 +154,21 @@ int32_t mla_step_attend_rows(const mla_device* device, const mla_tensor* q, cons
                              const mla_tensor* v, const uint32_t* cu_seqlens, int64_t sequences, double scale, int32_t causal,
                              const mla_tensor* out, mla_step** step);
 
+/* The same, and lse [rows.., heads], the natural logarithm of each row and head's sum of exponentials (f32, or f64 in a library of f64). */
+int32_t mla_step_attend_rows_lse(const mla_device* device, const mla_tensor* q, const mla_tensor* k, const mla_tensor* k_shared,
+                                 const mla_tensor* v, const uint32_t* cu_seqlens, int64_t sequences, double scale, int32_t causal,
+                                 const mla_tensor* out, const mla_tensor* lse, mla_step** step);
+
+/* Its gradients, by out, lse and the gradient of out: d_q, d_k and d_v are shaped as q, k and v and may be columns of larger tensors, d_k_shared
+ * is summed over the heads that share it, contiguous, in lse's type, and null where k_shared is. k and v have equally many groups, k_shared as many
+ * or one. Where `deterministic` is 0, sums may be added up in any order: that is faster, and each run has other last bits. Sequences
+ * have all rows. */
+int32_t mla_step_attend_rows_backward(const mla_device* device, const mla_tensor* q, const mla_tensor* k, const mla_tensor* k_shared,
+                                      const mla_tensor* v, const uint32_t* cu_seqlens, int64_t sequences, double scale, int32_t causal,
+                                      const mla_tensor* out, const mla_tensor* lse, const mla_tensor* d_out, int32_t deterministic,
+                                      const mla_tensor* d_q, const mla_tensor* d_k, const mla_tensor* d_k_shared, const mla_tensor* d_v,
+                                      mla_step** step);
+
 /* Prefill of one request over a paged latent cache, in the expanded form: what a layer's prefill does between its projections. q [new.., heads, key +
  * rope], cache [pages, page, (1,) latent + rope], of which `blocks` (host) name the request's, with `cached` tokens; latents [new.., latent] and
  * k_rope [new.., rope] are the new tokens', which need not be in the cache; w_kv [heads * (key + value), latent] is the weight of the up

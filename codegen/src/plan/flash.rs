@@ -1,4 +1,5 @@
-//! The kernel of softmax attention over rows of keys and values with Hopper's tensor cores: which widths it is written for.
+//! The kernels of softmax attention over rows of keys and values with Hopper's tensor cores, and of its gradients: which widths they are
+//! written for.
 
 use super::kernels::KernelUnit;
 
@@ -112,7 +113,9 @@ impl FlashChoice {
             false => "products bind",
         };
         let cap = match self.capped {
-            true => "a soft cap, for two more special functions a logit and up to a third of the time",
+            true => {
+                "a soft cap, for two more special functions a logit and up to 1.4 times as long"
+            }
             false => "no soft cap",
         };
         let most = match self.tells_most {
@@ -129,6 +132,23 @@ impl FlashChoice {
             self.keys()
         )
     }
+}
+
+/// Rows of a tile of queries of the kernels of gradients, where there are such for these widths, of logits that are capped perhaps.
+pub fn tile_of_backward(widths: [usize; 3], capped: bool) -> Option<usize> {
+    let [key, rope, value] = widths;
+    let width = key + rope;
+    let whole = widths.iter().all(|width| width.is_multiple_of(16));
+    if !whole || key == 0 || value == 0 || width > 256 || value > 256 {
+        return None;
+    }
+    let (tile, of_tile, columns) = match width <= 96 && value <= 64 {
+        true => (128, 96, width),
+        false => (64, 48, width.div_ceil(32) * 16),
+    };
+    // Registers of a thread, as `flash_cut.cuh` counts them. A cap takes more than these, unless heads are so wide that blocks have fewer keys
+    let held = (width + value) / 2 + of_tile.max(columns / 2);
+    (!capped || held <= 176 || held > 208).then_some(tile)
 }
 
 #[cfg(test)]
@@ -187,6 +207,29 @@ mod tests {
             [256, 64, 128],
         ] {
             assert!(!takes(widths), "{widths:?}");
+        }
+    }
+
+    #[test]
+    fn gradients_have_kernels_for_models_too() {
+        for (widths, tile) in [
+            ([128, 64, 128], 64),
+            ([64, 32, 64], 128),
+            ([64, 0, 64], 128),
+            ([128, 0, 128], 64),
+            ([256, 0, 256], 64),
+            ([192, 64, 256], 64),
+            ([128, 64, 192], 64),
+        ] {
+            assert_eq!(tile_of_backward(widths, false), Some(tile), "{widths:?}");
+        }
+        for (widths, capped) in [
+            ([20, 12, 16], false),
+            ([512, 64, 512], false),
+            ([0, 64, 128], false),
+            ([128, 64, 128], true),
+        ] {
+            assert_eq!(tile_of_backward(widths, capped), None, "{widths:?}");
         }
     }
 }

@@ -48,8 +48,8 @@ pub fn kernels(program: &Program) -> Vec<KernelUnit> {
     needs.units.into_iter().collect()
 }
 
-/// What single operations of a library ask for: attention over cached latents and over rows of keys and values, where the layer has
-/// latents, and the choice of the best scores. They come for all the layer's heads and for the half, fourth and eighth of them that
+/// What single operations of a library ask for: attention over cached latents and over rows of keys and values, and the gradients of the
+/// latter, where the layer has latents, and the choice of the best scores. They come for all the layer's heads and for the half, fourth and eighth of them that
 /// a rank of a parallel model has.
 pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<KernelUnit> {
     const RANKS: [u32; 4] = [1, 2, 4, 8];
@@ -75,6 +75,10 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
             // The same with keys' rotated part where it lies
             needs.attention([heads, heads, 1, heads, own, rope, value]);
             needs.flash([own, rope, value], Keys::Rows);
+            needs.attention_backward([heads, heads, heads, own + rope, 0, value]);
+            needs.attention_backward([heads, heads, 1, own, rope, value]);
+            needs.flash_backward([own + rope, 0, value]);
+            needs.flash_backward([own, rope, value]);
         }
     }
     needs.units.into_iter().collect()
@@ -268,6 +272,30 @@ impl Needs<'_> {
         }
     }
 
+    /// Gradients of attention over rows with Hopper's tensor cores, where the layer is such that the runtime can take them.
+    fn flash_backward(&mut self, widths: [u32; 3]) {
+        let widths = widths.map(|width| width as usize);
+        let softmax = &self.program.softmax;
+        let capped = softmax.soft_cap.is_some();
+        let in_bf16 = self.program.build.dtype == DType::Bf16;
+        let Some(queries) = flash::tile_of_backward(widths, capped) else {
+            return;
+        };
+        let plain = !softmax.bias && softmax.dropout == 0.0;
+        if !in_bf16 || !self.may_be_on_hopper() || !plain {
+            return;
+        }
+        let [key, rope, value] = widths;
+        // The device says whether blocks add in turn
+        for turns in [0, 1] {
+            self.add("flash_delta", &[key, rope, value, queries, turns]);
+            let capped = usize::from(capped);
+            let sizes = [key, rope, value, queries, capped, turns];
+            self.add("flash_backward", &sizes);
+        }
+        self.add("flash_queries", &[key, rope, value, queries]);
+    }
+
     /// Query heads, those of keys, of rotated keys and of values; widths of keys, of their rotated part and of values.
     fn attention(&mut self, sizes: [u32; 7]) {
         self.add("attend", &sizes.map(|size| size as usize));
@@ -338,6 +366,9 @@ impl Needs<'_> {
                 let (heads, rope, value) = (heads(ty), width(k_rope), width(&over.dy));
                 let key = self::width(ty).saturating_sub(rope);
                 self.attention_backward([heads, heads, 1, key, rope, value]);
+                if over.selection.is_none() {
+                    self.flash_backward([key, rope, value]);
+                }
             }
             Adjoint::Absorbed {
                 q_latent, q_rope, ..
@@ -349,7 +380,11 @@ impl Needs<'_> {
             Adjoint::Groups { q, over, .. } => {
                 let groups = self.program.groups().size;
                 let heads = heads(&plan.values[q.0].ty);
-                self.attention_backward([heads, groups, groups, width(q), 0, width(&over.dy)]);
+                let (key, value) = (width(q), width(&over.dy));
+                self.attention_backward([heads, groups, groups, key, 0, value]);
+                if over.selection.is_none() {
+                    self.flash_backward([key, 0, value]);
+                }
             }
             _ => {}
         }

@@ -259,18 +259,13 @@ where
         k_rope: whole(3, R),
         v: None,
     };
-    let mut into = [
-        backward::zeros::<B>(device, [queries, H, C])?,
-        backward::zeros::<B>(device, [queries, H, R])?,
-        backward::zeros::<B>(device, [keys, 1, C])?,
-        backward::zeros::<B>(device, [keys, 1, R])?,
-    ];
-    backward::run(device, question, given, &landings, &mut into, d_bias)?;
-    let [q_latent, q_rope, latent, k_rope] = into;
+    let shapes = [[queries, H, C], [queries, H, R], [keys, 1, C], [keys, 1, R]];
+    let [q_latent, q_rope, latent, k_rope] =
+        backward::run(device, question, given, &landings, shapes, d_bias)?;
     Ok((
-        backward::heads(device, q_latent, queries)?,
-        backward::heads(device, q_rope, queries)?,
-        backward::rows(device, latent, keys)?,
-        backward::rows(device, k_rope, keys)?,
+        backward::heads(device, q_latent, queries),
+        backward::heads(device, q_rope, queries),
+        backward::rows(device, latent, keys),
+        backward::rows(device, k_rope, keys),
     ))
 }

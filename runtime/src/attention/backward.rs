@@ -1,7 +1,7 @@
 //! What the gradients of all forms have in common.
 
 use crate::attended::PerHead;
-use crate::backend::{Accum, Attention, AttentionBackward, Backend, Landings};
+use crate::backend::{Attention, AttentionBackward, Backend, Landings};
 use crate::error::{Error, Result, expect_count, product};
 use crate::heads::Heads;
 use crate::rows::Rows;
@@ -14,15 +14,15 @@ pub(super) struct Given<'a, B: Backend, const H: usize, const V: usize> {
     pub(super) d_out: &'a Heads<B, H, V>,
 }
 
-/// Writes the gradients to buffers of zeros, and adds that of the bias to `d_bias`.
-pub(super) fn run<B: Backend, const H: usize, const V: usize>(
+/// The gradients, in tensors of these shapes, and that of the bias is added to `d_bias`.
+pub(super) fn run<B: Backend, const H: usize, const V: usize, const N: usize>(
     device: &B::Device,
     question: Attention<'_, B, B::Elem>,
     given: &Given<'_, B, H, V>,
     landings: &Landings,
-    into: &mut [B::Buffer<Accum<B>>],
+    shapes: [[usize; 3]; N],
     d_bias: Option<&mut AttentionBias<B>>,
-) -> Result<()> {
+) -> Result<[B::Buffer<B::Elem>; N]> {
     let rows = question.segments.queries();
     expect_count("rows of queries", question.q.rows, rows)?;
     expect_count("rows of attention's output", given.out.rows(), rows)?;
@@ -49,43 +49,42 @@ pub(super) fn run<B: Backend, const H: usize, const V: usize>(
         lse: &given.lse.buffer,
         d_out: given.d_out.view().strided(),
     };
-    B::attend_backward(device, &backward, landings, into)?;
-    match d_bias {
-        Some(d_bias) => B::bias_backward(device, &backward, &mut d_bias.values),
-        None => Ok(()),
+    let lens = shapes.map(|shape| product("a gradient of attention", &shape));
+    let lens = lens.into_iter().collect::<Result<Vec<_>>>()?;
+    let gradients = B::attention_gradients(device, &backward, landings, &lens)?;
+    if let Some(d_bias) = d_bias {
+        B::bias_backward(device, &backward, &mut d_bias.values)?;
+    }
+    gradients.try_into().map_err(|gradients: Vec<_>| {
+        Error::Device(format!(
+            "attention has {N} gradients, not {}",
+            gradients.len()
+        ))
+    })
+}
+
+/// A gradient.
+pub(super) fn heads<B: Backend, const N: usize, const D: usize>(
+    device: &B::Device,
+    buffer: B::Buffer<B::Elem>,
+    rows: usize,
+) -> Heads<B, N, D> {
+    Heads {
+        device: device.clone(),
+        buffer,
+        rows,
     }
 }
 
-/// A buffer for the gradient of a tensor of this shape.
-pub(super) fn zeros<B: Backend>(
-    device: &B::Device,
-    shape: [usize; 3],
-) -> Result<B::Buffer<Accum<B>>> {
-    B::zeros(device, product("a gradient of attention", &shape)?)
-}
-
-/// A gradient, rounded.
-pub(super) fn heads<B: Backend, const N: usize, const D: usize>(
-    device: &B::Device,
-    buffer: B::Buffer<Accum<B>>,
-    rows: usize,
-) -> Result<Heads<B, N, D>> {
-    Ok(Heads {
-        device: device.clone(),
-        buffer: B::round(device, buffer)?,
-        rows,
-    })
-}
-
-/// A gradient that the heads share, rounded.
+/// A gradient that the heads share.
 pub(super) fn rows<B: Backend, const W: usize>(
     device: &B::Device,
-    buffer: B::Buffer<Accum<B>>,
+    buffer: B::Buffer<B::Elem>,
     rows: usize,
-) -> Result<Rows<B, W>> {
-    Ok(Rows {
+) -> Rows<B, W> {
+    Rows {
         device: device.clone(),
-        buffer: B::round(device, buffer)?,
+        buffer,
         rows,
-    })
+    }
 }

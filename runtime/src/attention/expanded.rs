@@ -305,16 +305,11 @@ where
         k_rope: at(2, R, 0),
         v: Some(at(1, KV, QK - R)),
     };
-    let mut into = [
-        backward::zeros::<B>(device, [queries, H, QK])?,
-        backward::zeros::<B>(device, [keys, H, KV])?,
-        backward::zeros::<B>(device, [keys, 1, R])?,
-    ];
-    backward::run(device, question, given, &landings, &mut into, d_bias)?;
-    let [q, kv, k_rope] = into;
+    let shapes = [[queries, H, QK], [keys, H, KV], [keys, 1, R]];
+    let [q, kv, k_rope] = backward::run(device, question, given, &landings, shapes, d_bias)?;
     Ok((
-        backward::heads(device, q, queries)?,
-        backward::heads(device, kv, keys)?,
-        backward::rows(device, k_rope, keys)?,
+        backward::heads(device, q, queries),
+        backward::heads(device, kv, keys),
+        backward::rows(device, k_rope, keys),
     ))
 }

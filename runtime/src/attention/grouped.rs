@@ -252,16 +252,11 @@ where
         k_rope: at(1, D, D),
         v: Some(at(2, V, 0)),
     };
-    let mut into = [
-        backward::zeros::<B>(device, [queries, H, D])?,
-        backward::zeros::<B>(device, [keys, G, D])?,
-        backward::zeros::<B>(device, [keys, G, V])?,
-    ];
-    backward::run(device, question, given, &landings, &mut into, d_bias)?;
-    let [q, k, v] = into;
+    let shapes = [[queries, H, D], [keys, G, D], [keys, G, V]];
+    let [q, k, v] = backward::run(device, question, given, &landings, shapes, d_bias)?;
     Ok((
-        backward::heads(device, q, queries)?,
-        backward::heads(device, k, keys)?,
-        backward::heads(device, v, keys)?,
+        backward::heads(device, q, queries),
+        backward::heads(device, k, keys),
+        backward::heads(device, v, keys),
     ))
 }

@@ -2,6 +2,7 @@
 
 use super::{Accum, Backend, Pages, Strided};
 use crate::element::Scalar;
+use crate::error::Result;
 use crate::segments::Segments;
 use crate::softmax::Softmax;
 
@@ -138,4 +139,19 @@ pub struct Landings {
     pub k_rope: Landing,
     /// Lines are `[keys, G]`. `None` where values are the window that keys are: both gradients are added up where that of `k` goes.
     pub v: Option<Landing>,
+}
+
+/// [`Backend::attention_gradients`] by way of accumulators.
+pub(crate) fn summed_gradients<B: Backend>(
+    device: &B::Device,
+    backward: &AttentionBackward<'_, B>,
+    landings: &Landings,
+    lens: &[usize],
+) -> Result<Vec<B::Buffer<B::Elem>>> {
+    let zeros = lens.iter().map(|&len| B::zeros(device, len));
+    let mut into = zeros.collect::<Result<Vec<_>>>()?;
+    B::attend_backward(device, backward, landings, &mut into)?;
+    into.into_iter()
+        .map(|sums| B::round(device, sums))
+        .collect()
 }

@@ -19,6 +19,7 @@ mod export;
 mod fault;
 mod operations;
 mod pointers;
+mod row_gradients;
 mod step;
 mod tensor;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use chunked::attend_chunked;
 pub use describe::{CDescription, describe};
 pub use fault::{Fault, last_error};
 pub use operations::{attend_paged, attend_rows, attend_selected, topk};
+pub use row_gradients::{attend_rows_backward, attend_rows_lse};
 pub use step::{Step, step_decode, step_forward, step_free, step_mixed, step_prefill, step_run};
 pub use tensor::{CNamedTensor, CTensor};
 

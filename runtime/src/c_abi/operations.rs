@@ -292,18 +292,18 @@ pub unsafe fn attend_rows<L: Library>(
 }
 
 /// Queries, and keys and values that are rows; perhaps a second part of keys, which the last columns of queries meet.
-struct Rows {
-    q: Given,
-    k: Given,
-    k_shared: Option<Given>,
-    v: Given,
-    out: Given,
+pub(super) struct Rows {
+    pub(super) q: Given,
+    pub(super) k: Given,
+    pub(super) k_shared: Option<Given>,
+    pub(super) v: Given,
+    pub(super) out: Given,
 }
 
 impl Rows {
     /// # Safety
     /// `mla.h`'s contract.
-    unsafe fn read<T: CudaElement>(
+    pub(super) unsafe fn read<T: CudaElement>(
         q: *const CTensor,
         k: *const CTensor,
         k_shared: *const CTensor,
@@ -366,6 +366,19 @@ impl Rows {
         segments: &Segments,
         scale: f64,
     ) -> Result<Step, Fault> {
+        self.asked(device, segments, scale, |attention| {
+            record::<T>(device, &attention, &self.out)
+        })
+    }
+
+    /// Calls `then` with the question of attention.
+    pub(super) fn asked<T: CudaElement, R>(
+        &self,
+        device: &CudaDevice,
+        segments: &Segments,
+        scale: f64,
+        then: impl FnOnce(Attention<'_, Cuda<T>, T>) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
         let (key, shared) = (self.key()?, self.shared()?);
         // Without a second part, keys' own stands for it, without width
         let second = self.k_shared.as_ref().unwrap_or(&self.k);
@@ -384,7 +397,7 @@ impl Rows {
             selection: None,
             softmax: Softmax::scaled(scale).checked(queries.heads, segments)?,
         };
-        record(device, &attention, &self.out)
+        then(attention)
     }
 }
 
@@ -443,7 +456,7 @@ pub unsafe fn topk<L: Library>(
     })
 }
 
-fn visibility(causal: i32) -> Visibility {
+pub(super) fn visibility(causal: i32) -> Visibility {
     match causal {
         0 => Visibility::FULL,
         _ => Visibility::CAUSAL,

@@ -42,6 +42,7 @@ pub(super) struct Shared {
     tuned: OnceLock<Option<mla_tuned::Table>>,
     checked: bool,
     batch_invariant: bool,
+    fast_gradients: bool,
     queued: AtomicUsize,
     pub(super) waits: AtomicUsize,
 }
@@ -81,6 +82,7 @@ impl CudaDevice {
                 tuned: OnceLock::new(),
                 checked: options.checked,
                 batch_invariant: options.batch_invariant,
+                fast_gradients: options.fast_gradients,
                 queued: AtomicUsize::new(0),
                 waits: AtomicUsize::new(0),
             }),
@@ -121,6 +123,11 @@ impl CudaDevice {
     /// Whether a row's results may not depend on the rows beside it.
     pub(super) fn is_batch_invariant(&self) -> bool {
         self.shared.batch_invariant
+    }
+
+    /// Whether gradients are added up in the same order in every run.
+    pub(super) fn adds_in_order(&self) -> bool {
+        !self.shared.fast_gradients
     }
 
     /// Whether kernels check every index that comes from a table.

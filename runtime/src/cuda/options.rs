@@ -6,7 +6,7 @@ use super::device::CudaDevice;
 use super::driver::{Emulator, Gpu};
 use crate::error::Result;
 
-/// How a device is used; the default is what is fastest.
+/// How a device is used; the default is the fastest of what gives the same bits in every run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CudaOptions {
     /// For hunting mistakes: kernels check every index that comes from a table, and each launch is waited for.
@@ -17,6 +17,9 @@ pub struct CudaOptions {
     /// that of a decode step. Every product's algorithm then suits any number of rows instead of the one at hand, and what few rows see is
     /// shared among fewer blocks.
     pub batch_invariant: bool,
+    /// Gradients of attention may be added up in whatever order they are there first. That is faster, but the last bits of a gradient are then
+    /// others in every run. It concerns the kernels written for Hopper alone; all others add in a fixed order either way.
+    pub fast_gradients: bool,
 }
 
 impl CudaDevice {

@@ -75,6 +75,7 @@ pub const UNITS: &[Unit] = &[
             ("concat", "Side"),
             ("widened", "Widening"),
             ("narrowed", "Rounding"),
+            ("placed", "Placing"),
             ("scale", "Scaling"),
             ("scale_accum", "AccumScaling"),
             ("scale_parts", "Parts"),

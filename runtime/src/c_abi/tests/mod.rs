@@ -5,6 +5,7 @@ mod capture;
 mod chunked;
 mod layers;
 mod operations;
+mod row_gradients;
 
 #[allow(dead_code, reason = "the other tests of this crate use all of it")]
 #[path = "../../../tests/sample/mod.rs"]

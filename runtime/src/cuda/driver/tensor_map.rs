@@ -16,10 +16,6 @@ pub(crate) enum Swizzle {
     /// They lie row by row.
     None,
     /// As in rows of 32 bytes.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "no operation asks for `flash_backward` yet")
-    )]
     Rows32,
     /// As in rows of 64 bytes.
     Rows64,

@@ -185,14 +185,26 @@ pub(crate) fn attend_to<T: CudaElement>(
     attention: &Attention<'_, Cuda<T>, T>,
     out: &CudaBuffer<T>,
 ) -> Result<()> {
+    let lse = device.room(attention.q.rows * attention.q.heads)?;
+    attend_with_lse(device, attention, out, &lse)
+}
+
+/// The same, and the log-sum-exp of each row and head.
+pub(crate) fn attend_with_lse<T: CudaElement>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, T>,
+    out: &CudaBuffer<T>,
+    lse: &CudaBuffer<Accum<T>>,
+) -> Result<()> {
     let lines = attention.q.rows * attention.q.heads;
-    let [lse, max_logit] = [device.room(lines)?, device.room(lines)?];
-    let rounded = Output::rounded(out, [&lse, &max_logit]);
+    let max_logit = device.room(lines)?;
+    let rounded = Output::rounded(out, [lse, &max_logit]);
     if lines == 0 || by_tensor_cores(device, attention, rounded)? {
         return Ok(());
     }
     let parts = room::<T>(device, lines, attention.v.width)?;
     by_any_gpu(device, attention, &parts)?;
+    device.copy_to(&parts.lse, lse)?;
     narrow_to::<T>(device, &parts.out, out)
 }
 

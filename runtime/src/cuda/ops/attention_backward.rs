@@ -5,9 +5,12 @@ use bytemuck::{Pod, Zeroable};
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
 use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
-use super::args::{THREADS, Window, blocks, bytes};
+use super::args::{THREADS, Window, blocks, bytes, len};
 use super::attention_tables::{QueryRow, QueryRows, Seen, Spans};
-use crate::backend::{AttentionBackward, Landing, Landings, Strided};
+use super::flash::backward as flash;
+use super::pointwise::place;
+use crate::attention::narrowed;
+use crate::backend::{AttentionBackward, Landing, Landings, Strided, summed_gradients};
 use crate::element::Scalar;
 use crate::error::{Error, Result};
 use crate::softmax::Softmax;
@@ -55,9 +58,9 @@ impl<T: CudaElement> From<&Softmax<'_, Cuda<T>>> for Probabilities {
 /// `Landing` of `attend_backward.cuh`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Lines {
-    at: Address,
-    line: i64,
+pub(super) struct Lines {
+    pub(super) at: Address,
+    pub(super) line: i64,
 }
 
 /// `Backward` of `attend_backward.cuh`.
@@ -235,7 +238,7 @@ impl<T: CudaElement> Pass<T> {
 }
 
 /// Where the gradient of a window with so many heads goes.
-fn lines<A>(
+pub(super) fn lines<A>(
     into: &[CudaBuffer<A>],
     landing: Landing,
     (rows, heads, width): (usize, usize, usize),
@@ -262,6 +265,80 @@ pub(super) fn values_are_keys<T: CudaElement, E: Scalar>(
 ) -> bool {
     k.buffer.place(k.offset) == v.buffer.place(v.offset)
         && (k.width, k.row_stride, k.head_stride) == (v.width, v.row_stride, v.head_stride)
+}
+
+/// The gradients of all operands, rounded, in buffers of so many values.
+pub(super) fn gradients<T: CudaElement>(
+    device: &CudaDevice,
+    backward: &AttentionBackward<'_, Cuda<T>>,
+    landings: &Landings,
+    lens: &[usize],
+) -> Result<Vec<CudaBuffer<T>>> {
+    let lands = flash::lands(landings, backward.attention.k_rope.width);
+    let sizes = || flash::sizes(device, backward, device.adds_in_order());
+    match lands.and_then(|()| sizes()) {
+        Ok(sizes) => flash::gradients(device, &sizes, backward, landings, lens),
+        Err(_) => summed_gradients::<Cuda<T>>(device, backward, landings, lens),
+    }
+}
+
+/// Where an operation by itself wants gradients: those of queries with both parts in one.
+pub(crate) struct Wanted<'a, T: CudaElement> {
+    pub(crate) q: Strided<'a, Cuda<T>, T>,
+    pub(crate) k: Strided<'a, Cuda<T>, T>,
+    pub(crate) v: Strided<'a, Cuda<T>, T>,
+    /// `[keys, heads, R]`, where keys have a second part.
+    pub(crate) k_rope: Option<&'a CudaBuffer<Accum<T>>>,
+}
+
+/// Writes the gradients of all operands, in a fixed order or in whatever is fastest.
+pub(crate) fn gradients_to<T: CudaElement>(
+    device: &CudaDevice,
+    backward: &AttentionBackward<'_, Cuda<T>>,
+    wanted: &Wanted<'_, T>,
+    deterministic: bool,
+) -> Result<()> {
+    let attention = &backward.attention;
+    let (key, rope) = (attention.k.width, attention.k_rope.width);
+    let written = flash::Written {
+        q: (&narrowed(wanted.q, 0, key)).into(),
+        q_rope: (&narrowed(wanted.q, key, rope)).into(),
+        k: (&wanted.k).into(),
+        v: (&wanted.v).into(),
+        k_rope: wanted.k_rope.map_or(0, CudaBuffer::at),
+        rope_stride: attention.k_rope.heads * rope,
+    };
+    let sizes = || flash::sizes(device, backward, deterministic);
+    if let Ok(sizes) = written.is_aligned().and_then(|()| sizes()) {
+        if let Some(sums) = wanted.k_rope {
+            device.fill(sums, 0)?;
+        }
+        return flash::write(device, &sizes, backward, &written);
+    }
+    let at = |buffer, line, offset| Landing {
+        buffer,
+        line,
+        offset,
+    };
+    let landings = Landings {
+        q: at(0, key + rope, 0),
+        q_rope: at(0, key + rope, key),
+        k: at(1, key, 0),
+        v: Some(at(2, attention.v.width, 0)),
+        k_rope: at(3, rope, 0),
+    };
+    let windows = [&wanted.q, &wanted.k, &wanted.v];
+    let [q, k, v] = windows.map(|window| device.zeros(len(window)));
+    let sums = device.zeros(len(&attention.k_rope))?;
+    let mut into = [q?, k?, v?, sums];
+    attend_backward(device, backward, &landings, &mut into)?;
+    for (sums, window) in into.iter().zip(windows) {
+        place(device, sums, window)?;
+    }
+    match wanted.k_rope {
+        Some(k_rope) => device.copy_to(&into[3], k_rope),
+        None => Ok(()),
+    }
 }
 
 /// Writes the gradients of all operands: of rows first, then of keys and values.

@@ -34,7 +34,8 @@ use crate::element::Scalar;
 use crate::error::Result;
 use crate::weights::generator::Recipe;
 
-pub(crate) use attention::attend_to;
+pub(crate) use attention::{attend_to, attend_with_lse};
+pub(crate) use attention_backward::{Wanted, gradients_to};
 pub(super) use decode::Schedules;
 pub(crate) use indexing::choose;
 pub(crate) use pointwise::narrow_to;
@@ -239,6 +240,15 @@ impl<T: CudaElement> Backend for Cuda<T> {
         into: &mut [CudaBuffer<Accum<Self>>],
     ) -> Result<()> {
         attention_backward::attend_backward(device, backward, landings, into)
+    }
+
+    fn attention_gradients(
+        device: &CudaDevice,
+        backward: &AttentionBackward<'_, Self>,
+        landings: &Landings,
+        lens: &[usize],
+    ) -> Result<Vec<CudaBuffer<T>>> {
+        attention_backward::gradients(device, backward, landings, lens)
     }
 
     fn bias_backward(

@@ -131,6 +131,27 @@ pub(crate) fn narrow_to<T: CudaElement>(
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
+struct Placing {
+    x: Address,
+    out: Window,
+}
+
+/// Accumulators rounded to where a window has them.
+pub(super) fn place<T: CudaElement>(
+    device: &CudaDevice,
+    x: &CudaBuffer<Accum<T>>,
+    out: &Strided<'_, Cuda<T>, T>,
+) -> Result<()> {
+    let args = Placing {
+        x: x.at(),
+        out: out.into(),
+    };
+    let work = Work::moving(x.bytes() + bytes(out));
+    device.launch(&kernel::<T>("placed"), blocks(len(out)), work, &args)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
 struct Scaling {
     x: Address,
     len: i64,

@@ -14,30 +14,30 @@ use crate::visibility::Visibility;
 
 /// What is asked, before there are any values.
 #[derive(Debug, Clone)]
-struct Case {
+pub(super) struct Case {
     /// Of queries, of keys, of their second part, of values.
-    heads: [usize; 4],
+    pub(super) heads: [usize; 4],
     /// Widths of both parts of keys, and of values.
-    widths: [usize; 3],
-    page: Option<usize>,
-    visibility: Visibility,
-    cap: Option<f64>,
+    pub(super) widths: [usize; 3],
+    pub(super) page: Option<usize>,
+    pub(super) visibility: Visibility,
+    pub(super) cap: Option<f64>,
     /// Queries and keys of each segment.
-    segments: Vec<[usize; 2]>,
+    pub(super) segments: Vec<[usize; 2]>,
 }
 
 /// Heads and widths as MLA has them: the second part of keys is shared by all heads.
-const fn latent(heads: usize, widths: [usize; 3]) -> ([usize; 4], [usize; 3]) {
+pub(super) const fn latent(heads: usize, widths: [usize; 3]) -> ([usize; 4], [usize; 3]) {
     ([heads, heads, 1, heads], widths)
 }
 
 /// As grouped-query attention has them.
-const fn grouped(heads: usize, keys: usize, width: usize) -> ([usize; 4], [usize; 3]) {
+pub(super) const fn grouped(heads: usize, keys: usize, width: usize) -> ([usize; 4], [usize; 3]) {
     ([heads, keys, 1, keys], [width, 0, width])
 }
 
 impl Case {
-    fn new((heads, widths): ([usize; 4], [usize; 3]), segments: &[[usize; 2]]) -> Self {
+    pub(super) fn new((heads, widths): ([usize; 4], [usize; 3]), segments: &[[usize; 2]]) -> Self {
         Self {
             heads,
             widths,
@@ -60,15 +60,15 @@ impl Case {
 
 /// Queries `[rows, heads, key + rope]`, keys and values `[rows, heads, key + value]` as one projection makes them, and keys' second part beside
 /// them. Rows before, between and behind those of segments are nobody's, and no numbers.
-struct Question {
-    case: Case,
-    values: [Vec<bf16>; 3],
-    segments: Segments,
+pub(super) struct Question {
+    pub(super) case: Case,
+    pub(super) values: [Vec<bf16>; 3],
+    pub(super) segments: Segments,
     pages: Option<Pages>,
 }
 
 impl Question {
-    fn new(dice: &mut Dice, case: Case) -> Self {
+    pub(super) fn new(dice: &mut Dice, case: Case) -> Self {
         let page = case.page.unwrap_or(1);
         let blocks: usize = case
             .segments
@@ -143,7 +143,7 @@ impl Question {
         self
     }
 
-    fn asked<'a, B: Backend<Elem = S>, S: Scalar>(
+    pub(super) fn asked<'a, B: Backend<Elem = S>, S: Scalar>(
         &'a self,
         [q, kv, k_rope]: [&'a B::Buffer<S>; 3],
     ) -> Attention<'a, B, S> {
@@ -173,15 +173,19 @@ impl Question {
         }
     }
 
+    /// The values in f64.
+    pub(super) fn widened(&self) -> [Vec<f64>; 3] {
+        let widened = |values: &Vec<bf16>| values.iter().map(|x| x.to_f64()).collect();
+        self.values.each_ref().map(widened)
+    }
+
     /// The answer in f64.
     fn wanted(&self) -> AttentionParts<Cpu<f64>> {
-        let widened =
-            |values: &Vec<bf16>| -> Vec<f64> { values.iter().map(|x| x.to_f64()).collect() };
-        let values = self.values.each_ref().map(widened);
+        let values = self.widened();
         Cpu::attend(&CPU, &self.asked::<Cpu<f64>, f64>(values.each_ref())).expect("runs")
     }
 
-    fn upload(&self, device: &CudaDevice) -> [CudaBuffer<bf16>; 3] {
+    pub(super) fn upload(&self, device: &CudaDevice) -> [CudaBuffer<bf16>; 3] {
         let upload = |values: &Vec<bf16>| device.upload(values).expect("room");
         self.values.each_ref().map(upload)
     }
@@ -231,7 +235,7 @@ impl Question {
 }
 
 /// DeepSeek's widths.
-const V3: [usize; 3] = [128, 64, 128];
+pub(super) const V3: [usize; 3] = [128, 64, 128];
 
 #[test]
 fn flash_is_right_for_every_width() {

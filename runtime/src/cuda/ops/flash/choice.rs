@@ -42,26 +42,26 @@ impl Sizes {
 
 /// What the choice is made by.
 #[derive(Debug, Clone)]
-struct Facts {
+pub(super) struct Facts {
     /// Whether the device has Hopper's own instructions.
-    hopper: bool,
+    pub(super) hopper: bool,
     /// Whether kernels have to check indices.
     checked: bool,
     /// The number types of queries and of keys.
     types: [&'static str; 2],
-    queries: [Window; 2],
+    pub(super) queries: [Window; 2],
     /// Both parts of keys, and values.
-    keys: [Window; 3],
+    pub(super) keys: [Window; 3],
     /// Queries of the longest segment.
-    most_queries: usize,
+    pub(super) most_queries: usize,
     selects: bool,
     /// Whether a dense mask takes keys away.
     masked: bool,
-    capped: bool,
+    pub(super) capped: bool,
     /// Whether the largest logit of each row is wanted.
     tells_most: bool,
     /// Whether logits are biased, or probabilities dropped.
-    adjusted: bool,
+    pub(super) adjusted: bool,
     scale: f64,
     /// Keys of a page, where they lie in pages.
     page: Option<usize>,
@@ -86,7 +86,7 @@ pub(super) fn sizes<T: CudaElement, E: Scalar>(
 }
 
 impl Facts {
-    fn of<T: CudaElement, E: Scalar>(
+    pub(super) fn of<T: CudaElement, E: Scalar>(
         device: &CudaDevice,
         attention: &Attention<'_, Cuda<T>, E>,
     ) -> Self {
@@ -120,8 +120,46 @@ impl Facts {
     }
 
     /// Of both parts of keys and of values.
-    fn widths(&self) -> [usize; 3] {
+    pub(super) fn widths(&self) -> [usize; 3] {
         self.keys.map(|part| part.width)
+    }
+
+    /// Refuses what no kernel of this kind does, whatever its widths: neither attention nor its gradients.
+    pub(super) fn suit_tensor_cores(&self) -> Result<(), Reason> {
+        let Self { queries, keys, .. } = self;
+        let heads = queries[0].heads;
+        let there = || queries.iter().chain(keys).filter(|part| part.width > 0);
+        let rules: [(bool, Reason); 10] = [
+            (self.hopper, "the device is no Hopper GPU"),
+            (!self.checked, "indices are to be checked"),
+            (self.types == ["bf16"; 2], "queries or keys are not in bf16"),
+            (!self.selects, "keys are selected"),
+            (!self.masked, "a dense mask says who sees whom"),
+            (
+                !self.adjusted,
+                "logits are biased, or probabilities dropped",
+            ),
+            // The largest logit is found before logits are scaled
+            (
+                self.scale > 0.0 && (self.scale as f32).is_normal(),
+                "the scale is not above 0, or none of f32",
+            ),
+            (
+                [0, 1].map(|part| queries[part].width) == [0, 1].map(|part| keys[part].width),
+                "queries and keys differ in width",
+            ),
+            (
+                keys.iter()
+                    .filter(|part| part.width > 0)
+                    .all(|part| part.heads > 0 && heads.is_multiple_of(part.heads)),
+                "heads of queries do not share those of keys evenly",
+            ),
+            (
+                there().all(|part| part.aligned),
+                "rows do not begin at multiples of 16 bytes",
+            ),
+        ];
+        all_hold(&rules)
     }
 }
 
@@ -164,91 +202,60 @@ const fn tiles([key, rope]: [usize; 2]) -> usize {
 }
 
 /// Queries of a segment from which on it pays: a block has 128, and no more blocks share a segment's keys.
-const LEAST_QUERIES: usize = 16;
+pub(super) const LEAST_QUERIES: usize = 16;
 
 /// The choice: a matter of the device, of types and shapes.
 fn chosen(facts: &Facts) -> Result<Sizes, Reason> {
+    facts.suit_tensor_cores()?;
     let Facts { queries, keys, .. } = facts;
-    let heads = queries[0].heads;
     let fits = |count: usize| i32::try_from(count).is_ok();
-    let there = || queries.iter().chain(keys).filter(|part| part.width > 0);
-    let rules: [(bool, Reason); 13] = [
-        (facts.hopper, "the device is no Hopper GPU"),
-        (!facts.checked, "indices are to be checked"),
-        (
-            facts.types == ["bf16"; 2],
-            "queries or keys are not in bf16",
-        ),
-        (!facts.selects, "keys are selected"),
-        (!facts.masked, "a dense mask says who sees whom"),
-        (
-            !facts.adjusted,
-            "logits are biased, or probabilities dropped",
-        ),
-        // The largest logit is found before logits are scaled
-        (
-            facts.scale > 0.0 && (facts.scale as f32).is_normal(),
-            "the scale is not above 0, or none of f32",
-        ),
+    let rules: [(bool, Reason); 3] = [
         (
             takes(facts.widths()),
             "there is no kernel for keys or values of these widths",
-        ),
-        (
-            [0, 1].map(|part| queries[part].width) == [0, 1].map(|part| keys[part].width),
-            "queries and keys differ in width",
-        ),
-        (
-            keys.iter()
-                .filter(|part| part.width > 0)
-                .all(|part| part.heads > 0 && heads.is_multiple_of(part.heads)),
-            "heads of queries do not share those of keys evenly",
-        ),
-        (
-            there().all(|part| part.aligned),
-            "rows do not begin at multiples of 16 bytes",
         ),
         (
             facts.most_queries >= LEAST_QUERIES && keys[0].rows > 0,
             "there are few queries, or no keys",
         ),
         (
-            fits(keys[0].rows) && fits(queries[0].rows * heads) && facts.covered,
+            fits(keys[0].rows) && fits(queries[0].rows * queries[0].heads) && facts.covered,
             "there are too many rows, or pages without a block",
         ),
     ];
     all_hold(&rules).map(|()| Sizes::of(facts))
 }
 
+/// DeepSeek V3's heads over the kv-up projection's output.
+#[cfg(test)]
+pub(super) fn deepseek() -> Facts {
+    let part = |heads, width| Window {
+        rows: 4096,
+        heads,
+        width,
+        aligned: true,
+    };
+    Facts {
+        hopper: true,
+        checked: false,
+        types: ["bf16"; 2],
+        queries: [part(128, 128), part(128, 64)],
+        keys: [part(128, 128), part(1, 64), part(128, 128)],
+        most_queries: 4096,
+        selects: false,
+        masked: false,
+        capped: false,
+        adjusted: false,
+        scale: 0.1,
+        page: None,
+        covered: true,
+        tells_most: true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// DeepSeek V3's heads over the kv-up projection's output.
-    fn deepseek() -> Facts {
-        let part = |heads, width| Window {
-            rows: 4096,
-            heads,
-            width,
-            aligned: true,
-        };
-        Facts {
-            hopper: true,
-            checked: false,
-            types: ["bf16"; 2],
-            queries: [part(128, 128), part(128, 64)],
-            keys: [part(128, 128), part(1, 64), part(128, 128)],
-            most_queries: 4096,
-            selects: false,
-            masked: false,
-            capped: false,
-            tells_most: true,
-            adjusted: false,
-            scale: 0.1,
-            page: None,
-            covered: true,
-        }
-    }
 
     #[test]
     fn sizes_are_those_of_the_layer() {

@@ -1,5 +1,6 @@
-//! Softmax attention over rows of keys and values with Hopper's tensor cores: what `flash_forward.cuh` is told.
+//! Softmax attention over rows of keys and values with Hopper's tensor cores: what `flash_forward.cuh` is told. `backward` has its gradients.
 
+pub(super) mod backward;
 mod choice;
 mod tables;
 
@@ -11,9 +12,10 @@ use super::super::kernels::Kernel;
 use super::super::{Cuda, CudaDevice, CudaElement};
 use super::attention::work;
 use super::output::Output;
-use crate::backend::{Attention, Pages, Strided};
+use crate::backend::{Attention, Backend, Pages, Strided};
 use crate::element::Scalar;
 use crate::error::Result;
+use crate::softmax::Softmax;
 use choice::Sizes;
 use tables::Tables;
 
@@ -104,15 +106,13 @@ fn attend_by<T: CudaElement, E: Scalar>(
     // Counters, and tasks that are to be done again: kernels leave zeros
     let noted = device.upload(&vec![0_u32; COUNTERS + tables.works.len() * heads])?;
     let sharing = |keys: &Strided<'_, Cuda<T>, E>| heads / keys.heads.max(1);
-    let scale = attention.softmax.scale();
-    let log2_e = std::f64::consts::LOG2_E;
-    let capped = attention.softmax.cap();
+    let bend = Bend::of(&attention.softmax);
     let args = FlashForward {
-        q: rows_of(device, q, ROWS, true)?,
-        q_rope: rows_of(device, q_rope, ROWS, true)?,
-        k: rows_of(device, k, at_once, page == 0)?,
-        k_rope: rows_of(device, k_rope, at_once, page == 0)?,
-        v: rows_of(device, v, at_once, page == 0)?,
+        q: rows_of(device, q, ROWS, COLUMNS, true)?,
+        q_rope: rows_of(device, q_rope, ROWS, COLUMNS, true)?,
+        k: rows_of(device, k, at_once, COLUMNS, page == 0)?,
+        k_rope: rows_of(device, k_rope, at_once, COLUMNS, page == 0)?,
+        v: rows_of(device, v, at_once, COLUMNS, page == 0)?,
         limits: limits.at(),
         works: works.at(),
         table: table.at(),
@@ -132,10 +132,9 @@ fn attend_by<T: CudaElement, E: Scalar>(
         per_value: sharing(v) as i32,
         page: page as i32,
         keys_at_once: at_once as i32,
-        // What is bent to its tangent is multiplied by the cap
-        scale_log2: (capped.unwrap_or(scale) * log2_e) as f32,
-        scale: capped.unwrap_or(scale) as f32,
-        bend: capped.map_or(0.0, |cap| 2.0 * log2_e * scale / cap) as f32,
+        scale_log2: bend.scale_log2,
+        scale: bend.scale,
+        bend: bend.bend,
         unused: [0; 15],
     };
     let kernel = Kernel::of::<T>(FORWARD, FORWARD, &sizes.dims).reading::<E>();
@@ -156,12 +155,35 @@ fn heads_at_once<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>, E
     (NEAR_BYTES / bytes.max(1) * sharing).clamp(sharing, q.heads)
 }
 
-/// A window as the copy engine takes it: `at_once` rows of one head, in tiles of 64 columns, all of them `together` where they are whole.
+/// What products are multiplied by.
+struct Bend {
+    /// What gives logits: of what is bent to its tangent, the cap.
+    scale: f32,
+    /// The same, for powers of two.
+    scale_log2: f32,
+    /// With a cap alone: what the tangent is taken of, twice for powers of two.
+    bend: f32,
+}
+
+impl Bend {
+    fn of<B: Backend>(softmax: &Softmax<'_, B>) -> Self {
+        let (scale, cap) = (softmax.scale(), softmax.cap());
+        let log2_e = std::f64::consts::LOG2_E;
+        Self {
+            scale: cap.unwrap_or(scale) as f32,
+            scale_log2: (cap.unwrap_or(scale) * log2_e) as f32,
+            bend: cap.map_or(0.0, |cap| 2.0 * log2_e * scale / cap) as f32,
+        }
+    }
+}
+
+/// A window as the copy engine takes it: `at_once` rows of one head, in tiles of so many columns, all of them `together` where they are whole.
 /// What is without width has no map, and no kernel asks for it.
 fn rows_of<T: CudaElement, S: Scalar>(
     device: &CudaDevice,
     x: &Strided<'_, Cuda<T>, S>,
     at_once: usize,
+    of_tile: usize,
     together: bool,
 ) -> Result<TensorMap> {
     if x.width == 0 || x.rows == 0 {
@@ -174,19 +196,24 @@ fn rows_of<T: CudaElement, S: Scalar>(
         tile,
     };
     // Those that lie one behind the other, or the last of which is cut, are an axis less
-    let (columns, tiles) = match together && x.width.is_multiple_of(COLUMNS) {
-        true => (COLUMNS, x.width / COLUMNS),
+    let (columns, tiles) = match together && x.width.is_multiple_of(of_tile) {
+        true => (of_tile, x.width / of_tile),
         false => (x.width, 1),
     };
     device.tensor_map(&Tiling {
         at: x.buffer.place(x.offset),
         number: NumberType::Bf16,
         axes: &[
-            axis(columns, 1, COLUMNS),
+            axis(columns, 1, of_tile),
             axis(x.rows, x.row_stride, at_once),
             axis(x.heads, x.head_stride, 1),
-            axis(tiles, COLUMNS, tiles),
+            axis(tiles, of_tile, tiles),
         ],
-        swizzle: Swizzle::Rows128,
+        // A tile's rows are as long as what is swizzled
+        swizzle: match of_tile {
+            16 => Swizzle::Rows32,
+            32 => Swizzle::Rows64,
+            _ => Swizzle::Rows128,
+        },
     })
 }
