@@ -143,7 +143,7 @@ fn attend_by<T: CudaElement, E: Scalar>(
     device.launch(&kernel, grid, work(attention), &args)
 }
 
-/// Heads whose works are taken side by side: as many as have all their keys and values in the L2, and at least those that share them.
+/// Heads whose works are taken side by side: about as many as have all their keys and values in the L2, and at least those that share them.
 fn heads_at_once<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>, E>) -> usize {
     let Attention {
         q, k, k_rope, v, ..
@@ -152,7 +152,16 @@ fn heads_at_once<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>, E
     let keys: usize = lists.map(|segment| segment.keys.len()).sum();
     let bytes = keys * (k.width + k_rope.width + v.width) * size_of::<E>();
     let sharing = q.heads / k.heads.max(1);
-    (NEAR_BYTES / bytes.max(1) * sharing).clamp(sharing, q.heads)
+    let all = k.heads.max(1);
+    evenly(all, (NEAR_BYTES / bytes.max(1)).clamp(1, all)) * sharing
+}
+
+/// As many of `all` at a time as `most`, or fewer by up to a half, so that the last time has about as many as those before: few that are left over
+/// leave most of the GPU idle at the end.
+fn evenly(all: usize, most: usize) -> usize {
+    let last = |at_a_time: usize| (all - 1) % at_a_time + 1;
+    let by_fullness = |a: &usize, b: &usize| (last(*a) * b).cmp(&(last(*b) * a));
+    (most.div_ceil(2)..=most).max_by(by_fullness).unwrap_or(1)
 }
 
 /// What products are multiplied by.
@@ -216,4 +225,24 @@ fn rows_of<T: CudaElement, S: Scalar>(
             _ => Swizzle::Rows128,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::evenly;
+
+    #[test]
+    fn heads_are_taken_in_groups_of_about_the_same_size() {
+        for (all, most, wanted) in [
+            (128, 4, 4),
+            (128, 5, 4),
+            (16, 3, 2),
+            (7, 4, 4),
+            (5, 1, 1),
+            (6, 6, 6),
+            (1, 1, 1),
+        ] {
+            assert_eq!(evenly(all, most), wanted, "{all} of {most}");
+        }
+    }
 }
