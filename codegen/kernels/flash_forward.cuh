@@ -7,6 +7,16 @@
 #include "flash_rows.cuh"
 #include "wgmma.cuh"
 
+// Waits until it is this warpgroup's turn to begin products, or says that it is the other's, where they take turns.
+template <class Cfg>
+__device__ inline void wait_for_products() {
+  if constexpr (Place<Cfg>::TURNS) wait_for_turn();
+}
+template <class Cfg>
+__device__ inline void pass_products() {
+  if constexpr (Place<Cfg>::TURNS) pass_turn();
+}
+
 // Begins logits of a tile, or of its first keys.
 template <class Cfg, int N>
 __device__ inline void multiply_queries(u32 base, u32 keys, const u32 (&q)[Place<Cfg>::HELD + 1][4], f32 (&s)[N]) {
@@ -79,14 +89,14 @@ __device__ inline void attend_tasks(const FlashForward& args, u32 base, bool tru
   // Begins logits of a task's first tile, or the next one
   const auto begin_logits = [&](u32 at) {
     barrier_wait(at + P::K_FULL + k_turn.stage * 8, k_turn.parity);
-    wait_for_turn();
+    wait_for_products<Cfg>();
     multiply_queries<Cfg>(at, at + P::K + k_turn.stage * P::K_BYTES, q, s);
   };
-  if (own_rows() == 1) pass_turn();
+  if (own_rows() == 1) pass_products<Cfg>();
   Pair task = take_task<Cfg>(base, parity, q);
   if (task.x != NO_WORK) {
     begin_logits(base);
-    pass_turn();
+    pass_products<Cfg>();
     wgmma_wait<0>();
     settle(s);
   }
@@ -129,7 +139,7 @@ __device__ inline void attend_tasks(const FlashForward& args, u32 base, bool tru
       begin_logits(at);
       barrier_wait(at + P::V_FULL + v_turn.stage * 8, v_turn.parity);
       multiply_weights<Cfg>(at + P::V + v_turn.stage * P::V_BYTES, p, add, rows.o);
-      pass_turn();
+      pass_products<Cfg>();
       wgmma_wait<1>();
       const u32 before = v_turn.stage;
       v_turn.next();
@@ -151,10 +161,10 @@ __device__ inline void attend_tasks(const FlashForward& args, u32 base, bool tru
       task = take_task<Cfg>(base, parity, q);
       if (task.x != NO_WORK) {
         barrier_wait(base + P::K_FULL + k_turn.stage * 8, k_turn.parity);
-        wait_for_turn();
+        wait_for_products<Cfg>();
       }
       multiply_queries<Cfg>(base, base + P::K + k_turn.stage * P::K_BYTES, q, s);
-      if (task.x != NO_WORK) pass_turn();
+      if (task.x != NO_WORK) pass_products<Cfg>();
       wgmma_wait<1>();
     } else {
       wgmma_wait<0>();
@@ -167,12 +177,12 @@ __device__ inline void attend_tasks(const FlashForward& args, u32 base, bool tru
       task = take_task<Cfg>(base, parity, q);
       if (task.x == NO_WORK) break;
       begin_logits(base);
-      pass_turn();
+      pass_products<Cfg>();
     }
     wgmma_wait<0>();
     settle(s);
   }
-  if (own_rows() == 0) wait_for_turn();  // the other's last word
+  if (own_rows() == 0) wait_for_products<Cfg>();  // the other's last word
 }
 
 // All tasks of a block, for 64 rows.

@@ -79,6 +79,8 @@ struct Place {
   static constexpr u32 SLOT_BYTES = KEYS * TILE * 2;  // a tile of keys or values
   static constexpr u32 K_BYTES = QK_TILES * SLOT_BYTES;
   static constexpr u32 V_BYTES = V_TILES * SLOT_BYTES;
+  // Whether warpgroups take turns at the tensor cores: where products take longer than exponentials, by a half at least. A cap takes two more functions
+  static constexpr bool TURNS = 2 * (Cfg::A + Cfg::R + Cfg::V) / 2048.0f >= 3 * (Cfg::CAP ? 3 : 1) / 16.0f;
   static constexpr int K_STAGES = STAGES, V_STAGES = STAGES;
   static constexpr u32 Q = 0;
   static constexpr u32 K = QK_TILES * Q_TILE_BYTES;
