@@ -1,5 +1,6 @@
 //! What the passes leave behind: well-formed plans, the ops that each spec asks for, and nothing unused.
 
+mod models;
 #[path = "../../tests/src/random_spec/mod.rs"]
 #[allow(
     dead_code,
@@ -10,37 +11,14 @@ mod random_spec;
 
 use std::collections::BTreeSet;
 
-use mla_codegen::plan::cost::{Lengths, cheaper, crossover, flops};
 use mla_codegen::plan::{
     ModuleKind, Op, Plan, ProbeMode, Program, ValueId, kernels, program, program_with, trace,
 };
-use mla_codegen::{Options, Origin, cubins, spec_digest};
-use mla_spec::{
-    CacheDType, Checked, DType, Dims, Form, FormChoice, Fp8, Phase, Projections, ScaleFormat,
-    Sources, Store, Target, check, read,
-};
+use mla_codegen::spec_digest;
+use mla_spec::{Form, FormChoice, Phase};
 
-use random_spec::{Dice, checked};
-
-fn model(name: &str) -> Checked {
-    let path = format!("{}/../spec/models/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(path).expect("the model spec is readable");
-    parsed(&text)
-}
-
-fn parsed(text: &str) -> Checked {
-    let document =
-        read::yaml(&mut Sources::default(), "model.yaml", text).expect("the spec is well-formed");
-    check::check(&document).0.expect("the spec is valid")
-}
-
-fn plan(program: &Program, phase: Phase) -> &Plan {
-    program
-        .plans
-        .iter()
-        .find(|plan| plan.phase == phase)
-        .expect("the phase is planned")
-}
+use models::{model, parsed, plan};
+use random_spec::checked;
 
 /// The plans of a training step.
 fn trained(program: &Program) -> Vec<&Plan> {
@@ -269,28 +247,6 @@ fn deepseek_v3_mixes_forms_request_by_request() {
 }
 
 #[test]
-fn where_forms_part_depends_on_the_device() {
-    let mut checked = model("deepseek-v3");
-    let by_operations = program(&checked).mha_from.expect("two forms");
-    assert_eq!(by_operations.form(1, 0), Form::Mha);
-    assert_eq!(by_operations.form(1, 1), Form::Mqa);
-    assert_eq!(by_operations.form(170, 1 << 30), Form::Mqa);
-    assert_eq!(by_operations.form(171, 1 << 30), Form::Mha);
-    checked.build.dtype = DType::Bf16;
-    checked.build.cache.store = Store::Plain(CacheDType::Bf16);
-    checked.build.targets = vec![Target::Sm90a];
-    let by_time = program(&checked).mha_from.expect("two forms");
-    assert!(
-        by_time.doc.contains("roofs of an NVIDIA H200"),
-        "{}",
-        by_time.doc
-    );
-    assert_eq!(by_time.form(1, 8192), Form::Mqa);
-    assert_eq!(by_time.form(4096, 8192), Form::Mha);
-    assert_ne!(by_time.from, by_operations.from);
-}
-
-#[test]
 fn a_fused_norm_is_split_only_where_the_latent_itself_is_needed() {
     let mut layer = model("odd-small");
     layer.build.form = FormChoice::Forced(Form::Mha);
@@ -377,76 +333,6 @@ fn a_fused_down_projection_stacks_both_sources() {
     assert_eq!(names, wanted.split_whitespace().collect::<Vec<_>>());
 }
 
-fn dims(kv_lora_rank: u32, qk_nope_head_dim: u32, qk_rope_head_dim: u32, v_head_dim: u32) -> Dims {
-    Dims {
-        hidden_size: 1,
-        num_attention_heads: 1,
-        kv_lora_rank,
-        qk_nope_head_dim,
-        qk_rope_head_dim,
-        v_head_dim,
-    }
-}
-
-#[test]
-fn crossovers_are_those_of_the_literature() {
-    let deepseek = dims(512, 128, 64, 128);
-    let rounded = |dims| crossover(&dims).map(f64::round);
-    assert_eq!(rounded(deepseek), Some(171.0));
-    assert_eq!(rounded(dims(512, 192, 64, 256)), Some(398.0), "GLM-5");
-    assert_eq!(rounded(dims(256, 64, 32, 64)), Some(85.0), "MiniCPM3");
-    assert_eq!(
-        crossover(&dims(4, 64, 0, 64)),
-        None,
-        "a tiny latent is never dearer to meet"
-    );
-    let met = 1 << 24;
-    assert_eq!(
-        cheaper(
-            &deepseek,
-            Lengths {
-                new: 170,
-                met,
-                picked: None
-            }
-        ),
-        Form::Mqa
-    );
-    assert_eq!(
-        cheaper(
-            &deepseek,
-            Lengths {
-                new: 171,
-                met,
-                picked: None
-            }
-        ),
-        Form::Mha
-    );
-}
-
-#[test]
-fn costs_count_what_the_forms_multiply() {
-    let mut dice = Dice::new(7);
-    for _ in 0..100 {
-        let [rank, nope, rope, v] = [(); 4].map(|()| dice.within(1, 40));
-        let lengths = Lengths {
-            new: u64::from(dice.within(1, 50)),
-            met: u64::from(dice.within(1, 50)),
-            picked: None,
-        };
-        let (new, met) = (lengths.new as u128, lengths.met as u128);
-        let (up, key) = (u128::from(rank * (nope + v)), u128::from(nope + rope));
-        let dims = dims(rank, nope, rope, v);
-        assert_eq!(
-            flops(&dims, Form::Mha, lengths),
-            2 * (up * met + (key + u128::from(v)) * new * met)
-        );
-        let absorbed = (u128::from(rank + rope) + u128::from(rank)) * new * met + up * new;
-        assert_eq!(flops(&dims, Form::Mqa, lengths), 2 * absorbed);
-    }
-}
-
 #[test]
 fn a_digest_sees_values_and_nothing_else() {
     let text = std::fs::read_to_string(format!(
@@ -472,175 +358,4 @@ fn a_digest_sees_values_and_nothing_else() {
         let changed = text.replace(from, to);
         assert_ne!(spec_digest(&parsed(&changed)), digest, "{from} -> {to}");
     }
-}
-
-#[test]
-fn on_a_device_the_faster_form_is_chosen_by_time() {
-    use mla_spec::{DType, Target};
-
-    let mut checked = model("deepseek-v3");
-    let by_work = program(&checked);
-    checked.build.targets = vec![Target::Cpu, Target::Sm90a];
-    checked.build.dtype = DType::Bf16;
-    checked.build.expect.decode_context = 8191;
-    let by_time = program(&checked);
-    let decode = plan(&by_time, Phase::Decode);
-    assert_eq!(decode.form, Some(Form::Mqa));
-    let reason = &decode.form_reason;
-    assert!(
-        reason.starts_with("on an NVIDIA H200 1 new token takes "),
-        "{reason}"
-    );
-    assert!(reason.contains("as MHA and "), "{reason}");
-    assert!(
-        reason.contains("(bound by memory) as MQA, over 8192 tokens"),
-        "{reason}"
-    );
-    assert_eq!(plan(&by_time, Phase::Prefill).form, Some(Form::Mha));
-    // Of f32 nothing is known there, and on a CPU operations are counted
-    checked.build.dtype = DType::F32;
-    let counted = program(&checked);
-    for program in [&by_work, &counted] {
-        let reason = &plan(program, Phase::Decode).form_reason;
-        assert!(reason.contains("FLOP as MQA"), "{reason}");
-    }
-}
-
-#[test]
-fn training_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
-    let gradients = |name: &str, change: &dyn Fn(&mut Checked)| {
-        let mut checked = model(name);
-        checked.build.dtype = DType::Bf16;
-        change(&mut checked);
-        let units = kernels(&program(&checked)).into_iter();
-        let names = units.map(|unit| unit.name());
-        names
-            .filter(|name| name.starts_with("flash_") && !name.starts_with("flash_forward"))
-            .collect::<Vec<_>>()
-    };
-    // Blocks that add as they come, and those that do in turn
-    let of_moonlight = [
-        "flash_backward_128_64_128_64_0_0",
-        "flash_backward_128_64_128_64_0_1",
-        "flash_delta_128_64_128_64_0",
-        "flash_delta_128_64_128_64_1",
-        "flash_queries_128_64_128_64",
-    ];
-    assert_eq!(gradients("moonlight-train", &|_| {}), of_moonlight);
-    let of_llama = gradients("llama3-8b-train", &|_| {});
-    assert!(of_llama.contains(&"flash_backward_128_0_128_64_0_1".to_owned()));
-    let elsewhere = |checked: &mut Checked| checked.build.targets = vec![Target::Sm80];
-    assert!(gradients("moonlight-train", &elsewhere).is_empty());
-    let in_f32 = |checked: &mut Checked| checked.build.dtype = DType::F32;
-    assert!(gradients("moonlight-train", &in_f32).is_empty());
-    // Keys that are selected, and layers that are not trained
-    assert!(gradients("deepseek-v3.2-train", &|_| {}).is_empty());
-    assert!(gradients("deepseek-v3", &|_| {}).is_empty());
-}
-
-#[test]
-fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
-    let decoding = |change: &dyn Fn(&mut Checked), model: Checked| {
-        let mut checked = model;
-        let build = &mut checked.build;
-        build.dtype = DType::Bf16;
-        build.cache.store = Store::Plain(CacheDType::Bf16);
-        change(&mut checked);
-        let units = kernels(&program(&checked)).into_iter();
-        let names = units.map(|unit| unit.name());
-        names
-            .filter(|name| name.starts_with("decode_"))
-            .collect::<Vec<_>>()
-    };
-    let both = ["decode_schedule", "decode_wide_64_128_512_64"];
-    let of_v3 = |change: &dyn Fn(&mut Checked)| decoding(change, model("deepseek-v3"));
-    assert_eq!(of_v3(&|_| {}), both);
-    let targets = |targets: &[Target]| {
-        let targets = targets.to_vec();
-        of_v3(&|checked| checked.build.targets.clone_from(&targets))
-    };
-    assert_eq!(targets(&[Target::Sm80, Target::Sm90a]), both);
-    assert!(targets(&[Target::Cpu, Target::Sm80]).is_empty());
-    assert!(of_v3(&|checked| checked.build.dtype = DType::F32).is_empty());
-    let expands = |checked: &mut Checked| {
-        checked.build.form = FormChoice::Forced(Form::Mha);
-        checked.build.phases.retain(|phase| *phase != Phase::Mixed);
-    };
-    assert!(of_v3(&expands).is_empty());
-    let mixes = |checked: &mut Checked| checked.build.phases = vec![Phase::Mixed];
-    assert_eq!(of_v3(&mixes), both);
-    let stored = |store| of_v3(&|checked| checked.build.cache.store = store);
-    assert!(stored(Store::Plain(CacheDType::F32)).is_empty());
-    assert!(stored(Store::Mxfp8).is_empty());
-    for (store, number) in [
-        (Store::Fp8(Fp8::E4m3), 1),
-        (Store::Fp8(Fp8::E5m2), 2),
-        (Store::Fp8DsMla(ScaleFormat::F32), 3),
-    ] {
-        let wide = format!("decode_wide_fp8_64_128_512_64_{number}");
-        assert_eq!(stored(store), ["decode_schedule", &wide]);
-    }
-    // Latents that two warpgroups share, of codes not
-    let deep = |heads, store| {
-        of_v3(&|checked| {
-            checked.build.cache.store = store;
-            if let Projections::Latent(latent) = &mut checked.layer.projections {
-                latent.dims.num_attention_heads = heads;
-                latent.dims.kv_lora_rank = 1024;
-            }
-        })
-    };
-    let bf16 = Store::Plain(CacheDType::Bf16);
-    let of_32 = "decode_deep_32_128_1024_64";
-    assert_eq!(deep(128, bf16), [of_32, "decode_schedule"]);
-    assert_eq!(deep(16, bf16).len(), 3);
-    assert!(deep(128, Store::Fp8(Fp8::E4m3)).is_empty());
-    // Few heads are a block of their own, but several new tokens of them are not
-    let few = of_v3(&|checked| {
-        checked.build.cache.store = Store::Fp8(Fp8::E4m3);
-        if let Projections::Latent(latent) = &mut checked.layer.projections {
-            latent.dims.num_attention_heads = 16;
-        }
-    });
-    assert_eq!(few.len(), 3, "{few:?}");
-    // 40 heads fit in a block, and several new tokens of them in larger ones that there are for narrow latents
-    assert_eq!(
-        decoding(&|_| {}, model("minicpm3")),
-        [
-            "decode_schedule",
-            "decode_tall_128_40_256_32",
-            "decode_wide_64_40_256_32"
-        ]
-    );
-    // Keys are chosen there
-    assert!(decoding(&|_| {}, model("deepseek-v3.2")).is_empty());
-}
-
-#[test]
-fn what_only_hopper_runs_is_compiled_ahead_of_time_for_nothing_else() {
-    let mut checked = model("deepseek-v3");
-    let build = &mut checked.build;
-    (build.dtype, build.targets) = (DType::Bf16, vec![Target::Sm80, Target::Sm90a]);
-    build.cache.store = Store::Plain(CacheDType::Bf16);
-    let origin = Origin {
-        spec: "deepseek-v3".to_owned(),
-        command: None,
-    };
-    let architectures = ["sm_80", "sm_90a"].map(str::to_owned);
-    let options = Options {
-        cubins: architectures.into(),
-        ..Options::new(origin)
-    };
-    let files = cubins(&checked, &options).into_iter();
-    let decoding: Vec<String> = files
-        .map(|cubin| cubin.file)
-        .filter(|file| file.contains("decode_"))
-        .collect();
-    assert_eq!(
-        decoding,
-        [
-            "cuda/decode_schedule.bf16.bf16.sm_90a.cubin",
-            "cuda/decode_wide_64_128_512_64.bf16.bf16.sm_90a.cubin"
-        ]
-    );
 }

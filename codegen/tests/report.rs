@@ -1,20 +1,11 @@
 //! What reports say of known layers, against the numbers that features.md's rows 0.1-7, H, I and J give.
 
-use std::path::Path;
+mod models;
 
 use mla_codegen::report::{Group, Report, report};
-use mla_spec::{
-    CacheDType, CacheKind, Checked, Form, Fp8, IndexStore, Phase, ScaleFormat, Sources, Store,
-    check, read,
-};
+use mla_spec::{CacheDType, CacheKind, Form, Fp8, IndexStore, Phase, ScaleFormat, Store};
 
-fn model(stem: &str) -> Checked {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../spec/models");
-    let text = std::fs::read_to_string(folder.join(format!("{stem}.yaml")));
-    let text = text.unwrap_or_else(|error| panic!("{stem}: {error}"));
-    let document = read::yaml(&mut Sources::default(), stem, &text).expect("a document");
-    check(&document).0.expect("a layer")
-}
+use models::model;
 
 fn with_store(stem: &str, store: Store) -> Report {
     let mut checked = model(stem);
