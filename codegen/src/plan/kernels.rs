@@ -261,7 +261,8 @@ impl Needs<'_> {
             return;
         }
         // Layers are told the largest logit; an operation is not, but where it merges
-        for tells_most in [!self.operations, true] {
+        let untold = self.operations.then_some(false);
+        for tells_most in untold.into_iter().chain([true]) {
             let choice = FlashChoice {
                 widths,
                 capped: softmax.soft_cap.is_some(),

@@ -4,6 +4,7 @@
 
 use mla_spec::{Checked, Form, Latent};
 
+use super::expansion::Expansion;
 use crate::plan::lower::Sizes;
 use crate::plan::{LinearPart, Offset, Op, Plan, Program, Ty, ValueId, formulas};
 
@@ -45,18 +46,9 @@ fn find(plan: &Plan) -> Option<Expanded> {
         else {
             return None;
         };
-        let Op::IntoHeads { x: rows, .. } = *plan.definition(kv)? else {
-            return None;
-        };
-        let Op::Linear {
-            x: latent,
-            slot,
-            part,
-            ..
-        } = *plan.definition(rows)?
-        else {
-            return None;
-        };
+        let Expansion {
+            latent, slot, part, ..
+        } = Expansion::of(plan, kv)?;
         Some(Expanded {
             q,
             latent,

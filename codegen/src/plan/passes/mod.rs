@@ -2,6 +2,7 @@
 
 mod absorb;
 mod cache;
+mod expansion;
 mod fuse_norm;
 mod unused;
 

@@ -2,6 +2,7 @@
 
 use mla_spec::{CacheKind, Checked, KvSource, Latent};
 
+use super::super::expansion::Expansion;
 use super::{CONTEXT_CHUNK, Site, find, single};
 use crate::plan::{Dim, LinearPart, Op, Plan, ValueId, formulas};
 
@@ -95,24 +96,13 @@ impl Canonical {
         else {
             return None;
         };
-        let Op::IntoHeads {
-            x: rows,
-            heads,
-            dim,
-            ..
-        } = *plan.definition(kv)?
-        else {
-            return None;
-        };
-        let Op::Linear {
-            x: latent,
+        let Expansion {
+            latent,
             slot,
             part,
-            ..
-        } = *plan.definition(rows)?
-        else {
-            return None;
-        };
+            heads,
+            dim,
+        } = Expansion::of(plan, kv)?;
         Some(Self {
             q,
             latent,
