@@ -12,6 +12,7 @@ mod facts;
 mod flash;
 mod gradients;
 mod indexing;
+mod limits;
 mod norms;
 mod output;
 mod parameters;

@@ -8,8 +8,9 @@ use super::super::super::device::{Mode, lock};
 use super::super::super::driver::Address;
 use super::super::super::kernels::Kernel;
 use super::super::super::{CudaBuffer, CudaDevice, CudaElement, Work};
+use super::super::limits::Limit;
 use super::SCHEDULE;
-use super::tables::{Group, Limit, Tables};
+use super::tables::{Group, Tables};
 use crate::error::{Error, Result};
 
 /// `Scheduling` of `decode_schedule.cuh`.
@@ -68,13 +69,13 @@ impl Made {
     fn new(tables: &Tables, teams: usize) -> Self {
         let parts: [&[u8]; 3] = [
             bytemuck::cast_slice(&tables.groups),
-            bytemuck::cast_slice(&tables.limits),
-            bytemuck::cast_slice(&tables.table),
+            bytemuck::cast_slice(&tables.limits.rows),
+            bytemuck::cast_slice(&tables.limits.table),
         ];
         Self {
             tables: parts.concat(),
             groups: tables.groups.len(),
-            limits: tables.limits.len(),
+            limits: tables.limits.rows.len(),
             team: tables.blocks.team,
             teams,
         }

@@ -4,16 +4,10 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::super::facts::most_queries;
+use super::super::limits::Limits;
 use crate::backend::Pages;
 use crate::segments::Segments;
-
-/// Keys that a query sees, counted from its segment's first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub(super) struct Limit {
-    from: i32,
-    to: i32,
-}
 
 /// Blocks of queries of one segment that run side by side and read the same keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -100,83 +94,54 @@ impl Blocks {
 pub(super) struct Tables {
     pub(super) blocks: Blocks,
     pub(super) groups: Vec<Group>,
-    /// Of each row of the query tensor.
-    pub(super) limits: Vec<Limit>,
-    /// The pages of all segments.
-    pub(super) table: Vec<u32>,
+    pub(super) limits: Limits,
 }
 
 impl Tables {
-    /// Those of `heads` heads in blocks of `rows` rows. Counts fit their types, as the choice of the kernel has seen to.
+    /// Those of `heads` heads in blocks of `rows` rows.
     pub(super) fn new(
         segments: &Segments,
         pages: Option<&Pages>,
         heads: usize,
         rows: usize,
     ) -> Self {
-        let list = segments.list();
-        let queries = list.iter().map(|segment| segment.queries.len());
-        let most = queries.max().unwrap_or(0);
-        let mut tables = Self {
-            blocks: Blocks::new(heads, rows, most),
-            groups: Vec::new(),
-            limits: vec![Limit::zeroed(); segments.queries()],
-            table: Vec::new(),
+        let blocks = Blocks::new(heads, rows, most_queries(segments));
+        let limits = Limits::new(segments, pages);
+        let of = |(queries, place): &(Range<usize>, usize)| {
+            groups(&blocks, &limits, queries.clone(), *place)
         };
-        for (number, segment) in list.iter().enumerate() {
-            for (i, row) in segment.queries.clone().enumerate() {
-                let seen = segments.visible(segment, i);
-                if !seen.is_empty() {
-                    tables.limits[row] = Limit {
-                        from: seen.start as i32,
-                        to: seen.end as i32,
-                    };
-                }
-            }
-            let mut place = segment.keys.start;
-            if let Some(pages) = pages {
-                // What stands behind the segment's last block says nothing
-                let needed = segment.keys.len().div_ceil(pages.page().max(1));
-                place = tables.table.len();
-                tables
-                    .table
-                    .extend(pages.tables()[number].iter().take(needed));
-            }
-            tables.add(&segment.queries, place);
-        }
-        // They see nothing, and that is what they are told
-        for queries in segments.outside() {
-            tables.add(&queries, 0);
-        }
-        tables
-    }
-
-    /// The groups of a segment, or of rows that belong to none.
-    fn add(&mut self, queries: &Range<usize>, place: usize) {
-        let count = self.blocks.of(queries.len());
-        for block in (0..count).step_by(self.blocks.team) {
-            let blocks = block..count.min(block + self.blocks.team);
-            let own = self.blocks.queries(blocks, queries.len());
-            let limits = &self.limits[queries.start + own.start..queries.start + own.end];
-            let seeing = limits.iter().filter(|limit| limit.to > limit.from);
-            let first = seeing.clone().map(|limit| limit.from).min().unwrap_or(0);
-            let end = seeing.map(|limit| limit.to).max().unwrap_or(0);
-            self.groups.push(Group {
-                query: queries.start as i32,
-                queries: queries.len() as i32,
-                table: place as i32,
-                first,
-                end,
-                block: block as i32,
-                all_first: limits.iter().map(|limit| limit.from).max().unwrap_or(0),
-                all_end: limits.iter().map(|limit| limit.to).min().unwrap_or(0),
-            });
+        let groups = limits.places.iter().flat_map(of).collect();
+        Self {
+            blocks,
+            groups,
+            limits,
         }
     }
 }
 
+/// The groups of a segment, or of rows that belong to none.
+fn groups(blocks: &Blocks, limits: &Limits, queries: Range<usize>, place: usize) -> Vec<Group> {
+    let count = blocks.of(queries.len());
+    let group = |block: usize| {
+        let own = blocks.queries(block..count.min(block + blocks.team), queries.len());
+        let seen = limits.seen_by(queries.start + own.start..queries.start + own.end);
+        Group {
+            query: queries.start as i32,
+            queries: queries.len() as i32,
+            table: place as i32,
+            first: seen.first,
+            end: seen.end,
+            block: block as i32,
+            all_first: seen.all_first,
+            all_end: seen.all_end,
+        }
+    };
+    (0..count).step_by(blocks.team).map(group).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::super::limits::Limit;
     use super::*;
     use crate::Visibility;
     use crate::segments::Segment;
@@ -202,7 +167,7 @@ mod tests {
     }
 
     fn limits(tables: &Tables) -> Vec<[i32; 2]> {
-        let limits = tables.limits.iter();
+        let limits = tables.limits.rows.iter();
         limits.map(|limit| [limit.from, limit.to]).collect()
     }
 
@@ -225,7 +190,7 @@ mod tests {
         let tables = Tables::new(&segments, Some(&pages), 128, 64);
         // Six blocks of the longest
         assert_eq!((tables.blocks.team, tables.blocks.at_once), (3, 1));
-        assert_eq!(tables.table, [5, 6, 7, 9]);
+        assert_eq!(tables.limits.table, [5, 6, 7, 9]);
         assert_eq!(
             limits(&tables),
             [[0, 0], [0, 8], [0, 9], [0, 10], [0, 2], [0, 0], [0, 0]]

@@ -97,8 +97,8 @@ fn attend_by<T: CudaElement, E: Scalar>(
     } = attention;
     let tables = Tables::new(attention.segments, attention.pages);
     let works = device.upload(&tables.works)?;
-    let limits = device.upload(&tables.limits)?;
-    let table = device.upload(&tables.table)?;
+    let limits = device.upload(&tables.limits.rows)?;
+    let table = device.upload(&tables.limits.table)?;
 
     let page = attention.pages.map_or(0, Pages::page);
     let at_once = sizes.keys_at_once(page);

@@ -5,19 +5,10 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::super::limits::Limits;
+use super::ROWS;
 use crate::backend::Pages;
 use crate::segments::Segments;
-
-/// Rows of queries of a work: `ROWS` of the kernel.
-const ROWS: usize = 128;
-
-/// Keys that a row of queries sees, counted from its segment's first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub(super) struct Limit {
-    from: i32,
-    to: i32,
-}
 
 /// Some rows of a segment's queries, and what they see. Each head has all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -45,73 +36,42 @@ pub(super) struct Work {
 pub(super) struct Tables {
     /// Those with the most keys first: blocks that take one late are not alone for long.
     pub(super) works: Vec<Work>,
-    /// Of each row of the query tensor.
-    pub(super) limits: Vec<Limit>,
-    /// The pages of all segments.
-    pub(super) table: Vec<u32>,
+    pub(super) limits: Limits,
 }
 
 impl Tables {
-    /// Counts fit their types, as the choice of the kernel has seen to.
     pub(super) fn new(segments: &Segments, pages: Option<&Pages>) -> Self {
-        let mut tables = Self {
-            works: Vec::new(),
-            limits: vec![Limit::zeroed(); segments.queries()],
-            table: Vec::new(),
-        };
-        for (number, segment) in segments.list().iter().enumerate() {
-            for (i, row) in segment.queries.clone().enumerate() {
-                let seen = segments.visible(segment, i);
-                if !seen.is_empty() {
-                    tables.limits[row] = Limit {
-                        from: seen.start as i32,
-                        to: seen.end as i32,
-                    };
-                }
-            }
-            let mut place = segment.keys.start;
-            if let Some(pages) = pages {
-                // What stands behind the segment's last page says nothing
-                let needed = segment.keys.len().div_ceil(pages.page().max(1));
-                place = tables.table.len();
-                let own = pages.tables()[number].iter().take(needed);
-                tables.table.extend(own);
-            }
-            tables.add(&segment.queries, place);
-        }
-        // They see nothing, and that is what they are told
-        for queries in segments.outside() {
-            tables.add(&queries, 0);
-        }
+        let limits = Limits::new(segments, pages);
+        let of = |(queries, place): &(Range<usize>, usize)| works(&limits, queries.clone(), *place);
+        let mut works: Vec<Work> = limits.places.iter().flat_map(of).collect();
         let keys = |work: &Work| i64::from(work.end) - i64::from(work.first);
-        tables.works.sort_by_key(|work| Reverse(keys(work)));
-        tables
+        works.sort_by_key(|work| Reverse(keys(work)));
+        Self { works, limits }
     }
+}
 
-    /// The works of a segment, or of rows that belong to none.
-    fn add(&mut self, queries: &Range<usize>, place: usize) {
-        for row in queries.clone().step_by(ROWS) {
-            let end = queries.end.min(row + ROWS);
-            let limits = &self.limits[row..end];
-            let seeing = limits.iter().filter(|limit| limit.to > limit.from);
-            let first = seeing.map(|limit| limit.from).min().unwrap_or(0);
-            let last = limits.iter().map(|limit| limit.to).max().unwrap_or(0);
-            self.works.push(Work {
-                row: row as i32,
-                rows: (end - row) as i32,
-                place: place as i32,
-                first,
-                end: last,
-                all_first: limits.iter().map(|limit| limit.from).max().unwrap_or(0),
-                all_end: limits.iter().map(|limit| limit.to).min().unwrap_or(0),
-                unused: 0,
-            });
+/// The works of a segment, or of rows that belong to none.
+fn works(limits: &Limits, queries: Range<usize>, place: usize) -> Vec<Work> {
+    let work = |row: usize| {
+        let end = queries.end.min(row + ROWS);
+        let seen = limits.seen_by(row..end);
+        Work {
+            row: row as i32,
+            rows: (end - row) as i32,
+            place: place as i32,
+            first: seen.first,
+            end: seen.end,
+            all_first: seen.all_first,
+            all_end: seen.all_end,
+            unused: 0,
         }
-    }
+    };
+    queries.clone().step_by(ROWS).map(work).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::limits::Limit;
     use super::*;
     use crate::Visibility;
     use crate::segments::Segment;
@@ -163,8 +123,8 @@ mod tests {
                 ([205, 1, 0], [0, 0], [0, 0]),
             ]
         );
-        assert_eq!(tables.limits[200], Limit { from: 0, to: 300 });
-        assert_eq!(tables.limits[201], Limit::zeroed());
+        assert_eq!(tables.limits.rows[200], Limit { from: 0, to: 300 });
+        assert_eq!(tables.limits.rows[201], Limit::zeroed());
     }
 
     #[test]
@@ -173,7 +133,7 @@ mod tests {
         let segments = segments(&[(5, 20), (1, 4)], visibility);
         let pages = Pages::new(8, vec![vec![7, 1, 4, u32::MAX], vec![2]]);
         let tables = Tables::new(&segments, Some(&pages));
-        assert_eq!(tables.table, [7, 1, 4, 2]);
+        assert_eq!(tables.limits.table, [7, 1, 4, 2]);
         assert_eq!(
             works(&tables)[..2],
             [([1, 5, 0], [12, 20], [16, 16]), ([7, 1, 3], [0, 4], [0, 4]),]
