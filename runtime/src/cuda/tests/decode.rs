@@ -6,6 +6,7 @@ mod sizes;
 use half::bf16;
 
 use super::super::{CudaGraph, CudaOptions};
+use super::near::assert_near;
 use super::{
     Backend, CPU, Cpu, Cuda, CudaBuffer, CudaDevice, Dice, Strided, hopper, own_hopper, segment,
 };
@@ -199,42 +200,17 @@ impl Question {
         self.compare_with(&self.wanted(), device, found, [6e-3, 1e-3]);
     }
 
-    /// Probabilities are rounded to bf16 before values are added: each line of the output is as near as that. How much lines, of their length, and
-    /// logits may be off is given.
+    /// How much lines, of their length, and logits may be off is given.
     #[track_caller]
     fn compare_with(
         &self,
         wanted: &AttentionParts<Cpu<f64>>,
         device: &CudaDevice,
         found: &AttentionParts<Cuda<bf16>>,
-        [line_off, off]: [f64; 2],
+        off: [f64; 2],
     ) {
-        let out = device.download(&found.out).expect("values");
-        let lines = out.chunks(self.case.latent);
-        for (line, (found, wanted)) in lines.zip(wanted.out.chunks(self.case.latent)).enumerate() {
-            let square = |x: f64| x * x;
-            let size: f64 = wanted.iter().copied().map(square).sum();
-            let apart = found.iter().zip(wanted);
-            let apart: f64 = apart.map(|(x, y)| square(x.to_f64() - y)).sum();
-            // What is no number is not below either
-            let near = apart.sqrt() <= line_off * size.sqrt();
-            assert!(near, "line {line}: {apart} of {size} in {:?}", self.case);
-        }
-        for (what, found, wanted) in [
-            ("lse", &found.lse, &wanted.lse),
-            ("max", &found.max_logit, &wanted.max_logit),
-        ] {
-            let found = device.download(found).expect("values");
-            for (line, (found, wanted)) in found.iter().zip(wanted).enumerate() {
-                let found = found.to_f64();
-                let near = found == *wanted || (found - wanted).abs() <= off;
-                assert!(
-                    near,
-                    "{what} {line}: {found} for {wanted} in {:?}",
-                    self.case
-                );
-            }
-        }
+        let what = format!("{:?}", self.case);
+        assert_near(device, wanted, found, self.case.latent, off, &what);
     }
 }
 
