@@ -281,10 +281,8 @@ pub unsafe fn attend_rows<L: Library>(
         let device = &unsafe { handle("device", device)? }.device;
         // SAFETY: as above
         let rows = unsafe { Rows::read::<L::Elem>(q, k, k_shared, v, out)? };
-        let queries = rows.q.heads()?.rows;
         // SAFETY: as above
-        let mask = unsafe { sequences_of(ends, sequences, queries)? };
-        let segments = mask.segments(queries, visibility(causal), Padding::Allowed)?;
+        let segments = unsafe { rows.segments(ends, sequences, causal, Padding::Allowed)? };
         let record = || rows.record::<L::Elem>(device, &segments, scale);
         // SAFETY: as above
         unsafe { handed_out("step", step, record) }
@@ -345,6 +343,23 @@ impl Rows {
         }
         check_out(&rows.out, queries, rows.v.heads()?.width)?;
         Ok(rows)
+    }
+
+    /// Who sees whom.
+    ///
+    /// # Safety
+    /// `mla.h`'s contract.
+    pub(super) unsafe fn segments(
+        &self,
+        ends: *const u32,
+        sequences: i64,
+        causal: i32,
+        padding: Padding,
+    ) -> Result<Segments, Fault> {
+        let queries = self.q.heads()?.rows;
+        // SAFETY: this function's contract
+        let mask = unsafe { sequences_of(ends, sequences, queries)? };
+        Ok(mask.segments(queries, visibility(causal), padding)?)
     }
 
     /// Width of keys' own part.
@@ -456,7 +471,7 @@ pub unsafe fn topk<L: Library>(
     })
 }
 
-pub(super) fn visibility(causal: i32) -> Visibility {
+fn visibility(causal: i32) -> Visibility {
     match causal {
         0 => Visibility::FULL,
         _ => Visibility::CAUSAL,

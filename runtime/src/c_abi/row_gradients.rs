@@ -1,10 +1,9 @@
 //! Attention over rows with what its gradients take, and its gradients, as steps.
 
 use super::Library;
-use super::arguments::sequences_of;
 use super::calls::Device;
 use super::fault::{Fault, guarded};
-use super::operations::{Rows, check_out, visibility};
+use super::operations::{Rows, check_out};
 use super::pointers::{handed_out, handle};
 use super::step::Step;
 use super::tensor::{CTensor, Given};
@@ -40,10 +39,8 @@ pub unsafe fn attend_rows_lse<L: Library>(
         let rows = unsafe { Rows::read::<L::Elem>(q, k, k_shared, v, out)? };
         // SAFETY: as above
         let lse = unsafe { read_lse::<L::Elem>(lse, &rows)? };
-        let queries = rows.q.heads()?.rows;
         // SAFETY: as above
-        let mask = unsafe { sequences_of(ends, sequences, queries)? };
-        let segments = mask.segments(queries, visibility(causal), Padding::Allowed)?;
+        let segments = unsafe { rows.segments(ends, sequences, causal, Padding::Allowed)? };
         let record = || {
             rows.asked::<L::Elem, _>(device, &segments, scale, |attention| {
                 Step::record(device, Vec::new(), || {
@@ -92,11 +89,9 @@ pub unsafe fn attend_rows_backward<L: Library>(
         let given = unsafe { Results::read::<L::Elem>(lse, d_out, &rows)? };
         // SAFETY: as above
         let gradients = unsafe { Gradients::read::<L::Elem>(d_q, d_k, d_k_shared, d_v, &rows)? };
-        let queries = rows.q.heads()?.rows;
-        // SAFETY: as above
-        let mask = unsafe { sequences_of(ends, sequences, queries)? };
         // Rows of no sequence would have no gradient
-        let segments = mask.segments(queries, visibility(causal), Padding::Refused)?;
+        // SAFETY: as above
+        let segments = unsafe { rows.segments(ends, sequences, causal, Padding::Refused)? };
         let scaled = Scaled {
             segments: &segments,
             scale,
