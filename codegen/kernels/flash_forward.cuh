@@ -69,8 +69,8 @@ __device__ inline Pair take_task(u32 base, u32& parity, u32 (&q)[Place<Cfg>::HEL
 // Where who attends stands.
 template <class Cfg>
 struct Attending {
-  Ring<Place<Cfg>::K_STAGES> k;
-  Ring<Place<Cfg>::V_STAGES> v;
+  Ring<Place<Cfg>::STAGES> k;
+  Ring<Place<Cfg>::STAGES> v;
   u32 parity = 0;
 };
 
@@ -78,8 +78,8 @@ struct Attending {
 template <class Cfg>
 __device__ inline void attend_tasks(const FlashForward& args, u32 base, bool trusting, Attending<Cfg>& stands) {
   using P = Place<Cfg>;
-  Ring<P::K_STAGES>& k_turn = stands.k;
-  Ring<P::V_STAGES>& v_turn = stands.v;
+  Ring<P::STAGES>& k_turn = stands.k;
+  Ring<P::STAGES>& v_turn = stands.v;
   u32& parity = stands.parity;
   Rows<Cfg> rows;
   u32 q[P::HELD + 1][4];

@@ -81,19 +81,18 @@ struct Place {
   static constexpr u32 V_BYTES = V_TILES * SLOT_BYTES;
   // Whether warpgroups take turns at the tensor cores: where products take longer than exponentials, by a half at least. A cap takes two more functions
   static constexpr bool TURNS = 2 * (Cfg::A + Cfg::R + Cfg::V) / 2048.0f >= 3 * (Cfg::CAP ? 3 : 1) / 16.0f;
-  static constexpr int K_STAGES = STAGES, V_STAGES = STAGES;
   static constexpr u32 Q = 0;
   static constexpr u32 K = QK_TILES * Q_TILE_BYTES;
-  static constexpr u32 V = K + K_STAGES * K_BYTES;
-  static constexpr u32 TOPS = V + V_STAGES * V_BYTES;             // [2, WARPGROUP]: the largest logits of a thread's rows and keys
+  static constexpr u32 V = K + STAGES * K_BYTES;
+  static constexpr u32 TOPS = V + STAGES * V_BYTES;               // [2, WARPGROUP]: the largest logits of a thread's rows and keys
   static constexpr u32 TASK = TOPS + (Cfg::MOST ? 2 * WARPGROUP * 8 : 0);  // {work, head}; no work: there is no more
   static constexpr u32 Q_FULL = TASK + 16;                        // barriers: queries are there, and what they are for
   static constexpr u32 Q_FREE = Q_FULL + 8;                       // they may be overwritten
-  static constexpr u32 K_FULL = Q_FREE + 8;                       // [K_STAGES]
-  static constexpr u32 K_FREE = K_FULL + K_STAGES * 8;
-  static constexpr u32 V_FULL = K_FREE + K_STAGES * 8;            // [V_STAGES]
-  static constexpr u32 V_FREE = V_FULL + V_STAGES * 8;
-  static constexpr u32 DONE = V_FREE + V_STAGES * 8;              // all tasks have been written
+  static constexpr u32 K_FULL = Q_FREE + 8;                       // [STAGES]
+  static constexpr u32 K_FREE = K_FULL + STAGES * 8;
+  static constexpr u32 V_FULL = K_FREE + STAGES * 8;              // [STAGES]
+  static constexpr u32 V_FREE = V_FULL + STAGES * 8;
+  static constexpr u32 DONE = V_FREE + STAGES * 8;                // all tasks have been written
   static constexpr u32 KNOWN = DONE + 8;                          // and it is known whether there are some to be done again: `MORE`
   static constexpr u32 MORE = KNOWN + 8;
   static constexpr u32 END = MORE + 8;
@@ -182,7 +181,7 @@ __device__ inline void bring_queries(const FlashForward& args, u32 base, const P
 
 // Brings a task's keys, from the last tile on: the one that not all rows see all of is the first.
 template <class Cfg>
-__device__ inline void bring_keys(const FlashForward& args, u32 base, const Pair& task, Ring<Place<Cfg>::K_STAGES>& turn) {
+__device__ inline void bring_keys(const FlashForward& args, u32 base, const Pair& task, Ring<Place<Cfg>::STAGES>& turn) {
   using P = Place<Cfg>;
   const Work work = args.works[task.x];
   const i32 head = task.y / args.per_key, rope_head = Cfg::R > 0 ? task.y / args.per_rope : 0;
@@ -236,7 +235,7 @@ __device__ inline Pair noted_task(const FlashForward& args, u32& at) {
 template <class Cfg>
 __device__ inline void bring_tasks(const FlashForward& args, u32 base) {
   using P = Place<Cfg>;
-  Ring<P::K_STAGES> turn;
+  Ring<P::STAGES> turn;
   u32 parity = 1;  // the first queries find their place free
   u32 at = 0;
 #pragma unroll 1
@@ -262,7 +261,7 @@ __device__ inline void bring_tasks(const FlashForward& args, u32 base) {
 template <class Cfg>
 __device__ inline void bring_values(const FlashForward& args, u32 base) {
   using P = Place<Cfg>;
-  Ring<P::V_STAGES> turn;
+  Ring<P::STAGES> turn;
   u32 parity = 0;
 #pragma unroll 1
   for (bool again = false;;) {
@@ -294,11 +293,11 @@ __device__ inline void init_barriers(u32 base) {
   using P = Place<Cfg>;
   barrier_init(base + P::Q_FULL, 1);
   barrier_init(base + P::Q_FREE, 9);
-  for (int stage = 0; stage < P::K_STAGES; stage++) {
+  for (int stage = 0; stage < P::STAGES; stage++) {
     barrier_init(base + P::K_FULL + stage * 8, 1);
     barrier_init(base + P::K_FREE + stage * 8, 8);
   }
-  for (int stage = 0; stage < P::V_STAGES; stage++) {
+  for (int stage = 0; stage < P::STAGES; stage++) {
     barrier_init(base + P::V_FULL + stage * 8, 1);
     barrier_init(base + P::V_FREE + stage * 8, 8);
   }
