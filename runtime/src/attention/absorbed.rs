@@ -247,11 +247,7 @@ where
     B: Backend,
 {
     let (queries, keys) = (question.segments.queries(), question.segments.keys());
-    let whole = |buffer, line| Landing {
-        buffer,
-        line,
-        offset: 0,
-    };
+    let whole = |buffer, line| Landing::new(buffer, line, 0);
     let landings = Landings {
         q: whole(0, C),
         q_rope: whole(1, R),

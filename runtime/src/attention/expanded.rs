@@ -293,11 +293,7 @@ where
 {
     const { whole_heads(QK, KV, R, V) };
     let (queries, keys) = (question.segments.queries(), question.segments.keys());
-    let at = |buffer, line, offset| Landing {
-        buffer,
-        line,
-        offset,
-    };
+    let at = Landing::new;
     let landings = Landings {
         q: at(0, QK, 0),
         q_rope: at(0, QK, QK - R),

@@ -240,11 +240,7 @@ where
     B: Backend,
 {
     let (queries, keys) = (question.segments.queries(), question.segments.keys());
-    let at = |buffer, line, offset| Landing {
-        buffer,
-        line,
-        offset,
-    };
+    let at = Landing::new;
     let landings = Landings {
         q: at(0, D, 0),
         q_rope: at(0, D, D),

@@ -126,6 +126,17 @@ pub struct Landing {
     pub offset: usize,
 }
 
+impl Landing {
+    /// Values from `offset` on, of lines of `line` values of a buffer.
+    pub const fn new(buffer: usize, line: usize, offset: usize) -> Self {
+        Self {
+            buffer,
+            line,
+            offset,
+        }
+    }
+}
+
 /// Where the gradients of [`AttentionBackward`] go, none over another.
 #[derive(Debug, Clone, Copy)]
 pub struct Landings {

@@ -315,11 +315,7 @@ pub(crate) fn gradients_to<T: CudaElement>(
         }
         return flash::write(device, &sizes, backward, &written);
     }
-    let at = |buffer, line, offset| Landing {
-        buffer,
-        line,
-        offset,
-    };
+    let at = Landing::new;
     let landings = Landings {
         q: at(0, key + rope, 0),
         q_rope: at(0, key + rope, key),

@@ -90,11 +90,7 @@ impl Asked {
     /// Where gradients go: where their operands lie.
     fn landings(&self) -> Landings {
         let [key, rope, value] = self.question.case.widths;
-        let at = |buffer, line, offset| Landing {
-            buffer,
-            line,
-            offset,
-        };
+        let at = Landing::new;
         Landings {
             q: at(0, key + rope, 0),
             q_rope: at(0, key + rope, key),

@@ -16,7 +16,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    fn of(facts: &Facts) -> Self {
+    fn of(facts: &Facts, tells_most: bool) -> Self {
         let [key, rope, value] = facts.widths();
         Self {
             dims: [
@@ -24,7 +24,7 @@ impl Sizes {
                 rope,
                 value,
                 usize::from(facts.capped),
-                usize::from(facts.tells_most),
+                usize::from(tells_most),
                 usize::from(facts.page.is_some()),
             ],
             keys: keys_at_a_time([key, rope, value], facts.capped, facts.page.is_some()),
@@ -58,8 +58,6 @@ pub(super) struct Facts {
     /// Whether a dense mask takes keys away.
     masked: bool,
     pub(super) capped: bool,
-    /// Whether the largest logit of each row is wanted.
-    tells_most: bool,
     /// Whether logits are biased, or probabilities dropped.
     pub(super) adjusted: bool,
     scale: f64,
@@ -75,10 +73,7 @@ pub(super) fn sizes<T: CudaElement, E: Scalar>(
     attention: &Attention<'_, Cuda<T>, E>,
     tells_most: bool,
 ) -> Result<Sizes, Reason> {
-    let sizes = chosen(&Facts {
-        tells_most,
-        ..Facts::of(device, attention)
-    })?;
+    let sizes = chosen(&Facts::of(device, attention), tells_most)?;
     match device.shared.kernels.has(FORWARD, &sizes.dims) {
         true => Ok(sizes),
         false => Err("the layer brought no kernel for these sizes along"),
@@ -111,7 +106,6 @@ impl Facts {
             selects: selection.is_some(),
             masked: segments.all_given().is_some(),
             capped: softmax.cap().is_some(),
-            tells_most: true,
             adjusted: softmax.added().is_some() || softmax.dropped().is_some(),
             scale: softmax.scale(),
             page: pages.map(Pages::page),
@@ -205,7 +199,7 @@ const fn tiles([key, rope]: [usize; 2]) -> usize {
 pub(super) const LEAST_QUERIES: usize = 16;
 
 /// The choice: a matter of the device, of types and shapes.
-fn chosen(facts: &Facts) -> Result<Sizes, Reason> {
+fn chosen(facts: &Facts, tells_most: bool) -> Result<Sizes, Reason> {
     facts.suit_tensor_cores()?;
     let Facts { queries, keys, .. } = facts;
     let fits = |count: usize| i32::try_from(count).is_ok();
@@ -223,7 +217,7 @@ fn chosen(facts: &Facts) -> Result<Sizes, Reason> {
             "there are too many rows, or pages without a block",
         ),
     ];
-    all_hold(&rules).map(|()| Sizes::of(facts))
+    all_hold(&rules).map(|()| Sizes::of(facts, tells_most))
 }
 
 /// DeepSeek V3's heads over the kv-up projection's output.
@@ -249,7 +243,6 @@ pub(super) fn deepseek() -> Facts {
         scale: 0.1,
         page: None,
         covered: true,
-        tells_most: true,
     }
 }
 
@@ -259,7 +252,7 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_the_layer() {
-        let sizes = chosen(&deepseek()).expect("the kernel is for it");
+        let sizes = chosen(&deepseek(), true).expect("the kernel is for it");
         assert_eq!(sizes.dims, [128, 64, 128, 0, 1, 0]);
         assert_eq!(sizes.keys_at_once(0), 128);
         let paged = Facts {
@@ -267,7 +260,7 @@ mod tests {
             page: Some(96),
             ..deepseek()
         };
-        let sizes = chosen(&paged).expect("the kernel is for it");
+        let sizes = chosen(&paged, true).expect("the kernel is for it");
         assert_eq!(sizes.dims, [128, 64, 128, 1, 1, 1]);
         assert_eq!(sizes.keys_at_once(96), 32);
         assert_eq!(sizes.keys_at_once(256), 128);
@@ -358,7 +351,7 @@ mod tests {
             ),
         ];
         for (facts, wanted) in refused {
-            let reason = chosen(&facts).expect_err(wanted);
+            let reason = chosen(&facts, true).expect_err(wanted);
             assert!(reason.contains(wanted), "{reason}");
         }
     }

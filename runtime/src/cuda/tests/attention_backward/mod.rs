@@ -172,11 +172,7 @@ impl<'a, T: Number> Pass<'a, T> {
             let cuda = device().upload(&indices).expect("room");
             Both { cpu: indices, cuda }
         });
-        let landing = |buffer, line, offset| Landing {
-            buffer,
-            line,
-            offset,
-        };
+        let landing = Landing::new;
         let k_line = a + if form.absorbed { 2 } else { v };
         let landings = Landings {
             q: landing(0, a + r + 1, 0),

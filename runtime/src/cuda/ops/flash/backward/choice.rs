@@ -196,11 +196,7 @@ mod tests {
 
     #[test]
     fn landings_are_such_as_can_be_written() {
-        let at = |buffer, line, offset| Landing {
-            buffer,
-            line,
-            offset,
-        };
+        let at = Landing::new;
         let landings = Landings {
             q: at(0, 192, 0),
             q_rope: at(0, 192, 128),
