@@ -102,6 +102,11 @@ __device__ inline void copies_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 }
 
+// Arrives at a barrier once all copies that this thread has asked for so far are there.
+__device__ inline void copies_arrive(u32 barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
 // Waits until none of this thread's copies is under way, whether its group has ended or not.
 __device__ inline void copies_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 

@@ -8,8 +8,6 @@
 // What `Cfg::STORE` says of a cache of bytes: flat codes, of which 1 is e4m3, or those with scales. Where it says nothing, entries are bf16.
 enum Store { PLAIN = 0, E5M2 = 2, DS_MLA = 3 };
 
-template <class>
-using Nothing = void;
 template <class Cfg, class = void>
 struct StoreOf {
   static constexpr int IS = PLAIN;

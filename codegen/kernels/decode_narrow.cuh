@@ -4,6 +4,7 @@
 // warpgroups. A warp of the first copies tiles of 64 keys to a ring of stages, some columns at a time; the second and third take tiles in turn, each
 // with all columns, and become one at an item's end.
 
+#include "narrow_chosen.cuh"
 #include "narrow_codes.cuh"
 #include "wgmma.cuh"
 
@@ -17,6 +18,7 @@ __device__ inline void multiply_keys(u32 keys, u32 queries, u32 full, u32 parity
 #pragma unroll
   for (int pair = 0; pair < P::PAIRS; pair++) {
     barrier_wait(full + pair * 8, parity);
+    if constexpr (CHOOSES<Cfg>) fence_proxy_async();  // threads have fetched what is multiplied
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < (pair == 0 ? P::ROPE_STEPS : 0); k++)
@@ -86,14 +88,16 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
   for (int i = args.starts[block_number() / args.team]; i < args.starts[block_number() / args.team + 1]; i++) {
     const Item item = args.items[i];
     const Group group = args.groups[item.group];
-    named_wait(NAME, WARPGROUP);  // nobody reads the last item's limits any more
-    if (own_number() < P::ROWS) {
-      const Row row = row_of<Cfg>(args, group, block_number() % args.team, own_number());
-      Limit seen = {0, 0x7fffffff};
-      if (row.there) seen = args.limits[row.query];
-      share(limits + own_number() * 8, Pair{seen.from, seen.to});
+    if constexpr (!CHOOSES<Cfg>) {
+      named_wait(NAME, WARPGROUP);  // nobody reads the last item's limits any more
+      if (own_number() < P::ROWS) {
+        const Row row = row_of<Cfg>(args, group, block_number() % args.team, own_number());
+        Limit seen = {0, 0x7fffffff};
+        if (row.there) seen = args.limits[row.query];
+        share(limits + own_number() * 8, Pair{seen.from, seen.to});
+      }
+      named_wait(NAME, WARPGROUP);
     }
-    named_wait(NAME, WARPGROUP);
     sums.clear();
     const u32 q = base + P::Q + queries.stage * P::Q_BYTES;
     barrier_wait(base + (P::CODED ? P::Q_READY : P::Q_FULL) + queries.stage * 8, queries.parity);
@@ -111,8 +115,9 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
       if constexpr (P::CODED) multiply_coded_keys<Cfg>(keys, own_queries, base + P::LOGITS + MINE * P::PARTS_BYTES, NAME, full, turn.parity, s);
       else multiply_keys<Cfg>(keys, q, full, turn.parity, s);
       turn.next(MINE);
-      if (tile * KEYS < group.all_first || tile * KEYS + KEYS > group.all_end) hide_unseen<Cfg>(limits, tile, s);
-      if (tile * KEYS < group.first || tile * KEYS + KEYS > group.end) {
+      if constexpr (CHOOSES<Cfg>) hide_missing<Cfg>(base + P::SEEN + stage * 16, s);
+      else if (tile * KEYS < group.all_first || tile * KEYS + KEYS > group.all_end) hide_unseen<Cfg>(limits, tile, s);
+      if (!CHOOSES<Cfg> && (tile * KEYS < group.first || tile * KEYS + KEYS > group.end)) {
         const i32 first = group.first - tile * KEYS, end = group.end - tile * KEYS;
         if (P::SCALED && thread < KEYS && (thread < first || thread >= end)) share(keys + P::SCALES + thread * 16, Four{});
         clear_unseen<P::CODED ? P::PAIRS : P::VALUE_TILES>(keys, first, end, NAME);
@@ -157,7 +162,8 @@ __device__ void decode_narrow(const Decoding& args) {
   if (threadIdx.x == 0) {
     begin_block<Cfg>(args, base);
     for (int i = 0; i < P::STAGES * P::PAIRS; i++) {
-      barrier_init(base + P::FULL + i * 8, 1);
+      // Where keys are chosen, by all who fetch, and at first by a lane of each warp that says which keys there are
+      barrier_init(base + P::FULL + i * 8, !CHOOSES<Cfg> ? 1 : i % P::PAIRS == 0 ? WARPGROUP + 4 : WARPGROUP);
       barrier_init(base + P::EMPTY + i * 8, 4);
     }
     for (int i = 0; i < 2; i++) {
@@ -176,7 +182,8 @@ __device__ void decode_narrow(const Decoding& args) {
   const int team = blockIdx.x / args.team;
   const int member = blockIdx.x % args.team;
   const auto bring = [&] {
-    if (threadIdx.x < WARP) bring_tiles<Cfg>(args, base, team, member);
+    if constexpr (CHOOSES<Cfg>) bring_chosen<Cfg>(args, base, team, member);
+    else if (threadIdx.x < WARP) bring_tiles<Cfg>(args, base, team, member);
     else if constexpr (P::CODED) scale_queries<Cfg>(args, base, team);
   };
   as_warpgroups<P::BRINGS, P::ATTENDS>(bring, [&] { attend_tiles<Cfg, 0>(args, base); }, [&] { attend_tiles<Cfg, 1>(args, base); });

@@ -3,6 +3,20 @@
 #include "decoding.cuh"
 #include "steps.cuh"
 
+// Whether `Cfg` says that keys are chosen, each query's its own.
+template <class>
+using Nothing = void;
+template <class Cfg, class = void>
+struct ChoiceOf {
+  static constexpr bool IS = false;
+};
+template <class Cfg>
+struct ChoiceOf<Cfg, Nothing<decltype(Cfg::CHOSEN)>> {
+  static constexpr bool IS = Cfg::CHOSEN != 0;
+};
+template <class Cfg>
+constexpr bool CHOOSES = ChoiceOf<Cfg>::IS;
+
 // The row of `k` that a key stands in.
 __device__ inline i32 row_of_key(const Decoding& args, i32 table, i32 key) {
   if (args.page == 0) return table + key;
@@ -14,10 +28,10 @@ template <class Cfg>
 __device__ inline void begin_block(const Decoding& args, u32 base) {
   if (base % 1024 != 0) __trap();
   prefetch_map(args.q);
-  prefetch_map(args.k);
+  if (!CHOOSES<Cfg>) prefetch_map(args.k);
   if (Cfg::ROPE == 0) return;
   prefetch_map(args.q_rope);
-  prefetch_map(args.k_rope);
+  if (!CHOOSES<Cfg>) prefetch_map(args.k_rope);
 }
 
 // Has a block's queries brought, `TILES` tiles of 64 columns of all of its rows, from the `FIRST` on: at once where they are as many as a tile has rows.

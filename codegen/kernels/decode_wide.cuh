@@ -91,6 +91,37 @@ __device__ inline void add_values(const Decoding& args, u32 base, int team, int 
   }
 }
 
+// The same over keys that are chosen: of whatever a stage holds, it is filled again at one place.
+template <class Cfg, int SIDE>
+__device__ inline void add_chosen(const Decoding& args, u32 base) {
+  using P = Place<Cfg>;
+  i32 position = -1;
+  fill_first_chosen<Cfg, SIDE>(args, base, position);
+  Turn<Cfg> turn;
+  f32 o[Cfg::LATENT / 4];
+  for (;;) {
+    barrier_wait(base + P::WEIGHED + turn.stage * 8, turn.parity);
+    if (shared_pair(base + P::LOADS + turn.stage * 16).y == NOTHING) break;
+    refill_chosen<Cfg, SIDE>(args, base, turn, position);
+#pragma unroll
+    for (int k = 0; k < Cfg::LATENT / 4; k++) o[k] = 0;
+    i32 marks;
+    do {
+      u32 at = base;
+      asm volatile("" : "+r"(at));  // as in `weigh`
+      const u32 stage = at + turn.stage * P::STAGE_BYTES;
+      barrier_wait(at + P::WEIGHED + turn.stage * 8, turn.parity);
+      marks = shared_pair(at + P::LOADS + turn.stage * 16).x;
+      multiply_weights<Cfg, SIDE>(stage, at + P::SHRINK + turn.stage * ROWS * 4, o);
+      if (marks >= LAST && args.items[marks & (EDGE - 1)].parts > 1)
+        send_half<Cfg, SIDE>(args, stage, args.items[marks & (EDGE - 1)], block_number() % args.team, o);
+      refill_chosen<Cfg, SIDE>(args, at, turn, position);
+    } while (marks < LAST);
+    const Item item = args.items[marks & (EDGE - 1)];
+    if (item.parts == 1) write_half<Cfg, SIDE>(args, item, block_number() % args.team, o);
+  }
+}
+
 template <class Cfg>
 __device__ void decode_wide(const Decoding& args) {
   using P = Place<Cfg>;
@@ -103,7 +134,12 @@ __device__ void decode_wide(const Decoding& args) {
   __syncthreads();
   const int team = blockIdx.x / args.team;
   const int member = blockIdx.x % args.team;
-  as_warpgroups<P::WEIGHS, P::ADDS>([=, &args] { weigh<Cfg>(args, base); }, [=, &args] { add_values<Cfg, 0>(args, base, team, member); },
-                                    [=, &args] { add_values<Cfg, 1>(args, base, team, member); });
+  if constexpr (CHOOSES<Cfg>) {
+    as_warpgroups<P::WEIGHS, P::ADDS>([=, &args] { weigh<Cfg>(args, base); }, [=, &args] { add_chosen<Cfg, 0>(args, base); },
+                                      [=, &args] { add_chosen<Cfg, 1>(args, base); });
+  } else {
+    as_warpgroups<P::WEIGHS, P::ADDS>([=, &args] { weigh<Cfg>(args, base); }, [=, &args] { add_values<Cfg, 0>(args, base, team, member); },
+                                      [=, &args] { add_values<Cfg, 1>(args, base, team, member); });
+  }
   join_items<Cfg, 3>(args);
 }

@@ -18,6 +18,8 @@ struct Group {
   i32 block;    // the first of its members, of the segment's blocks
   i32 all_first, all_end;  // keys that all of the segment's queries see
 };
+// Where keys are chosen, a group is one query's, keys are the entries of its list, and `all_first` is where in its sequence the first key stands that
+// it could have chosen.
 
 struct Item {
   i32 group;
@@ -56,7 +58,15 @@ struct Decoding {
   i32 box;       // keys that are copied at once, a power of two up to 64 that divides `page`
   i32 at_once;   // queries of a block, where it has all heads
   f32 k_scale;   // of all entries of a cache of codes
-  i32 unused[13];
+  // Where keys are chosen:
+  i32 width;            // of a list
+  const i32* chosen;    // [queries, width]: keys in their sequence, negative: none
+  const u8* entries;    // what keys are, and
+  const u8* rotated;    // their rotated part,
+  i32 entry_bytes;      // so many bytes from one to the next
+  i32 rotated_bytes;
+  i32 rows;             // how many there are
+  i32 unused[3];
 };
 
 constexpr int KEYS = 64;  // of a tile

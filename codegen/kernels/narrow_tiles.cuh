@@ -4,6 +4,7 @@
 #include "ptx.cuh"
 #include "copies.cuh"
 #include "tile.cuh"
+#include "chosen_keys.cuh"
 #include "decode_parts.cuh"
 
 // Where things lie in shared memory.
@@ -34,6 +35,8 @@ struct Place {
   static constexpr u32 HALF_SCALES = WEIGHTS + GROUPS * Q_TILE_BYTES;  // [GROUPS, 4, KEYS]: a tile's scales in f16, over a unit
   static constexpr u32 PEAKS = HALF_SCALES + (SCALED ? GROUPS * KEYS * 8 : 0);  // [GROUPS, 4, ROWS]: largest logits of a warp
   static constexpr u32 LIMITS = PEAKS + GROUPS * 4 * ROWS * 4;   // [GROUPS, ROWS]: keys that a row sees
+  static constexpr u32 SEEN = LIMITS;                            // or, where keys are chosen [STAGES, 4]: which of a warp's there are
+  static_assert(STAGES * 16 <= GROUPS * ROWS * 8, "room for them");
   // Of all but the second warpgroup [GROUPS - 1, ROWS, 4]: what their sums count from, largest logits, totals, units of the output
   static constexpr u32 SUMS = LIMITS + GROUPS * ROWS * 8;
   static constexpr u32 LAST_AT = SUMS + (GROUPS - 1) * ROWS * 16;  // [GROUPS - 1]: and the stages of their last tiles
@@ -76,6 +79,29 @@ struct Turn {
 template <class Cfg>
 using QueriesTurn = Ring<Place<Cfg>::Q_STAGES>;
 
+// Where the next tile of the `mine`th warpgroup goes, and the parity of the barriers that say that it may.
+template <class Cfg>
+__device__ inline void take_slot(Turn<Cfg> (&turns)[Place<Cfg>::GROUPS], u32 mine, u32& stage, u32& parity) {
+#pragma unroll
+  for (u32 g = 0; g < Place<Cfg>::GROUPS; g++) {
+    if (g != mine) continue;
+    stage = turns[g].stage(g);
+    parity = turns[g].parity ^ 1;
+    turns[g].next(g);
+  }
+}
+
+// Has a block's queries brought to one of their places. One thread.
+template <class Cfg>
+__device__ inline void bring_queries(const Decoding& args, u32 base, u32 stage, const Row& first) {
+  using P = Place<Cfg>;
+  const u32 barrier = base + P::Q_FULL + stage * 8;
+  const u32 to = base + P::Q + stage * P::Q_BYTES;
+  barrier_expect(barrier, bytes_of_queries<Cfg>(args) * P::SLOTS);
+  copy_queries<Cfg, P::VALUE_TILES>(args, args.q, to, barrier, first);
+  if (Cfg::ROPE > 0) copy_queries<Cfg, 1>(args, args.q_rope, to + P::VALUE_TILES * P::Q_TILE_BYTES, barrier, first);
+}
+
 // Copies some columns of a box of keys to where they lie in a stage: two slots of bf16, or one of codes.
 template <class Cfg>
 __device__ inline void copy_columns(const Decoding& args, u32 to, u32 barrier, int box, int pair, i32 from) {
@@ -108,13 +134,7 @@ __device__ inline void bring_tiles(const Decoding& args, u32 base, int team, int
     const Group group = args.groups[item.group];
     const Row first = row_of<Cfg>(args, group, member, 0);
     barrier_wait(base + P::Q_EMPTY + queries.stage * 8, queries.parity ^ 1);
-    if (lane() == 0) {
-      const u32 barrier = base + P::Q_FULL + queries.stage * 8;
-      const u32 to = base + P::Q + queries.stage * P::Q_BYTES;
-      barrier_expect(barrier, bytes_of_queries<Cfg>(args) * P::SLOTS);
-      copy_queries<Cfg, P::VALUE_TILES>(args, args.q, to, barrier, first);
-      if (Cfg::ROPE > 0) copy_queries<Cfg, 1>(args, args.q_rope, to + P::VALUE_TILES * P::Q_TILE_BYTES, barrier, first);
-    }
+    if (lane() == 0) bring_queries<Cfg>(args, base, queries.stage, first);
     __syncwarp();
     queries.next();
     const int all = (group.end + args.box - 1) / args.box;
@@ -122,13 +142,7 @@ __device__ inline void bring_tiles(const Decoding& args, u32 base, int team, int
     for (int tile = item.first; tile < item.end; tile++) {
       const u32 mine = (tile - item.first) % P::GROUPS;
       u32 stage = 0, parity = 0;
-#pragma unroll
-      for (u32 g = 0; g < P::GROUPS; g++) {
-        if (g != mine) continue;
-        stage = turns[g].stage(g);
-        parity = turns[g].parity ^ 1;
-        turns[g].next(g);
-      }
+      take_slot<Cfg>(turns, mine, stage, parity);
       const u32 to = base + stage * P::STAGE_BYTES;
       const int there = max(0, min(boxes, all - tile * boxes));
       for (int b = 0; b < boxes; b++) {

@@ -4,9 +4,13 @@
 #include "ptx.cuh"
 #include "copies.cuh"
 #include "tile.cuh"
+#include "chosen_keys.cuh"
 #include "decode_parts.cuh"
 
 constexpr int ROWS = 64;
+
+// Threads that arrive where keys are chosen and a stage is filled: all that fetch, and a lane of each warp of the first side, which say which keys there are.
+constexpr int FETCHERS = 2 * WARPGROUP + 4;
 
 // Where things lie in shared memory. A stage is a tile of keys, in bf16 or in codes, and its probabilities.
 template <class Cfg>
@@ -27,7 +31,7 @@ struct Place {
   static constexpr u32 STAGE_BYTES = USED_BYTES < LEAST_BYTES ? LEAST_BYTES : USED_BYTES;
   // Over codes there are no more than three: with four, the one but next item's last tile could be weighed before this one's `FINAL` has been read
   static constexpr int MOST_STAGES = CODED || VALUE_TILES == 8 ? 3 : 8;
-  static constexpr u32 SMALL = 1024 + MOST_STAGES * (ROWS * 4 + 40) + (CODED ? 7 * ROWS * 4 + 64 : 0);  // what else there is, at most
+  static constexpr u32 SMALL = 1024 + MOST_STAGES * (ROWS * 4 + 40 + (CHOOSES<Cfg> ? 256 : 0)) + (CODED ? 7 * ROWS * 4 + 64 : 0);  // what else there is, at most
   static constexpr int FIT = (232448 - (CODED ? VALUE_TILES : 0) * TILE_BYTES - (Cfg::ROPE > 0 ? TILE_BYTES : 0) - SMALL) / STAGE_BYTES;
   static constexpr int STAGES = FIT < MOST_STAGES ? FIT : MOST_STAGES;
   static constexpr int ROPE_STEPS = (Cfg::ROPE + 15) / 16;
@@ -38,6 +42,11 @@ struct Place {
   static constexpr u32 Q_ROPE = Q + (CODED ? VALUE_TILES * TILE_BYTES : 0);  // their rotated part
   static constexpr u32 SHRINK = Q_ROPE + (Cfg::ROPE > 0 ? TILE_BYTES : 0);  // [STAGES, ROWS]: what earlier sums are worth now
   static constexpr u32 LIMITS = SHRINK + STAGES * ROWS * 4;                 // [ROWS]: keys that a row sees
+  // Where keys are chosen, what rows see is not looked at. Instead [8, 4]: which of a warp's keys of a stage there are; and [4, 48] and [4, 16]: what a warp brings next
+  static constexpr u32 SEEN = LIMITS;
+  static constexpr u32 ERRANDS = SEEN + 8 * 16;
+  static constexpr u32 OTHER_ERRANDS = ERRANDS + 4 * 48;
+  static_assert(OTHER_ERRANDS + 4 * 16 <= LIMITS + ROWS * 8, "room for them");
   static constexpr u32 TOP = LIMITS + ROWS * 8;                             // [ROWS]: its largest logit
   static constexpr u32 LOADS = TOP + ROWS * 4;                              // [STAGES]: what a stage holds
   static constexpr u32 COURIER = LOADS + STAGES * 16;                       // how far `fill` is
@@ -50,7 +59,9 @@ struct Place {
   static constexpr u32 Q_UNITS = CHANGED + (STAGES + 1) / 2 * 8;  // [ROWS]: what logits of f16 count in
   static constexpr u32 FINAL = Q_UNITS + ROWS * 4;              // [2, ROWS], of even and odd items: what the output is multiplied by at last
   static constexpr u32 PEAKS = FINAL + 2 * ROWS * 4;            // [4, ROWS]: what warps know of rows
-  static constexpr u32 END = CODED ? PEAKS + 4 * ROWS * 4 : Q_FREE + 8;
+  static constexpr u32 ALL_END = CODED ? PEAKS + 4 * ROWS * 4 : Q_FREE + 8;
+  static constexpr u32 FOUND = (ALL_END + 15) / 16 * 16;  // where keys are chosen [STAGES, 4, 16]: rows of a warp's keys that come to a stage next
+  static constexpr u32 END = CHOOSES<Cfg> ? FOUND + STAGES * 256 : ALL_END;
   static_assert(!SCALED || PEAKS % 16 == 0, "four are read at once");
   static_assert(END - SHRINK <= SMALL && END <= 232448, "what a block may have");
   // Registers of a thread: of who weighs, of who adds values
@@ -173,7 +184,7 @@ template <class Cfg>
 __device__ inline void init_barriers(u32 base) {
   using P = Place<Cfg>;
   for (int stage = 0; stage < P::STAGES; stage++) {
-    barrier_init(base + P::FULL + stage * 8, 1);
+    barrier_init(base + P::FULL + stage * 8, CHOOSES<Cfg> ? FETCHERS : 1);
     barrier_init(base + P::WEIGHED + stage * 8, 4);
     barrier_init(base + P::EMPTY + stage * 8, 8);
   }

@@ -1,6 +1,6 @@
 // The first warpgroup of `decode_wide.cuh`: logits and probabilities.
 
-#include "wide_tiles.cuh"
+#include "wide_chosen.cuh"
 #include "wgmma.cuh"
 
 // A piece of the queries that registers don't hold waits in memory, which means in the L1.
@@ -40,9 +40,11 @@ __device__ inline ItemRows take_rows(const Decoding& args, u32 base, i32 number)
     const Row row = row_of<Cfg>(args, group, block_number() % args.team, r);
     // A row that is not there is 0, sees all and gets probabilities of 0: it costs no time, and little power
     rows.there[half] = row.there;
-    Limit seen = {0, 0x7fffffff};
-    if (row.there) seen = args.limits[row.query];
-    share(base + P::LIMITS + r * 8, Pair{seen.from, seen.to});
+    if constexpr (!CHOOSES<Cfg>) {
+      Limit seen = {0, 0x7fffffff};
+      if (row.there) seen = args.limits[row.query];
+      share(base + P::LIMITS + r * 8, Pair{seen.from, seen.to});
+    }
     share(base + P::TOP + r * 4, LOW);
     rows.sums.shift[half] = row.there ? LOW : -LOW;
     rows.sums.total[half] = 0;
@@ -216,6 +218,7 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
       u32 rest[4];
       if (P::HELD < P::STEPS) take_aside(args, self, rest);
       barrier_wait(at + P::FULL + turn.stage * 8, turn.parity);
+      if constexpr (CHOOSES<Cfg>) fence_proxy_async();  // threads have fetched what is multiplied
       const Pair load = shared_pair(at + P::LOADS + turn.stage * 16);
       marks = load.x;
       const bool is_last = marks >= LAST;
@@ -227,7 +230,8 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
       });
       named_wait(1, WARPGROUP);  // all of this group have read the rotated keys, over which probabilities go
       if (is_last && Cfg::ROPE > 0) arrive_once_a_warp(at + P::Q_FREE);
-      if (marks & EDGE) hide_unseen(at + P::LIMITS, load.y * KEYS, self, s);
+      if constexpr (CHOOSES<Cfg>) hide_missing(at + P::SEEN + turn.stage * 16, self, s);
+      else if (marks & EDGE) hide_unseen(at + P::LIMITS, load.y * KEYS, self, s);
       f32 m[2];
       largest(s, m);
       soften(args, at + P::SHRINK + turn.stage * ROWS * 4, self, is_last, m, s, sums);

@@ -127,6 +127,9 @@ template <int LEFT>
 void copies_wait() {
   simt::catch_up(simt::Kind::Fetch, LEFT);
 }
+inline void copies_arrive(u32 barrier) {
+  simt::hand_over(simt::Kind::Fetch, simt::Kind::Bring, [=] { simt::arrive(barrier); });
+}
 inline void copies_wait_all() {
   copies_commit();
   simt::catch_up(simt::Kind::Fetch, 0);

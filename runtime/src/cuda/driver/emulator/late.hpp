@@ -43,6 +43,30 @@ inline void act(Late*& at) {
   free(late);
 }
 
+// What this thread has asked for as one kind, and then something more, from now on is one thing of another kind.
+template <class Act>
+void hand_over(Kind from, Kind to, const Act& act_last) {
+  Block& block = *self.block;
+  if (!block.dice) return act_last();
+  Late* first = nullptr;
+  Late** end = &first;
+  const int own = who(from);
+  for (Late** at = &block.late; *at;) {
+    if ((*at)->kind != from || (*at)->who != own) {
+      at = &(*at)->next;
+      continue;
+    }
+    *end = *at;
+    *at = (*at)->next;
+    end = &(*end)->next;
+    *end = nullptr;
+  }
+  ask(to, [=] {
+    for (Late* rest = first; rest;) act(rest);
+    act_last();
+  });
+}
+
 // Waits until no more than `left` of the groups that this thread has ended are under way.
 inline void catch_up(Kind kind, unsigned left) {
   const int own = who(kind);
