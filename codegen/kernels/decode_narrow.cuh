@@ -18,7 +18,6 @@ __device__ inline void multiply_keys(u32 keys, u32 queries, u32 full, u32 parity
 #pragma unroll
   for (int pair = 0; pair < P::PAIRS; pair++) {
     barrier_wait(full + pair * 8, parity);
-    if constexpr (CHOOSES<Cfg>) fence_proxy_async();  // threads have fetched what is multiplied
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < (pair == 0 ? P::ROPE_STEPS : 0); k++)

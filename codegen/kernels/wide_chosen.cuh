@@ -1,6 +1,6 @@
-// How keys that are chosen come to the stages of `decode_wide.cuh`: both warpgroups that add values fetch what they multiply as soon as both are done with what
-// was there, a warp a quarter of a tile's keys. The first one also finds out for both where keys stand, long before they are fetched, and the second fetches the rotated
-// part.
+// How keys that are chosen come to the stages of `decode_wide.cuh`: both warpgroups that add values fetch what they multiply as soon as they are done with what
+// was there, a warp a quarter of a tile's keys. The first one also finds out for both where keys stand, long before they are fetched; the second fetches the rotated
+// part, once both are done with the probabilities that stand there, and says what a stage holds.
 //
 // What a warp brings next stands in shared memory, since registers are few: `{the next item, the end of the team's, the next tile of the item before, the end of
 // its tiles}`, and of the first warpgroup that item's list.
@@ -29,19 +29,17 @@ __device__ inline u32 rows_for(u32 base, u32 stage) {
   return base + Place<Cfg>::FOUND + stage * 256 + own_number() / WARP * 64;
 }
 
-// Fills a side's part of a stage with a tile. The first side says which it is.
-template <class Cfg, int SIDE, class Free>
-__device__ inline void fill_with_keys(const Decoding& args, u32 base, u32 stage, const Four& next, Free wait_until_free) {
+// Fills a side's part of a stage with a tile. The second side says which it is.
+template <class Cfg, int SIDE>
+__device__ inline void fill_with_keys(const Decoding& args, u32 base, u32 stage, const Four& next) {
   using P = Place<Cfg>;
   constexpr int OWN_LINES = Cfg::LATENT / 128;  // of a key
   constexpr int AT_ONCE = 4;
   const u32 lines = base + stage * P::STAGE_BYTES + own_number() / WARP * (OWN_KEYS * 128);
-  if (SIDE == 1) wait_until_free();  // the rows are there, too
   const RowsLeft rows{rows_for<Cfg>(base, stage)};
   fetch_lines<AT_ONCE, OWN_LINES>(args, args.entries + SIDE * OWN_LINES * 128, args.entry_bytes, rows, lines + SIDE * OWN_LINES * TILE_BYTES);
-  if constexpr (SIDE == 1 && Cfg::ROPE > 0) fetch_lines<AT_ONCE, 1, Cfg::ROPE / 8>(args, args.rotated, args.rotated_bytes, rows, lines + P::ROPE);
-  if (SIDE == 0) {
-    wait_until_free();
+  if (SIDE == 1) {
+    if constexpr (Cfg::ROPE > 0) fetch_lines<2, 1, Cfg::ROPE / 8>(args, args.rotated, args.rotated_bytes, rows, lines + P::ROPE);
     leave_seen(args, base + P::SEEN + stage * 16, row_left(rows.at));
     if (own_number() == 0) share(base + P::LOADS + stage * 16, Four{next.x - 1 + (next.z + 1 == next.w ? LAST : 0), next.z, 0, KEYS});
   }
@@ -54,7 +52,7 @@ __device__ inline void fill_with_queries(const Decoding& args, u32 base, u32 sta
   using P = Place<Cfg>;
   const u32 barrier = base + P::FULL + stage * 8;
   const bool more = next.x < next.y;
-  if (SIDE == 1 || own_number() != 0) return barrier_arrive(barrier);
+  if (SIDE == 0 || own_number() != 0) return barrier_arrive(barrier);
   share(base + P::LOADS + stage * 16, Four{next.x, more ? QUERIES : NOTHING, 0, 0});
   if (more) bring_queries<Cfg>(args, base, base + stage * P::STAGE_BYTES, barrier, next.x, block_number() % args.team);
   else barrier_arrive(barrier);
@@ -71,16 +69,15 @@ __device__ inline void look_ahead(const Decoding& args, u32 base, u32 stage, con
 }
 
 // Fills a side's part of a stage with what comes next. `position`: what the list names as this lane's key of the tile after it, where that is of the same item.
-template <class Cfg, int SIDE, class Free>
-__device__ inline void fill_chosen(const Decoding& args, u32 base, u32 stage, i32& position, Free wait_until_free) {
+template <class Cfg, int SIDE, class Wait>
+__device__ inline void fill_chosen(const Decoding& args, u32 base, u32 stage, i32& position, Wait wait_for_other) {
   const u32 errand = errand_of<Cfg, SIDE>(base);
   Four next = shared_four(errand);
   bool begins = false;
   if (next.z < next.w) {
-    fill_with_keys<Cfg, SIDE>(args, base, stage, next, wait_until_free);
+    fill_with_keys<Cfg, SIDE>(args, base, stage, next);
     next.z++;
   } else {
-    wait_until_free();
     fill_with_queries<Cfg, SIDE>(args, base, stage, next);
     begins = next.x < next.y;
     if (begins) {
@@ -96,17 +93,20 @@ __device__ inline void fill_chosen(const Decoding& args, u32 base, u32 stage, i3
   __syncwarp();
   if (own_lane() == 0) {
     share(errand, next);
-    if (SIDE == 0) barrier_arrive(base + Place<Cfg>::FULL + stage * 8);  // which keys there are has been said
+    if (SIDE == 1) barrier_arrive(base + Place<Cfg>::FULL + stage * 8);  // what it holds has been said
   }
   __syncwarp();
-  if (SIDE == 0) look_ahead<Cfg>(args, base, stage, next, begins, position);
+  if (SIDE == 1) return;
+  wait_for_other();  // it has taken the rows that stood where the next ones are left
+  look_ahead<Cfg>(args, base, stage, next, begins, position);
 }
 
-// This warpgroup is done with a stage, and fills it again, once both are.
+// This warpgroup is done with a stage, and fills it again: the second once both are, since it fills what both have read, with keys that the first has found.
 template <class Cfg, int SIDE>
 __device__ inline void refill_chosen(const Decoding& args, u32 base, Turn<Cfg>& turn, i32& position) {
   const u32 free = base + Place<Cfg>::EMPTY + turn.stage * 8;
   arrive_once_a_warp(free);
+  if (SIDE == 1) barrier_wait(free, turn.parity);
   fill_chosen<Cfg, SIDE>(args, base, turn.stage, position, [&] { barrier_wait(free, turn.parity); });
   turn.next();
 }
@@ -117,7 +117,7 @@ __device__ inline void fill_first_chosen(const Decoding& args, u32 base, i32& po
   using P = Place<Cfg>;
   const int team = block_number() / args.team;
   if (own_lane() == 0) share(errand_of<Cfg, SIDE>(base), Four{args.starts[team], args.starts[team + 1], 0, 0});
-  if (SIDE == 0 && own_number() == 0) share(base + P::COURIER + 40, 1);
+  if (SIDE == 1 && own_number() == 0) share(base + P::COURIER + 40, 1);
   __syncwarp();
 #pragma unroll 1
   for (u32 stage = 0; stage < P::STAGES; stage++) {

@@ -9,7 +9,7 @@
 
 constexpr int ROWS = 64;
 
-// Threads that arrive where keys are chosen and a stage is filled: all that fetch, and a lane of each warp of the first side, which say which keys there are.
+// Threads that arrive where keys are chosen and a stage is filled: all that fetch, and a lane of each warp of the second side, which say what there is.
 constexpr int FETCHERS = 2 * WARPGROUP + 4;
 
 // Where things lie in shared memory. A stage is a tile of keys, in bf16 or in codes, and its probabilities.

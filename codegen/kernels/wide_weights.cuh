@@ -218,7 +218,6 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
       u32 rest[4];
       if (P::HELD < P::STEPS) take_aside(args, self, rest);
       barrier_wait(at + P::FULL + turn.stage * 8, turn.parity);
-      if constexpr (CHOOSES<Cfg>) fence_proxy_async();  // threads have fetched what is multiplied
       const Pair load = shared_pair(at + P::LOADS + turn.stage * 16);
       marks = load.x;
       const bool is_last = marks >= LAST;

@@ -120,6 +120,28 @@ impl Absorbed {
     }
 }
 
+/// Those over keys that a list names for each query, from few rows to many: rows are one query's heads, since no two queries share keys.
+const OVER_CHOSEN: [Absorbed; 3] = [
+    Absorbed {
+        unit: "sparse_narrow",
+        rows: 16,
+    },
+    Absorbed {
+        unit: "sparse_narrow",
+        rows: 32,
+    },
+    Absorbed {
+        unit: "sparse_wide",
+        rows: 64,
+    },
+];
+
+/// The kernel over chosen keys for so many heads, and latents and a rotated part of these widths.
+pub fn kernel_over_chosen(heads: u32, latent: u32, rope: u32) -> Option<Absorbed> {
+    let fits = matches!(latent, 128 | 256 | 512) && rope.is_multiple_of(16) && rope <= 64;
+    with_room_in(&OVER_CHOSEN, heads).next().filter(|_| fits)
+}
+
 /// Those over a cache of codes, from few rows to many. They run where the rows of a step's requests, heads times new tokens, fit: both convert codes
 /// in registers, twice.
 const OVER_CODES: [Absorbed; 2] = [

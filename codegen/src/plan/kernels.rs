@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, Store, Target};
 
-use super::absorbed::{Absorbed, Codes};
+use super::absorbed::{Absorbed, Codes, kernel_over_chosen};
 use super::flash::{self, FlashChoice};
 use super::tuned;
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
@@ -187,8 +187,22 @@ impl Needs<'_> {
     fn absorbed(&mut self, plan: &Plan, q_latent: ValueId, rope: u32, selects: bool) {
         let ty = &plan.values[q_latent.0].ty;
         self.attention([heads(ty), 1, 1, 1, width(ty), rope, width(ty)]);
-        if !selects {
+        if selects {
+            self.choosing(heads(ty), width(ty), rope);
+        } else {
             self.decoding(heads(ty), width(ty), rope);
+        }
+    }
+
+    /// The same over keys that are chosen for each query.
+    fn choosing(&mut self, heads: u32, latent: u32, rope: u32) {
+        if !self.may_be_on_hopper() || !self.is_plain_softmax() || !self.in_bf16() {
+            return;
+        }
+        if let Some(Absorbed { unit, rows }) = kernel_over_chosen(heads, latent, rope) {
+            let sizes = [rows, heads, latent, rope, 1].map(|size| size as usize);
+            self.add(unit, &sizes);
+            self.add("decode_schedule", &[]);
         }
     }
 

@@ -221,6 +221,22 @@ pub const UNITS: &[Unit] = &[
     .on_hopper()
     .of_bf16(),
     unit!(
+        "sparse_wide",
+        &["ROWS", "H", "LATENT", "ROPE", "CHOSEN"],
+        &[("sparse_wide", "Decoding")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
+    unit!(
+        "sparse_narrow",
+        &["ROWS", "H", "LATENT", "ROPE", "CHOSEN"],
+        &[("sparse_narrow", "Decoding")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
+    unit!(
         "flash_forward",
         &["A", "R", "V", "CAP", "MOST", "PAGED"],
         &[("flash_forward", "FlashForward")],

@@ -1,5 +1,6 @@
 //! Absorbed attention with Hopper's tensor cores against the CPU in f64, on the same inputs in bf16.
 
+mod chosen;
 mod codes;
 mod sizes;
 

@@ -68,6 +68,19 @@ pub(super) fn variant_for_codes<T: CudaElement>(
     }
 }
 
+/// The kernel that attends to the keys that are chosen for each query, or why none does.
+pub(super) fn variant_for_chosen<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
+) -> Result<Variant, Reason> {
+    let variant = chosen_for_lists(&Facts::of(device, attention))?;
+    let dims = super::dims_for_chosen(variant, attention);
+    match is_there(device, variant.unit_for_chosen(), &dims) {
+        true => Ok(variant),
+        false => Err(NOT_BROUGHT),
+    }
+}
+
 const NOT_BROUGHT: Reason = "the layer brought no kernel for these sizes along";
 
 /// Whether a device has a kernel, and the scheduler for it.
@@ -208,6 +221,22 @@ fn chosen_for_codes(facts: &Facts, kind: Kind) -> Result<Variant, Reason> {
         ),
     ];
     all_hold(&rules).map(|()| variant)
+}
+
+/// The choice where each query has a list of keys, by the rules of [`chosen`]. Threads fetch keys one by one, so that pages may have any size; and
+/// queries share none, so that a block has one query's heads.
+fn chosen_for_lists(facts: &Facts) -> Result<Variant, Reason> {
+    chosen(&Facts {
+        selects: false,
+        page: None,
+        ..facts.clone()
+    })?;
+    match (facts.keys.width, facts.queries.heads) {
+        (128 | 256 | 512, 0..=16) => Ok(Variant::Narrow16),
+        (128 | 256 | 512, 17..=32) => Ok(Variant::Narrow32),
+        (128 | 256 | 512, _) => Ok(Variant::Wide),
+        _ => Err("latents of chosen keys are not 128, 256 or 512 wide"),
+    }
 }
 
 /// The choice: a matter of the device, of types and shapes, never of lengths, which change when a recorded graph runs again.

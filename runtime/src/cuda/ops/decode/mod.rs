@@ -71,7 +71,21 @@ struct Decoding {
     keys_at_once: i32,
     at_once: i32,
     k_scale: f32,
-    unused: [i32; 13],
+    lists: Lists,
+}
+
+/// The last members of it: where keys are chosen for each query, and where they lie.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Lists {
+    width: i32,
+    chosen: [u32; 2],
+    entries: [u32; 2],
+    rotated: [u32; 2],
+    entry_bytes: i32,
+    rotated_bytes: i32,
+    rows: i32,
+    unused: [i32; 3],
 }
 
 // As large as kernels take it
@@ -83,6 +97,9 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     attention: &Attention<'_, Cuda<T>, E>,
     output: Output,
 ) -> Result<bool> {
+    if attention.selection.is_some() {
+        return attend_to_lists(device, attention, output);
+    }
     match choice::variant(device, attention) {
         Ok(variant) => attend_by(variant, device, attention, output).map(|()| true),
         Err(_) => Ok(false),
@@ -115,15 +132,71 @@ fn attend_by<T: CudaElement, E: Scalar>(
     };
     let dims = dims(variant, attention.q.heads, &attention.k, &attention.k_rope);
     let kernel = Kernel::of::<T>(variant.unit(), variant.unit(), &dims).reading::<E>();
+    let (tables, none) = (question.tables(variant), Lists::zeroed());
+    let work = work(attention);
     run(
-        variant,
-        device,
-        &kernel,
-        &question,
-        &keys,
-        work(attention),
-        output,
+        variant, device, &kernel, &question, &keys, &tables, none, work, output,
     )
+}
+
+/// Attends to the keys that are chosen for each query, where one of these kernels can; otherwise says so and does nothing.
+fn attend_to_lists<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
+    output: Output,
+) -> Result<bool> {
+    let (Some(selection), Ok(variant)) = (
+        attention.selection,
+        choice::variant_for_chosen(device, attention),
+    ) else {
+        return Ok(false);
+    };
+    let question = Question {
+        q: attention.q,
+        q_rope: attention.q_rope,
+        segments: attention.segments,
+        pages: attention.pages,
+        scale: attention.softmax.scale(),
+        latent: attention.k.width,
+    };
+    let keys = Keys {
+        k: TensorMap::zeroed(),
+        k_rope: TensorMap::zeroed(),
+        k_scales: TensorMap::zeroed(),
+        k_scale: 1.0,
+    };
+    let (k, k_rope) = (&attention.k, &attention.k_rope);
+    let bytes = |elements: usize| (elements * size_of::<E>()) as i32;
+    let lists = Lists {
+        width: selection.width as i32,
+        chosen: words(selection.indices.at()),
+        entries: words(k.buffer.place(k.offset)),
+        rotated: words(k_rope.buffer.place(k_rope.offset)),
+        entry_bytes: bytes(k.row_stride),
+        rotated_bytes: bytes(k_rope.row_stride),
+        rows: k.rows as i32,
+        unused: [0; 3],
+    };
+    let dims = dims_for_chosen(variant, attention);
+    let unit = variant.unit_for_chosen();
+    let kernel = Kernel::of::<T>(unit, unit, &dims).reading::<E>();
+    let tables = Tables::of_lists(
+        attention.segments,
+        attention.pages,
+        attention.q.heads,
+        variant.rows(),
+        selection.width,
+    );
+    let work = work(attention);
+    run(
+        variant, device, &kernel, &question, &keys, &tables, lists, work, output,
+    )?;
+    Ok(true)
+}
+
+/// An address as two numbers, the lower half first: it stands where its alignment is not an address's own.
+fn words(at: Address) -> [u32; 2] {
+    [at as u32, (at >> 32) as u32]
 }
 
 /// Attends to a cache of codes, its results in a room that is made for them, where one of these kernels can; otherwise does nothing.
@@ -159,7 +232,11 @@ pub(super) fn attend_codes<T: CudaElement>(
     let kernel = Kernel::of::<T>(variant.unit_for_codes(), variant.unit_for_codes(), &dims);
     let work = work_over_bytes(attention, codes.shape.latent, codes.entry());
     let output = Output::parts::<T>(&parts);
-    run(variant, device, &kernel, &question, &keys, work, output)?;
+    let tables = question.tables(variant);
+    let none = Lists::zeroed();
+    run(
+        variant, device, &kernel, &question, &keys, &tables, none, work, output,
+    )?;
     Ok(Some(parts))
 }
 
@@ -175,6 +252,13 @@ struct Question<'a, T: CudaElement> {
     latent: usize,
 }
 
+impl<T: CudaElement> Question<'_, T> {
+    /// Who attends to what, where all see what their segments say.
+    fn tables(&self, variant: Variant) -> Tables {
+        Tables::new(self.segments, self.pages, self.q.heads, variant.rows())
+    }
+}
+
 /// Keys as the copy engine takes them.
 struct Keys {
     k: TensorMap,
@@ -188,22 +272,24 @@ fn keys_at_once(page: usize) -> usize {
     if page == 0 { KEYS } else { page.min(KEYS) }
 }
 
+#[allow(clippy::too_many_arguments)] // What a kernel is told
 fn run<T: CudaElement>(
     variant: Variant,
     device: &CudaDevice,
     kernel: &Kernel<'_>,
     question: &Question<'_, T>,
     keys: &Keys,
+    tables: &Tables,
+    lists: Lists,
     work: Work,
     output: Output,
 ) -> Result<()> {
     let (heads, rows) = (question.q.heads, variant.rows());
-    let tables = Tables::new(question.segments, question.pages, heads, rows);
     let team = tables.blocks.team;
     // Blocks wait for each other at the end, so that each has a multiprocessor
     let teams = (device.multiprocessors() as usize / team).clamp(1, MOST_TEAMS);
     let blocks = teams * team;
-    let schedule = Schedule::of::<T>(device, &tables, teams)?;
+    let schedule = Schedule::of::<T>(device, tables, teams)?;
     let Places {
         limits,
         groups,
@@ -251,7 +337,7 @@ fn run<T: CudaElement>(
         keys_at_once: keys_at_once(page) as i32,
         at_once: at_once as i32,
         k_scale: keys.k_scale,
-        unused: [0; 13],
+        lists,
     };
     let grid = Grid::sharing([blocks, 1, 1], Variant::SHARED_BYTES).together();
     device.launch(kernel, grid, work, &args)?;
@@ -267,6 +353,16 @@ fn dims<T: CudaElement, E: Scalar>(
     k_rope: &Strided<'_, Cuda<T>, E>,
 ) -> [usize; 4] {
     [variant.rows(), heads, k.width, k_rope.width]
+}
+
+/// The same and, last, that keys are chosen.
+fn dims_for_chosen<T: CudaElement, E: Scalar>(
+    variant: Variant,
+    attention: &Attention<'_, Cuda<T>, E>,
+) -> [usize; 5] {
+    let [rows, heads, latent, rope] =
+        dims(variant, attention.q.heads, &attention.k, &attention.k_rope);
+    [rows, heads, latent, rope, 1]
 }
 
 /// The same and, last, which codes.

@@ -25,7 +25,7 @@ pub(super) struct Group {
     end: i32,
     /// The first of its blocks, of the segment's.
     block: i32,
-    /// The first key that all of the group's queries see.
+    /// The first key that all of the group's queries see. Where keys are chosen: where in its sequence the segment's first key stands.
     all_first: i32,
     /// One past the last.
     all_end: i32,
@@ -111,6 +111,53 @@ impl Tables {
             groups(&blocks, &limits, queries.clone(), *place)
         };
         let groups = limits.places.iter().flat_map(of).collect();
+        Self {
+            blocks,
+            groups,
+            limits,
+        }
+    }
+}
+
+impl Tables {
+    /// Those of queries that each have a list of up to `width` keys: a group is one query's, and keys are the entries of its list.
+    pub(super) fn of_lists(
+        segments: &Segments,
+        pages: Option<&Pages>,
+        heads: usize,
+        rows: usize,
+        width: usize,
+    ) -> Self {
+        let blocks = Blocks::new(heads, rows, 1);
+        let limits = Limits::new(segments, pages);
+        let first_keys = segments.list().iter().map(|segment| segment.first_key);
+        // Rows that belong to no segment see nothing
+        let first_keys = first_keys.chain(std::iter::repeat(0));
+        let lists = limits.places.iter().zip(first_keys);
+        let groups = lists
+            .flat_map(|((queries, place), first_key)| {
+                queries.clone().map(move |query| (query, *place, first_key))
+            })
+            .flat_map(|(query, place, first_key)| {
+                let seen = limits.rows[query];
+                // Of a list that ascends, no entry behind as many as there are positions up to the last that the query sees is one that it sees
+                let entries = match seen.to > seen.from {
+                    true => width.min(first_key + seen.to as usize),
+                    false => 0,
+                };
+                let group = move |block: usize| Group {
+                    query: query as i32,
+                    queries: 1,
+                    table: place as i32,
+                    first: 0,
+                    end: entries as i32,
+                    block: block as i32,
+                    all_first: first_key as i32,
+                    all_end: 0,
+                };
+                (0..blocks.of(1)).step_by(blocks.team).map(group)
+            })
+            .collect();
         Self {
             blocks,
             groups,
@@ -257,6 +304,53 @@ mod tests {
         let tables = Tables::new(&segments, None, 8, 64);
         assert_eq!(limits(&tables), [[0, 0], [0, 0], [0, 1], [0, 2], [0, 3]]);
         assert_eq!(groups(&tables), [([0, 5, 7, 0], [0, 3], [0, 0])]);
+    }
+
+    #[test]
+    fn each_query_has_a_list_of_its_own() {
+        let mut segments = requests(&[(10, 3), (2, 1)], Visibility::CAUSAL);
+        let tables = Tables::of_lists(&segments, None, 128, 64, 9);
+        assert_eq!((tables.blocks.team, tables.blocks.at_once), (2, 1));
+        let lists = |tables: &Tables| -> Vec<[i32; 3]> {
+            let groups = tables.groups.iter();
+            groups
+                .map(|group| [group.query, group.block, group.end])
+                .collect()
+        };
+        assert_eq!(
+            lists(&tables),
+            [
+                [1, 0, 8],
+                [2, 0, 9],
+                [3, 0, 9],
+                [4, 0, 2],
+                [0, 0, 0],
+                [5, 0, 0],
+                [6, 0, 0]
+            ]
+        );
+        // A block for each five heads of 320; of those four side by side
+        let tables = Tables::of_lists(&segments, None, 320, 64, 9);
+        assert_eq!(
+            lists(&tables)[..5]
+                .iter()
+                .map(|one| one[1])
+                .collect::<Vec<_>>(),
+            [0, 1, 2, 3, 4]
+        );
+        // A sequence of which earlier keys lie elsewhere
+        segments = Segments::new(
+            vec![Segment {
+                first_key: 5,
+                ..segments.list()[1].clone()
+            }],
+            Visibility::FULL,
+            7,
+            1000,
+        );
+        let tables = Tables::of_lists(&segments, None, 16, 16, 9);
+        let group = tables.groups[0];
+        assert_eq!((group.query, group.end, group.all_first), (4, 7, 5));
     }
 
     #[test]

@@ -65,6 +65,14 @@ impl Variant {
         }
     }
 
+    /// The kernel over keys that are chosen for each query. `choice` takes the narrow ones and the wide one.
+    pub(super) const fn unit_for_chosen(self) -> &'static str {
+        match self {
+            Self::Narrow16 | Self::Narrow32 => "sparse_narrow",
+            _ => "sparse_wide",
+        }
+    }
+
     /// Rows of queries that a block has.
     pub(super) const fn rows(self) -> usize {
         match self {

@@ -1,0 +1,145 @@
+//! The same where each query has a list of the keys that it attends to.
+
+use half::bf16;
+
+use super::super::{Backend, CPU, Cpu, Cuda, CudaDevice, Dice, hopper_for};
+use super::{Case, Question, V3, bits, first};
+use crate::backend::{Attention, AttentionParts, Chosen};
+use crate::element::Scalar;
+use crate::visibility::Visibility;
+
+/// A question, and the lists of its rows.
+struct Lists {
+    question: Question,
+    width: usize,
+    chosen: Vec<i32>,
+}
+
+impl Lists {
+    /// Lists that ascend, of some of the keys that a row's sequence has, whether the row sees them or not; every fifth row has none, and so have rows of nobody.
+    fn new(dice: &mut Dice, question: Question, width: usize) -> Self {
+        let rows = question.segments.queries();
+        let mut chosen = vec![-1; rows * width];
+        for segment in question.segments.list() {
+            for row in segment.queries.clone().filter(|row| row % 5 != 4) {
+                let keys = segment.keys.len();
+                let mut list: Vec<i32> = (0..keys as i32).collect();
+                while list.len() > width {
+                    list.remove(dice.below(list.len()));
+                }
+                list.retain(|_| dice.below(8) > 0);
+                chosen[row * width..][..list.len()].copy_from_slice(&list);
+            }
+        }
+        Self {
+            question,
+            width,
+            chosen,
+        }
+    }
+
+    fn asked<'a, B: Backend<Elem = S>, S: Scalar>(
+        &'a self,
+        q: &'a B::Buffer<S>,
+        entries: &'a B::Buffer<S>,
+        indices: &'a B::Indices,
+    ) -> Attention<'a, B, S> {
+        Attention {
+            selection: Some(Chosen {
+                indices,
+                width: self.width,
+            }),
+            ..self.question.asked(q, entries)
+        }
+    }
+
+    fn wanted(&self) -> AttentionParts<Cpu<f64>> {
+        let widened = |values: &[bf16]| values.iter().map(|x| x.to_f64()).collect();
+        let (q, entries): (Vec<f64>, Vec<f64>) =
+            (widened(&self.question.q), widened(&self.question.entries));
+        let asked = self.asked::<Cpu<f64>, f64>(&q, &entries, &self.chosen);
+        Cpu::attend(&CPU, &asked).expect("runs")
+    }
+
+    /// Asks a device, which takes its new kernels, and compares; twice, which gives the same bits.
+    #[track_caller]
+    fn check(&self, device: &CudaDevice) {
+        let [q, entries] = self.question.upload(device);
+        let indices = device.upload(&self.chosen).expect("room");
+        let asked = self.asked::<Cuda<bf16>, bf16>(&q, &entries, &indices);
+        let ask = || device.time_commands(|| Cuda::attend(device, &asked));
+        let (parts, commands) = ask().expect("runs");
+        let sparse = commands.iter().any(|one| one.name.starts_with("sparse_"));
+        assert!(sparse, "{commands:?} of {:?}", self.question.case);
+        let case = &self.question.case;
+        self.question
+            .compare_with(&self.wanted(), device, &parts, [6e-3, 1e-3]);
+        let (again, _) = ask().expect("runs");
+        assert!(bits(device, &again) == bits(device, &parts), "{case:?}");
+    }
+}
+
+/// Heads, widths of both parts of keys, tokens of a page, new tokens of each request, and entries of a list.
+type Size = (usize, [usize; 2], Option<usize>, usize, usize);
+
+fn check_each(sizes: &[Size], visibility: Visibility) {
+    let dice = &mut Dice::new();
+    for (i, &(heads, widths, page, new, width)) in sizes.iter().enumerate() {
+        let mut case = Case::new(heads, widths, page, new);
+        case.visibility = visibility;
+        let question = Question::new(dice, case);
+        Lists::new(dice, question, width).check(&hopper_for(i));
+    }
+}
+
+#[test]
+fn few_heads() {
+    let sizes = [
+        (16, V3, Some(64), 1, 128),
+        (16, V3, None, 3, 70),
+        (8, V3, Some(5), 2, 300),
+        (16, [256, 32], Some(1), 1, 64),
+        (32, V3, Some(16), 2, 200),
+        (20, [128, 0], None, 1, 1),
+        (1, [256, 64], Some(64), 4, 500),
+        (16, V3, None, 1, 2048),
+    ];
+    check_each(first(4, &sizes), Visibility::CAUSAL);
+}
+
+#[test]
+fn many_heads() {
+    let sizes = [
+        (128, V3, Some(64), 1, 128),
+        (64, V3, None, 2, 300),
+        (40, [256, 32], Some(5), 1, 64),
+        (128, [128, 48], None, 1, 200),
+        (40, [512, 0], Some(1), 2, 70),
+        (192, V3, Some(16), 1, 1),
+        (128, V3, Some(64), 4, 2048),
+        (320, [256, 64], None, 2, 90),
+        (64, V3, Some(64), 4, 500),
+    ];
+    check_each(first(4, &sizes), Visibility::CAUSAL);
+}
+
+#[test]
+fn what_a_row_does_not_see_is_passed_over() {
+    for visibility in [
+        Visibility::CAUSAL.window(Some(100), None),
+        Visibility::CAUSAL.window(Some(3), Some(0)),
+        Visibility::FULL,
+    ] {
+        let sizes = [(16, V3, Some(64), 3, 300), (64, V3, None, 2, 300)];
+        check_each(&sizes, visibility);
+    }
+}
+
+#[test]
+fn prompts() {
+    let dice = &mut Dice::new();
+    let mut case = Case::new(64, [128, 32], Some(64), 1);
+    case.requests = vec![(70, 70), (1, 1), (130, 9)];
+    let question = Question::new(dice, case);
+    Lists::new(dice, question, 40).check(&hopper_for(0));
+}
