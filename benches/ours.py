@@ -223,7 +223,7 @@ def topk(logits, ends, k):
 
     def over(scores):
         out = torch.empty(scores.shape[0], k, device=scores.device, dtype=torch.int32)
-        return lib.step("mla_step_topk", [scores, pointer, out], out)
+        return lib.step("mla_step_topk", [scores, pointer, None, ctypes.c_int64(0), ctypes.c_int64(0), out], out)
     return {PREFIX: [over(scores) for scores in logits]}
 
 

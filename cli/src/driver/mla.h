@@ -180,8 +180,11 @@ int32_t mla_step_attend_chunked(const mla_device* device, const mla_tensor* q, c
                                 const mla_tensor* w_kv, int64_t chunk, double scale, const mla_tensor* out, mla_step** step);
 
 /* The best scores of each row: scores [rows.., width] (f32, or f64 in a library of f64), of which row i has ends[i] (host); out
- * [rows.., most] (i32) gets their columns in ascending order, -1 behind the last one. Ties go to the lower column. */
-int32_t mla_step_topk(const mla_device* device, const mla_tensor* scores, const int64_t* ends, const mla_tensor* out, mla_step** step);
+ * [rows.., most] (i32) gets their columns in ascending order, -1 behind the last one. Ties go to the lower column; a NaN is worse than every number, and
+ * minus infinity is never chosen where there are more than `most` scores. Where `blocks` (host) is not null, out gets slots of a paged cache in place of
+ * columns: that of column c is blocks[i * blocks_each + c / page] * page + c % page. */
+int32_t mla_step_topk(const mla_device* device, const mla_tensor* scores, const int64_t* ends, const uint32_t* blocks, int64_t blocks_each,
+                      int64_t page, const mla_tensor* out, mla_step** step);
 
 #ifdef __cplusplus
 }

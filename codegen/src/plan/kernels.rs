@@ -59,7 +59,7 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
         units: BTreeSet::new(),
     };
     ALWAYS.iter().for_each(|unit| needs.add(unit, &[]));
-    needs.add("topk", &[]);
+    needs.choice();
     if let Some(Latent { dims, .. }) = latent {
         let all = dims.num_attention_heads;
         for heads in RANKS
@@ -357,7 +357,7 @@ impl Needs<'_> {
         };
         let sizes = [indexer.heads.size, indexer.head_dim.size].map(|size| size as usize);
         self.add("index_scores", &sizes);
-        self.add("topk", &[]);
+        self.choice();
         if indexer.pool.is_some() {
             self.add("pool_keys", &[]);
         }
@@ -365,6 +365,12 @@ impl Needs<'_> {
             self.add("index_target", &[]);
             self.add("index_spread", &sizes);
         }
+    }
+
+    /// The choice of the best scores, of many rows and of few.
+    fn choice(&mut self) {
+        self.add("topk", &[]);
+        self.add("topk_few", &[]);
     }
 
     fn adjoint(&mut self, plan: &Plan, adjoint: &Adjoint) {

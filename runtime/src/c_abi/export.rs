@@ -270,6 +270,9 @@ macro_rules! export_layer {
                 device: *const $crate::c_abi::Device<$library>,
                 scores: *const $crate::c_abi::CTensor,
                 ends: *const i64,
+                blocks: *const u32,
+                blocks_each: i64,
+                page: i64,
                 out: *const $crate::c_abi::CTensor,
                 step: *mut *const $crate::c_abi::Step,
             );

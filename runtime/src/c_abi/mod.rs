@@ -24,6 +24,7 @@ mod step;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod topk;
 
 use std::any::Any;
 
@@ -38,10 +39,11 @@ pub use calls::{
 pub use chunked::attend_chunked;
 pub use describe::{CDescription, describe};
 pub use fault::{Fault, last_error};
-pub use operations::{attend_paged, attend_rows, attend_selected, topk};
+pub use operations::{attend_paged, attend_rows, attend_selected};
 pub use row_gradients::{attend_rows_backward, attend_rows_lse};
 pub use step::{Step, step_decode, step_forward, step_free, step_mixed, step_prefill, step_run};
 pub use tensor::{CNamedTensor, CTensor};
+pub use topk::topk;
 
 /// A cache of a layer, in the formats that its spec names.
 pub type AnyCache = Box<dyn Any + Send>;

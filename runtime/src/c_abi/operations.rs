@@ -11,9 +11,8 @@ use super::pointers::{array, handed_out, handle, named};
 use super::step::Step;
 use super::tensor::{CTensor, Given, Lines};
 use crate::attention::narrowed;
-use crate::backend::{Accum, Attention, Chosen, Pages};
-use crate::cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, attend_to, choose};
-use crate::element::Scalar;
+use crate::backend::{Attention, Chosen, Pages};
+use crate::cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, attend_to};
 use crate::segments::{Segment, Segments};
 use crate::{Batch, Padding, Sequence, Softmax, Visibility};
 
@@ -414,61 +413,6 @@ impl Rows {
         };
         then(attention)
     }
-}
-
-/// `mla_step_topk`.
-///
-/// # Safety
-/// `mla.h`'s contract.
-pub unsafe fn topk<L: Library>(
-    device: *const Device<L>,
-    scores: *const CTensor,
-    ends: *const i64,
-    out: *const CTensor,
-    step: *mut *const Step,
-) -> i32 {
-    guarded(|| {
-        // SAFETY: this function's contract, here and below
-        let device = &unsafe { handle("device", device)? }.device;
-        // SAFETY: as above
-        let (scores, out) = unsafe { (Given::read("scores", scores)?, Given::read("out", out)?) };
-        scores.of_type(<Accum<Cuda<L::Elem>> as Scalar>::NAME)?;
-        out.of_type("i32")?;
-        out.without_gaps()?;
-        let (lines, wanted) = (scores.rows()?, out.rows()?);
-        if wanted.rows != lines.rows {
-            return Err(out.refused(format!(
-                "has shape {:?}, wanted a list for each of {} rows of scores",
-                out.shape, lines.rows
-            )));
-        }
-        // SAFETY: as above
-        let ends = unsafe { array("ends", ends, lines.rows)? };
-        let ends = ends.iter().enumerate().map(|(row, &end)| {
-            usize::try_from(end)
-                .ok()
-                .filter(|&end| end <= lines.width)
-                .ok_or_else(|| {
-                    Fault::argument(
-                        format!("ends[{row}]"),
-                        format!("is {end}, wanted 0 to the {} scores of a row", lines.width),
-                    )
-                })
-        });
-        let ends: Vec<usize> = ends.collect::<Result<_, _>>()?;
-        let record = || {
-            Step::record(device, Vec::new(), || {
-                // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
-                let (scores, into) = unsafe { (scores.buffer(device), out.buffer(device)) };
-                let (step, most) = (lines.row_stride, wanted.width);
-                Ok(choose::<L::Elem>(
-                    device, &scores, step, &ends, &into, most,
-                )?)
-            })
-        };
-        // SAFETY: as above
-        unsafe { handed_out("step", step, record) }
-    })
 }
 
 fn visibility(causal: i32) -> Visibility {

@@ -125,6 +125,26 @@ const HEADERS: &[(&str, &str)] = &[
     ),
     ("tile.cuh", include_str!("../../../kernels/tile.cuh")),
     (
+        "topk_choose.cuh",
+        include_str!("../../../kernels/topk_choose.cuh"),
+    ),
+    (
+        "topk_exact.cuh",
+        include_str!("../../../kernels/topk_exact.cuh"),
+    ),
+    (
+        "topk_list.cuh",
+        include_str!("../../../kernels/topk_list.cuh"),
+    ),
+    (
+        "topk_row.cuh",
+        include_str!("../../../kernels/topk_row.cuh"),
+    ),
+    (
+        "topk_sample.cuh",
+        include_str!("../../../kernels/topk_sample.cuh"),
+    ),
+    (
         "two_rows.cuh",
         include_str!("../../../kernels/two_rows.cuh"),
     ),
@@ -155,6 +175,7 @@ struct KernelFile<'a> {
     unit: &'a str,
     body: String,
     threads: u32,
+    beside: u32,
     sizes: Vec<Size<'a>>,
     entries: Vec<Entry<'a>>,
 }
@@ -192,6 +213,7 @@ pub fn kernel_text(unit: &str, dims: &[usize]) -> Option<String> {
             unit: unit.name,
             body: included(unit.body),
             threads: unit.threads,
+            beside: unit.beside,
             sizes: sizes.map(|(name, &value)| Size { name, value }).collect(),
             entries: entries.collect(),
         },

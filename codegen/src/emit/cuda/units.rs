@@ -11,6 +11,8 @@ pub struct Unit {
     pub(super) sizes: &'static [&'static str],
     /// Threads of a block.
     pub(super) threads: u32,
+    /// Blocks that a multiprocessor has registers for at least.
+    pub(super) beside: u32,
     /// Its kernels, each with the type of its parameter.
     pub(super) entries: &'static [(&'static str, &'static str)],
     /// Whether only Hopper runs it.
@@ -31,6 +33,11 @@ impl Unit {
             hopper: true,
             ..self
         }
+    }
+
+    /// The same, of which a multiprocessor has registers for so many blocks.
+    const fn beside(self, beside: u32) -> Self {
+        Self { beside, ..self }
     }
 
     /// The same, for values of bf16 alone.
@@ -58,6 +65,7 @@ macro_rules! unit {
             body: include_str!(concat!("../../../kernels/", $name, ".cuh")),
             sizes: $sizes,
             threads: $threads,
+            beside: 1,
             entries: $entries,
             hopper: false,
             only: None,
@@ -294,7 +302,8 @@ pub const UNITS: &[Unit] = &[
     .on_hopper()
     .of_bf16(),
     unit!("index_scores", &["HI", "D"], &[("index_scores", "Scoring")]),
-    unit!("topk", &[], &[("topk", "Choosing")]),
+    unit!("topk", &[], &[("topk", "Choosing")], 512).beside(3),
+    unit!("topk_few", &[], &[("topk_few", "Choosing")], 1024),
     unit!("pool_keys", &[], &[("pool_keys", "Pooling")]),
     unit!(
         "index_target",

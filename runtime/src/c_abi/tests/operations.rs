@@ -250,6 +250,9 @@ fn the_best_scores_of_rows_with_gaps() {
             device.0,
             &given.tensor,
             ends.as_ptr(),
+            ptr::null(),
+            0,
+            0,
             &result.tensor,
             &mut step,
         )
@@ -275,10 +278,66 @@ fn the_best_scores_of_rows_with_gaps() {
                 device.0,
                 &given.tensor,
                 too_far.as_ptr(),
+                ptr::null(),
+                0,
+                0,
                 &result.tensor,
                 &mut step,
             )
         },
         &["`ends[0]`: is 41", "the 40 scores"],
+    );
+}
+
+#[test]
+fn the_best_scores_as_slots_of_a_paged_cache() {
+    const PAGE: usize = 6;
+    let (rows, width, most, each) = (2, 30, 4, 5);
+    let device = Device::open();
+    let scores = numbers(rows * width, 3);
+    let ends = [30_i64, 3];
+    let blocks = [9_u32, 2, 7, 0, 4, 1, 1, 1, 1, 1];
+    let scores_at = device.put(&scores);
+    let out = device.put(&vec![7_i32; rows * most]);
+    let given = described(&scores_at, "f32", &[rows, width], &[]);
+    let result = described(&out, "i32", &[rows, most], &[]);
+    let choose = |blocks: &[u32], page: usize, step: &mut *const Step| {
+        // SAFETY: everything is as it is described
+        unsafe {
+            mla_step_topk(
+                device.0,
+                &given.tensor,
+                ends.as_ptr(),
+                blocks.as_ptr(),
+                each as i64,
+                page as i64,
+                &result.tensor,
+                step,
+            )
+        }
+    };
+    let mut step = ptr::null();
+    worked(choose(&blocks, PAGE, &mut step));
+    run(step);
+    let slot =
+        |row: usize, key: usize| blocks[row * each + key / PAGE] as usize * PAGE + key % PAGE;
+    let mut best: Vec<usize> = (0..width).collect();
+    best.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+    best.truncate(most);
+    best.sort_unstable();
+    let mut wanted: Vec<i32> = best.into_iter().map(|key| slot(0, key) as i32).collect();
+    wanted.extend((0..3).map(|key| slot(1, key) as i32));
+    wanted.push(-1);
+    assert_eq!(device.get(&out), wanted);
+
+    refused(
+        choose(&blocks, 5, &mut step),
+        &["`ends[0]`: is 30", "at most the 25 that 5 blocks of 5 hold"],
+    );
+    let mut far = blocks;
+    far[4] = u32::MAX;
+    refused(
+        choose(&far, PAGE, &mut step),
+        &["`blocks`", "row 0 names block 4294967295"],
     );
 }

@@ -1,5 +1,6 @@
 //! Indexers: scores, the best keys of each query, pooled keys, and the loss that trains them.
 
+mod choosing;
 mod loss;
 mod tables;
 
@@ -11,9 +12,11 @@ use super::super::driver::Address;
 use super::super::kernels::Kernel;
 use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use super::args::{Window, blocks, bytes};
-use crate::backend::{Indexing, Pooling, Sight};
+use crate::backend::{Indexing, Pages, Pooling, Sight};
 use crate::element::Scalar;
 use crate::error::Result;
+use choosing::Rows;
+pub(in super::super) use choosing::Spread;
 pub(super) use loss::loss;
 use tables::{Choice, Sights, Tables, Uploaded};
 
@@ -87,18 +90,6 @@ fn scoring<T: CudaElement, E: Scalar>(
     }
 }
 
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Choosing {
-    sights: Sights,
-    scores: Address,
-    out: Address,
-    most: i64,
-    width: i64,
-    first_group: i64,
-    per_group: i64,
-}
-
 /// The `most` best keys of each query.
 pub(super) fn select<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
@@ -130,7 +121,6 @@ pub(super) fn select<T: CudaElement, E: Scalar>(
     };
     let (groups, per_group, pairs) = (tables.groups.len(), tables.per_group, tables.pairs());
     let tables = tables.upload(device)?;
-    let kernel = Kernel::of::<T>("topk", "topk", &[]);
     for part in parts(groups, per_group * width * size_of::<Accum<T>>()) {
         let scores: CudaBuffer<Accum<T>> = device.room(part.len() * per_group * width)?;
         let scoring = Scoring {
@@ -144,30 +134,50 @@ pub(super) fn select<T: CudaElement, E: Scalar>(
         // Groups see about as much as each other
         let pairs = pairs * part.len() / groups;
         scoring.launch::<T, E>(device, sizes, part.len(), pairs)?;
-        let choosing = Choosing {
+        let rows = Rows {
             sights: scoring.sights,
             scores: scores.at(),
             out: out.at(),
-            most: most as i64,
-            width: width as i64,
-            first_group: part.start as i64,
-            per_group: per_group as i64,
+            most,
+            width,
+            first_group: part.start,
+            groups: part.len(),
+            per_group,
+            pairs,
+            slots: false,
         };
-        let work = Work::moving(pairs * size_of::<Accum<T>>());
-        device.launch(&kernel, [part.len() * per_group, 1, 1], work, &choosing)?;
+        rows.choose::<T>(device)?;
     }
     Ok(out)
 }
 
-/// The `most` best of scores that there are, `[rows, width]`: of row `i` among the first `ends[i]`. What `out`, `[rows, most]`, gets is what
+/// Scores that there are, `[rows, width]`: row `i` has the first `ends[i]` of them.
+pub(crate) struct Scores<'a, T: CudaElement> {
+    pub(crate) scores: &'a CudaBuffer<Accum<T>>,
+    pub(crate) width: usize,
+    pub(crate) ends: &'a [usize],
+    /// Each row's list of blocks, where slots in them are wanted, instead of columns.
+    pub(crate) pages: Option<&'a Pages>,
+}
+
+/// The `most` best of scores that there are. What `out`, `[rows, most]`, gets is what
 /// [`Backend::index_select`](crate::Backend::index_select) gives.
 pub(crate) fn choose<T: CudaElement>(
     device: &CudaDevice,
-    scores: &CudaBuffer<Accum<T>>,
-    width: usize,
-    ends: &[usize],
+    given: &Scores<'_, T>,
     out: &CudaBuffer<i32>,
     most: usize,
+) -> Result<()> {
+    choose_spread(device, given, out, most, None)
+}
+
+/// The same, spread over blocks as is wanted.
+pub(in super::super) fn choose_spread<T: CudaElement>(
+    device: &CudaDevice,
+    given: &Scores<'_, T>,
+    out: &CudaBuffer<i32>,
+    most: usize,
+    spread: Option<Spread>,
 ) -> Result<()> {
     let row = |(row, &end): (usize, &usize)| {
         Sight::new(
@@ -177,25 +187,31 @@ pub(crate) fn choose<T: CudaElement>(
             Vec::new(),
         )
     };
-    let rows: Vec<Sight<'_>> = ends.iter().enumerate().map(row).collect();
+    let sights: Vec<Sight<'_>> = given.ends.iter().enumerate().map(row).collect();
     let choice = Choice {
         most,
         initial: 0,
         local: 0,
     };
-    let tables = Tables::grouped(&rows, rows.len(), None, Some(choice), 1).upload(device)?;
-    let args = Choosing {
-        sights: tables.sights(None, width),
-        scores: scores.at(),
+    let tables = Tables::grouped(&sights, sights.len(), given.pages, Some(choice), 1);
+    let pairs = tables.pairs();
+    let tables = tables.upload(device)?;
+    let rows = Rows {
+        sights: tables.sights(given.pages, given.width),
+        scores: given.scores.at(),
         out: out.at(),
-        most: most as i64,
-        width: width as i64,
+        most,
+        width: given.width,
         first_group: 0,
+        groups: sights.len(),
         per_group: 1,
+        pairs,
+        slots: given.pages.is_some(),
     };
-    let kernel = Kernel::of::<T>("topk", "topk", &[]);
-    let work = Work::moving(ends.iter().sum::<usize>() * size_of::<Accum<T>>());
-    device.launch(&kernel, [ends.len(), 1, 1], work, &args)
+    match spread {
+        None => rows.choose::<T>(device),
+        Some(spread) => rows.choose_spread::<T>(device, spread),
+    }
 }
 
 /// The score of each query and key, -∞ for keys that the query does not see.

@@ -38,7 +38,9 @@ use crate::weights::generator::Recipe;
 pub(crate) use attention::{attend_to, attend_with_lse};
 pub(crate) use attention_backward::{Wanted, gradients_to};
 pub(super) use decode::Schedules;
-pub(crate) use indexing::choose;
+pub(crate) use indexing::{Scores, choose};
+#[cfg(test)]
+pub(super) use indexing::{Spread, choose_spread};
 pub(crate) use pointwise::narrow_to;
 
 /// What `poison.cuh` is told.

@@ -247,6 +247,7 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
     ),
     ("index_scores", &[&[64, 128], &[3, 7]], Keys::Entries),
     ("topk", &[&[]], Keys::Own),
+    ("topk_few", &[&[]], Keys::Own),
     ("pool_keys", &[&[]], Keys::Own),
     ("index_target", &[&[]], Keys::Own),
     ("index_spread", &[&[64, 128], &[3, 7]], Keys::Own),

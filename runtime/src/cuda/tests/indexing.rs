@@ -7,6 +7,7 @@ in_each_type! { selections scores pools rows_of_all_kinds }
 mod cases {
     use std::ops::Range;
 
+    use super::super::topk::sorted;
     use super::super::*;
     use crate::backend::{Indexing, Pages, Pooling, Sight};
     use crate::element::Real;
@@ -293,26 +294,6 @@ mod cases {
             );
             assert_same("pool_keys", &found.expect("runs"), &wanted.expect("runs"));
         }
-    }
-
-    /// The best keys of scores that are given, by a sort.
-    fn sorted<A: Real>(scores: &[A], most: usize) -> Vec<i32> {
-        let mut keys: Vec<usize> = (0..scores.len()).collect();
-        if scores.len() > most {
-            keys.retain(|&key| scores[key] != A::NEG_INFINITY);
-            keys.sort_by(|&a, &b| {
-                let (x, y) = (scores[a], scores[b]);
-                let by_score = y.partial_cmp(&x);
-                by_score
-                    .unwrap_or_else(|| x.is_nan().cmp(&y.is_nan()))
-                    .then_with(|| a.cmp(&b))
-            });
-            keys.truncate(most);
-            keys.sort_unstable();
-        }
-        let mut keys: Vec<i32> = keys.into_iter().map(|key| key as i32).collect();
-        keys.resize(most, -1);
-        keys
     }
 
     /// One query, one head, one value: a score is `scale` times a key.

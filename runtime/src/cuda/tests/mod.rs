@@ -19,6 +19,7 @@ mod products;
 mod random;
 mod sass;
 mod tensor_core;
+mod topk;
 
 use std::ops::Range;
 use std::sync::OnceLock;
