@@ -1,0 +1,166 @@
+// What `index_logits.cuh` is told, what it has in shared memory, and how that comes there.
+//
+// A work is some keys of a run of neighbouring queries, `QUERIES` at most. The host deals works out to blocks, so that each has as many tiles of keys
+// as the others; where they stand is said in tables, and a launch says neither how many queries nor how many keys there are.
+
+#include "prelude.cuh"
+#include "ptx.cuh"
+#include "copies.cuh"
+#include "tile.cuh"
+#include "steps.cuh"
+
+// What is multiplied: codes of e4m3, each key with a scale; numbers of bf16; keys in codes by queries in bf16.
+constexpr int CODES = 1, NUMBERS = 2, MIXED = 3;
+
+// Keys of a query that are wanted, counted from its sight's first.
+struct Limit {
+  i32 from, to;
+};
+
+struct Work {
+  i32 row;                // the first query
+  i32 out_row;            // and its row of the output
+  i32 count;              // queries
+  i32 place;              // row of the sight's first key, or where its blocks begin in the table
+  i32 first, end;         // keys
+  i32 all_from, all_to;   // those that all `QUERIES` queries want; none, where there are fewer
+  i32 column;             // the key that column 0 of the output is
+  i32 unused[3];
+};
+
+struct Logits {
+  TensorMap q;           // by columns of a line, heads, rows, lines
+  TensorMap k;           // by columns of a line, keys of a page, pages, lines; keys that are rows are a page
+  TensorMap k_scales;    // by keys of a page, pages; without numbers of its own for `NUMBERS`
+  const i32* begins;     // [blocks + 1]: where a block's works begin
+  const Work* works;
+  const Limit* limits;   // of each query
+  const u32* table;      // ids of pages
+  const f32* weights;    // [rows, HI]
+  f32* out;              // [rows, width]
+  i64 width;
+  f32 scale;
+  i32 page;              // keys of a page; 0: keys are rows
+  i32 box;               // keys that are copied at once, a power of two up to `KEYS` that divides a page
+  i32 unused[13];
+};
+
+constexpr int KEYS = 64;  // of a tile: those of a warpgroup's product
+constexpr u32 ROOM = 232448 - 1024;  // bytes of shared memory for queries, keys and scales
+constexpr u32 SCALE_BYTES = 1024;    // of a tile: those of each copy begin at a multiple of 128 bytes
+
+// Where things lie in shared memory.
+template <class Cfg>
+struct Place {
+  static constexpr int QUERIES = Cfg::UNITS * Cfg::COLUMNS / Cfg::HI;
+  static constexpr int OF_UNIT = Cfg::COLUMNS / Cfg::HI;  // queries of a product
+  static_assert(Cfg::COLUMNS % Cfg::HI == 0, "a product has whole queries");
+  static constexpr bool SCALED = Cfg::OPERANDS != NUMBERS;
+  static constexpr int Q_BYTES = Cfg::OPERANDS == CODES ? 1 : 2;  // of a number
+  static constexpr int K_BYTES = Cfg::OPERANDS == NUMBERS ? 2 : 1;
+  // Queries and keys lie in lines of up to 128 bytes, all first ones before all second ones
+  __device__ static constexpr int line(int bytes) { return bytes < 128 ? bytes : 128; }
+  static constexpr int Q_LINE = line(Cfg::D * Q_BYTES), Q_LINES = Cfg::D * Q_BYTES / Q_LINE;
+  static constexpr int K_LINE = line(Cfg::D * K_BYTES), K_LINES = Cfg::D * K_BYTES / K_LINE;
+  static constexpr u32 Q_LINE_BYTES = Cfg::UNITS * Cfg::COLUMNS * Q_LINE, Q_STAGE = Q_LINES * Q_LINE_BYTES;
+  static constexpr u32 K_LINE_BYTES = KEYS * K_LINE, K_STAGE = K_LINES * K_LINE_BYTES;
+  // Registers of a thread: of who brings tiles, of who multiplies
+  static constexpr int BRINGS = Cfg::CONSUMERS == 2 ? 40 : 32, SCORES = Cfg::CONSUMERS == 2 ? 232 : 160;
+  static constexpr int STEPS = Cfg::D * Q_BYTES / 32;  // products of 32 bytes of a query
+  // Each consumer has its own stages
+  static constexpr u32 STAGE = K_STAGE + (SCALED ? SCALE_BYTES : 0);
+  static constexpr int Q_STAGES = 2;
+  static constexpr int FITTING = (ROOM - Q_STAGES * Q_STAGE) / STAGE / Cfg::CONSUMERS * Cfg::CONSUMERS;
+  static constexpr int STAGES = FITTING < 24 ? FITTING : 24;
+  static_assert(STAGES >= 2 * Cfg::CONSUMERS, "shared memory");
+  static constexpr u32 Q = 0;
+  static constexpr u32 K = Q + Q_STAGES * Q_STAGE;
+  static constexpr u32 SCALES = K + STAGES * K_STAGE;
+  static constexpr u32 Q_FULL = SCALES + (SCALED ? STAGES * SCALE_BYTES : 0);  // barriers: queries are there
+  static constexpr u32 Q_FREE = Q_FULL + Q_STAGES * 8;                         // they may be overwritten
+  static constexpr u32 K_FULL = Q_FREE + Q_STAGES * 8;
+  static constexpr u32 K_FREE = K_FULL + STAGES * 8;
+  static constexpr u32 END = K_FREE + STAGES * 8;
+  static_assert(END <= 232448, "shared memory");
+};
+
+// Makes the barriers. One thread.
+template <class Cfg>
+__device__ inline void init_barriers(u32 base) {
+  using P = Place<Cfg>;
+  for (int stage = 0; stage < P::Q_STAGES; stage++) {
+    barrier_init(base + P::Q_FULL + stage * 8, 1);
+    barrier_init(base + P::Q_FREE + stage * 8, Cfg::CONSUMERS * 4);
+  }
+  for (int stage = 0; stage < P::STAGES; stage++) {
+    barrier_init(base + P::K_FULL + stage * 8, 1);
+    barrier_init(base + P::K_FREE + stage * 8, 4);
+  }
+  fence_barrier_init();
+}
+
+// Brings a work's queries. One thread.
+template <class Cfg>
+__device__ inline void bring_queries(const Logits& args, u32 base, const Work& work, const Ring<Place<Cfg>::Q_STAGES>& turn) {
+  using P = Place<Cfg>;
+  const u32 full = base + P::Q_FULL + turn.stage * 8;
+  barrier_wait(base + P::Q_FREE + turn.stage * 8, turn.parity ^ 1);
+  barrier_expect(full, P::Q_STAGE);
+  copy_tile_4d(base + P::Q + turn.stage * P::Q_STAGE, args.q, full, 0, 0, work.row, 0);
+}
+
+// The id of the page of the `copy`th copy of a work, where there is one.
+__device__ inline u32 page_of(const Logits& args, const Work& work, i32 copy) {
+  const i32 key = work.first + copy * args.box;
+  return args.page && key < work.end ? args.table[work.place + u32(key) / u32(args.page)] : 0;
+}
+
+// Brings a work's keys, all of a warp: each lane reads a page's id, long before it is needed.
+template <class Cfg>
+__device__ inline void bring_keys(const Logits& args, u32 base, const Work& work, Ring<Place<Cfg>::STAGES>& turn) {
+  using P = Place<Cfg>;
+  const i32 apart = max(args.box * 4, 128);  // bytes from a copy's scales to the next one's
+  u32 pages = 0, next_pages = page_of(args, work, lane());
+  i32 copy = 0;
+#pragma unroll 1
+  for (i32 key = work.first; key < work.end; key += KEYS) {
+    const u32 to = base + P::K + turn.stage * P::K_STAGE, scales = base + P::SCALES + turn.stage * SCALE_BYTES;
+    const u32 full = base + P::K_FULL + turn.stage * 8;
+    const i32 copies = args.page ? (min(KEYS, work.end - key) + args.box - 1) / args.box : 1;
+    if (lane() == 0) {
+      barrier_wait(base + P::K_FREE + turn.stage * 8, turn.parity ^ 1);
+      barrier_expect(full, copies * args.box * (P::K_LINE * P::K_LINES + (P::SCALED ? 4 : 0)));
+    }
+#pragma unroll 1
+    for (i32 i = 0; i < copies; i++, copy++) {
+      if (copy % WARP == 0) {
+        pages = next_pages;
+        next_pages = page_of(args, work, copy + WARP + lane());
+      }
+      const i32 page = __shfl_sync(ALL_LANES, pages, copy % WARP);
+      const i32 own = key + i * args.box;
+      const i32 row = args.page ? u32(own) % u32(args.page) : work.place + own;
+      if (lane() != 0) continue;
+#pragma unroll
+      for (int line = 0; line < P::K_LINES; line++)
+        copy_tile_4d(to + line * P::K_LINE_BYTES + i * args.box * P::K_LINE, args.k, full, 0, row, page, line);
+      if (P::SCALED) copy_tile(scales + i * apart, args.k_scales, full, row, page);
+    }
+    turn.next();
+  }
+}
+
+// All works of a block. A warp.
+template <class Cfg>
+__device__ inline void bring_works(const Logits& args, u32 base) {
+  Ring<Place<Cfg>::Q_STAGES> q;
+  Ring<Place<Cfg>::STAGES> k;
+#pragma unroll 1
+  for (i32 i = args.begins[blockIdx.x]; i < args.begins[blockIdx.x + 1]; i++) {
+    const Work work = args.works[i];
+    if (lane() == 0) bring_queries<Cfg>(args, base, work, q);
+    __syncwarp();
+    q.next();
+    bring_keys<Cfg>(args, base, work, k);
+  }
+}
