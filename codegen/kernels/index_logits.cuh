@@ -1,9 +1,9 @@
 // An indexer's logits by Hopper's tensor cores: `scale · k_scale · Σ_j w_j · relu(q_j · k)`, j the `HI` heads of a query, `D` wide: what
 // docs/kernels/sparse.md draws.
 //
-// Keys are a product's rows, and heads of queries its columns: a thread weighs what it has of two keys, and four threads add up. A thread of the first
-// warpgroup has queries and keys brought. The others multiply, each its own tiles of keys by all queries of a work, `COLUMNS` columns at a time: with two
-// such units, one is weighed while the other one is multiplied.
+// Keys are a product's rows, and heads of queries its columns: a thread weighs what it has of two keys, and four threads add up. A warp of the first
+// warpgroup has queries and keys brought. The others multiply, each its own tiles of keys by all queries of a work, `COLUMNS` columns at a time, and weigh
+// what comes of it while others multiply.
 
 #include "index_tiles.cuh"
 #include "wgmma.cuh"
@@ -114,8 +114,8 @@ __device__ inline Own own_key(const Logits& args, u32 base, const Work& work, i3
   const i32 row = i32(accumulator_row(own_number(), has_second()));
   f32 factor = args.scale * counted<Cfg>();
   if (P::SCALED) {
-    const u32 apart = max(args.box * 4, 128);
-    factor *= shared_f32(base + P::SCALES + stage * SCALE_BYTES + row / args.box * apart + row % args.box * 4);
+    const i32 copy = row >> args.box_log2;
+    factor *= shared_f32(base + P::SCALES + stage * SCALE_BYTES + copy * scales_apart(args.box_log2) + (row - (copy << args.box_log2)) * 4);
   }
   return {key + row, factor, key >= work.all_from && key + KEYS <= work.all_to};
 }
@@ -171,11 +171,11 @@ struct Tiles {
   __device__ u32 full(u32 base) const { return base + Place<Cfg>::K_FULL + turn.stage * 8; }
   __device__ u32 free(u32 base) const { return base + Place<Cfg>::K_FREE + turn.stage * 8; }
   __device__ void next() {
-    for (int i = 0; i < Cfg::CONSUMERS; i++) turn.next();
+    for (int i = 0; i < CONSUMERS; i++) turn.next();
   }
 };
 
-// One unit after the other: others multiply meanwhile.
+// A tile by all queries of a work, one unit after the other.
 template <class Cfg>
 __device__ inline void take_tile(const Logits& args, u32 base, const Work& work, i32 key, u32 q_stage, Tiles<Cfg>& tiles,
                                  const Weights<Cfg> (&w)[Cfg::UNITS]) {
@@ -193,51 +193,6 @@ __device__ inline void take_tile(const Logits& args, u32 base, const Work& work,
   tiles.next();
 }
 
-// `COUNT` tiles with two units: one is under way while the other one is weighed. The assembler follows no products around a loop.
-template <class Cfg, int COUNT>
-__device__ inline void take_chain(const Logits& args, u32 base, const Work& work, i32 key, u32 q_stage, Tiles<Cfg>& tiles,
-                                  const Weights<Cfg> (&w)[2]) {
-  Sums<Cfg> first, second;
-  barrier_wait(tiles.full(base), tiles.turn.parity);
-  begin_unit<Cfg>(base, tiles.turn.stage, q_stage, 0, first);
-#pragma unroll
-  for (int i = 0; i < COUNT; i++, key += Cfg::CONSUMERS * KEYS) {
-    begin_unit<Cfg>(base, tiles.turn.stage, q_stage, 1, second);
-    const Own own = own_key<Cfg>(args, base, work, key, tiles.turn.stage);
-    const u32 free = tiles.free(base);
-    wgmma_wait<1>();
-    settle(first);
-    weigh<Cfg>(args, work, own, 0, first, w[0]);
-    tiles.next();
-    if (i + 1 < COUNT) {
-      barrier_wait(tiles.full(base), tiles.turn.parity);
-      begin_unit<Cfg>(base, tiles.turn.stage, q_stage, 0, first);
-      wgmma_wait<1>();
-    } else {
-      wgmma_wait<0>();
-    }
-    settle(second);
-    arrive_once_a_warp(free);
-    weigh<Cfg>(args, work, own, 1, second, w[1]);
-  }
-}
-
-// A work's own tiles from `key` on.
-template <class Cfg>
-__device__ inline void take_tiles(const Logits& args, u32 base, const Work& work, i32 key, u32 q_stage, Tiles<Cfg>& tiles,
-                                  const Weights<Cfg> (&w)[Cfg::UNITS]) {
-  if constexpr (Cfg::UNITS == 2 && Cfg::CONSUMERS == 2) {
-    constexpr int CHAIN = 4, APART = Cfg::CONSUMERS * KEYS;
-#pragma unroll 1
-    for (; key + (CHAIN - 1) * APART < work.end; key += CHAIN * APART) take_chain<Cfg, CHAIN>(args, base, work, key, q_stage, tiles, w);
-#pragma unroll 1
-    for (; key < work.end; key += APART) take_chain<Cfg, 1>(args, base, work, key, q_stage, tiles, w);
-  } else {
-#pragma unroll 1
-    for (; key < work.end; key += Cfg::CONSUMERS * KEYS) take_tile<Cfg>(args, base, work, key, q_stage, tiles, w);
-  }
-}
-
 // All works of a block, by a consumer.
 template <class Cfg>
 __device__ inline void score_works(const Logits& args, u32 base) {
@@ -253,8 +208,9 @@ __device__ inline void score_works(const Logits& args, u32 base) {
 #pragma unroll
     for (int unit = 0; unit < Cfg::UNITS; unit++) load_weights<Cfg>(args, work, unit, w[unit]);
     barrier_wait(base + P::Q_FULL + q.stage * 8, q.parity);
-    take_tiles<Cfg>(args, base, work, work.first + i32(ahead) * KEYS, q.stage, tiles, w);
-    ahead = (ahead + Cfg::CONSUMERS - u32(work.end - work.first + KEYS - 1) / KEYS % Cfg::CONSUMERS) % Cfg::CONSUMERS;
+#pragma unroll 1
+    for (i32 key = work.first + i32(ahead) * KEYS; key < work.end; key += CONSUMERS * KEYS) take_tile<Cfg>(args, base, work, key, q.stage, tiles, w);
+    ahead = (ahead + CONSUMERS - u32(work.end - work.first + KEYS - 1) / KEYS % CONSUMERS) % CONSUMERS;
     arrive_once_a_warp(base + P::Q_FREE + q.stage * 8);
     q.next();
   }

@@ -41,11 +41,12 @@ struct Logits {
   i64 width;
   f32 scale;
   i32 page;              // keys of a page; 0: keys are rows
-  i32 box;               // keys that are copied at once, a power of two up to `KEYS` that divides a page
-  i32 unused[13];
+  i32 box_log2;          // of keys that are copied at once, a power of two up to `KEYS` that divides a page
+  i32 unused[15];
 };
 
 constexpr int KEYS = 64;  // of a tile: those of a warpgroup's product
+constexpr int CONSUMERS = 3;  // warpgroups that multiply, each its own tiles: while one weighs what it has, the others' products are under way
 constexpr u32 ROOM = 232448 - 1024;  // bytes of shared memory for queries, keys and scales
 constexpr u32 SCALE_BYTES = 1024;    // of a tile: those of each copy begin at a multiple of 128 bytes
 
@@ -65,14 +66,14 @@ struct Place {
   static constexpr u32 Q_LINE_BYTES = Cfg::UNITS * Cfg::COLUMNS * Q_LINE, Q_STAGE = Q_LINES * Q_LINE_BYTES;
   static constexpr u32 K_LINE_BYTES = KEYS * K_LINE, K_STAGE = K_LINES * K_LINE_BYTES;
   // Registers of a thread: of who brings tiles, of who multiplies
-  static constexpr int BRINGS = Cfg::CONSUMERS == 2 ? 40 : 32, SCORES = Cfg::CONSUMERS == 2 ? 232 : 160;
+  static constexpr int BRINGS = 32, SCORES = 160;
   static constexpr int STEPS = Cfg::D * Q_BYTES / 32;  // products of 32 bytes of a query
   // Each consumer has its own stages
   static constexpr u32 STAGE = K_STAGE + (SCALED ? SCALE_BYTES : 0);
   static constexpr int Q_STAGES = 2;
-  static constexpr int FITTING = (ROOM - Q_STAGES * Q_STAGE) / STAGE / Cfg::CONSUMERS * Cfg::CONSUMERS;
+  static constexpr int FITTING = (ROOM - Q_STAGES * Q_STAGE) / STAGE / CONSUMERS * CONSUMERS;
   static constexpr int STAGES = FITTING < 24 ? FITTING : 24;
-  static_assert(STAGES >= 2 * Cfg::CONSUMERS, "shared memory");
+  static_assert(STAGES >= 2 * CONSUMERS, "shared memory");
   static constexpr u32 Q = 0;
   static constexpr u32 K = Q + Q_STAGES * Q_STAGE;
   static constexpr u32 SCALES = K + STAGES * K_STAGE;
@@ -90,7 +91,7 @@ __device__ inline void init_barriers(u32 base) {
   using P = Place<Cfg>;
   for (int stage = 0; stage < P::Q_STAGES; stage++) {
     barrier_init(base + P::Q_FULL + stage * 8, 1);
-    barrier_init(base + P::Q_FREE + stage * 8, Cfg::CONSUMERS * 4);
+    barrier_init(base + P::Q_FREE + stage * 8, CONSUMERS * 4);
   }
   for (int stage = 0; stage < P::STAGES; stage++) {
     barrier_init(base + P::K_FULL + stage * 8, 1);
@@ -109,9 +110,12 @@ __device__ inline void bring_queries(const Logits& args, u32 base, const Work& w
   copy_tile_4d(base + P::Q + turn.stage * P::Q_STAGE, args.q, full, 0, 0, work.row, 0);
 }
 
+// Bytes from the scales of a copy to those of the next one.
+__device__ inline u32 scales_apart(i32 box_log2) { return max(4 << box_log2, 128); }
+
 // The id of the page of the `copy`th copy of a work, where there is one.
 __device__ inline u32 page_of(const Logits& args, const Work& work, i32 copy) {
-  const i32 key = work.first + copy * args.box;
+  const i32 key = work.first + (copy << args.box_log2);
   return args.page && key < work.end ? args.table[work.place + u32(key) / u32(args.page)] : 0;
 }
 
@@ -119,17 +123,18 @@ __device__ inline u32 page_of(const Logits& args, const Work& work, i32 copy) {
 template <class Cfg>
 __device__ inline void bring_keys(const Logits& args, u32 base, const Work& work, Ring<Place<Cfg>::STAGES>& turn) {
   using P = Place<Cfg>;
-  const i32 apart = max(args.box * 4, 128);  // bytes from a copy's scales to the next one's
+  const i32 box = 1 << args.box_log2;
+  const u32 apart = scales_apart(args.box_log2);
   u32 pages = 0, next_pages = page_of(args, work, lane());
   i32 copy = 0;
 #pragma unroll 1
   for (i32 key = work.first; key < work.end; key += KEYS) {
     const u32 to = base + P::K + turn.stage * P::K_STAGE, scales = base + P::SCALES + turn.stage * SCALE_BYTES;
     const u32 full = base + P::K_FULL + turn.stage * 8;
-    const i32 copies = args.page ? (min(KEYS, work.end - key) + args.box - 1) / args.box : 1;
+    const i32 copies = args.page ? (min(KEYS, work.end - key) + box - 1) >> args.box_log2 : 1;
     if (lane() == 0) {
       barrier_wait(base + P::K_FREE + turn.stage * 8, turn.parity ^ 1);
-      barrier_expect(full, copies * args.box * (P::K_LINE * P::K_LINES + (P::SCALED ? 4 : 0)));
+      barrier_expect(full, copies * box * (P::K_LINE * P::K_LINES + (P::SCALED ? 4 : 0)));
     }
 #pragma unroll 1
     for (i32 i = 0; i < copies; i++, copy++) {
@@ -138,12 +143,12 @@ __device__ inline void bring_keys(const Logits& args, u32 base, const Work& work
         next_pages = page_of(args, work, copy + WARP + lane());
       }
       const i32 page = __shfl_sync(ALL_LANES, pages, copy % WARP);
-      const i32 own = key + i * args.box;
+      const i32 own = key + i * box;
       const i32 row = args.page ? u32(own) % u32(args.page) : work.place + own;
       if (lane() != 0) continue;
 #pragma unroll
       for (int line = 0; line < P::K_LINES; line++)
-        copy_tile_4d(to + line * P::K_LINE_BYTES + i * args.box * P::K_LINE, args.k, full, 0, row, page, line);
+        copy_tile_4d(to + line * P::K_LINE_BYTES + i * box * P::K_LINE, args.k, full, 0, row, page, line);
       if (P::SCALED) copy_tile(scales + i * apart, args.k_scales, full, row, page);
     }
     turn.next();
