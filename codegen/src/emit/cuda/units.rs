@@ -278,6 +278,14 @@ pub const UNITS: &[Unit] = &[
     .on_hopper()
     .of_bf16(),
     unit!("index_scores", &["HI", "D"], &[("index_scores", "Scoring")]),
+    unit!(
+        "index_logits",
+        &["HI", "D", "OPERANDS", "COLUMNS", "UNITS"],
+        &[("index_logits", "Logits")],
+        512
+    )
+    .on_hopper()
+    .of_bf16(),
     unit!("topk", &[], &[("topk", "Choosing")]),
     unit!("pool_keys", &[], &[("pool_keys", "Pooling")]),
     unit!(
