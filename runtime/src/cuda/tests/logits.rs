@@ -252,34 +252,32 @@ fn queries_that_share_rows_of_keys() {
         new: 11,
         lengths: &[300],
     };
-    check_all(
-        &[
-            case,
-            Case {
-                new: 1,
-                lengths: &[129],
-                ..case
-            },
-            Case {
-                heads: 32,
-                width: 64,
-                ..case
-            },
-            Case {
-                heads: 16,
-                in_codes: false,
-                ..case
-            },
-            Case {
-                heads: 8,
-                width: 64,
-                in_codes: false,
-                new: 17,
-                lengths: &[70],
-            },
-        ]
-        .map(|case| Case { page: None, ..case }),
-    );
+    check_all(&[
+        case,
+        Case {
+            new: 1,
+            lengths: &[129],
+            ..case
+        },
+        Case {
+            heads: 32,
+            width: 64,
+            ..case
+        },
+        Case {
+            heads: 16,
+            in_codes: false,
+            ..case
+        },
+        Case {
+            heads: 8,
+            width: 64,
+            in_codes: false,
+            new: 17,
+            lengths: &[70],
+            ..case
+        },
+    ]);
 }
 
 #[test]
