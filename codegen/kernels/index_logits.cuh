@@ -1,7 +1,7 @@
 // An indexer's logits by Hopper's tensor cores: `scale · k_scale · Σ_j w_j · relu(q_j · k)`, j the `HI` heads of a query, `D` wide: what
 // docs/kernels/sparse.md draws.
 //
-// Keys are a product's rows, and heads of queries its columns: a thread weighs what it has of two keys, and four threads add up. A warp of the first
+// Keys are a product's rows, and heads of queries its columns: a thread weighs what it has of two keys, and four threads add up. The first
 // warpgroup has queries and keys brought. The others multiply, each its own tiles of keys by all queries of a work, `COLUMNS` columns at a time, and weigh
 // what comes of it while others multiply.
 
@@ -231,7 +231,7 @@ __device__ void index_logits(const Logits& args) {
   __syncthreads();
   if (threadIdx.x < WARPGROUP) {
     registers_down<P::BRINGS>();
-    if (threadIdx.x < WARP) bring_works<Cfg>(args, base);
+    bring_works<Cfg>(args, base);
   } else {
     registers_up<P::SCORES>();
     score_works<Cfg>(args, base);

@@ -45,7 +45,8 @@ struct Logits {
   i32 unused[15];
 };
 
-constexpr int KEYS = 64;  // of a tile: those of a warpgroup's product
+constexpr int KEYS_LOG2 = 6, KEYS = 1 << KEYS_LOG2;  // of a tile: those of a warpgroup's product
+constexpr int BRINGERS = 4;  // warps that bring keys
 constexpr int CONSUMERS = 3;  // warpgroups that multiply, each its own tiles: while one weighs what it has, the others' products are under way
 constexpr u32 ROOM = 232448 - 1024;  // bytes of shared memory for queries, keys and scales
 constexpr u32 SCALE_BYTES = 1024;    // of a tile: those of each copy begin at a multiple of 128 bytes
@@ -113,59 +114,76 @@ __device__ inline void bring_queries(const Logits& args, u32 base, const Work& w
 // Bytes from the scales of a copy to those of the next one.
 __device__ inline u32 scales_apart(i32 box_log2) { return max(4 << box_log2, 128); }
 
-// The id of the page of the `copy`th copy of a work, where there is one.
-__device__ inline u32 page_of(const Logits& args, const Work& work, i32 copy) {
-  const i32 key = work.first + (copy << args.box_log2);
-  return args.page && key < work.end ? args.table[work.place + u32(key) / u32(args.page)] : 0;
+// A warp brings every `BRINGERS`th tile of a block: a copy takes its thread longer than memory takes to fill it.
+template <class Cfg>
+struct Bringer {
+  Ring<Place<Cfg>::STAGES> turn;
+  u32 ahead;  // tiles until the next one of its own
+  __device__ explicit Bringer(u32 number) : ahead(number) {
+    for (u32 i = 0; i < number; i++) turn.next();
+  }
+  __device__ void next() {
+    for (int i = 0; i < BRINGERS; i++) turn.next();
+  }
+};
+
+// The page of a copy of one of the warp's next tiles, those of 32 copies from the tile at `key` on: each lane reads another one's.
+__device__ inline u32 own_page(const Logits& args, const Work& work, i32 key) {
+  const i32 copies_log2 = KEYS_LOG2 - args.box_log2;
+  const i32 copy = lane() & ((1 << copies_log2) - 1);
+  const i32 own = key + (lane() >> copies_log2) * (BRINGERS * KEYS) + (copy << args.box_log2);
+  return args.page && own < work.end ? args.table[work.place + u32(own) / u32(args.page)] : 0;
 }
 
-// Brings a work's keys, all of a warp: each lane reads a page's id, long before it is needed.
+// Brings a warp's tiles of a work, all of the warp: pages' ids are read long before they are needed.
 template <class Cfg>
-__device__ inline void bring_keys(const Logits& args, u32 base, const Work& work, Ring<Place<Cfg>::STAGES>& turn) {
+__device__ inline void bring_keys(const Logits& args, u32 base, const Work& work, Bringer<Cfg>& own) {
   using P = Place<Cfg>;
-  const i32 box = 1 << args.box_log2;
+  const i32 box = 1 << args.box_log2, of_tile = KEYS >> args.box_log2;
   const u32 apart = scales_apart(args.box_log2);
-  u32 pages = 0, next_pages = page_of(args, work, lane());
-  i32 copy = 0;
+  i32 key = work.first + i32(own.ahead) * KEYS;
+  u32 pages = 0, next_pages = own_page(args, work, key);
 #pragma unroll 1
-  for (i32 key = work.first; key < work.end; key += KEYS) {
-    const u32 to = base + P::K + turn.stage * P::K_STAGE, scales = base + P::SCALES + turn.stage * SCALE_BYTES;
-    const u32 full = base + P::K_FULL + turn.stage * 8;
+  for (i32 copy = 0; key < work.end; key += BRINGERS * KEYS, copy += of_tile) {
+    if (copy % WARP == 0) {
+      pages = next_pages;
+      next_pages = own_page(args, work, key + (WARP >> (KEYS_LOG2 - args.box_log2)) * (BRINGERS * KEYS));
+    }
+    const u32 to = base + P::K + own.turn.stage * P::K_STAGE, scales = base + P::SCALES + own.turn.stage * SCALE_BYTES;
+    const u32 full = base + P::K_FULL + own.turn.stage * 8;
+    // Of pages, those behind the end are left out
     const i32 copies = args.page ? (min(KEYS, work.end - key) + box - 1) >> args.box_log2 : 1;
     if (lane() == 0) {
-      barrier_wait(base + P::K_FREE + turn.stage * 8, turn.parity ^ 1);
+      barrier_wait(base + P::K_FREE + own.turn.stage * 8, own.turn.parity ^ 1);
       barrier_expect(full, copies * box * (P::K_LINE * P::K_LINES + (P::SCALED ? 4 : 0)));
     }
 #pragma unroll 1
-    for (i32 i = 0; i < copies; i++, copy++) {
-      if (copy % WARP == 0) {
-        pages = next_pages;
-        next_pages = page_of(args, work, copy + WARP + lane());
-      }
-      const i32 page = __shfl_sync(ALL_LANES, pages, copy % WARP);
-      const i32 own = key + i * box;
-      const i32 row = args.page ? u32(own) % u32(args.page) : work.place + own;
+    for (i32 i = 0; i < copies; i++) {
+      const i32 page = __shfl_sync(ALL_LANES, pages, copy % WARP + i);
+      const i32 first = key + i * box;
+      const i32 row = args.page ? u32(first) % u32(args.page) : work.place + first;
       if (lane() != 0) continue;
 #pragma unroll
       for (int line = 0; line < P::K_LINES; line++)
         copy_tile_4d(to + line * P::K_LINE_BYTES + i * box * P::K_LINE, args.k, full, 0, row, page, line);
       if (P::SCALED) copy_tile(scales + i * apart, args.k_scales, full, row, page);
     }
-    turn.next();
+    own.next();
   }
+  own.ahead = (own.ahead + BRINGERS - u32(work.end - work.first + KEYS - 1) / KEYS % BRINGERS) % BRINGERS;
 }
 
-// All works of a block. A warp.
+// All works of a block, by one of the warps that bring. The first brings queries as well.
 template <class Cfg>
 __device__ inline void bring_works(const Logits& args, u32 base) {
   Ring<Place<Cfg>::Q_STAGES> q;
-  Ring<Place<Cfg>::STAGES> k;
+  Bringer<Cfg> own(warp());
 #pragma unroll 1
   for (i32 i = args.begins[blockIdx.x]; i < args.begins[blockIdx.x + 1]; i++) {
     const Work work = args.works[i];
-    if (lane() == 0) bring_queries<Cfg>(args, base, work, q);
+    if (threadIdx.x == 0) bring_queries<Cfg>(args, base, work, q);
     __syncwarp();
     q.next();
-    bring_keys<Cfg>(args, base, work, k);
+    bring_keys<Cfg>(args, base, work, own);
   }
 }
