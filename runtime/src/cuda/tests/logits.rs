@@ -219,7 +219,7 @@ impl Question {
                     continue;
                 }
                 let [wanted, size] = self.logit(row, key);
-                // Tensor cores keep 13 bits behind the point of sums of codes
+                // Tensor cores add up products of codes less exactly than f32 does
                 let off = if device.is_emulated() { 1e-5 } else { 1e-3 };
                 let near = (f64::from(found) - wanted).abs() <= off * size;
                 assert!(
