@@ -164,17 +164,6 @@ __device__ inline void weigh(const Logits& args, const Work& work, const Own& ow
   }
 }
 
-// A consumer's own tiles: every `CONSUMERS`th one of a block.
-template <class Cfg>
-struct Tiles {
-  Ring<Place<Cfg>::STAGES> turn;
-  __device__ u32 full(u32 base) const { return base + Place<Cfg>::K_FULL + turn.stage * 8; }
-  __device__ u32 free(u32 base) const { return base + Place<Cfg>::K_FREE + turn.stage * 8; }
-  __device__ void next() {
-    for (int i = 0; i < CONSUMERS; i++) turn.next();
-  }
-};
-
 // A tile by all queries of a work, one unit after the other.
 template <class Cfg>
 __device__ inline void take_tile(const Logits& args, u32 base, const Work& work, i32 key, u32 q_stage, Tiles<Cfg>& tiles,
@@ -198,9 +187,7 @@ template <class Cfg>
 __device__ inline void score_works(const Logits& args, u32 base) {
   using P = Place<Cfg>;
   Ring<P::Q_STAGES> q;
-  Tiles<Cfg> tiles;
-  u32 ahead = threadIdx.x / WARPGROUP - 1;  // tiles of the block until the next one of its own
-  for (u32 i = 0; i < ahead; i++) tiles.turn.next();
+  Tiles<Cfg> tiles(threadIdx.x / WARPGROUP - 1);
 #pragma unroll 1
   for (i32 i = args.begins[blockIdx.x]; i < args.begins[blockIdx.x + 1]; i++) {
     const Work work = args.works[i];
@@ -209,8 +196,8 @@ __device__ inline void score_works(const Logits& args, u32 base) {
     for (int unit = 0; unit < Cfg::UNITS; unit++) load_weights<Cfg>(args, work, unit, w[unit]);
     barrier_wait(base + P::Q_FULL + q.stage * 8, q.parity);
 #pragma unroll 1
-    for (i32 key = work.first + i32(ahead) * KEYS; key < work.end; key += CONSUMERS * KEYS) take_tile<Cfg>(args, base, work, key, q.stage, tiles, w);
-    ahead = (ahead + CONSUMERS - u32(work.end - work.first + KEYS - 1) / KEYS % CONSUMERS) % CONSUMERS;
+    for (i32 key = tiles.first_key(work); key < work.end; key += CONSUMERS * KEYS) take_tile<Cfg>(args, base, work, key, q.stage, tiles, w);
+    tiles.end(work);
     arrive_once_a_warp(base + P::Q_FREE + q.stage * 8);
     q.next();
   }

@@ -46,7 +46,6 @@ struct Logits {
 };
 
 constexpr int KEYS_LOG2 = 6, KEYS = 1 << KEYS_LOG2;  // of a tile: those of a warpgroup's product
-constexpr int BRINGERS = 4;  // warps that bring keys
 constexpr int CONSUMERS = 3;  // warpgroups that multiply, each its own tiles: while one weighs what it has, the others' products are under way
 constexpr u32 ROOM = 232448 - 1024;  // bytes of shared memory for queries, keys and scales
 constexpr u32 SCALE_BYTES = 1024;    // of a tile: those of each copy begin at a multiple of 128 bytes
@@ -103,27 +102,37 @@ __device__ inline void init_barriers(u32 base) {
 
 // Brings a work's queries. One thread.
 template <class Cfg>
-__device__ inline void bring_queries(const Logits& args, u32 base, const Work& work, const Ring<Place<Cfg>::Q_STAGES>& turn) {
+__device__ inline void bring_queries(const Logits& args, u32 base, i32 row, const Ring<Place<Cfg>::Q_STAGES>& turn) {
   using P = Place<Cfg>;
   const u32 full = base + P::Q_FULL + turn.stage * 8;
   barrier_wait(base + P::Q_FREE + turn.stage * 8, turn.parity ^ 1);
   barrier_expect(full, P::Q_STAGE);
-  copy_tile_4d(base + P::Q + turn.stage * P::Q_STAGE, args.q, full, 0, 0, work.row, 0);
+  copy_tile_4d(base + P::Q + turn.stage * P::Q_STAGE, args.q, full, 0, 0, row, 0);
 }
 
 // Bytes from the scales of a copy to those of the next one.
 __device__ inline u32 scales_apart(i32 box_log2) { return max(4 << box_log2, 128); }
 
-// A warp brings every `BRINGERS`th tile of a block: a copy takes its thread longer than memory takes to fill it.
+// The tiles of a consumer, and of the warp that brings them: every `CONSUMERS`th one of a block. A copy takes its thread longer than memory takes to fill
+// it, so several bring. A stage is always the same consumer's: were it filled by several warps, one could be two rounds ahead of another, and take
+// the end of an earlier phase for that which it waits for.
 template <class Cfg>
-struct Bringer {
-  Ring<Place<Cfg>::STAGES> turn;
-  u32 ahead;  // tiles until the next one of its own
-  __device__ explicit Bringer(u32 number) : ahead(number) {
+struct Tiles {
+  using P = Place<Cfg>;
+  static_assert(P::STAGES % CONSUMERS == 0, "a stage is one consumer's");
+  Ring<P::STAGES> turn;
+  u32 ahead;  // tiles of the block until the next one of its own
+  __device__ explicit Tiles(u32 number) : ahead(number) {
     for (u32 i = 0; i < number; i++) turn.next();
   }
+  __device__ i32 first_key(const Work& work) const { return work.first + i32(ahead) * KEYS; }
+  __device__ u32 full(u32 base) const { return base + P::K_FULL + turn.stage * 8; }
+  __device__ u32 free(u32 base) const { return base + P::K_FREE + turn.stage * 8; }
   __device__ void next() {
-    for (int i = 0; i < BRINGERS; i++) turn.next();
+    for (int i = 0; i < CONSUMERS; i++) turn.next();
+  }
+  __device__ void end(const Work& work) {
+    ahead = (ahead + CONSUMERS - u32(work.end - work.first + KEYS - 1) / KEYS % CONSUMERS) % CONSUMERS;
   }
 };
 
@@ -131,30 +140,30 @@ struct Bringer {
 __device__ inline u32 own_page(const Logits& args, const Work& work, i32 key) {
   const i32 copies_log2 = KEYS_LOG2 - args.box_log2;
   const i32 copy = lane() & ((1 << copies_log2) - 1);
-  const i32 own = key + (lane() >> copies_log2) * (BRINGERS * KEYS) + (copy << args.box_log2);
+  const i32 own = key + (lane() >> copies_log2) * (CONSUMERS * KEYS) + (copy << args.box_log2);
   return args.page && own < work.end ? args.table[work.place + u32(own) / u32(args.page)] : 0;
 }
 
 // Brings a warp's tiles of a work, all of the warp: pages' ids are read long before they are needed.
 template <class Cfg>
-__device__ inline void bring_keys(const Logits& args, u32 base, const Work& work, Bringer<Cfg>& own) {
+__device__ inline void bring_keys(const Logits& args, u32 base, const Work& work, Tiles<Cfg>& own) {
   using P = Place<Cfg>;
   const i32 box = 1 << args.box_log2, of_tile = KEYS >> args.box_log2;
   const u32 apart = scales_apart(args.box_log2);
-  i32 key = work.first + i32(own.ahead) * KEYS;
+  i32 key = own.first_key(work);
   u32 pages = 0, next_pages = own_page(args, work, key);
 #pragma unroll 1
-  for (i32 copy = 0; key < work.end; key += BRINGERS * KEYS, copy += of_tile) {
+  for (i32 copy = 0; key < work.end; key += CONSUMERS * KEYS, copy += of_tile) {
     if (copy % WARP == 0) {
       pages = next_pages;
-      next_pages = own_page(args, work, key + (WARP >> (KEYS_LOG2 - args.box_log2)) * (BRINGERS * KEYS));
+      next_pages = own_page(args, work, key + (WARP >> (KEYS_LOG2 - args.box_log2)) * (CONSUMERS * KEYS));
     }
     const u32 to = base + P::K + own.turn.stage * P::K_STAGE, scales = base + P::SCALES + own.turn.stage * SCALE_BYTES;
-    const u32 full = base + P::K_FULL + own.turn.stage * 8;
+    const u32 full = own.full(base);
     // Of pages, those behind the end are left out
     const i32 copies = args.page ? (min(KEYS, work.end - key) + box - 1) >> args.box_log2 : 1;
     if (lane() == 0) {
-      barrier_wait(base + P::K_FREE + own.turn.stage * 8, own.turn.parity ^ 1);
+      barrier_wait(own.free(base), own.turn.parity ^ 1);
       barrier_expect(full, copies * box * (P::K_LINE * P::K_LINES + (P::SCALED ? 4 : 0)));
     }
 #pragma unroll 1
@@ -170,20 +179,20 @@ __device__ inline void bring_keys(const Logits& args, u32 base, const Work& work
     }
     own.next();
   }
-  own.ahead = (own.ahead + BRINGERS - u32(work.end - work.first + KEYS - 1) / KEYS % BRINGERS) % BRINGERS;
+  own.end(work);
 }
 
-// All works of a block, by one of the warps that bring. The first brings queries as well.
+// What a block's works need, by one of the first warps: a consumer's keys, or queries.
 template <class Cfg>
 __device__ inline void bring_works(const Logits& args, u32 base) {
-  Ring<Place<Cfg>::Q_STAGES> q;
-  Bringer<Cfg> own(warp());
+  const i32 end = args.begins[blockIdx.x + 1];
+  if (warp() < CONSUMERS) {
+    Tiles<Cfg> own(warp());
 #pragma unroll 1
-  for (i32 i = args.begins[blockIdx.x]; i < args.begins[blockIdx.x + 1]; i++) {
-    const Work work = args.works[i];
-    if (threadIdx.x == 0) bring_queries<Cfg>(args, base, work, q);
-    __syncwarp();
-    q.next();
-    bring_keys<Cfg>(args, base, work, own);
+    for (i32 i = args.begins[blockIdx.x]; i < end; i++) bring_keys<Cfg>(args, base, args.works[i], own);
+  } else if (lane() == 0) {
+    Ring<Place<Cfg>::Q_STAGES> turn;
+#pragma unroll 1
+    for (i32 i = args.begins[blockIdx.x]; i < end; i++, turn.next()) bring_queries<Cfg>(args, base, args.works[i].row, turn);
   }
 }

@@ -335,6 +335,21 @@ fn requests_over_pages_of_any_size() {
     ]);
 }
 
+/// Numbers of bf16 leave room for few stages, and each block has several rounds of them.
+#[test]
+fn stages_are_filled_again_in_turn() {
+    let case = Case {
+        heads: 64,
+        width: 128,
+        in_codes: false,
+        page: None,
+        new: 3,
+        lengths: &[16 * 18 * 64],
+    };
+    let question = Question::new(&mut Dice::new(), case);
+    [1, 3].map(|seed| question.check(&hopper_for(seed)));
+}
+
 #[test]
 fn who_has_no_kernel_is_told_why() {
     let dice = &mut Dice::new();
@@ -611,7 +626,8 @@ fn a_recorded_step_chooses_among_more_keys() {
     let pages = Pages::new(64, vec![vec![6, 1, 3, 7], vec![5, 0, 2, 4]]);
     for (keys, recordings) in [([100, 90], 1), ([101, 91], 1), ([164, 250], 1)] {
         let sight = |(row, &keys): (usize, &usize)| {
-            Sight::new(row..row + 1, (0, 0), vec![0..keys], Vec::new())
+            let visible = std::iter::once(0..keys).collect();
+            Sight::new(row..row + 1, (0, 0), visible, Vec::new())
         };
         let sights: Vec<Sight<'_>> = keys.iter().enumerate().map(sight).collect();
         macro_rules! asked {
