@@ -66,7 +66,7 @@ struct Place {
   static constexpr u32 Q_LINE_BYTES = Cfg::UNITS * Cfg::COLUMNS * Q_LINE, Q_STAGE = Q_LINES * Q_LINE_BYTES;
   static constexpr u32 K_LINE_BYTES = KEYS * K_LINE, K_STAGE = K_LINES * K_LINE_BYTES;
   // Registers of a thread: of who brings tiles, of who multiplies
-  static constexpr int BRINGS = 32, SCORES = 160;
+  static constexpr int BRINGS = 56, SCORES = 152;
   static constexpr int STEPS = Cfg::D * Q_BYTES / 32;  // products of 32 bytes of a query
   // Each consumer has its own stages
   static constexpr u32 STAGE = K_STAGE + (SCALED ? SCALE_BYTES : 0);
