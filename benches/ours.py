@@ -7,12 +7,11 @@ CUDA graph.
 MLA_OURS_LIBS names a folder of libraries that `mla-gen build SPEC --dtype bf16 --shared FILE.so` made (default: the folder of this
 file). The operations of `deepseek-v3.so` serve 128 heads, and 64, 32 and 16: latents of 512, rotated parts of 64, heads of 192 and 128. The
 layer is `deepseek-v3-plain.so`, whose rope is the plain one of a default config. Attention over rows of other widths is an operation of a
-layer with such heads, whatever their number: `WIDTHS` says which. Specs are in spec/models and in this folder. Where a library is missing,
+layer with such heads, whatever their number: `WIDTHS` says which. An indexer's logits are those of `deepseek-v3.2.so`. Specs are in spec/models and in this folder. Where a library is missing,
 or made for other sizes, a function returns {}.
 
 Left out, and why:
 - sparse_decode_fp8: attention over entries of bytes decodes the slots that the host names, and the harness's indices lie on the device.
-- mqa_logits, paged_mqa_logits: fp8 queries with scales beside the keys; an indexer's scores are computed from elements.
 - small: norms, rotation and the cache's writing are kernels of a layer's own here, and are timed within `layer`.
 - backward passes through a callable: it refuses tensors that want gradients. Those that a harness asks for as such are below.
 """
@@ -23,9 +22,11 @@ import pathlib
 
 import torch
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3, torch.int32: 4}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3, torch.int32: 4, torch.float8_e4m3fn: 5, torch.uint8: 6}
 PREFIX = "mla-gen"
 LATENT, NOPE = 512, 128
+# Whose indexer has 64 heads of 128
+INDEXER = "deepseek-v3.2.so"
 # Whose heads are as wide, keys and values
 WIDTHS = {(256, 256): "glm-4.7-flash.so", (192, 192): "rows-192.so", (128, 128): "mistral-4.so", (96, 64): "minicpm3.so", (64, 64): "rows-64.so"}
 
@@ -214,6 +215,29 @@ def chunked_prefill(q, cache, table, cached, latents, k_rope, w_kv, scale):
     arguments = [q, cache, blocks, ctypes.c_int64(len(table)), ctypes.c_int64(cached), latents, k_rope, w_kv.t().contiguous(),
                  ctypes.c_int64(max(cached, 1)), ctypes.c_double(scale), out]
     return {PREFIX: operations().step("mla_step_attend_chunked", arguments, out)}
+
+
+@polite
+def mqa_logits(q, k, k_scale, weights, start, end):
+    """Queries and keys in fp8; a query's scale is in its weights."""
+    out = torch.empty(q.shape[0], k.shape[0], device=q.device, dtype=torch.float32)
+    starts, kept_starts = host_array(start, torch.int64, ctypes.c_int64)
+    ends, kept_ends = host_array(end, torch.int64, ctypes.c_int64)
+    arguments = [q, k, k_scale, weights, starts, ends, ctypes.c_double(1), out]
+    return {PREFIX: operations(INDEXER).step("mla_step_index_logits", arguments, out)}
+
+
+@polite
+def paged_mqa_logits(q, cache, weights, lens, table):
+    """The same over pages of codes with their scales behind them; all requests have room for as many keys."""
+    requests, new, heads, _ = q.shape
+    page = cache[0].numel() // (q.shape[-1] + 4)
+    out = torch.empty(requests * new, table.shape[1] * page, device=q.device, dtype=torch.float32)
+    blocks, kept_blocks = host_array(table, torch.int32, ctypes.c_uint32)
+    # A request's last new token sees all of its keys
+    lengths, kept_lengths = host_array(lens.view(requests, -1)[:, -1], torch.int64, ctypes.c_int64)
+    arguments = [q, cache, weights.view(requests, new, heads), blocks, ctypes.c_int64(table.shape[1]), lengths, ctypes.c_double(1), out]
+    return {PREFIX: operations(INDEXER).step("mla_step_index_logits_paged", arguments, out)}
 
 
 @polite

@@ -25,6 +25,11 @@ __device__ inline i32 shared_i32(u32 at) {
   asm volatile("ld.shared.s32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
   return x;
 }
+__device__ inline u16 shared_u16(u32 at) {
+  u16 x;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(x) : "r"(at) : "memory");
+  return x;
+}
 __device__ inline Pair shared_pair(u32 at) {
   Pair p;
   asm volatile("ld.shared.v2.s32 {%0, %1}, [%2];" : "=r"(p.x), "=r"(p.y) : "r"(at) : "memory");

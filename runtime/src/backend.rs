@@ -150,6 +150,27 @@ pub struct Indexing<'a, B: Backend, E: Scalar> {
     pub local: usize,
 }
 
+/// The same question of keys in a cache of bytes.
+#[derive(Debug)]
+pub struct BytesIndexing<'a, B: Backend> {
+    /// `[queries, H, D]`.
+    pub q: Strided<'a, B, B::Elem>,
+    /// `[queries, H]`.
+    pub weights: &'a B::Buffer<Accum<B>>,
+    /// Who may choose what; no two share a query.
+    pub sights: &'a [Sight<'a>],
+    /// Where keys lie in the cache, a list of blocks per sight.
+    pub pages: &'a Pages,
+    /// Multiplies the scores.
+    pub scale: f64,
+    /// Whether products below 0 count as 0.
+    pub relu: bool,
+    /// So many of the first keys that a query sees are chosen whatever their scores.
+    pub initial: usize,
+    /// So many of the last ones as well.
+    pub local: usize,
+}
+
 /// Keys of pools of neighbouring tokens: for each channel the softmax of `gates + positions` over a pool's tokens weighs their keys.
 #[derive(Debug)]
 pub struct Pooling<'a, B: Backend> {
@@ -429,6 +450,19 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         indexing: &Indexing<'_, Self, E>,
         most: usize,
     ) -> Result<Self::Indices>;
+
+    /// [`index_select`](Self::index_select) among keys in a cache of bytes, which are read where they are and rounded to no number type; `None`,
+    /// and nothing done, where there is no kernel for it.
+    fn index_select_bytes<F: ByteFormat>(
+        _device: &Self::Device,
+        _format: F,
+        _bytes: &Self::Bytes,
+        _shape: EntryShape,
+        _indexing: &BytesIndexing<'_, Self>,
+        _most: usize,
+    ) -> Result<Option<Self::Indices>> {
+        Ok(None)
+    }
 
     /// The keys of pools, `[pools, D]`, computed in the accumulation type.
     fn pool_keys(

@@ -38,7 +38,7 @@ enum mla_status {
   MLA_PANIC = 3,        /* a mistake in the library */
 };
 
-enum mla_dtype { MLA_F32 = 0, MLA_BF16 = 1, MLA_F16 = 2, MLA_F64 = 3, MLA_I32 = 4 };
+enum mla_dtype { MLA_F32 = 0, MLA_BF16 = 1, MLA_F16 = 2, MLA_F64 = 3, MLA_I32 = 4, MLA_E4M3 = 5, MLA_U8 = 6 };
 
 enum mla_phase { MLA_FORWARD = 1, MLA_PREFILL = 2, MLA_DECODE = 4, MLA_MIXED = 8 };
 
@@ -178,6 +178,23 @@ int32_t mla_step_attend_rows_backward(const mla_device* device, const mla_tensor
 int32_t mla_step_attend_chunked(const mla_device* device, const mla_tensor* q, const mla_tensor* cache, const uint32_t* blocks,
                                 int64_t block_count, int64_t cached, const mla_tensor* latents, const mla_tensor* k_rope,
                                 const mla_tensor* w_kv, int64_t chunk, double scale, const mla_tensor* out, mla_step** step);
+
+/* An indexer's logits: out [rows.., columns] (f32), of which row i and column j is scale k_scale[j] sum over heads h of relu(q[i, h] k[j])
+ * weights[i, h], for j from starts[i] up to ends[i] (host); other columns are not written. q [rows.., heads, width] and k [keys.., width] are both of
+ * e4m3, and then there is a scale for each key, k_scale [keys] (f32), or both of bf16, and then k_scale is null; weights [rows.., heads] (f32) hold the
+ * scales of queries, if those have some. Takes a Hopper GPU, and a library of a layer with an indexer of as many heads, as wide: 8, 16, 32 or 64, of 64
+ * or 128. */
+int32_t mla_step_index_logits(const mla_device* device, const mla_tensor* q, const mla_tensor* k, const mla_tensor* k_scale,
+                              const mla_tensor* weights, const int64_t* starts, const int64_t* ends, double scale, const mla_tensor* out,
+                              mla_step** step);
+
+/* The same over a paged cache: q [requests, new, heads, width], weights [requests, new, heads], out [requests, new, columns]. Of e4m3, the cache is
+ * [pages, page * (width + 4)] bytes (u8; the last dimension may be several): a page's codes, key after key, then its keys' scales; of bf16, it is [pages,
+ * page, (1,) width]. A page is a power of two of 8 keys or more, a multiple of 64, or holds all of a request's. Requests, blocks and lengths as for
+ * mla_step_attend_paged; a new token does not see those behind it. */
+int32_t mla_step_index_logits_paged(const mla_device* device, const mla_tensor* q, const mla_tensor* cache, const mla_tensor* weights,
+                                    const uint32_t* blocks, int64_t blocks_each, const int64_t* lengths, double scale,
+                                    const mla_tensor* out, mla_step** step);
 
 /* The best scores of each row: scores [rows.., width] (f32, or f64 in a library of f64), of which row i has ends[i] (host); out
  * [rows.., most] (i32) gets their columns in ascending order, -1 behind the last one. Ties go to the lower column; a NaN is worse than every number, and

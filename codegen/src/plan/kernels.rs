@@ -9,6 +9,7 @@ use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, S
 
 use super::absorbed::{Absorbed, Codes, kernel_over_chosen};
 use super::flash::{self, FlashChoice};
+use super::logits::{self, Operands};
 use super::tuned;
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
@@ -49,7 +50,7 @@ pub fn kernels(program: &Program) -> Vec<KernelUnit> {
 }
 
 /// What single operations of a library ask for: attention over cached latents and over rows of keys and values, and the gradients of the
-/// latter, where the layer has latents, and the choice of the best scores. They come for all the layer's heads and for the half, fourth and eighth of them that
+/// latter, where the layer has latents, an indexer's logits, where it has one, and the choice of the best scores. They come for all the layer's heads and for the half, fourth and eighth of them that
 /// a rank of a parallel model has.
 pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<KernelUnit> {
     const RANKS: [u32; 4] = [1, 2, 4, 8];
@@ -60,6 +61,11 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
     };
     ALWAYS.iter().for_each(|unit| needs.add(unit, &[]));
     needs.choice();
+    if let Some(indexer) = &program.indexer {
+        let sizes = [indexer.heads.size, indexer.head_dim.size].map(|size| size as usize);
+        needs.logits(sizes, Operands::Codes);
+        needs.logits(sizes, Operands::Numbers);
+    }
     if let Some(Latent { dims, .. }) = latent {
         let all = dims.num_attention_heads;
         for heads in RANKS
@@ -357,6 +363,12 @@ impl Needs<'_> {
         };
         let sizes = [indexer.heads.size, indexer.head_dim.size].map(|size| size as usize);
         self.add("index_scores", &sizes);
+        if self.program.build.dtype == DType::Bf16 && indexer.relu {
+            self.logits(sizes, Operands::Numbers);
+            if self.caches_coded_keys() {
+                self.logits(sizes, Operands::Mixed);
+            }
+        }
         self.choice();
         if indexer.pool.is_some() {
             self.add("pool_keys", &[]);
@@ -371,6 +383,23 @@ impl Needs<'_> {
     fn choice(&mut self) {
         self.add("topk", &[]);
         self.add("topk_few", &[]);
+    }
+
+    /// An indexer's logits with Hopper's tensor cores.
+    fn logits(&mut self, sizes: [usize; 2], operands: Operands) {
+        if self.may_be_on_hopper() && logits::takes(sizes) {
+            self.units.extend(logits::units(sizes, operands));
+        }
+    }
+
+    /// Whether an indexer's keys are cached in codes of e4m3.
+    fn caches_coded_keys(&self) -> bool {
+        let index = self
+            .program
+            .cache
+            .as_ref()
+            .and_then(|cache| cache.index.as_ref());
+        index.is_some_and(|index| matches!(index.store, IndexStore::Fp8(_)))
     }
 
     fn adjoint(&mut self, plan: &Plan, adjoint: &Adjoint) {

@@ -12,6 +12,7 @@ pub mod flash;
 mod formulas;
 pub mod interpret;
 mod kernels;
+pub mod logits;
 mod lower;
 pub mod machine;
 mod module;

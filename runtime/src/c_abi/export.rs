@@ -266,6 +266,30 @@ macro_rules! export_layer {
                 out: *const $crate::c_abi::CTensor,
                 step: *mut *const $crate::c_abi::Step,
             );
+            mla_step_index_logits = index_logits(
+                device: *const $crate::c_abi::Device<$library>,
+                q: *const $crate::c_abi::CTensor,
+                k: *const $crate::c_abi::CTensor,
+                k_scale: *const $crate::c_abi::CTensor,
+                weights: *const $crate::c_abi::CTensor,
+                starts: *const i64,
+                ends: *const i64,
+                scale: f64,
+                out: *const $crate::c_abi::CTensor,
+                step: *mut *const $crate::c_abi::Step,
+            );
+            mla_step_index_logits_paged = index_logits_paged(
+                device: *const $crate::c_abi::Device<$library>,
+                q: *const $crate::c_abi::CTensor,
+                cache: *const $crate::c_abi::CTensor,
+                weights: *const $crate::c_abi::CTensor,
+                blocks: *const u32,
+                blocks_each: i64,
+                lengths: *const i64,
+                scale: f64,
+                out: *const $crate::c_abi::CTensor,
+                step: *mut *const $crate::c_abi::Step,
+            );
             mla_step_topk = topk(
                 device: *const $crate::c_abi::Device<$library>,
                 scores: *const $crate::c_abi::CTensor,

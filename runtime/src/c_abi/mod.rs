@@ -17,6 +17,7 @@ mod chunked;
 mod describe;
 mod export;
 mod fault;
+mod logits;
 mod operations;
 mod pointers;
 mod row_gradients;
@@ -39,6 +40,7 @@ pub use calls::{
 pub use chunked::attend_chunked;
 pub use describe::{CDescription, describe};
 pub use fault::{Fault, last_error};
+pub use logits::{index_logits, index_logits_paged};
 pub use operations::{attend_paged, attend_rows, attend_selected};
 pub use row_gradients::{attend_rows_backward, attend_rows_lse};
 pub use step::{Step, step_decode, step_forward, step_free, step_mixed, step_prefill, step_run};

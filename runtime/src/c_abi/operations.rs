@@ -89,7 +89,7 @@ pub unsafe fn attend_paged<L: Library>(
 }
 
 /// Refuses a length that its blocks can't hold, and blocks that are not in the cache.
-fn check_request(
+pub(super) fn check_request(
     i: usize,
     table: &[u32],
     length: i64,

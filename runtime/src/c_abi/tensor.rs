@@ -35,8 +35,15 @@ pub struct CNamedTensor {
 }
 
 /// Number types by their numbers in `mla.h`: name and bytes.
-pub(super) const DTYPES: [(&str, usize); 5] =
-    [("f32", 4), ("bf16", 2), ("f16", 2), ("f64", 8), ("i32", 4)];
+pub(super) const DTYPES: [(&str, usize); 7] = [
+    ("f32", 4),
+    ("bf16", 2),
+    ("f16", 2),
+    ("f64", 8),
+    ("i32", 4),
+    ("e4m3", 1),
+    ("u8", 1),
+];
 
 /// Most dimensions of a tensor.
 const MOST_DIMENSIONS: i32 = 8;

@@ -214,6 +214,15 @@ macro_rules! byte_format {
                 B::attend_bytes(&entries.device, store.format, &store.bytes, shape, attention)
             }
 
+            fn select<B: crate::backend::Backend>(
+                entries: &crate::cache::format::Entries<B, Self>,
+                indexing: &crate::backend::BytesIndexing<'_, B>,
+                most: usize,
+            ) -> crate::error::Result<Option<B::Indices>> {
+                let (store, shape) = (&entries.store, entries.shape);
+                B::index_select_bytes(&entries.device, store.format, &store.bytes, shape, indexing, most)
+            }
+
             fn plain<B: crate::backend::Backend>(_: &Self::Store<B>) -> Option<&B::Buffer<f32>> {
                 None
             }

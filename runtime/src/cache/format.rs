@@ -8,7 +8,7 @@
 use std::fmt::Debug;
 
 use super::layout::{CacheElement, Geometry};
-use crate::backend::{AttentionParts, Backend, BytesAttention, Place, Strided};
+use crate::backend::{AttentionParts, Backend, BytesAttention, BytesIndexing, Place, Strided};
 use crate::element::Scalar;
 use crate::error::{Result, product};
 use crate::weights::generator::Recipe;
@@ -138,6 +138,20 @@ pub trait CacheFormat: sealed::Sealed + Debug + Send + Sync + Sized + 'static {
         Ok(None)
     }
 
+    /// An indexer's choice among entries of bytes, read where they are; `None`, and nothing done, where entries are numbers, or the backend has
+    /// no kernel for it.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    #[doc(hidden)]
+    fn select<B: Backend>(
+        _entries: &Entries<B, Self>,
+        _indexing: &BytesIndexing<'_, B>,
+        _most: usize,
+    ) -> Result<Option<B::Indices>> {
+        Ok(None)
+    }
+
     /// The memory of a plain format as numbers, `[slots, width]`; `None` for other formats.
     #[doc(hidden)]
     fn plain<B: Backend>(store: &Self::Store<B>) -> Option<&B::Buffer<Self::Element>>;
@@ -243,6 +257,15 @@ impl<B: Backend, F: CacheFormat> Entries<B, F> {
         attention: &BytesAttention<'_, B>,
     ) -> Result<Option<AttentionParts<B>>> {
         F::attend(self, attention)
+    }
+
+    /// An indexer's choice among entries of bytes, read where they are, if that can be.
+    pub(crate) fn select(
+        &self,
+        indexing: &BytesIndexing<'_, B>,
+        most: usize,
+    ) -> Result<Option<B::Indices>> {
+        F::select(self, indexing, most)
     }
 
     /// The entries as a `[slots, width]` window; `None` where they are no plain numbers.

@@ -17,8 +17,8 @@ use crate::visibility::Visibility;
 
 /// `[slots, DI]` keys in the format `F`, one per token, in the same blocks and slots as the layer's other cache.
 ///
-/// Where the format stores plain numbers, keys are scored where they lie; those of another format are decoded first, all keys of the
-/// batch's requests at once.
+/// Where the format stores plain numbers, keys are scored where they lie, and so are codes where the backend has a kernel for them: by what codes
+/// and scales say, rounded to no number type. Others are decoded first, all keys of the batch's requests at once.
 #[derive(Debug)]
 pub struct IndexCache<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> {
     device: B::Device,
@@ -127,6 +127,10 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> IndexCache<B, 
         if let Some(k) = self.entries.window() {
             let sights = indexer::of_cached(&segments);
             return asking.select(k, &sights, Some(&pages), selecting);
+        }
+        let sights = indexer::of_cached(&segments);
+        if let Some(selection) = asking.select_coded(&self.entries, &sights, &pages, selecting)? {
+            return Ok(selection);
         }
         let k = self.read(&slots(&segments, &pages))?;
         let sights = indexer::of_gathered(&segments);

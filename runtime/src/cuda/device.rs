@@ -100,7 +100,7 @@ impl CudaDevice {
     }
 
     /// Whether it runs kernels that are written for Hopper alone.
-    pub(super) fn is_hopper(&self) -> bool {
+    pub(crate) fn is_hopper(&self) -> bool {
         self.shared.driver.is_hopper()
     }
 

@@ -26,7 +26,10 @@ use crate::element::Element;
 
 pub(crate) use driver::{Address, CallersContext, ForeignStream};
 pub(crate) use graph::Prepared;
-pub(crate) use ops::{Scores, Wanted, attend_to, attend_with_lse, choose, gradients_to, narrow_to};
+pub(crate) use ops::{
+    AskedLogits, GivenKeys, Scores, Wanted, attend_to, attend_with_lse, choose, gradients_to,
+    logits_of, narrow_to,
+};
 
 pub use buffer::CudaBuffer;
 pub use device::{CudaDevice, Statistics, Stopwatch};

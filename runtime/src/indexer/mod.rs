@@ -20,7 +20,8 @@ pub use pools::{KeyPools, SelectingPools, select_pools};
 pub(crate) use sight::{of_cached, of_gathered};
 
 use crate::attended::PerHead;
-use crate::backend::{Accum, Backend, Indexing, Pages, Sight, Strided};
+use crate::backend::{Accum, Backend, BytesIndexing, Indexing, Pages, Sight, Strided};
+use crate::cache::{CacheFormat, Entries};
 use crate::element::Scalar;
 use crate::error::{Error, Result, expect_count, finite, product};
 use crate::heads::Heads;
@@ -90,6 +91,36 @@ impl<'a, B: Backend> Asking<'a, B> {
         })
     }
 
+    /// The best keys of the sights among those of a cache of bytes, where they are; `None` where they have to be decoded.
+    pub(crate) fn select_coded<F: CacheFormat, const K: usize>(
+        &self,
+        entries: &Entries<B, F>,
+        sights: &[Sight<'_>],
+        pages: &Pages,
+        selecting: &Selecting,
+    ) -> Result<Option<Selection<B, K>>> {
+        if F::PLAIN {
+            return Ok(None);
+        }
+        self.check(sights, selecting, K)?;
+        let indexing = BytesIndexing {
+            q: self.q,
+            weights: self.weights,
+            sights,
+            pages,
+            scale: selecting.scale,
+            relu: selecting.relu,
+            initial: selecting.initial,
+            local: selecting.local,
+        };
+        let indices = entries.select(&indexing, K)?;
+        Ok(indices.map(|indices| Selection {
+            device: self.device.clone(),
+            indices,
+            rows: self.q.rows,
+        }))
+    }
+
     /// The `most` best keys of the sights, on the host.
     pub(crate) fn best<E: Scalar>(
         &self,
@@ -113,11 +144,16 @@ impl<'a, B: Backend> Asking<'a, B> {
         selecting: &Selecting,
         most: usize,
     ) -> Result<B::Indices> {
-        selecting.checked(most)?;
-        product("a selection", &[self.q.rows, most, size_of::<i32>()])?;
-        sight::within_positions(sights)?;
+        self.check(sights, selecting, most)?;
         let indexing = self.indexing(k, sights, pages, selecting);
         B::index_select(self.device, &indexing, most)
+    }
+
+    /// Refuses what no selection can be made of.
+    fn check(&self, sights: &[Sight<'_>], selecting: &Selecting, most: usize) -> Result<()> {
+        selecting.checked(most)?;
+        product("a selection", &[self.q.rows, most, size_of::<i32>()])?;
+        sight::within_positions(sights)
     }
 
     pub(crate) fn device(&self) -> &B::Device {

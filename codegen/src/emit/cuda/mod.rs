@@ -93,6 +93,10 @@ const HEADERS: &[(&str, &str)] = &[
         "flash_tiles.cuh",
         include_str!("../../../kernels/flash_tiles.cuh"),
     ),
+    (
+        "index_tiles.cuh",
+        include_str!("../../../kernels/index_tiles.cuh"),
+    ),
     ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
     (
         "narrow_chosen.cuh",

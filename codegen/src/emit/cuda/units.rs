@@ -302,6 +302,14 @@ pub const UNITS: &[Unit] = &[
     .on_hopper()
     .of_bf16(),
     unit!("index_scores", &["HI", "D"], &[("index_scores", "Scoring")]),
+    unit!(
+        "index_logits",
+        &["HI", "D", "OPERANDS", "COLUMNS", "UNITS"],
+        &[("index_logits", "Logits")],
+        512
+    )
+    .on_hopper()
+    .of_bf16(),
     unit!("topk", &[], &[("topk", "Choosing")], 512).beside(3),
     unit!("topk_few", &[], &[("topk_few", "Choosing")], 1024),
     unit!("pool_keys", &[], &[("pool_keys", "Pooling")]),

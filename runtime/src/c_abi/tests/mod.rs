@@ -4,6 +4,7 @@
 mod capture;
 mod chunked;
 mod layers;
+mod logits;
 mod operations;
 mod row_gradients;
 

@@ -1,6 +1,7 @@
 //! Indexers: scores, the best keys of each query, pooled keys, and the loss that trains them.
 
 mod choosing;
+mod logits;
 mod loss;
 mod tables;
 
@@ -12,11 +13,14 @@ use super::super::driver::Address;
 use super::super::kernels::Kernel;
 use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use super::args::{Window, blocks, bytes};
-use crate::backend::{Indexing, Pages, Pooling, Sight};
+use crate::backend::{BytesIndexing, Indexing, Pages, Pooling, Sight};
+use crate::cache::{Coding, EntryShape};
 use crate::element::Scalar;
 use crate::error::Result;
 use choosing::Rows;
 pub(in super::super) use choosing::Spread;
+pub(crate) use logits::{AskedLogits, GivenKeys, logits_of};
+use logits::{Logits, Wanted};
 pub(super) use loss::loss;
 use tables::{Choice, Sights, Tables, Uploaded};
 
@@ -90,52 +94,126 @@ fn scoring<T: CudaElement, E: Scalar>(
     }
 }
 
+/// Which keys are to be chosen, whatever scores them.
+struct Question<'a> {
+    sights: &'a [Sight<'a>],
+    rows: usize,
+    pages: Option<&'a Pages>,
+    key_rows: usize,
+    choice: Choice,
+}
+
+impl Question<'_> {
+    fn tables(&self) -> Tables {
+        let mut tables = Tables::of(self.sights, self.rows, self.pages, Some(self.choice));
+        tables.pad(self.rows, self.sights.len());
+        tables
+    }
+}
+
 /// The `most` best keys of each query.
 pub(super) fn select<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
     indexing: &Indexing<'_, Cuda<T>, E>,
     most: usize,
 ) -> Result<CudaBuffer<i32>> {
-    let out = device.room(indexing.q.rows * most)?;
+    let question = Question {
+        sights: indexing.sights,
+        rows: indexing.q.rows,
+        pages: indexing.pages,
+        key_rows: indexing.k.rows,
+        choice: Choice {
+            most,
+            initial: indexing.initial,
+            local: indexing.local,
+        },
+    };
+    let tables = question.tables();
+    let logits = Logits::of_numbers(device, indexing, &tables)?;
+    select_by::<T>(
+        device,
+        &question,
+        &tables,
+        |wanted, uploaded| match &logits {
+            Some(logits) => logits.launch(device, wanted),
+            None => {
+                let scoring = Scoring {
+                    out: wanted.out,
+                    width: wanted.width as i64,
+                    first_group: wanted.groups.start as i64,
+                    per_group: tables.per_group as i64,
+                    ..scoring(indexing, uploaded)
+                };
+                let sizes = [indexing.q.heads, indexing.q.width];
+                scoring.launch::<T, E>(device, sizes, wanted.groups.len(), wanted.pairs)
+            }
+        },
+    )
+}
+
+/// The same of a cache of codes, read where they are; `None`, and nothing done, where no kernel can.
+pub(super) fn select_bytes<T: CudaElement>(
+    device: &CudaDevice,
+    coding: Coding,
+    (bytes, shape): (&CudaBuffer<u8>, EntryShape),
+    indexing: &BytesIndexing<'_, Cuda<T>>,
+    most: usize,
+) -> Result<Option<CudaBuffer<i32>>> {
+    let question = Question {
+        sights: indexing.sights,
+        rows: indexing.q.rows,
+        pages: Some(indexing.pages),
+        key_rows: shape.slots(),
+        choice: Choice {
+            most,
+            initial: indexing.initial,
+            local: indexing.local,
+        },
+    };
+    let tables = question.tables();
+    let Some(logits) = Logits::of_bytes(device, (coding, bytes, shape), indexing, &tables)? else {
+        return Ok(None);
+    };
+    let score = |wanted: &Wanted<'_>, _: &Uploaded| logits.launch(device, wanted);
+    select_by::<T>(device, &question, &tables, score).map(Some)
+}
+
+/// The best keys by what `score` queues the scores with, some groups at a time.
+fn select_by<T: CudaElement>(
+    device: &CudaDevice,
+    question: &Question<'_>,
+    tables: &Tables,
+    score: impl Fn(&Wanted<'_>, &Uploaded) -> Result<()>,
+) -> Result<CudaBuffer<i32>> {
+    let most = question.choice.most;
+    let out = device.room(question.rows * most)?;
     // -1 for rows that no sight speaks of
     device.fill(&out, 0xff)?;
     if out.is_empty() {
         return Ok(out);
     }
-    let choice = Choice {
-        most,
-        initial: indexing.initial,
-        local: indexing.local,
-    };
-    let mut tables = Tables::of(
-        indexing.sights,
-        indexing.q.rows,
-        indexing.pages,
-        Some(choice),
-    );
-    tables.pad(indexing.q.rows, indexing.sights.len());
     // A power of two, so that a recorded graph outlives some growth
     let width = match tables.widest() {
         0 => 0,
         keys => keys.next_power_of_two().max(4 * KEYS),
     };
     let (groups, per_group, pairs) = (tables.groups.len(), tables.per_group, tables.pairs());
-    let tables = tables.upload(device)?;
+    let uploaded = tables.upload(device)?;
     for part in parts(groups, per_group * width * size_of::<Accum<T>>()) {
         let scores: CudaBuffer<Accum<T>> = device.room(part.len() * per_group * width)?;
-        let scoring = Scoring {
-            out: scores.at(),
-            width: width as i64,
-            first_group: part.start as i64,
-            per_group: per_group as i64,
-            ..scoring(indexing, &tables)
-        };
-        let sizes = [indexing.q.heads, indexing.q.width];
         // Groups see about as much as each other
         let pairs = pairs * part.len() / groups;
-        scoring.launch::<T, E>(device, sizes, part.len(), pairs)?;
+        let wanted = Wanted {
+            tables,
+            blocks: uploaded.blocks(),
+            groups: part.clone(),
+            out: scores.at(),
+            width,
+            pairs,
+        };
+        score(&wanted, &uploaded)?;
         let rows = Rows {
-            sights: scoring.sights,
+            sights: uploaded.sights(question.pages, question.key_rows),
             scores: scores.at(),
             out: out.at(),
             most,

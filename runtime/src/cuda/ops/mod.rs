@@ -26,9 +26,9 @@ use super::driver::Address;
 use super::kernels::Kernel;
 use super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use crate::backend::{
-    Accum, Attention, AttentionBackward, AttentionParts, Backend, BytesAttention, Cubin,
-    HeadMatrices, IndexLoss, IndexLossParts, Indexing, KernelSource, Landings, Parts, PartsMut,
-    Place, Pooling, Rotation, Strided,
+    Accum, Attention, AttentionBackward, AttentionParts, Backend, BytesAttention, BytesIndexing,
+    Cubin, HeadMatrices, IndexLoss, IndexLossParts, Indexing, KernelSource, Landings, Parts,
+    PartsMut, Place, Pooling, Rotation, Strided,
 };
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::Scalar;
@@ -38,7 +38,7 @@ use crate::weights::generator::Recipe;
 pub(crate) use attention::{attend_to, attend_with_lse};
 pub(crate) use attention_backward::{Wanted, gradients_to};
 pub(super) use decode::Schedules;
-pub(crate) use indexing::{Scores, choose};
+pub(crate) use indexing::{AskedLogits, GivenKeys, Scores, choose, logits_of};
 #[cfg(test)]
 pub(super) use indexing::{Spread, choose_spread};
 pub(crate) use pointwise::narrow_to;
@@ -268,6 +268,17 @@ impl<T: CudaElement> Backend for Cuda<T> {
         most: usize,
     ) -> Result<CudaBuffer<i32>> {
         indexing::select(device, indexing, most)
+    }
+
+    fn index_select_bytes<F: ByteFormat>(
+        device: &CudaDevice,
+        format: F,
+        bytes: &CudaBuffer<u8>,
+        shape: EntryShape,
+        indexing: &BytesIndexing<'_, Self>,
+        most: usize,
+    ) -> Result<Option<CudaBuffer<i32>>> {
+        indexing::select_bytes(device, format.coding(), (bytes, shape), indexing, most)
     }
 
     fn pool_keys(device: &CudaDevice, pooling: &Pooling<'_, Self>) -> Result<CudaBuffer<T>> {

@@ -12,6 +12,7 @@ mod gradients;
 mod index_loss;
 mod indexing;
 mod instructions;
+mod logits;
 mod near;
 mod parameters;
 mod pointwise;

@@ -28,6 +28,7 @@ void write(u32 address, const T& x) {
 
 inline f32 shared_f32(u32 at) { return simt::read<f32>(at); }
 inline i32 shared_i32(u32 at) { return simt::read<i32>(at); }
+inline u16 shared_u16(u32 at) { return simt::read<u16>(at); }
 inline Pair shared_pair(u32 at) { return simt::read<Pair>(at); }
 inline Four shared_four(u32 at) { return simt::read<Four>(at); }
 inline Two shared_two(u32 at) { return simt::read<Two>(at); }

@@ -27,11 +27,11 @@ pub(super) struct Query {
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Group {
-    row: i64,
-    count: i64,
-    begin: i64,
+    pub(super) row: i64,
+    pub(super) count: i64,
+    pub(super) begin: i64,
     end: i64,
-    keys: i64,
+    pub(super) keys: i64,
     first_position: i64,
     /// Of the first query, counted from the sight's first until it is known where that stands.
     first_index: i64,
@@ -67,6 +67,7 @@ pub(super) struct Tables {
     /// Most queries of a group.
     pub(super) per_group: usize,
     blocks: Vec<u32>,
+    longest_list: usize,
     given: Vec<u8>,
 }
 
@@ -110,6 +111,7 @@ impl Tables {
             groups: Vec::new(),
             per_group,
             blocks: Vec::new(),
+            longest_list: 0,
             given: Vec::new(),
         };
         for (i, sight) in sights.iter().enumerate() {
@@ -128,6 +130,12 @@ impl Tables {
         scored.map(|keys| usize::try_from(keys).unwrap_or(0)).sum()
     }
 
+    /// The keys that are scored for the query of a row.
+    pub(super) fn scored(&self, row: usize) -> Range<usize> {
+        let query = &self.queries[row];
+        query.begin as usize..query.end as usize
+    }
+
     /// Adds as much of a sight's list of blocks as its keys lie in; returns where.
     fn add_blocks(&mut self, sight: &Sight<'_>, pages: &Pages, i: usize) -> usize {
         let at = self.blocks.len();
@@ -139,7 +147,13 @@ impl Tables {
         };
         let list = &pages.tables()[i];
         self.blocks.extend(&list[..needed.min(list.len())]);
+        self.longest_list = self.longest_list.max(self.blocks.len() - at);
         at
+    }
+
+    /// The most blocks that a sight's keys lie in.
+    pub(super) fn longest_list(&self) -> usize {
+        self.longest_list
     }
 
     fn add(&mut self, sight: &Sight<'_>, keys: usize, choice: Option<Choice>) {
@@ -276,6 +290,11 @@ impl Choice {
 }
 
 impl Uploaded {
+    /// Where lists of blocks stand.
+    pub(super) fn blocks(&self) -> Address {
+        self.blocks.at()
+    }
+
     /// What kernels are told of the tables.
     pub(super) fn sights(&self, pages: Option<&Pages>, key_rows: usize) -> Sights {
         Sights {
