@@ -76,6 +76,7 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
             let (latent, rope) = (dims.kv_lora_rank, dims.qk_rope_head_dim);
             needs.attention([heads, 1, 1, 1, latent, rope, latent]);
             needs.decoding(heads, latent, rope);
+            needs.choosing(heads, latent, rope);
             let (own, value) = (dims.qk_nope_head_dim, dims.v_head_dim);
             needs.grouped(heads, heads, own + rope, value, Keys::Rows);
             // The same with keys' rotated part where it lies

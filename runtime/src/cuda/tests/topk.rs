@@ -270,7 +270,8 @@ fn rows_are_spread_by_how_many_they_are_and_how_long() {
     };
     assert_eq!(spread(4096, 32768, 2048), (false, 1, 4096));
     assert_eq!(spread(128, 32768, 2048), (true, 1, 4096));
-    assert_eq!(spread(8, 131_072, 2048), (true, 16, 8192));
+    assert_eq!(spread(8, 131_072, 2048), (true, 4, 8192));
+    assert_eq!(spread(8, 1 << 20, 2048), (true, 16, 8192));
     assert_eq!(spread(1, 1 << 20, 2048), (true, 32, 8192));
     assert_eq!(spread(4096, 1 << 20, 2048), (true, 1, 8192));
     assert_eq!(spread(8, 8192, 2048), (false, 1, 4096));

@@ -13,7 +13,7 @@ use crate::error::Result;
 const SHORT: usize = 8192;
 const LONG: usize = 1 << 17;
 /// Keys that a block of several of one row has at least.
-const KEYS_EACH: usize = 8192;
+const KEYS_EACH: usize = 32_768;
 /// Blocks of one row, as `topk_list.cuh` has it.
 const MOST_SPLIT: usize = 32;
 /// Candidates that a block has room for, where few are wanted of not too many keys, and where it is more.
