@@ -347,7 +347,9 @@ fn stages_are_filled_again_in_turn() {
         lengths: &[16 * 18 * 64],
     };
     let question = Question::new(&mut Dice::new(), case);
-    [1, 3].map(|seed| question.check(&hopper_for(seed)));
+    for seed in [1, 3] {
+        question.check(&hopper_for(seed));
+    }
 }
 
 #[test]
