@@ -8,13 +8,16 @@ expanded form, its up projection included. Sparse: an indexer's logits, the choi
 
 The plot has what was measured as marks, and what a device that reads 4.39 TB/s and multiplies 680 TFLOP/s in bf16 and 1250 in fp8 takes at least as lines.
 """
+import functools
 import json
+import math
 import os
 import sys
 
 CONTEXTS = [2048, 4096, 8192, 16384, 32768, 65536, 131072]
 HEADS, LATENT, WIDTH, TOPK, BATCH, NEW = 128, 512, 576, 2048, 32, 4096
 READ, BF16_RATE, FP8_RATE = 4.39e12, 680e12, 1250e12
+SPARSE = ("logits", "choice", "attention")
 
 
 def seconds_at_least(nbytes, flops, rate=BF16_RATE):
@@ -94,7 +97,7 @@ def measured():
         scores = torch.randn(NEW, context, device=dev)
         return {
             "dense": timed(ours.chunked_prefill(q=randn(NEW, HEADS, 192), cache=cache, table=table, cached=cached, latents=new[:, :LATENT].contiguous(),
-                                                k_rope=new[:, LATENT:].contiguous(), w_kv=randn(LATENT, HEADS * 256), scale=attn.SCALE)),
+                                                k_rope=new[:, LATENT:].contiguous(), w_kv=randn(LATENT, HEADS * 256) * LATENT ** -0.5, scale=attn.SCALE)),
             "logits": timed(ours.mqa_logits(q=randn(NEW, 64, 128).to(torch.float8_e4m3fn), k=k, k_scale=scale, weights=torch.randn(NEW, 64, device=dev),
                                             start=torch.zeros_like(end), end=end)),
             "choice": timed(ours.topk(logits=[scores], ends=end, k=TOPK)),
@@ -129,47 +132,63 @@ STYLE = """
 """
 
 
+def dense_of(parts):
+    return parts.get("dense")
+
+
 def sparse_of(parts):
-    return sum(s for part, s in parts.items() if part != "dense")
+    """All parts together; None where one was not measured."""
+    return sum(parts[part] for part in SPARSE) if all(part in parts for part in SPARSE) else None
+
+
+def points(of, contexts, value):
+    return [(c, value(of(c))) for c in contexts if value(of(c)) is not None]
 
 
 def crossing(of, contexts):
-    """The least context from which on sparse is no slower, between measured ones by powers."""
-    import math
-    gaps = [(c, math.log(of(c)["dense"] / sparse_of(of(c)))) for c in contexts]
+    """The context from which on sparse is no slower, between two by powers; None where it is not among these."""
+    both = [c for c in contexts if dense_of(of(c)) is not None and sparse_of(of(c)) is not None]
+    gaps = [(c, math.log(dense_of(of(c)) / sparse_of(of(c)))) for c in both]
     for (c0, g0), (c1, g1) in zip(gaps, gaps[1:]):
         if g0 < 0 <= g1:
             return c0 * (c1 / c0) ** (-g0 / (g1 - g0))
-    return contexts[0] if gaps[0][1] >= 0 else None
+    return None
 
 
 def panel(found, kind, x0):
-    import math
     contexts = sorted(map(int, found))
-    seen = lambda c: found[str(c)] if str(c) in found else found[c]
-    least = lambda c: floors(kind, c)
-    all_times = [s for c in contexts for of in (seen, least) for s in (of(c)["dense"], sparse_of(of(c)))]
-    low, high = math.floor(math.log10(min(all_times))), math.ceil(math.log10(max(all_times)))
-    x = lambda c: x0 + LEFT + (PANEL - LEFT - 20) * (math.log2(c) - math.log2(contexts[0])) / (math.log2(contexts[-1]) - math.log2(contexts[0]))
-    y = lambda s: TOP + HIGH - HIGH * (math.log10(s) - low) / (high - low)
-    out = []
+    of_kind = functools.partial(floors, kind)
+    lines = {(name, way): points(of, contexts, value) for way, of in (("floor", of_kind), ("seen", lambda c: found[str(c)]))
+             for name, value in (("dense", dense_of), ("sparse", sparse_of))}
+    times = [s for line in lines.values() for _, s in line]
+    low, high = math.floor(math.log10(min(times))), math.ceil(math.log10(max(times)))
+
+    def x(context):
+        first, last = math.log2(contexts[0]), math.log2(contexts[-1])
+        return x0 + LEFT + (PANEL - LEFT - 20) * (math.log2(context) - first) / (last - first)
+
+    def y(s):
+        return TOP + HIGH - HIGH * (math.log10(s) - low) / (high - low)
     what = f"decode, {BATCH} requests" if kind == "decode" else f"prefill, {NEW} new tokens"
-    out.append(f'<text class="title" x="{x0 + LEFT}" y="{TOP - 22}">{what}</text>')
+    out = [f'<text class="title" x="{x0 + LEFT}" y="{TOP - 22}">{what}</text>']
     for power in range(low, high + 1):
         s = 10.0 ** power
         name = f"{s * 1e6:g} µs" if s < 1e-3 else f"{s * 1e3:g} ms"
-        out.append(f'<line class="grid" x1="{x0 + LEFT}" x2="{x0 + PANEL - 20}" y1="{y(s):.1f}" y2="{y(s):.1f}"/><text text-anchor="end" x="{x0 + LEFT - 6}" y="{y(s) + 4:.1f}">{name}</text>')
+        out.append(f'<line class="grid" x1="{x0 + LEFT}" x2="{x0 + PANEL - 20}" y1="{y(s):.1f}" y2="{y(s):.1f}"/>')
+        out.append(f'<text text-anchor="end" x="{x0 + LEFT - 6}" y="{y(s) + 4:.1f}">{name}</text>')
     for c in contexts:
-        out.append(f'<text text-anchor="middle" x="{x(c):.1f}" y="{TOP + HIGH + 18}">{c // 1024}k</text>')
-    for name, value in (("dense", lambda parts: parts["dense"]), ("sparse", sparse_of)):
-        line = lambda of: " ".join(f"{x(c):.1f},{y(value(of(c))):.1f}" for c in contexts)
-        out.append(f'<polyline class="{name} floor" points="{line(least)}"/><polyline class="{name} seen" points="{line(seen)}"/>')
-        out += [f'<circle class="{name}" cx="{x(c):.1f}" cy="{y(value(seen(c))):.1f}" r="3"/>' for c in contexts]
-        last = value(seen(contexts[-1]))
-        out.append(f'<text class="{name}" text-anchor="end" x="{x0 + PANEL - 24}" y="{y(last) - 8:.1f}">{name}</text>')
-    both = [crossing(least, contexts), crossing(seen, contexts)]
-    words = [f"{c / 1024:.1f}k" if c else "nowhere" for c in both]
-    out.append(f'<text x="{x0 + LEFT}" y="{TOP + HIGH + 40}">sparse wins from {words[0]} on by the floors, {words[1]} measured</text>')
+        if c & (c - 1) == 0:
+            out.append(f'<text text-anchor="middle" x="{x(c):.1f}" y="{TOP + HIGH + 18}">{c // 1024}k</text>')
+    for (name, way), line in lines.items():
+        out.append(f'<polyline class="{name} {way}" points="{" ".join(f"{x(c):.1f},{y(s):.1f}" for c, s in line)}"/>')
+        if way == "seen":
+            out += [f'<circle class="{name}" cx="{x(c):.1f}" cy="{y(s):.1f}" r="3"/>' for c, s in line]
+            c, s = line[-1]
+            out.append(f'<text class="{name}" text-anchor="end" x="{x(c) - 6:.1f}" y="{y(s) - 8:.1f}">{name}</text>')
+    words = [f"{c / 1024:.1f}k" if c else None for c in (crossing(of_kind, contexts), crossing(lambda c: found[str(c)], contexts))]
+    if words[0]:
+        said = f"sparse wins from {words[0]} on by the floors" + (f", from {words[1]} measured" if words[1] else "")
+        out.append(f'<text x="{x0 + LEFT}" y="{TOP + HIGH + 40}">{said}</text>')
     return out
 
 
@@ -179,8 +198,8 @@ def plot(source, target):
     body = panel(found["decode"], "decode", 0) + panel(found["prefill"], "prefill", PANEL + 20)
     wide, tall = 2 * PANEL + 20, TOP + HIGH + 56
     with open(target, "w") as f:
-        f.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {tall}" role="img" aria-label="Time of dense and sparse attention by context">\n<style>{STYLE}</style>\n')
-        f.write("\n".join(body) + "\n</svg>\n")
+        f.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {tall}" role="img" aria-label="Time of dense and sparse attention by context">\n')
+        f.write(f"<style>{STYLE}</style>\n" + "\n".join(body) + "\n</svg>\n")
 
 
 if __name__ == "__main__":
