@@ -44,7 +44,7 @@ __device__ inline void leave_seen(const Decoding& args, u32 to, u32 row) {
   if (own_lane() == 0) share(to + own_number() / WARP * 4, i32(there));
 }
 
-// The row of the `i`th key that a lane fetches 16 bytes a line of, which are every fourth one: out of the rows that lanes have found, or
+// A lane fetches 16 bytes of each line of every fourth key. The rows of those, out of the rows that lanes have found:
 struct RowsFound {
   u32 row[4];
   __device__ explicit RowsFound(u32 own) {
@@ -54,7 +54,7 @@ struct RowsFound {
   __device__ u32 operator()(u32 i) const { return row[i]; }
 };
 
-// out of those that they have left.
+// The same, out of those that lanes have left in shared memory, at `at`.
 struct RowsLeft {
   u32 at;
   __device__ u32 operator()(u32 i) const { return u32(shared_i32(at + own_lane() / 8 * 16 + i * 4)); }

@@ -91,7 +91,7 @@ __device__ inline void add_values(const Decoding& args, u32 base, int team, int 
   }
 }
 
-// The same over keys that are chosen: of whatever a stage holds, it is filled again at one place.
+// The same over keys that are chosen. Who fills a stage again is much text, so it is done at two places only, once for all tiles.
 template <class Cfg, int SIDE>
 __device__ inline void add_chosen(const Decoding& args, u32 base) {
   using P = Place<Cfg>;
