@@ -74,6 +74,10 @@ __device__ inline u32 widen_e4m3(u16 pair) {
   asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(pair));
   return halves;
 }
+// Four of them, the lower two and the upper two.
+__device__ inline void widen_e4m3(u32 four, u32& low, u32& high) {
+  asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %2;\ncvt.rn.f16x2.e4m3x2 %0, l;\ncvt.rn.f16x2.e4m3x2 %1, h;\n}" : "=r"(low), "=r"(high) : "r"(four));
+}
 __device__ inline u32 widen_e5m2(u16 pair) {
   u32 halves;
   asm("cvt.rn.f16x2.e5m2x2 %0, %1;" : "=r"(halves) : "h"(pair));

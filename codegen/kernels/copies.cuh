@@ -129,6 +129,17 @@ __device__ inline Quad load_once(const Quad* at) {
   return x;
 }
 
+// The same, or zeros, and reads nothing.
+__device__ inline Quad load_once(const Quad* at, bool there) {
+  Quad x;
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.u32 p, %5, 0;\nmov.b32 %0, 0;\nmov.b32 %1, 0;\nmov.b32 %2, 0;\nmov.b32 %3, 0;\n"
+      "@p ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n}"
+      : "=&r"(x.words[0]), "=&r"(x.words[1]), "=&r"(x.words[2]), "=&r"(x.words[3])
+      : "l"(at), "r"(u32(there)));
+  return x;
+}
+
 // Writes 8 bytes at once; a struct's store the compiler may cut into its words'.
 __device__ inline void store_pair(void* at, u32 low, u32 high) {
   asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(at), "r"(low), "r"(high) : "memory");

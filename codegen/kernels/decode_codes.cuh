@@ -2,6 +2,8 @@
 //
 // A latent is one code. Flat entries have one scale for the whole cache, and codes for the rotated part too. Those of `DS_MLA` have a scale of four
 // bytes for each 128 latents, behind all of them, and then the rotated part in bf16.
+//
+// Codes stay codes in shared memory, and become f16 in registers; but where keys are chosen they become f16 on their way there.
 
 #include "decode_steps.cuh"
 
@@ -21,9 +23,13 @@ struct StoreOf<Cfg, Nothing<decltype(Cfg::STORE)>> {
 template <class Cfg>
 struct Entry {
   static constexpr int STORE = StoreOf<Cfg>::IS;
-  static constexpr bool CODED = STORE != PLAIN;
-  static constexpr bool SCALED = STORE == DS_MLA;
-  static_assert(!SCALED || Cfg::LATENT == 512, "entries of other widths don't begin at multiples of 16 bytes");
+  static constexpr bool HALVES = STORE != PLAIN;               // what is multiplied is f16, not bf16
+  static constexpr bool WIDENED = HALVES && CHOOSES<Cfg>;      // codes become that on their way to shared memory
+  static constexpr bool CODED = HALVES && !WIDENED;            // they stay codes there
+  static constexpr bool COUNTS = STORE == DS_MLA;              // latents have scales, and the output counts in a unit
+  static constexpr bool SCALED = CODED && COUNTS;              // scales come to shared memory
+  static_assert(!COUNTS || Cfg::LATENT == 512, "entries of other widths don't begin at multiples of 16 bytes");
+  static_assert(!WIDENED || COUNTS, "codes of keys that are chosen have scales");
 };
 
 // Two codes as two of f16, exactly; the lower becomes the lower half.

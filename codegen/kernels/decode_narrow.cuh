@@ -4,7 +4,7 @@
 // warpgroups. A warp of the first copies tiles of 64 keys to a ring of stages, some columns at a time; the second and third take tiles in turn, each
 // with all columns, and become one at an item's end.
 
-#include "narrow_chosen.cuh"
+#include "narrow_chosen_codes.cuh"
 #include "narrow_codes.cuh"
 #include "wgmma.cuh"
 
@@ -34,6 +34,35 @@ __device__ inline void multiply_keys(u32 keys, u32 queries, u32 full, u32 parity
   settle(s);
 }
 
+// The same of codes in f16: parts of them of columns that have a scale in common, and what the rotated part adds, which comes with the third.
+template <class Cfg>
+__device__ inline void multiply_widened(u32 keys, u32 queries, u32 full, u32 parity, f32 (&parts)[Place<Cfg>::PAIRS][Cfg::ROWS / 2], f32 (&s)[Cfg::ROWS / 2]) {
+  using P = Place<Cfg>;
+  const u32 left = place_of(keys);
+  const u32 right = place_of(queries);
+#pragma unroll
+  for (int pair = 0; pair < P::PAIRS; pair++) settle(parts[pair]);
+  settle(s);
+#pragma unroll
+  for (int pair = 0; pair < P::PAIRS; pair++) {
+    barrier_wait(full + pair * 8, parity);
+    fence_proxy_async();  // threads have left what is multiplied
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < (pair == P::PAIRS / 2 ? P::ROPE_STEPS : 0); k++)
+      wgmma_bf16<0, 0>(s, rows_at(left + (P::VALUE_TILES * TILE_BYTES + k * 32) / 16),
+                       rows_at(right + (P::VALUE_TILES * P::Q_TILE_BYTES + k * 32) / 16), k > 0);
+#pragma unroll
+    for (int k = pair * 8; k < pair * 8 + 8; k++)
+      wgmma_f16<0, 0>(parts[pair], rows_at(left + (k / 4 * TILE_BYTES + k % 4 * 32) / 16), rows_at(right + (k / 4 * P::Q_TILE_BYTES + k % 4 * 32) / 16), k % 8 > 0);
+  }
+  wgmma_commit();
+  wgmma_wait<0>();
+#pragma unroll
+  for (int pair = 0; pair < P::PAIRS; pair++) settle(parts[pair]);
+  settle(s);
+}
+
 // Adds a tile's products to the output, and frees its columns one by one, unless it `keeps` them.
 template <class Cfg>
 __device__ inline void multiply_latents(u32 keys, u32 weights, u32 empty, bool keeps, Sums<Cfg>& sums) {
@@ -48,7 +77,11 @@ __device__ inline void multiply_latents(u32 keys, u32 weights, u32 empty, bool k
 #pragma unroll
     for (int t = 2 * pair; t < 2 * pair + 2; t++) {
 #pragma unroll
-      for (int k = 0; k < 4; k++) wgmma_bf16<1, 0>(sums.o[t], columns_at(left + (t * TILE_BYTES + k * 2048) / 16), rows_at(right + k * 2), true);
+      for (int k = 0; k < 4; k++) {
+        const u64 latents = columns_at(left + (t * TILE_BYTES + k * 2048) / 16);
+        if constexpr (P::WIDENED) wgmma_f16<1, 0>(sums.o[t], latents, rows_at(right + t / 2 * (P::Q_TILE_BYTES / 16) + k * 2), true);
+        else wgmma_bf16<1, 0>(sums.o[t], latents, rows_at(right + k * 2), true);
+      }
     }
     wgmma_commit();
   }
@@ -77,7 +110,7 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
   using S = Sums<Cfg>;
   constexpr u32 NAME = 1 + MINE;
   const int thread = threadIdx.x % WARPGROUP;
-  const u32 weights = base + P::WEIGHTS + MINE * P::Q_TILE_BYTES;
+  const u32 weights = base + P::WEIGHTS + MINE * P::OWN_WEIGHTS;
   const u32 limits = base + P::LIMITS + MINE * P::ROWS * 8;
   const u32 peaks = base + P::PEAKS + MINE * 4 * P::ROWS * 4;
   Turn<Cfg> turn;
@@ -100,10 +133,14 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
     }
     sums.clear();
     const u32 q = base + P::Q + queries.stage * P::Q_BYTES;
-    barrier_wait(base + (P::CODED ? P::Q_READY : P::Q_FULL) + queries.stage * 8, queries.parity);
+    barrier_wait(base + (P::CODED || P::WIDENED ? P::Q_READY : P::Q_FULL) + queries.stage * 8, queries.parity);
     if constexpr (P::CODED) {
       own_queries.take(q, base + P::Q_SCALES + queries.stage * P::ROWS * 4);
       arrive_once_a_warp(base + P::Q_EMPTY + queries.stage * 8);
+    }
+    [[maybe_unused]] RowUnits<Cfg> row_units;
+    if constexpr (P::WIDENED) {
+      row_units.take(base + P::Q_SCALES);
     }
     u32 last = 0;  // the stage of the last tile
     for (int tile = item.first; tile < item.end; tile++) {
@@ -113,7 +150,13 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
       f32 s[S::HELD];
       const u32 full = base + P::FULL + stage * P::PAIRS * 8;
       if constexpr (P::CODED) multiply_coded_keys<Cfg>(keys, own_queries, base + P::LOGITS + MINE * P::PARTS_BYTES, NAME, full, turn.parity, s);
-      else multiply_keys<Cfg>(keys, q, full, turn.parity, s);
+      else if constexpr (!P::WIDENED) multiply_keys<Cfg>(keys, q, full, turn.parity, s);
+      const u32 scales = P::WIDENED ? base + P::KEY_SCALES + stage * (KEYS * 16) : keys + P::SCALES;
+      if constexpr (P::WIDENED) {
+        f32 parts[P::PAIRS][S::HELD];
+        multiply_widened<Cfg>(keys, q, full, turn.parity, parts, s);
+        add_parts<Cfg>(scales, row_units, parts, s);
+      }
       turn.next(MINE);
       if constexpr (CHOOSES<Cfg>) hide_missing<Cfg>(base + P::SEEN + stage * 16, s);
       else if (tile * KEYS < group.all_first || tile * KEYS + KEYS > group.all_end) hide_unseen<Cfg>(limits, tile, s);
@@ -122,8 +165,9 @@ __device__ inline void attend_tiles(const Decoding& args, u32 base) {
         if (P::SCALED && thread < KEYS && (thread < first || thread >= end)) share(keys + P::SCALES + thread * 16, Four{});
         clear_unseen<P::CODED ? P::PAIRS : P::VALUE_TILES>(keys, first, end, NAME);
       }
-      soften<Cfg>(args, peaks, NAME, keys + P::SCALES, s, sums);
-      leave_weights<Cfg>(weights, s);
+      soften<Cfg>(args, peaks, NAME, scales, s, sums);
+      if constexpr (P::WIDENED) leave_scaled_weights<Cfg>(weights, scales, sums.unit, s);
+      else leave_weights<Cfg>(weights, s);
       const u32 half_scales = base + P::HALF_SCALES + MINE * KEYS * 8;
       if constexpr (P::SCALED) {
         const Pair two = shared_pair(keys + P::SCALES + thread * 8);
@@ -162,14 +206,14 @@ __device__ void decode_narrow(const Decoding& args) {
   if (threadIdx.x == 0) {
     begin_block<Cfg>(args, base);
     for (int i = 0; i < P::STAGES * P::PAIRS; i++) {
-      // Where keys are chosen, by all who fetch, and at first by a lane of each warp that says which keys there are
-      barrier_init(base + P::FULL + i * 8, !CHOOSES<Cfg> ? 1 : i % P::PAIRS == 0 ? WARPGROUP + 4 : WARPGROUP);
+      // Where keys are chosen, by all who fetch, and at first by a lane of each warp that says which keys there are; of codes, by a lane of each warp
+      barrier_init(base + P::FULL + i * 8, !CHOOSES<Cfg> ? 1 : P::WIDENED ? 4 : i % P::PAIRS == 0 ? WARPGROUP + 4 : WARPGROUP);
       barrier_init(base + P::EMPTY + i * 8, 4);
     }
     for (int i = 0; i < 2; i++) {
       barrier_init(base + P::Q_FULL + i * 8, 1);
       barrier_init(base + P::Q_EMPTY + i * 8, 4 * P::GROUPS);
-      barrier_init(base + P::Q_READY + i * 8, 3);
+      barrier_init(base + P::Q_READY + i * 8, P::WIDENED ? 4 : 3);
     }
     for (int i = 0; i < P::GROUPS - 1; i++) {
       barrier_init(base + P::HANDED + i * 8, 4);
@@ -186,6 +230,9 @@ __device__ void decode_narrow(const Decoding& args) {
     else if (threadIdx.x < WARP) bring_tiles<Cfg>(args, base, team, member);
     else if constexpr (P::CODED) scale_queries<Cfg>(args, base, team);
   };
-  as_warpgroups<P::BRINGS, P::ATTENDS>(bring, [&] { attend_tiles<Cfg, 0>(args, base); }, [&] { attend_tiles<Cfg, 1>(args, base); });
+  const auto attend = [&] { attend_tiles<Cfg, 0>(args, base); };
+  const auto attend_too = [&] { attend_tiles<Cfg, 1>(args, base); };
+  if constexpr (P::WIDENED) as_four_warpgroups<P::BRINGS, P::ATTENDS>([&] { bring_codes<Cfg, 0>(args, base); }, [&] { bring_codes<Cfg, 1>(args, base); }, attend, attend_too);
+  else as_warpgroups<P::BRINGS, P::ATTENDS>(bring, attend, attend_too);
   join_items<Cfg, 1>(args);
 }

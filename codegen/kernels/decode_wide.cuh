@@ -8,6 +8,13 @@
 
 // ---- The second and third warpgroup: one half of the output each, probabilities times latents ----
 
+// Adds a product to it, in what latents are.
+template <class Cfg, int N>
+__device__ inline void multiply_by_type(f32 (&o)[N], u64 weights, u64 latents) {
+  if constexpr (Entry<Cfg>::HALVES) wgmma_f16<0, 1>(o, weights, latents, true);
+  else wgmma_bf16<0, 1>(o, weights, latents, true);
+}
+
 // Adds a tile's products to a half of the output. `stage` and `shrink`: where they are in shared memory.
 template <class Cfg, int SIDE>
 __device__ inline void multiply_weights(u32 stage, u32 shrink, f32 (&o)[Cfg::LATENT / 4]) {
@@ -23,7 +30,7 @@ __device__ inline void multiply_weights(u32 stage, u32 shrink, f32 (&o)[Cfg::LAT
   const u32 left = place_of(stage + P::WEIGHTS);
   const u32 right = place_of(stage + SIDE * (P::VALUE_TILES / 2) * TILE_BYTES);
 #pragma unroll
-  for (int k = 0; k < 4; k++) wgmma_bf16<0, 1>(o, rows_at(left + k * 2), columns_at(right + k * 128), true);
+  for (int k = 0; k < 4; k++) multiply_by_type<Cfg>(o, rows_at(left + k * 2), columns_at(right + k * 128));
   wgmma_commit();
   wgmma_wait<0>();
   settle(o);
@@ -122,6 +129,41 @@ __device__ inline void add_chosen(const Decoding& args, u32 base) {
   }
 }
 
+// The same over codes of keys that are chosen.
+template <class Cfg, int SIDE>
+__device__ inline void add_widened(const Decoding& args, u32 base) {
+  using P = Place<Cfg>;
+  fill_first_widened<Cfg, SIDE>(args, base);
+  Turn<Cfg> turn;
+  f32 o[Cfg::LATENT / 4];
+  for (;;) {
+    barrier_wait(base + P::WEIGHED + turn.stage * 8, turn.parity);
+    if (shared_pair(base + P::LOADS + turn.stage * 16).y == NOTHING) break;
+    refill_widened<Cfg, SIDE>(args, base, turn);
+#pragma unroll
+    for (int k = 0; k < Cfg::LATENT / 4; k++) o[k] = 0;
+    i32 marks;
+    do {
+      u32 at = base;
+      asm volatile("" : "+r"(at));  // as in `weigh`
+      const u32 stage = at + turn.stage * P::STAGE_BYTES;
+      barrier_wait(at + P::WEIGHED + turn.stage * 8, turn.parity);
+      marks = shared_pair(at + P::LOADS + turn.stage * 16).x;
+      multiply_weights<Cfg, SIDE>(stage, at + P::SHRINK + turn.stage * ROWS * 4, o);
+      if (marks >= LAST) {
+        const f32 unit = shared_f32(at + P::OUT_UNITS + turn.stage * 4);
+#pragma unroll
+        for (int k = 0; k < Cfg::LATENT / 4; k++) o[k] *= unit;
+        if (args.items[marks & (EDGE - 1)].parts > 1) send_half<Cfg, SIDE>(args, stage, args.items[marks & (EDGE - 1)], block_number() % args.team, o);
+      }
+      refill_widened<Cfg, SIDE>(args, at, turn);
+    } while (marks < LAST);
+    const Item item = args.items[marks & (EDGE - 1)];
+    if (item.parts == 1) write_half<Cfg, SIDE>(args, item, block_number() % args.team, o);
+  }
+  copies_wait_all();  // nothing comes any more to where parts are added up
+}
+
 template <class Cfg>
 __device__ void decode_wide(const Decoding& args) {
   using P = Place<Cfg>;
@@ -134,7 +176,10 @@ __device__ void decode_wide(const Decoding& args) {
   __syncthreads();
   const int team = blockIdx.x / args.team;
   const int member = blockIdx.x % args.team;
-  if constexpr (CHOOSES<Cfg>) {
+  if constexpr (P::WIDENED) {
+    as_warpgroups<P::WEIGHS, P::ADDS>([=, &args] { weigh<Cfg>(args, base); }, [=, &args] { add_widened<Cfg, 0>(args, base); },
+                                      [=, &args] { add_widened<Cfg, 1>(args, base); });
+  } else if constexpr (CHOOSES<Cfg>) {
     as_warpgroups<P::WEIGHS, P::ADDS>([=, &args] { weigh<Cfg>(args, base); }, [=, &args] { add_chosen<Cfg, 0>(args, base); },
                                       [=, &args] { add_chosen<Cfg, 1>(args, base); });
   } else {

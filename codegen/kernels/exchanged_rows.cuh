@@ -60,7 +60,7 @@ __device__ inline void hide_unseen(u32 limits, i32 tile, f32 (&s)[Cfg::ROWS / 2]
 template <class Cfg>
 __device__ inline void leave_weights(u32 to, const f32 (&s)[Cfg::ROWS / 2]) {
   const int thread = threadIdx.x % WARPGROUP;
-  const auto pair = [&](int k) { return Entry<Cfg>::CODED ? pack_f16(s[k], s[k + 1]) : pack_bf16(s[k], s[k + 1]); };
+  const auto pair = [&](int k) { return Entry<Cfg>::HALVES ? pack_f16(s[k], s[k + 1]) : pack_bf16(s[k], s[k + 1]); };
   if constexpr (Cfg::ROWS == 8) {
     const u32 p[2] = {pair(0), pair(2)};
     store_two_blocks_turned(to + swizzled_128(thread % 8 * 128 + (thread / 32 * 16 + thread % 16 / 8 * 8) * 2), p);

@@ -55,7 +55,7 @@ template <class Cfg>
 __device__ inline void soften(const Decoding& args, u32 room, u32 name, u32 scales, f32 (&s)[Cfg::ROWS / 2], Sums<Cfg>& sums) {
   using S = Sums<Cfg>;
   bool above = false;
-  if (Entry<Cfg>::SCALED) above = !(largest_scale(scales) <= sums.unit);
+  if (Entry<Cfg>::COUNTS) above = !(largest_scale(scales) <= sums.unit);
 #pragma unroll
   for (int r = 0; r < S::R; r++) {
     const f32 m = peak(s[S::result(r, 0)], s[S::result(r, 1)]);
@@ -73,7 +73,7 @@ __device__ inline void soften(const Decoding& args, u32 room, u32 name, u32 scal
       sums.shrink(r, exp2_fast(sums.shift[r] - now));
       sums.shift[r] = is_nan(m[r]) ? m[r] : now;
     }
-    if (Entry<Cfg>::SCALED) {
+    if (Entry<Cfg>::COUNTS) {
       m[0] = largest_scale(scales);
       over_group<Cfg>(m, true, room, name);
       sums.count_in(m[0]);
@@ -128,7 +128,7 @@ __device__ inline void add_others(u32 base, int other, u32 name, u32& turn, Sums
     const u32 from = base + last * P::STAGE_BYTES + own_number() * 4;
 #pragma unroll
     for (int r = 0; r < S::R; r++) {
-      if (P::SCALED && t == 0 && r == 0) {
+      if (Entry<Cfg>::COUNTS && t == 0 && r == 0) {
         its_unit = shared_f32(rows + S::row(0) * 16 + 12);
         if (!(its_unit <= sums.unit)) sums.count_in(its_unit * 0.5f);
         its_unit /= sums.unit;
@@ -142,7 +142,7 @@ __device__ inline void add_others(u32 base, int other, u32 name, u32& turn, Sums
         sums.shift[r] = is_nan(its_shift) ? its_shift : now;
         sums.top[r] = peak(sums.top[r], f32_of(its.y));
         sums.total[r] += f32_of(its.z) * its_part[r];
-        if (P::SCALED) its_part[r] *= its_unit;
+        if (Entry<Cfg>::COUNTS) its_part[r] *= its_unit;
       }
 #pragma unroll
       for (int k = 0; k < P::HAND_TILES * 2; k++) {
@@ -163,7 +163,7 @@ __device__ inline void add_others(u32 base, int other, u32 name, u32& turn, Sums
 template <class Cfg>
 __device__ inline void write_rows(const Decoding& args, const Item& item, const Group& group, int member, u32 stage, u32 name, Sums<Cfg>& sums) {
   using S = Sums<Cfg>;
-  const f32 unit = Entry<Cfg>::SCALED ? sums.unit / UNIT : Entry<Cfg>::CODED ? args.k_scale : 1.0f;
+  const f32 unit = Entry<Cfg>::COUNTS ? sums.unit / UNIT : Entry<Cfg>::CODED ? args.k_scale : 1.0f;
   const auto by = [&](int r) { return sums.total[r] != 0 ? unit / sums.total[r] : 0.0f; };
 #pragma unroll
   for (int r = 0; r < S::R; r++) {

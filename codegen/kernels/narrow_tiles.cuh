@@ -15,24 +15,26 @@ struct Place {
   static constexpr int ROPE_TILES = Cfg::ROPE > 0 ? 1 : 0;
   static constexpr int ROPE_STEPS = (Cfg::ROPE + 15) / 16;
   static constexpr int SLOTS = VALUE_TILES + ROPE_TILES;  // of a stage; the last has the rotated part
-  static constexpr bool CODED = Entry<Cfg>::CODED, SCALED = Entry<Cfg>::SCALED;
+  static constexpr bool CODED = Entry<Cfg>::CODED, SCALED = Entry<Cfg>::SCALED, WIDENED = Entry<Cfg>::WIDENED;
   static constexpr int PAIRS = VALUE_TILES / 2;           // slots are filled and freed by two, the rotated part with the first
   static constexpr u32 ROPE = (CODED ? PAIRS : VALUE_TILES) * TILE_BYTES;  // of a stage: the rotated part
   static constexpr u32 ROPE_LINE = CODED && !SCALED ? 64 : 128;             // bytes of a key there
   static constexpr u32 SCALES = ROPE + ROPE_TILES * KEYS * ROPE_LINE;       // of a stage: four of each key
   static constexpr u32 STAGE_BYTES = SCALES + (SCALED ? KEYS * 16 : 0);
+  static constexpr u32 LATENT_CODES = Cfg::LATENT;  // bytes of a key's
   static constexpr u32 Q_TILE_BYTES = ROWS * TILE * 2;
   static constexpr u32 Q_BYTES = SLOTS * Q_TILE_BYTES;
   static constexpr int GROUPS = 2;  // warpgroups that take tiles in turn
-  static constexpr int Q_STAGES = CODED ? 1 : 2;  // of codes they go to registers
+  static constexpr int Q_STAGES = CODED || WIDENED ? 1 : 2;  // of codes they go to registers, or there is no room for more
   static constexpr u32 PARTS_BYTES = 16 * ROWS * 64;  // of a warpgroup: what warps have of each other's logits
-  static constexpr u32 AUX = GROUPS * (ROWS * TILE * 2 + (SCALED ? KEYS * 8 : 0)) + (CODED ? GROUPS * PARTS_BYTES : 0) + 3072;  // those of all, and what is small
+  static constexpr u32 AUX = GROUPS * (ROWS * TILE * 2 + (SCALED ? KEYS * 8 : 0)) + (CODED ? GROUPS * PARTS_BYTES : 0) + (WIDENED ? GROUPS * 3 * ROWS * TILE * 2 + KEYS * (LATENT_CODES + 128) + WARPGROUP * 16 + 2048 : 0) + 3072;  // those of all, and what is small
   static constexpr int FIT = (232448 - Q_STAGES * Q_BYTES - AUX) / STAGE_BYTES;
   static constexpr int STAGES = FIT < 6 ? FIT : 6;
   static_assert(STAGES >= GROUPS, "a stage for each warpgroup");
   static constexpr u32 Q = STAGES * STAGE_BYTES;           // [Q_STAGES]: of this item and the next
-  static constexpr u32 WEIGHTS = Q + Q_STAGES * Q_BYTES;   // [GROUPS, ROWS, KEYS]: probabilities
-  static constexpr u32 HALF_SCALES = WEIGHTS + GROUPS * Q_TILE_BYTES;  // [GROUPS, 4, KEYS]: a tile's scales in f16, over a unit
+  static constexpr u32 WEIGHTS = Q + Q_STAGES * Q_BYTES;   // [GROUPS, ROWS, KEYS]: probabilities, or of codes that become f16 [GROUPS, 4, ROWS, KEYS]
+  static constexpr u32 OWN_WEIGHTS = (WIDENED ? 4 : 1) * Q_TILE_BYTES;  // of a group
+  static constexpr u32 HALF_SCALES = WEIGHTS + GROUPS * OWN_WEIGHTS;  // [GROUPS, 4, KEYS]: a tile's scales in f16, over a unit
   static constexpr u32 PEAKS = HALF_SCALES + (SCALED ? GROUPS * KEYS * 8 : 0);  // [GROUPS, 4, ROWS]: largest logits of a warp
   static constexpr u32 LIMITS = PEAKS + GROUPS * 4 * ROWS * 4;   // [GROUPS, ROWS]: keys that a row sees
   static constexpr u32 SEEN = LIMITS;                            // or, where keys are chosen [STAGES, 4]: which of a warp's there are
@@ -48,12 +50,17 @@ struct Place {
   static constexpr u32 HANDED = Q_READY + 16;                      // [GROUPS - 1]: the others' sums are there
   static constexpr u32 TAKEN = HANDED + 16;                        // [GROUPS - 1]: and have been added
   static constexpr u32 Q_SCALES = TAKEN + 16;                      // [2, ROWS]: what logits of f16 count in
-  static constexpr u32 LOGITS = Q_SCALES + (CODED ? 2 * ROWS * 4 : 0);  // [GROUPS]: parts of logits
-  static constexpr u32 END = LOGITS + (CODED ? GROUPS * PARTS_BYTES : 0);
+  static constexpr u32 LOGITS = Q_SCALES + (CODED || WIDENED ? 2 * ROWS * 4 : 0);  // [GROUPS]: parts of logits
+  static constexpr u32 KEY_SCALES = LOGITS + (CODED ? GROUPS * PARTS_BYTES : 0);      // of codes that become f16 [STAGES, KEYS, 4]: keys' scales
+  // And a tile that is on its way [8, 2 * WARPGROUP, 16], its rotated part [4, WARPGROUP, 16], its scales [WARPGROUP, 16]
+  static constexpr u32 RAW = (KEY_SCALES + (WIDENED ? STAGES * KEYS * 16 : 0) + 15) / 16 * 16;
+  static constexpr u32 RAW_ROPE = RAW + KEYS * LATENT_CODES;
+  static constexpr u32 RAW_SCALES = RAW_ROPE + ROPE_TILES * KEYS * 128;
+  static constexpr u32 END = WIDENED ? RAW_SCALES + WARPGROUP * 16 : KEY_SCALES;
   static_assert(END <= 232448, "shared memory");
   // Registers of a thread: of who attends to tiles, of who brings them
-  static constexpr int ATTENDS = 224;
-  static constexpr int BRINGS = 56;
+  static constexpr int ATTENDS = WIDENED ? 152 : 224;
+  static constexpr int BRINGS = WIDENED ? 96 : 56;
   // Rounds in which a warpgroup's sums go through a stage
   static constexpr int HAND_TILES = VALUE_TILES * ROWS / 2 * 512 <= STAGE_BYTES ? VALUE_TILES : VALUE_TILES / 2;
   static_assert(HAND_TILES * ROWS / 2 * 512 <= STAGE_BYTES);

@@ -68,18 +68,20 @@ struct Ring {
   __device__ u32 before() const { return (stage == 0 ? STAGES : stage) - 1; }
 };
 
-// ---- A block: three warpgroups, which share registers as their work wants it ----
+// ---- A block: three warpgroups, or four, which share registers as their work wants it ----
 
 [[maybe_unused]] constexpr int ALL_HAVE = 168;  // registers of each thread before it and after it
 
+[[maybe_unused]] constexpr int ALL_OF_FOUR_HAVE = 128;  // where they are four
+
 // Has as many registers as its work wants, and does it.
-template <int WANTED, class Work>
+template <int WANTED, int HAS = ALL_HAVE, class Work>
 __device__ inline void with_registers(Work work) {
-  if constexpr (WANTED < ALL_HAVE) registers_down<WANTED>();
+  if constexpr (WANTED < HAS) registers_down<WANTED>();
   else registers_up<WANTED>();
   work();
-  if constexpr (WANTED < ALL_HAVE) registers_up<ALL_HAVE>();
-  else registers_down<ALL_HAVE>();
+  if constexpr (WANTED < HAS) registers_up<HAS>();
+  else registers_down<HAS>();
 }
 
 // The work of the first warpgroup, of the second and of the third.
@@ -89,6 +91,16 @@ __device__ inline void as_warpgroups(First first, Second second, Third third) {
   if (group == 0) with_registers<FIRST>(first);
   else if (group == 1) with_registers<OTHERS>(second);
   else with_registers<OTHERS>(third);
+}
+
+// The work of four warpgroups: that of the first two is alike, and that of the others.
+template <int FIRST_TWO, int OTHERS, class First, class Second, class Third, class Fourth>
+__device__ inline void as_four_warpgroups(First first, Second second, Third third, Fourth fourth) {
+  const int group = threadIdx.x / WARPGROUP;
+  if (group == 0) with_registers<FIRST_TWO, ALL_OF_FOUR_HAVE>(first);
+  else if (group == 1) with_registers<FIRST_TWO, ALL_OF_FOUR_HAVE>(second);
+  else if (group == 2) with_registers<OTHERS, ALL_OF_FOUR_HAVE>(third);
+  else with_registers<OTHERS, ALL_OF_FOUR_HAVE>(fourth);
 }
 
 // Makes zeros of shared memory, which all threads of a block do: of rows that no copy fills.

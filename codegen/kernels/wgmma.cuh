@@ -106,6 +106,19 @@ __device__ inline void wgmma_f16(f32 (&d)[32], const u32 (&a)[4], u64 b, bool ad
   MLA_HELD(64, 32, f16, 32, 33, 34, 35, 36, 37, 38);
 }
 
+// D[64, N] += A[64, 16] B[16, N] of f16, both in shared memory, as those of bf16.
+#define MLA_PRODUCTS_F16(N, D, X0, X1, X2, X3, X4)                                                             \
+  template <int A_TURNED, int B_TURNED>                                                                        \
+  __device__ inline void wgmma_f16(f32 (&d)[D], u64 a, u64 b, bool add) {                                      \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %" #X2 ", 0;\n"                                             \
+                 "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.f16.f16 {" MLA_PLACES_##D "}, %" #X0 ", %" #X1 \
+                 ", p, 1, 1, %" #X3 ", %" #X4 ";\n}"                                                           \
+                 : MLA_SUMS_##D(d)                                                                             \
+                 : "l"(a), "l"(b), "r"(u32(add)), "n"(A_TURNED), "n"(B_TURNED));                               \
+  }
+MLA_PRODUCTS_F16(16, 8, 8, 9, 10, 11, 12)
+MLA_PRODUCTS_F16(256, 128, 128, 129, 130, 131, 132)
+
 // D[64, N] += A[64, 32] B[32, N], both of e4m3 in shared memory, A row by row and B column by column.
 #define MLA_PRODUCTS_E4M3(N, D, X0, X1, X2)                                                                                       \
   __device__ inline void wgmma_e4m3(f32 (&d)[D], u64 a, u64 b, bool add) {                                                        \

@@ -16,7 +16,7 @@ constexpr int FETCHERS = 2 * WARPGROUP + 4;
 template <class Cfg>
 struct Place {
   static constexpr int VALUE_TILES = Cfg::LATENT / TILE;
-  static constexpr bool CODED = Entry<Cfg>::CODED, SCALED = Entry<Cfg>::SCALED;
+  static constexpr bool CODED = Entry<Cfg>::CODED, SCALED = Entry<Cfg>::SCALED, WIDENED = Entry<Cfg>::WIDENED;
   static constexpr int SLOTS = CODED ? VALUE_TILES / 2 : VALUE_TILES;  // of latents: 128 bytes of each key
   static constexpr u32 ROPE = SLOTS * TILE_BYTES;                      // of a stage: the rotated part
   static constexpr u32 ROPE_LINE = Cfg::ROPE == 0 ? 0 : CODED && !SCALED ? 64 : 128;  // bytes of a key there
@@ -30,7 +30,7 @@ struct Place {
   static constexpr u32 LEAST_BYTES = CODED ? 2 * (TILE_BYTES + 2048) : 0;
   static constexpr u32 STAGE_BYTES = USED_BYTES < LEAST_BYTES ? LEAST_BYTES : USED_BYTES;
   // Over codes there are no more than three: with four, the one but next item's last tile could be weighed before this one's `FINAL` has been read
-  static constexpr int MOST_STAGES = CODED || VALUE_TILES == 8 ? 3 : 8;
+  static constexpr int MOST_STAGES = WIDENED ? 2 : CODED || VALUE_TILES == 8 ? 3 : 8;
   static constexpr u32 SMALL = 1024 + MOST_STAGES * (ROWS * 4 + 40 + (CHOOSES<Cfg> ? 256 : 0)) + (CODED ? 7 * ROWS * 4 + 64 : 0);  // what else there is, at most
   static constexpr int FIT = (232448 - (CODED ? VALUE_TILES : 0) * TILE_BYTES - (Cfg::ROPE > 0 ? TILE_BYTES : 0) - SMALL) / STAGE_BYTES;
   static constexpr int STAGES = FIT < MOST_STAGES ? FIT : MOST_STAGES;
@@ -62,6 +62,18 @@ struct Place {
   static constexpr u32 ALL_END = CODED ? PEAKS + 4 * ROWS * 4 : Q_FREE + 8;
   static constexpr u32 FOUND = (ALL_END + 15) / 16 * 16;  // where keys are chosen [STAGES, 4, 16]: rows of a warp's keys that come to a stage next
   static constexpr u32 END = CHOOSES<Cfg> ? FOUND + STAGES * 256 : ALL_END;
+  // Where codes become f16
+  static constexpr u32 REST = (END + 15) / 16 * 16;               // barriers [STAGES]: a stage's other columns are there; `FULL`: the first half of each side's
+  static constexpr u32 KEY_UNITS = REST + STAGES * 8;             // [STAGES, KEYS]: what keys count in
+  static constexpr u32 ROW_UNITS = KEY_UNITS + STAGES * KEYS * 4;  // [ROWS]: what logits of f16 count in
+  static constexpr u32 OUT_UNITS = ROW_UNITS + ROWS * 4;          // [STAGES]: what the output counts in, of an item's last tile
+  static constexpr u32 WARPS = OUT_UNITS + 16;                    // [8, 144]: what a warp brings next
+  static constexpr u32 POSITIONS = WARPS + 8 * 144;               // [threads]: and which keys a list names after that
+  static constexpr u32 RAW = (POSITIONS + 2 * WARPGROUP * 4 + 1023) / 1024 * 1024;  // a tile's codes [8, threads, 16], each of which one thread fetches and widens
+  static constexpr u32 RAW_ROPE = RAW + KEYS * Cfg::LATENT;       // [2, threads, 16]: its rotated part
+  static constexpr u32 RAW_SCALES = RAW_ROPE + KEYS * 128;        // [threads, 16]: its scales, twice for each side
+  static constexpr u32 RAW_END = RAW_SCALES + 2 * WARPGROUP * 16;
+  static_assert(!WIDENED || RAW_END <= 232448, "what a block may have");
   static_assert(!SCALED || PEAKS % 16 == 0, "four are read at once");
   static_assert(END - SHRINK <= SMALL && END <= 232448, "what a block may have");
   // Registers of a thread: of who weighs, of who adds values
@@ -184,7 +196,8 @@ template <class Cfg>
 __device__ inline void init_barriers(u32 base) {
   using P = Place<Cfg>;
   for (int stage = 0; stage < P::STAGES; stage++) {
-    barrier_init(base + P::FULL + stage * 8, CHOOSES<Cfg> ? FETCHERS : 1);
+    barrier_init(base + P::FULL + stage * 8, P::WIDENED ? 8 : CHOOSES<Cfg> ? FETCHERS : 1);
+    if (P::WIDENED) barrier_init(base + P::REST + stage * 8, 8);
     barrier_init(base + P::WEIGHED + stage * 8, 4);
     barrier_init(base + P::EMPTY + stage * 8, 8);
   }

@@ -1,6 +1,6 @@
 // The first warpgroup of `decode_wide.cuh`: logits and probabilities.
 
-#include "wide_chosen.cuh"
+#include "wide_chosen_codes.cuh"
 #include "wgmma.cuh"
 
 // A piece of the queries that registers don't hold waits in memory, which means in the L1.
@@ -70,6 +70,53 @@ __device__ inline void take_queries(const Decoding& args, u32 queries, const boo
   }
 }
 
+// Makes an item's queries f16 where they lie, each row times the power of two by which its largest is at least 1 and below 2; the rotated part stays bf16. A warp has the rows that it
+// takes then.
+template <class Cfg>
+__device__ inline void halve_queries(u32 base, u32 queries, const bool (&there)[2]) {
+  using P = Place<Cfg>;
+  constexpr int PIECES = P::STEPS + P::ROPE_STEPS;
+  const u32 self = own_number();
+  const u32 line = self / 32 * 16 + self % 16;
+  const auto low = [](u32 pair) { return f32_of(pair << 16); };
+  const auto high = [](u32 pair) { return f32_of(pair & 0xffff0000u); };
+  const auto place = [&](int k) {
+    const u32 from = k < P::STEPS ? queries + k / 4 * TILE_BYTES : base + P::Q_ROPE;
+    return from + swizzled_128(line * 128 + k % 4 * 32 + self % 32 / 16 * 16);
+  };
+  f32 most[2] = {0, 0};
+#pragma unroll 4
+  for (int k = 0; k < PIECES; k++) {
+    u32 piece[4];
+    load_blocks(piece, place(k));
+#pragma unroll
+    for (int part = 0; part < 4; part++) most[part % 2] = fmaxf(most[part % 2], fmaxf(fabsf(low(piece[part])), fabsf(high(piece[part]))));
+  }
+  f32 inverse[2];
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    most[half] = there[half] ? most[half] : 0;
+#pragma unroll
+    for (int lanes = 1; lanes < 4; lanes *= 2) most[half] = fmaxf(most[half], __shfl_xor_sync(ALL_LANES, most[half], lanes));
+    const RowUnit row_unit(most[half]);
+    inverse[half] = row_unit.inverse;
+    if (self % 4 == 0) share(base + P::ROW_UNITS + accumulator_row(self, half) * 4, row_unit.unit);
+  }
+#pragma unroll 4
+  for (int k = 0; k < PIECES; k++) {
+    u32 piece[4];
+    load_blocks(piece, place(k));
+#pragma unroll
+    for (int part = 0; part < 4; part++) {
+      const f32 x = low(piece[part]) * inverse[part % 2], y = high(piece[part]) * inverse[part % 2];
+      piece[part] = !there[part % 2] ? 0 : k < P::STEPS ? pack_f16(x, y) : pack_bf16(x, y);
+    }
+    store_blocks(place(k), piece);
+  }
+  fence_proxy_async();
+  named_wait(1, WARPGROUP);
+}
+
 // Logits of a tile. `rest`: the first piece of the queries that registers don't hold. `pass_on` is called before the last products have run.
 template <class Cfg, class PassOn>
 __device__ inline void multiply_queries(const Decoding& args, u32 queries, u32 keys, u32 self, const u32 (&q)[Place<Cfg>::HELD][4], u32 (&rest)[4],
@@ -110,6 +157,50 @@ __device__ inline void multiply_queries(const Decoding& args, u32 queries, u32 k
   settle(s);
 }
 
+// The same of keys in f16, whose columns come in two halves: of each side the first 128, and the others with the rotated part. `when`: the barrier that says so, and its parity.
+template <class Cfg, class PassOn>
+__device__ inline void multiply_widened(const Decoding& args, u32 queries, u32 keys, u32 self, u32 when, u32 parity, const u32 (&q)[Place<Cfg>::HELD][4],
+                                        u32 (&rest)[4], f32 (&s)[32], PassOn pass_on) {
+  using P = Place<Cfg>;
+  constexpr int QUARTER = P::STEPS / 4;
+  constexpr int LATE = 5;  // products that run when the tile before is passed on
+  static_assert(P::HELD > 3 * QUARTER + LATE && P::STEPS == P::HELD + 2, "two pieces wait in memory");
+  const u32 left = place_of(queries);
+  const u32 right = place_of(keys);
+  const auto piece = [&](const u32 (&a)[4], int k, bool add) { wgmma_f16<0>(s, a, rows_at(right + (k / 4 * TILE_BYTES + k % 4 * 32) / 16), add); };
+  const auto pieces = [&](int first, int end) {
+#pragma unroll
+    for (int k = first; k < end; k++) piece(q[k], k, k > 0);
+  };
+  settle(s);
+  wgmma_fence();
+  pieces(0, QUARTER);
+  pieces(2 * QUARTER, 3 * QUARTER);
+  wgmma_commit();
+  barrier_wait(when, parity);
+  fence_proxy_async();
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < P::ROPE_STEPS; k++) wgmma_bf16<0, 0>(s, rows_at(left + k * 2), rows_at(right + (P::ROPE + k * 32) / 16), true);
+  piece(rest, P::HELD, true);
+  wgmma_commit();
+  pieces(QUARTER, 2 * QUARTER);
+  wgmma_commit();
+  wgmma_wait<1>();
+  __syncwarp();  // the second piece comes into the same registers: no sooner
+  take_aside(args, WARPGROUP + self, rest);
+  wgmma_fence();
+  piece(rest, P::HELD + 1, true);
+  pieces(3 * QUARTER, P::HELD - LATE);
+  wgmma_commit();
+  pieces(P::HELD - LATE, P::HELD);
+  wgmma_commit();
+  wgmma_wait<1>();
+  pass_on();
+  wgmma_wait<0>();
+  settle(s);
+}
+
 // The largest logits of a thread's rows.
 __device__ inline void largest(const f32 (&s)[32], f32 (&m)[2]) {
 #pragma unroll
@@ -126,8 +217,8 @@ __device__ inline void largest(const f32 (&s)[32], f32 (&m)[2]) {
 }
 
 // Logits become exponentials, and the last tile's are divided by the sum of all. `shrink`: where in shared memory stands by what earlier sums of a
-// row are multiplied.
-__device__ inline void soften(const Decoding& args, u32 shrink, u32 self, bool is_last, const f32 (&m)[2], f32 (&s)[32], Sums& sums) {
+// row are multiplied. `less_unit`: by what they are anyway.
+__device__ inline void soften(const Decoding& args, u32 shrink, u32 self, bool is_last, const f32 (&m)[2], f32 (&s)[32], Sums& sums, f32 less_unit = 1) {
 #pragma unroll
   for (int half = 0; half < 2; half++) {
     f32 less = 1;
@@ -154,11 +245,12 @@ __device__ inline void soften(const Decoding& args, u32 shrink, u32 self, bool i
         s[(block * 2 + half) * 2 + 1] *= inverse;
       }
     }
-    if (self % 4 == 0) share(shrink + accumulator_row(self, half) * 4, less);
+    if (self % 4 == 0) share(shrink + accumulator_row(self, half) * 4, less * less_unit);
   }
 }
 
 // Leaves probabilities as the left operand of products.
+template <class Cfg>
 __device__ inline void leave_weights(u32 to, u32 self, const f32 (&s)[32]) {
   const u32 row = self / 32 * 16 + self % 16;
 #pragma unroll
@@ -167,7 +259,7 @@ __device__ inline void leave_weights(u32 to, u32 self, const f32 (&s)[32]) {
 #pragma unroll
     for (int part = 0; part < 4; part++) {
       const int i = 2 * (4 * k + part);
-      p[part] = pack_bf16(s[i], s[i + 1]);
+      p[part] = Entry<Cfg>::HALVES ? pack_f16(s[i], s[i + 1]) : pack_bf16(s[i], s[i + 1]);
     }
     store_blocks(to + swizzled_128(row * 128 + k * 32 + self % 32 / 16 * 16), p);
   }
@@ -204,11 +296,16 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
     ItemRows rows = take_rows<Cfg>(args, base, number);
     Sums& sums = rows.sums;
     barrier_wait(base + P::FULL + turn.stage * 8, turn.parity);
+    if constexpr (P::WIDENED) {
+      barrier_wait(base + P::REST + turn.stage * 8, turn.parity);
+      halve_queries<Cfg>(base, base + turn.stage * P::STAGE_BYTES, rows.there);
+    }
     take_queries<Cfg>(args, base + turn.stage * P::STAGE_BYTES, rows.there, q);
     arrive_once_a_warp(base + P::WEIGHED + turn.stage * 8);
     turn.next();
     i32 marks;
     bool waits = false;  // the tile before has not been passed on
+    [[maybe_unused]] f32 unit = LEAST_UNIT;  // of latents with scales: a power of two that no key's unit was larger than; the output counts in it
     do {
       u32 at = base;
       asm volatile("" : "+r"(at));  // descriptors are made anew for each tile: there are no registers for all of them
@@ -219,23 +316,36 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
       if (P::HELD < P::STEPS) take_aside(args, self, rest);
       barrier_wait(at + P::FULL + turn.stage * 8, turn.parity);
       if constexpr (CHOOSES<Cfg>) fence_proxy_async();  // threads have fetched what is multiplied
+      f32 s[32];
+      // Only with this tile's logits may the one before be multiplied: its products run beside this tile's softmax
+      const auto pass_on = [&]() {
+        if (waits) arrive_once_a_warp(at + P::WEIGHED + turn.before() * 8);
+        waits = true;
+      };
+      if constexpr (P::WIDENED) multiply_widened<Cfg>(args, at + P::Q_ROPE, keys, self, at + P::REST + turn.stage * 8, turn.parity, q, rest, s, pass_on);
       const Pair load = shared_pair(at + P::LOADS + turn.stage * 16);
       marks = load.x;
       const bool is_last = marks >= LAST;
-      f32 s[32];
-      // Only with this tile's logits may the one before be multiplied: its products run beside this tile's softmax
-      multiply_queries<Cfg>(args, at + P::Q_ROPE, keys, self, q, rest, s, [&]() {
-        if (waits) arrive_once_a_warp(at + P::WEIGHED + turn.before() * 8);
-        waits = true;
-      });
+      if constexpr (!P::WIDENED) multiply_queries<Cfg>(args, at + P::Q_ROPE, keys, self, q, rest, s, pass_on);
       named_wait(1, WARPGROUP);  // all of this group have read the rotated keys, over which probabilities go
       if (is_last && Cfg::ROPE > 0) arrive_once_a_warp(at + P::Q_FREE);
+      f32 less_unit = 1;
+      const u32 key_units = at + P::KEY_UNITS + turn.stage * (KEYS * 4);
+      if constexpr (P::WIDENED) {
+        const f32 now = larger(unit, count_in_ones(key_units, at + P::ROW_UNITS, self, s));
+        less_unit = unit * inverse_of_unit(now);
+        unit = now;
+      }
       if constexpr (CHOOSES<Cfg>) hide_missing(at + P::SEEN + turn.stage * 16, self, s);
       else if (marks & EDGE) hide_unseen(at + P::LIMITS, load.y * KEYS, self, s);
       f32 m[2];
       largest(s, m);
-      soften(args, at + P::SHRINK + turn.stage * ROWS * 4, self, is_last, m, s, sums);
-      leave_weights(weights, self, s);
+      soften(args, at + P::SHRINK + turn.stage * ROWS * 4, self, is_last, m, s, sums, less_unit);
+      if constexpr (P::WIDENED) {
+        count_in_units(key_units, self, unit, s);
+        if (is_last && self == 0) share(at + P::OUT_UNITS + turn.stage * 4, unit * (1 / UNIT));
+      }
+      leave_weights<Cfg>(weights, self, s);
       if (is_last) arrive_once_a_warp(at + P::WEIGHED + turn.stage * 8);
       if (self % 4 == 0) {
 #pragma unroll

@@ -18,6 +18,14 @@ const HEADERS: &[(&str, &str)] = &[
         "attend_pairs.cuh",
         include_str!("../../../kernels/attend_pairs.cuh"),
     ),
+    (
+        "chosen_codes.cuh",
+        include_str!("../../../kernels/chosen_codes.cuh"),
+    ),
+    (
+        "chosen_keys.cuh",
+        include_str!("../../../kernels/chosen_keys.cuh"),
+    ),
     ("coding.cuh", include_str!("../../../kernels/coding.cuh")),
     ("convert.cuh", include_str!("../../../kernels/convert.cuh")),
     ("copies.cuh", include_str!("../../../kernels/copies.cuh")),
@@ -91,6 +99,14 @@ const HEADERS: &[(&str, &str)] = &[
     ),
     ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
     (
+        "narrow_chosen.cuh",
+        include_str!("../../../kernels/narrow_chosen.cuh"),
+    ),
+    (
+        "narrow_chosen_codes.cuh",
+        include_str!("../../../kernels/narrow_chosen_codes.cuh"),
+    ),
+    (
         "narrow_codes.cuh",
         include_str!("../../../kernels/narrow_codes.cuh"),
     ),
@@ -121,6 +137,14 @@ const HEADERS: &[(&str, &str)] = &[
         include_str!("../../../kernels/two_rows.cuh"),
     ),
     ("wgmma.cuh", include_str!("../../../kernels/wgmma.cuh")),
+    (
+        "wide_chosen.cuh",
+        include_str!("../../../kernels/wide_chosen.cuh"),
+    ),
+    (
+        "wide_chosen_codes.cuh",
+        include_str!("../../../kernels/wide_chosen_codes.cuh"),
+    ),
     (
         "wide_codes.cuh",
         include_str!("../../../kernels/wide_codes.cuh"),

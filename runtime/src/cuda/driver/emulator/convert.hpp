@@ -73,4 +73,8 @@ inline u32 times_bf16(u32 x, u32 y) {
 }
 
 inline u32 widen_e4m3(u16 pair) { return pack_f16(simt::of_e4m3(pair & 0xff), simt::of_e4m3(pair >> 8)); }
+inline void widen_e4m3(u32 four, u32& low, u32& high) {
+  low = widen_e4m3(u16(four));
+  high = widen_e4m3(u16(four >> 16));
+}
 inline u32 widen_e5m2(u16 pair) { return pack_f16(simt::of_e5m2(pair & 0xff), simt::of_e5m2(pair >> 8)); }

@@ -143,6 +143,10 @@ template <class Q>
 Q load_once(const Q* at) {
   return *at;
 }
+template <class Q>
+Q load_once(const Q* at, bool there) {
+  return there ? *at : Q{};
+}
 inline void store_pair(void* at, u32 low, u32 high) {
   const u32 both[2] = {low, high};
   memcpy(at, both, 8);

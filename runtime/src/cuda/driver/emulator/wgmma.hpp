@@ -177,6 +177,10 @@ template <int B_TURNED, int HALF>
 void wgmma_f16(f32 (&d)[HALF], const u32 (&a)[4], u64 b, bool add) {
   simt::multiply<simt::F16, HALF * 2>("wgmma of f16", {d, {a[0], a[1], a[2], a[3]}, 0, b, add}, simt::Left::Held, B_TURNED);
 }
+template <int A_TURNED, int B_TURNED, int HALF>
+void wgmma_f16(f32 (&d)[HALF], u64 a, u64 b, bool add) {
+  simt::multiply<simt::F16, HALF * 2>("wgmma of f16", {d, {}, a, b, add}, A_TURNED ? simt::Left::Columns : simt::Left::Rows, B_TURNED);
+}
 template <int HALF>
 void wgmma_e4m3(f32 (&d)[HALF], u64 a, u64 b, bool add) {
   simt::multiply<simt::E4m3, HALF * 2>("wgmma of e4m3", {d, {}, a, b, add}, simt::Left::Rows, false);
