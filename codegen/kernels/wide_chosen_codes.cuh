@@ -5,8 +5,7 @@
 // rotated part goes where probabilities were, when both sides are done with them, and each side has every other eight keys of it.
 //
 // What a warp does next stands in shared memory, since registers are few: `{the next item, the end of the team's, the next tile of the item before, the end of its
-// tiles}`, the same of the tile whose keys it looks up next, the list that names them, which keys there are of the tile that is on its way, and rows of
-// the tile that a warp fetches next.
+// tiles}`, the same of the tile whose keys it looks up next, the list that names them, and which keys there are of the tile that is on its way.
 
 #include "wide_chosen.cuh"
 #include "chosen_codes.cuh"
@@ -20,15 +19,23 @@ __device__ inline void arrive_by_a_lane(u32 barrier) {
 // Where they stand.
 template <class Cfg, int SIDE>
 __device__ inline u32 own_errand(u32 base) {
-  return base + Place<Cfg>::WARPS + (SIDE * 4 + own_number() / WARP) * 80;
+  return base + Place<Cfg>::WARPS + (SIDE * 4 + own_number() / WARP) * 64;
 }
 constexpr int WIDENED_AT_ONCE = 1, FETCHED_AT_ONCE = 1;  // of a thread's four keys: as many as there are registers for
-constexpr u32 LOOKUP = 16, LIST = 32, COMING = 64, ROWS_NEXT = 80;  // in an errand
+constexpr u32 LOOKUP = 16, LIST = 32, COMING = 60;  // in an errand
 
 // Where rows of the tile stand that a warp fetches next.
 template <class Cfg, int SIDE>
 __device__ inline u32 own_rows(u32 base) {
-  return base + Place<Cfg>::WARPS + 8 * 80 + (SIDE * 4 + own_number() / WARP) * 64;
+  return base + Place<Cfg>::WARP_ROWS + (SIDE * 4 + own_number() / WARP) * 64;
+}
+
+// A list, and not what stands behind it.
+__device__ inline void share_list(u32 at, const List& list) {
+  const u64 keys = u64(list.keys);
+  share(at, Four{i32(keys), i32(keys >> 32), list.end, list.table});
+  share(at + 16, Pair{list.first, list.from});
+  share(at + 24, list.to);
 }
 
 // And what a list names as this lane's key of that after it.
@@ -50,7 +57,7 @@ __device__ inline void look_up_next(const Decoding& args, u32 base) {
     there = true;
     const List list = list_of<Cfg>(args, item, block_number() % args.team);
     __syncwarp();
-    if (own_lane() == 0) share(errand + LIST, list);
+    if (own_lane() == 0) share_list(errand + LIST, list);
   }
   __syncwarp();
   if (own_lane() == 0) share(errand + LOOKUP, next);
@@ -216,7 +223,7 @@ __device__ inline void refill_widened(const Decoding& args, u32 base, Turn<Cfg>&
   const u32 free = base + Place<Cfg>::EMPTY + turn.stage * 8;
   arrive_by_a_lane(free);
   named_wait(2 + SIDE, WARPGROUP);  // none of its warps reads its columns any more
-  fill_widened<Cfg, SIDE>(args, base, turn.stage, [&] { barrier_wait(free, turn.parity); });
+  fill_widened<Cfg, SIDE>(args, base, turn.stage, [&] { barrier_wait(base + Place<Cfg>::EMPTY + turn.stage * 8, turn.parity); });
   turn.next();
 }
 
@@ -229,7 +236,7 @@ __device__ inline void fill_first_widened(const Decoding& args, u32 base) {
   if (own_lane() == 0) {
     share(errand, Four{args.starts[team], args.starts[team + 1], 0, 0});
     share(errand + LOOKUP, Four{args.starts[team], args.starts[team + 1], 0, 0});
-    share(errand + LIST, List{});
+    share_list(errand + LIST, List{});
   }
   if (SIDE == 0 && own_number() == 0) share(base + P::COURIER + 40, 1);
   __syncwarp();

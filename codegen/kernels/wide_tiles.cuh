@@ -67,8 +67,9 @@ struct Place {
   static constexpr u32 KEY_UNITS = REST + STAGES * 8;             // [STAGES, KEYS]: what keys count in
   static constexpr u32 ROW_UNITS = KEY_UNITS + STAGES * KEYS * 4;  // [ROWS]: what logits of f16 count in
   static constexpr u32 OUT_UNITS = ROW_UNITS + ROWS * 4;          // [STAGES]: what the output counts in, of an item's last tile
-  static constexpr u32 WARPS = OUT_UNITS + 16;                    // [8, 144]: what a warp brings next
-  static constexpr u32 POSITIONS = WARPS + 8 * 144;               // [threads]: and which keys a list names after that
+  static constexpr u32 WARPS = OUT_UNITS + 16;                    // [8, 80]: what a warp brings next
+  static constexpr u32 WARP_ROWS = WARPS + 8 * 80;                // [8, 80]: rows of keys that come next
+  static constexpr u32 POSITIONS = WARP_ROWS + 8 * 80;            // [threads]: and which keys a list names after that
   static constexpr u32 RAW = (POSITIONS + 2 * WARPGROUP * 4 + 1023) / 1024 * 1024;  // a tile's codes [8, threads, 16], each of which one thread fetches and widens
   static constexpr u32 RAW_ROPE = RAW + KEYS * Cfg::LATENT;       // [2, threads, 16]: its rotated part
   static constexpr u32 RAW_SCALES = RAW_ROPE + KEYS * 128;        // [threads, 16]: its scales, twice for each side
