@@ -54,7 +54,7 @@ fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
         let units = kernels(&program(&checked)).into_iter();
         let names = units.map(|unit| unit.name());
         names
-            .filter(|name| name.starts_with("decode_"))
+            .filter(|name| name.starts_with("decode_") || name.starts_with("sparse_"))
             .collect::<Vec<_>>()
     };
     let both = ["decode_schedule", "decode_wide_64_128_512_64"];
@@ -117,8 +117,26 @@ fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
             "decode_wide_64_40_256_32"
         ]
     );
-    // Keys are chosen there
-    assert!(decoding(&|_| {}, model("deepseek-v3.2")).is_empty());
+    // Where keys are chosen, a block has one query's heads, whatever the number of new tokens
+    let of_v32 = |change: &dyn Fn(&mut Checked)| decoding(change, model("deepseek-v3.2"));
+    assert_eq!(
+        of_v32(&|_| {}),
+        ["decode_schedule", "sparse_wide_64_128_512_64_1"]
+    );
+    assert!(of_v32(&|checked| checked.build.targets = vec![Target::Sm80]).is_empty());
+    assert!(of_v32(&|checked| checked.build.dtype = DType::F32).is_empty());
+    let codes =
+        |checked: &mut Checked| checked.build.cache.store = Store::Fp8DsMla(ScaleFormat::F32);
+    assert!(of_v32(&codes).is_empty());
+    let few = |checked: &mut Checked| {
+        if let Projections::Latent(latent) = &mut checked.layer.projections {
+            latent.dims.num_attention_heads = 20;
+        }
+    };
+    assert_eq!(
+        of_v32(&few),
+        ["decode_schedule", "sparse_narrow_32_20_512_64_1"]
+    );
 }
 
 #[test]
