@@ -21,7 +21,6 @@ pub(crate) use bytes::Coding;
 pub use bytes::{ByteFormat, ByteLayout};
 #[cfg(feature = "cuda")]
 pub(crate) use context::{Chunk, Chunks};
-#[cfg(feature = "cuda")]
 pub(crate) use format::Entries;
 pub use format::{CacheFormat, EntryKind, EntryShape, Filling};
 pub use formats::{
