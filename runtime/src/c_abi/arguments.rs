@@ -88,6 +88,53 @@ pub(super) unsafe fn sequences_of(
     }))
 }
 
+/// As many lists of blocks, of which each has `each`.
+///
+/// # Safety
+/// `blocks` is null or has all of them.
+pub(super) unsafe fn lists_of_blocks<'a>(
+    blocks: *const u32,
+    each: usize,
+    lists: usize,
+) -> Result<Vec<&'a [u32]>, Fault> {
+    // SAFETY: this function's contract
+    let blocks: &[u32] = unsafe { array("blocks", blocks, lists.saturating_mul(each))? };
+    Ok(match each {
+        0 => vec![&[]; lists],
+        each => blocks.chunks_exact(each).collect(),
+    })
+}
+
+/// Refuses a length that its blocks can't hold, and blocks that are not in the cache.
+pub(super) fn check_request(
+    i: usize,
+    table: &[u32],
+    length: i64,
+    [new, pages, page]: [usize; 3],
+) -> Result<(), Fault> {
+    let room = table.len().saturating_mul(page);
+    let Some(length) = usize::try_from(length)
+        .ok()
+        .filter(|&n| n >= new && n <= room)
+    else {
+        return Err(Fault::argument(
+            format!("lengths[{i}]"),
+            format!(
+                "is {length}, wanted at least the {new} new tokens and at most the {room} that {} blocks hold",
+                table.len()
+            ),
+        ));
+    };
+    let used = &table[..length.div_ceil(page.max(1))];
+    match used.iter().find(|&&block| block as usize >= pages) {
+        None => Ok(()),
+        Some(block) => Err(Fault::argument(
+            "blocks",
+            format!("request {i} names block {block}, the cache has {pages}"),
+        )),
+    }
+}
+
 /// Queues the work of a cached phase.
 pub(super) type CachedPhase<L> = fn(&Cached, &Layer<L>, &Cache<L>) -> Result<(), Fault>;
 

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::Library;
+use super::arguments::{check_request, lists_of_blocks};
 use super::calls::Device;
 use super::fault::{Fault, guarded};
-use super::operations::check_request;
 use super::pointers::{array, handed_out, handle, named};
 use super::step::Step;
 use super::tensor::{CTensor, Given};
@@ -106,13 +106,9 @@ pub unsafe fn index_logits_paged<L: Library>(
         };
         let each = named("blocks_each", "it", blocks_each)?;
         // SAFETY: as above
-        let blocks = unsafe { array("blocks", blocks, requests.saturating_mul(each))? };
+        let lists = unsafe { lists_of_blocks(blocks, each, requests)? };
         // SAFETY: as above
         let lengths = unsafe { array("lengths", lengths, requests)? };
-        let lists: Vec<&[u32]> = match each {
-            0 => vec![&[]; requests],
-            each => blocks.chunks_exact(each).collect(),
-        };
         let mut wanted = Vec::new();
         for (i, (list, &length)) in lists.iter().zip(lengths).enumerate() {
             check_request(i, list, length, [new, pages, page])?;

@@ -4,7 +4,7 @@
 //! nothing is copied on the way in. Attention sums in the accumulation type and is rounded to the caller's tensor behind that.
 
 use super::Library;
-use super::arguments::sequences_of;
+use super::arguments::{check_request, lists_of_blocks, sequences_of};
 use super::calls::Device;
 use super::fault::{Fault, guarded};
 use super::pointers::{array, handed_out, handle, named};
@@ -51,15 +51,10 @@ pub unsafe fn attend_paged<L: Library>(
             )));
         }
         let each = named("blocks_each", "it", blocks_each)?;
-        let count = requests.saturating_mul(each);
         // SAFETY: as above
-        let blocks = unsafe { array("blocks", blocks, count)? };
+        let tables = unsafe { lists_of_blocks(blocks, each, requests)? };
         // SAFETY: as above
         let lengths = unsafe { array("lengths", lengths, requests)? };
-        let tables: Vec<&[u32]> = match each {
-            0 => vec![&[]; requests],
-            each => blocks.chunks_exact(each).collect(),
-        };
         for (i, (table, &length)) in tables.iter().zip(lengths).enumerate() {
             check_request(i, table, length, [new, pages, page])?;
         }
@@ -86,36 +81,6 @@ pub unsafe fn attend_paged<L: Library>(
         // SAFETY: as above
         unsafe { handed_out("step", step, record) }
     })
-}
-
-/// Refuses a length that its blocks can't hold, and blocks that are not in the cache.
-pub(super) fn check_request(
-    i: usize,
-    table: &[u32],
-    length: i64,
-    [new, pages, page]: [usize; 3],
-) -> Result<(), Fault> {
-    let room = table.len().saturating_mul(page);
-    let Some(length) = usize::try_from(length)
-        .ok()
-        .filter(|&n| n >= new && n <= room)
-    else {
-        return Err(Fault::argument(
-            format!("lengths[{i}]"),
-            format!(
-                "is {length}, wanted at least the {new} new tokens and at most the {room} that {} blocks hold",
-                table.len()
-            ),
-        ));
-    };
-    let used = &table[..length.div_ceil(page.max(1))];
-    match used.iter().find(|&&block| block as usize >= pages) {
-        None => Ok(()),
-        Some(block) => Err(Fault::argument(
-            "blocks",
-            format!("request {i} names block {block}, the cache has {pages}"),
-        )),
-    }
 }
 
 /// `mla_step_attend_selected`.

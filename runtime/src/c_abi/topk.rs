@@ -1,6 +1,7 @@
 //! The choice of the best scores over a caller's memory, as a step.
 
 use super::Library;
+use super::arguments::lists_of_blocks;
 use super::calls::Device;
 use super::fault::{Fault, guarded};
 use super::pointers::{array, handed_out, handle, named};
@@ -55,7 +56,7 @@ pub unsafe fn topk<L: Library>(
         });
         let ends: Vec<usize> = ends.collect::<Result<_, _>>()?;
         // SAFETY: as above
-        let pages = unsafe { lists_of_blocks(blocks, [blocks_each, page], &ends)? };
+        let pages = unsafe { pages_of(blocks, [blocks_each, page], &ends)? };
         let record = || {
             Step::record(device, Vec::new(), || {
                 // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
@@ -78,7 +79,7 @@ pub unsafe fn topk<L: Library>(
 ///
 /// # Safety
 /// `mla.h`'s contract.
-unsafe fn lists_of_blocks(
+unsafe fn pages_of(
     blocks: *const u32,
     [each, page]: [i64; 2],
     ends: &[usize],
@@ -98,11 +99,7 @@ unsafe fn lists_of_blocks(
         ));
     }
     // SAFETY: this function's contract
-    let blocks = unsafe { array("blocks", blocks, ends.len().saturating_mul(each))? };
-    let lists: Vec<Vec<u32>> = match each {
-        0 => vec![Vec::new(); ends.len()],
-        each => blocks.chunks_exact(each).map(<[u32]>::to_vec).collect(),
-    };
+    let lists = unsafe { lists_of_blocks(blocks, each, ends.len())? };
     let numbered = (i32::MAX as usize + 1) / page.max(1);
     for (row, (list, end)) in lists.iter().zip(ends).enumerate() {
         let used = &list[..end.div_ceil(page.max(1))];
@@ -113,5 +110,6 @@ unsafe fn lists_of_blocks(
             ));
         }
     }
+    let lists = lists.into_iter().map(<[u32]>::to_vec).collect();
     Ok(Some(Pages::new(page, lists)))
 }
