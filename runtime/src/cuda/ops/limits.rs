@@ -15,6 +15,21 @@ pub(super) struct Limit {
     pub(super) to: i32,
 }
 
+impl Limit {
+    /// These keys, whose numbers fit.
+    pub(super) fn of(keys: &Range<usize>) -> Self {
+        Self {
+            from: keys.start as i32,
+            to: keys.end as i32,
+        }
+    }
+
+    /// Whether the row sees nothing.
+    pub(super) fn is_empty(self) -> bool {
+        self.to <= self.from
+    }
+}
+
 /// What all rows of queries see. Counts fit their types, as the choice of the kernel has seen to.
 #[derive(Debug)]
 pub(super) struct Limits {
@@ -51,10 +66,7 @@ impl Limits {
             for (i, row) in segment.queries.clone().enumerate() {
                 let seen = segments.visible(segment, i);
                 if !seen.is_empty() {
-                    limits.rows[row] = Limit {
-                        from: seen.start as i32,
-                        to: seen.end as i32,
-                    };
+                    limits.rows[row] = Limit::of(&seen);
                 }
             }
             let mut place = segment.keys.start;
@@ -75,7 +87,7 @@ impl Limits {
     /// What some rows see.
     pub(super) fn seen_by(&self, rows: Range<usize>) -> Seen {
         let limits = &self.rows[rows];
-        let seeing = limits.iter().filter(|limit| limit.to > limit.from);
+        let seeing = limits.iter().filter(|limit| !limit.is_empty());
         Seen {
             first: seeing.map(|limit| limit.from).min().unwrap_or(0),
             end: limits.iter().map(|limit| limit.to).max().unwrap_or(0),

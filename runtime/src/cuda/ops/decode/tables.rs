@@ -117,9 +117,7 @@ impl Tables {
             limits,
         }
     }
-}
 
-impl Tables {
     /// Those of queries that each have a list of up to `width` keys: a group is one query's, and keys are the entries of its list.
     pub(super) fn of_lists(
         segments: &Segments,
@@ -141,9 +139,9 @@ impl Tables {
             .flat_map(|(query, place, first_key)| {
                 let seen = limits.rows[query];
                 // Of a list that ascends, no entry behind as many as there are positions up to the last that the query sees is one that it sees
-                let entries = match seen.to > seen.from {
-                    true => width.min(first_key + seen.to as usize),
-                    false => 0,
+                let entries = match seen.is_empty() {
+                    true => 0,
+                    false => width.min(first_key + seen.to as usize),
                 };
                 let group = move |block: usize| Group {
                     query: query as i32,

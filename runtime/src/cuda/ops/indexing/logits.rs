@@ -14,6 +14,7 @@ use super::super::super::driver::{Address, TensorMap};
 use super::super::super::grid::Grid;
 use super::super::super::kernels::Kernel;
 use super::super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
+use super::super::limits::Limit;
 use super::tables::{Group, Tables};
 use crate::backend::{BytesIndexing, Indexing};
 use crate::cache::{Coding, EntryShape};
@@ -22,7 +23,7 @@ use crate::error::Result;
 use choice::{Facts, Sizes};
 use maps::{KeyMaps, Keys, Operands, Queries};
 pub(crate) use rows::{AskedLogits, GivenKeys, logits_of};
-use works::{Dealt, Limit, Run};
+use works::{Dealt, Run};
 
 /// The unit and its kernel.
 const UNIT: &str = "index_logits";
@@ -159,7 +160,7 @@ impl Logits {
         let per_group = wanted.tables.per_group;
         let runs: Vec<Run> = groups
             .enumerate()
-            .flat_map(|(slot, group)| runs(group, slot * per_group, self.sizes.queries))
+            .flat_map(|(slot, group)| run_of(group, slot * per_group).cut(self.sizes.queries))
             .collect();
         // As many as there are of so many groups, whoever they are
         let most = wanted.groups.len() * per_group.div_ceil(self.sizes.queries);
@@ -204,17 +205,17 @@ impl Logits {
     }
 }
 
-/// A group's queries, as many at a time as a work has; `out_row` is that of the first.
-fn runs(group: &Group, out_row: usize, at_a_time: usize) -> impl Iterator<Item = Run> + use<> {
-    let [row, count, place] = [group.row, group.count, group.keys].map(|at| at as usize);
-    let column = group.begin as usize;
-    (0..count).step_by(at_a_time).map(move |first| Run {
-        row: row + first,
-        out_row: out_row + first,
-        count: at_a_time.min(count - first),
+/// A group's queries; `out_row` is that of the first.
+fn run_of(group: &Group, out_row: usize) -> Run {
+    let [row, count, place, column] =
+        [group.row, group.count, group.keys, group.begin].map(|at| at as usize);
+    Run {
+        row,
+        out_row,
+        count,
         place,
         column,
-    })
+    }
 }
 
 /// A question of a layer's.

@@ -5,9 +5,10 @@ use std::ops::Range;
 use super::super::super::super::CudaDevice;
 use super::super::super::super::driver::Address;
 use super::super::super::facts::Reason;
+use super::super::super::limits::Limit;
 use super::choice::{self, Facts};
 use super::maps::{Keys, Operands, Queries};
-use super::works::{Dealt, Limit, Run};
+use super::works::{Dealt, Run};
 use super::{Logits, Target};
 use crate::error::Result;
 
@@ -116,8 +117,14 @@ pub(crate) fn logits_of(
     let mut place = 0;
     let mut runs = Vec::new();
     for request in 0..lists.len().max(1) {
-        let own = request * sharing..(request + 1) * sharing;
-        runs.extend(runs_of(own, sizes.queries, place));
+        let own = Run {
+            row: request * sharing,
+            out_row: request * sharing,
+            count: sharing,
+            place,
+            column: 0,
+        };
+        runs.extend(own.cut(sizes.queries));
         place += lists.get(request).map_or(0, |list| list.len());
     }
     let dealt = Dealt::new(device, &sizes, &runs, runs.len(), |row| limits[row]);
@@ -129,16 +136,4 @@ pub(crate) fn logits_of(
         pairs: asked.wanted.iter().map(ExactSizeIterator::len).sum(),
     };
     logits.launch_dealt(device, &dealt, &target).map(Ok)
-}
-
-/// Rows that share their keys, as many at a time as a work has.
-fn runs_of(rows: Range<usize>, at_a_time: usize, place: usize) -> impl Iterator<Item = Run> {
-    let end = rows.end;
-    rows.step_by(at_a_time).map(move |row| Run {
-        row,
-        out_row: row,
-        count: at_a_time.min(end - row),
-        place,
-        column: 0,
-    })
 }

@@ -5,31 +5,11 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::super::super::super::CudaDevice;
+use super::super::super::limits::Limit;
 use super::KEYS;
 use super::choice::Sizes;
 
-/// Keys of a query that are wanted, counted from its sight's first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub(super) struct Limit {
-    from: i32,
-    to: i32,
-}
-
-impl Limit {
-    pub(super) fn of(keys: &Range<usize>) -> Self {
-        Self {
-            from: keys.start as i32,
-            to: keys.end as i32,
-        }
-    }
-
-    fn is_empty(self) -> bool {
-        self.to <= self.from
-    }
-}
-
-/// Neighbouring queries of a sight, no more than a work has.
+/// Neighbouring queries of a sight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
     /// Row of the first.
@@ -42,6 +22,18 @@ pub(super) struct Run {
     pub(super) place: usize,
     /// The key that column 0 of the output is.
     pub(super) column: usize,
+}
+
+impl Run {
+    /// The same, at most `most` queries at a time.
+    pub(super) fn cut(self, most: usize) -> impl Iterator<Item = Self> {
+        (0..self.count).step_by(most).map(move |first| Self {
+            row: self.row + first,
+            out_row: self.out_row + first,
+            count: most.min(self.count - first),
+            ..self
+        })
+    }
 }
 
 /// `Work` of `index_tiles.cuh`.
