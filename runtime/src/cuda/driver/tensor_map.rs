@@ -46,6 +46,18 @@ pub(crate) struct Axis {
     pub(crate) tile: usize,
 }
 
+impl Axis {
+    /// One that is not the innermost. Of what there is one there is no next, and the engine wants a stride all the same.
+    pub(crate) fn outer(number: NumberType, len: usize, stride: usize, tile: usize) -> Self {
+        let stride = if len > 1 {
+            stride
+        } else {
+            Swizzle::Rows128.span() / number.bytes()
+        };
+        Self { len, stride, tile }
+    }
+}
+
 /// A tensor and its tiles. What a tile has beyond the tensor's end is zeros.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tiling<'a> {

@@ -1,5 +1,6 @@
 //! What the choice of a kernel for attention looks at.
 
+use super::super::driver::Address;
 use super::super::{Cuda, CudaElement};
 use crate::backend::{Pages, Strided};
 use crate::element::Scalar;
@@ -20,18 +21,28 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn of<T: CudaElement, S: Scalar>(x: &Strided<'_, Cuda<T>, S>) -> Self {
+        Self::at(
+            x.buffer.place(x.offset),
+            [x.rows, x.heads, x.width],
+            [x.row_stride, x.head_stride],
+            size_of::<S>(),
+        )
+    }
+
+    /// Of elements of so many bytes; strides count elements, from one row to the next, and from one head to the next.
+    pub(super) fn at(
+        at: Address,
+        [rows, heads, width]: [usize; 3],
+        [row_stride, head_stride]: [usize; 2],
+        bytes: usize,
+    ) -> Self {
         // Of what there is one there is no next
-        let stride = |count: usize, stride: usize| match count {
-            0 | 1 => true,
-            _ => (stride * size_of::<S>()).is_multiple_of(16),
-        };
+        let reads = |count: usize, stride: usize| count < 2 || (stride * bytes).is_multiple_of(16);
         Self {
-            rows: x.rows,
-            heads: x.heads,
-            width: x.width,
-            aligned: x.buffer.place(x.offset).is_multiple_of(16)
-                && stride(x.rows, x.row_stride)
-                && stride(x.heads, x.head_stride),
+            rows,
+            heads,
+            width,
+            aligned: at.is_multiple_of(16) && reads(rows, row_stride) && reads(heads, head_stride),
         }
     }
 }

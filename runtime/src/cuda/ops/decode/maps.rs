@@ -52,9 +52,7 @@ pub(super) fn rotated_keys<T: CudaElement, E: Scalar>(
 }
 
 fn axis(len: usize, stride: usize, tile: usize) -> Axis {
-    // Of what there is one there is no next, and the engine wants a stride all the same
-    let stride = if len > 1 { stride } else { COLUMNS };
-    Axis { len, stride, tile }
+    Axis::outer(NumberType::Bf16, len, stride, tile)
 }
 
 /// What is without width has no map, and no kernel asks for it. Its `tiles` of columns are the last axis, so that they come to lie one after the other.

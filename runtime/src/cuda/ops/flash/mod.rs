@@ -198,12 +198,7 @@ fn rows_of<T: CudaElement, S: Scalar>(
     if x.width == 0 || x.rows == 0 {
         return Ok(TensorMap::zeroed());
     }
-    // Of what there is one there is no next, and the engine wants a stride all the same
-    let axis = |len: usize, stride: usize, tile: usize| Axis {
-        len,
-        stride: if len > 1 { stride } else { COLUMNS },
-        tile,
-    };
+    let axis = |len, stride, tile| Axis::outer(NumberType::Bf16, len, stride, tile);
     // Those that lie one behind the other, or the last of which is cut, are an axis less
     let (columns, tiles) = match together && x.width.is_multiple_of(of_tile) {
         true => (of_tile, x.width / of_tile),
@@ -213,7 +208,11 @@ fn rows_of<T: CudaElement, S: Scalar>(
         at: x.buffer.place(x.offset),
         number: NumberType::Bf16,
         axes: &[
-            axis(columns, 1, of_tile),
+            Axis {
+                len: columns,
+                stride: 1,
+                tile: of_tile,
+            },
             axis(x.rows, x.row_stride, at_once),
             axis(x.heads, x.head_stride, 1),
             axis(tiles, of_tile, tiles),

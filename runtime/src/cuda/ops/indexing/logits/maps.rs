@@ -66,16 +66,8 @@ impl Queries {
 
     pub(super) fn window(&self, operands: Operands) -> Window {
         let bytes = operands.of_queries().bytes();
-        // Of what there is one there is no next
-        let reads = |count: usize, stride: usize| count < 2 || (stride * bytes).is_multiple_of(16);
-        Window {
-            rows: self.rows,
-            heads: self.heads,
-            width: self.width,
-            aligned: self.at.is_multiple_of(16)
-                && reads(self.rows, self.row_stride)
-                && reads(self.heads, self.head_stride),
-        }
+        let shape = [self.rows, self.heads, self.width];
+        Window::at(self.at, shape, [self.row_stride, self.head_stride], bytes)
     }
 
     /// As many as a work has at a time.
@@ -248,21 +240,11 @@ impl Keys {
                     stride: 1,
                     tile: at_once,
                 },
-                axis_of(number, self.pages, next, 1),
+                Axis::outer(number, self.pages, next, 1),
             ],
             swizzle: Swizzle::None,
         })
     }
-}
-
-/// An axis. Of what there is one there is no next, and the engine wants a stride all the same.
-fn axis_of(number: NumberType, len: usize, stride: usize, tile: usize) -> Axis {
-    let stride = if len > 1 {
-        stride
-    } else {
-        LINE / number.bytes()
-    };
-    Axis { len, stride, tile }
 }
 
 /// How rows lie of which tiles are brought.
@@ -280,7 +262,7 @@ fn tiles_of(device: &CudaDevice, rows: &Rows, all_lines: bool) -> Result<TensorM
         at, number, width, ..
     } = *rows;
     let columns = width.min(LINE / number.bytes());
-    let axis = |len, stride, tile| axis_of(number, len, stride, tile);
+    let axis = |len, stride, tile| Axis::outer(number, len, stride, tile);
     let [second, third] = rows.axes.map(|[len, stride, tile]| axis(len, stride, tile));
     let lines = width / columns;
     device.tensor_map(&Tiling {
