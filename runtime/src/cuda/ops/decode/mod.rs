@@ -24,7 +24,6 @@ use crate::backend::{Attention, AttentionParts, BytesAttention, Pages, Strided};
 use crate::cache::EntryShape;
 use crate::element::Scalar;
 use crate::error::Result;
-use crate::segments::Segments;
 use schedule::{Places, Schedule};
 use tables::Tables;
 use variant::Variant;
@@ -113,30 +112,21 @@ fn attend_by<T: CudaElement, E: Scalar>(
     attention: &Attention<'_, Cuda<T>, E>,
     output: Output,
 ) -> Result<()> {
-    let page = attention.pages.map_or(0, Pages::page);
-    let question = Question {
-        q: attention.q,
-        q_rope: attention.q_rope,
-        segments: attention.segments,
-        pages: attention.pages,
-        scale: attention.softmax.scale(),
-        latent: attention.k.width,
-    };
-    let at_once = keys_at_once(page);
+    let (segments, pages, heads) = (attention.segments, attention.pages, attention.q.heads);
+    let tables = Tables::new(segments, pages, heads, variant.rows());
+    let question = Question::of(attention, tables);
+    let at_once = keys_at_once(question.page);
     let tiles = variant.key_tiles(attention.k.width, at_once);
     let keys = Keys {
         k: maps::keys(device, &attention.k, at_once, tiles)?,
         k_rope: maps::rotated_keys(device, &attention.k_rope, at_once)?,
-        k_scales: TensorMap::zeroed(),
         k_scale: 1.0,
+        ..Keys::zeroed()
     };
-    let dims = dims(variant, attention.q.heads, &attention.k, &attention.k_rope);
+    let dims = dims(variant, heads, &attention.k, &attention.k_rope);
     let kernel = Kernel::of::<T>(variant.unit(), variant.unit(), &dims).reading::<E>();
-    let (tables, none) = (question.tables(variant), Lists::zeroed());
     let work = work(attention);
-    run(
-        variant, device, &kernel, &question, &keys, &tables, none, work, output,
-    )
+    run(variant, device, &kernel, &question, &keys, work, output)
 }
 
 /// Attends to the keys that are chosen for each query, where one of these kernels can; otherwise says so and does nothing.
@@ -151,20 +141,14 @@ fn attend_to_lists<T: CudaElement, E: Scalar>(
     ) else {
         return Ok(false);
     };
-    let question = Question {
-        q: attention.q,
-        q_rope: attention.q_rope,
-        segments: attention.segments,
-        pages: attention.pages,
-        scale: attention.softmax.scale(),
-        latent: attention.k.width,
-    };
-    let keys = Keys {
-        k: TensorMap::zeroed(),
-        k_rope: TensorMap::zeroed(),
-        k_scales: TensorMap::zeroed(),
-        k_scale: 1.0,
-    };
+    let tables = Tables::of_lists(
+        attention.segments,
+        attention.pages,
+        attention.q.heads,
+        variant.rows(),
+        selection.width,
+    );
+    let question = Question::of(attention, tables);
     let (k, k_rope) = (&attention.k, &attention.k_rope);
     let bytes = |elements: usize| (elements * size_of::<E>()) as i32;
     let lists = Lists {
@@ -177,20 +161,16 @@ fn attend_to_lists<T: CudaElement, E: Scalar>(
         rows: k.rows as i32,
         unused: [0; 3],
     };
+    let keys = Keys {
+        k_scale: 1.0,
+        lists,
+        ..Keys::zeroed()
+    };
     let dims = dims_for_chosen(variant, attention);
     let unit = variant.unit_for_chosen();
     let kernel = Kernel::of::<T>(unit, unit, &dims).reading::<E>();
-    let tables = Tables::of_lists(
-        attention.segments,
-        attention.pages,
-        attention.q.heads,
-        variant.rows(),
-        selection.width,
-    );
     let work = work(attention);
-    run(
-        variant, device, &kernel, &question, &keys, &tables, lists, work, output,
-    )?;
+    run(variant, device, &kernel, &question, &keys, work, output)?;
     Ok(true)
 }
 
@@ -210,15 +190,16 @@ pub(super) fn attend_codes<T: CudaElement>(
         return Ok(None);
     };
     let parts = room()?;
-    let at_once = keys_at_once(attention.pages.page());
+    let (segments, pages, heads) = (attention.segments, attention.pages, attention.q.heads);
+    let at_once = keys_at_once(pages.page());
     let lines = variant.code_lines(codes.shape.latent, at_once);
     let maps = codes.maps(device, at_once, lines)?;
     let k_scale = f64::from(codes.k_scale);
     let question = Question {
         q: attention.q,
         q_rope: attention.q_rope,
-        segments: attention.segments,
-        pages: Some(attention.pages),
+        tables: Tables::new(segments, Some(pages), heads, variant.rows()),
+        page: pages.page(),
         scale: attention.softmax.scale() * k_scale,
         latent: codes.shape.latent,
     };
@@ -227,16 +208,13 @@ pub(super) fn attend_codes<T: CudaElement>(
         k_rope: maps.k_rope,
         k_scales: maps.k_scales,
         k_scale: codes.k_scale,
+        ..Keys::zeroed()
     };
-    let dims = dims_for_codes(variant, attention.q.heads, codes);
+    let dims = dims_for_codes(variant, heads, codes);
     let kernel = Kernel::of::<T>(variant.unit_for_codes(), variant.unit_for_codes(), &dims);
     let work = work_over_bytes(attention, codes.shape.latent, codes.entry());
     let output = Output::parts::<T>(&parts);
-    let tables = question.tables(variant);
-    let none = Lists::zeroed();
-    run(
-        variant, device, &kernel, &question, &keys, &tables, none, work, output,
-    )?;
+    run(variant, device, &kernel, &question, &keys, work, output)?;
     Ok(Some(parts))
 }
 
@@ -244,27 +222,38 @@ pub(super) fn attend_codes<T: CudaElement>(
 struct Question<'a, T: CudaElement> {
     q: Strided<'a, Cuda<T>, T>,
     q_rope: Strided<'a, Cuda<T>, T>,
-    segments: &'a Segments,
-    pages: Option<&'a Pages>,
+    /// Who attends to what.
+    tables: Tables,
+    /// Keys of a page; 0 where they are rows.
+    page: usize,
     /// Of logits, a cache's scale included.
     scale: f64,
     /// Width of latents.
     latent: usize,
 }
 
-impl<T: CudaElement> Question<'_, T> {
-    /// Who attends to what, where all see what their segments say.
-    fn tables(&self, variant: Variant) -> Tables {
-        Tables::new(self.segments, self.pages, self.q.heads, variant.rows())
+impl<'a, T: CudaElement> Question<'a, T> {
+    /// Over keys that are numbers.
+    fn of<E: Scalar>(attention: &Attention<'a, Cuda<T>, E>, tables: Tables) -> Self {
+        Self {
+            q: attention.q,
+            q_rope: attention.q_rope,
+            tables,
+            page: attention.pages.map_or(0, Pages::page),
+            scale: attention.softmax.scale(),
+            latent: attention.k.width,
+        }
     }
 }
 
-/// Keys as the copy engine takes them.
+/// Keys as the copy engine takes them, or where threads find those that are chosen.
+#[derive(Clone, Copy, Zeroable)]
 struct Keys {
     k: TensorMap,
     k_rope: TensorMap,
     k_scales: TensorMap,
     k_scale: f32,
+    lists: Lists,
 }
 
 /// Keys that the copy engine brings at once: those of a page, or of a tile.
@@ -272,19 +261,17 @@ fn keys_at_once(page: usize) -> usize {
     if page == 0 { KEYS } else { page.min(KEYS) }
 }
 
-#[allow(clippy::too_many_arguments)] // What a kernel is told
 fn run<T: CudaElement>(
     variant: Variant,
     device: &CudaDevice,
     kernel: &Kernel<'_>,
     question: &Question<'_, T>,
     keys: &Keys,
-    tables: &Tables,
-    lists: Lists,
     work: Work,
     output: Output,
 ) -> Result<()> {
     let (heads, rows) = (question.q.heads, variant.rows());
+    let tables = &question.tables;
     let team = tables.blocks.team;
     // Blocks wait for each other at the end, so that each has a multiprocessor
     let teams = (device.multiprocessors() as usize / team).clamp(1, MOST_TEAMS);
@@ -307,7 +294,7 @@ fn run<T: CudaElement>(
     let part_units = device.room::<[f32; UNITS]>(lines)?;
     let spare = device.room::<u8>(blocks * variant.spare_bytes())?;
 
-    let page = question.pages.map_or(0, Pages::page);
+    let page = question.page;
     let (heads_at_once, at_once) = (heads.min(rows), tables.blocks.at_once);
     let query_tiles = variant.query_tiles(heads, question.latent);
     let args = Decoding {
@@ -337,7 +324,7 @@ fn run<T: CudaElement>(
         keys_at_once: keys_at_once(page) as i32,
         at_once: at_once as i32,
         k_scale: keys.k_scale,
-        lists,
+        lists: keys.lists,
     };
     let grid = Grid::sharing([blocks, 1, 1], Variant::SHARED_BYTES).together();
     device.launch(kernel, grid, work, &args)?;
