@@ -124,11 +124,10 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> IndexCache<B, 
         expect_count("rows of an indexer's queries", q.rows(), batch.tokens())?;
         let asking = Asking::new(q, weights)?;
         let (segments, pages) = self.geometry.reading(batch, visibility)?;
+        let sights = indexer::of_cached(&segments);
         if let Some(k) = self.entries.window() {
-            let sights = indexer::of_cached(&segments);
             return asking.select(k, &sights, Some(&pages), selecting);
         }
-        let sights = indexer::of_cached(&segments);
         if let Some(selection) = asking.select_coded(&self.entries, &sights, &pages, selecting)? {
             return Ok(selection);
         }

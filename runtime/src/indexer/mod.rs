@@ -99,9 +99,6 @@ impl<'a, B: Backend> Asking<'a, B> {
         pages: &Pages,
         selecting: &Selecting,
     ) -> Result<Option<Selection<B, K>>> {
-        if F::PLAIN {
-            return Ok(None);
-        }
         self.check(sights, selecting, K)?;
         let indexing = BytesIndexing {
             q: self.q,

@@ -159,6 +159,9 @@ pub(super) fn select_bytes<T: CudaElement>(
     indexing: &BytesIndexing<'_, Cuda<T>>,
     most: usize,
 ) -> Result<Option<CudaBuffer<i32>>> {
+    let Coding::IndexFp8 { .. } = coding else {
+        return Ok(None);
+    };
     let question = Question {
         sights: indexing.sights,
         rows: indexing.q.rows,
@@ -171,7 +174,7 @@ pub(super) fn select_bytes<T: CudaElement>(
         },
     };
     let tables = question.tables();
-    let Some(logits) = Logits::of_bytes(device, (coding, bytes, shape), indexing, &tables)? else {
+    let Some(logits) = Logits::of_codes(device, (bytes, shape), indexing, &tables)? else {
         return Ok(None);
     };
     let score = |wanted: &Wanted<'_>, _: &Uploaded| logits.launch(device, wanted);

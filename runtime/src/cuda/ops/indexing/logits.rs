@@ -17,7 +17,7 @@ use super::super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work
 use super::super::limits::Limit;
 use super::tables::{Group, Tables};
 use crate::backend::{BytesIndexing, Indexing};
-use crate::cache::{Coding, EntryShape};
+use crate::cache::EntryShape;
 use crate::element::Scalar;
 use crate::error::Result;
 use choice::{Facts, Sizes};
@@ -98,16 +98,13 @@ impl Logits {
         Self::asked(device, &asked, tables)
     }
 
-    /// Of a cache of codes, likewise: queries stay what they are, and keys are what codes and scales say.
-    pub(super) fn of_bytes<T: CudaElement>(
+    /// Of a cache of codes of e4m3, likewise: queries stay what they are, and keys are what codes and scales say.
+    pub(super) fn of_codes<T: CudaElement>(
         device: &CudaDevice,
-        (coding, bytes, shape): (Coding, &CudaBuffer<u8>, EntryShape),
+        (bytes, shape): (&CudaBuffer<u8>, EntryShape),
         indexing: &BytesIndexing<'_, Cuda<T>>,
         tables: &Tables,
     ) -> Result<Option<Self>> {
-        let Coding::IndexFp8 { .. } = coding else {
-            return Ok(None);
-        };
         let blocks = [shape.blocks, shape.page];
         let asked = Asked {
             q: Queries::of(&indexing.q),
