@@ -124,11 +124,11 @@ def measured():
 
 PANEL, LEFT, TOP, HIGH = 380, 70, 50, 300
 STYLE = """
-  text { font: 13px sans-serif; fill: #222 } .title { font-weight: bold } .axis { stroke: #888; fill: none } .grid { stroke: #ddd }
-  .dense { stroke: #b5472f; fill: #b5472f } .sparse { stroke: #2a6f97; fill: #2a6f97 } .part { stroke: #2a6f97; stroke-opacity: .45; fill: none }
+  text { font: 13px sans-serif; fill: #222 } .title { font-weight: bold } .grid { stroke: #ddd }
+  .dense { stroke: #b5472f; fill: #b5472f } .sparse { stroke: #2a6f97; fill: #2a6f97 }
   .floor { stroke-dasharray: 5 4; fill: none; stroke-width: 1.5 } .seen { fill: none; stroke-width: 2 } text.dense, text.sparse { stroke: none }
   @media (prefers-color-scheme: dark) { svg { background: #181818 } text { fill: #ddd } .grid { stroke: #333 } .dense { stroke: #f08a6c; fill: #f08a6c }
-    .sparse { stroke: #78b7dd; fill: #78b7dd } .part { stroke: #78b7dd } .floor, .seen { fill: none } text.dense, text.sparse { stroke: none } }
+    .sparse { stroke: #78b7dd; fill: #78b7dd } .floor, .seen { fill: none } text.dense, text.sparse { stroke: none } }
 """
 
 
