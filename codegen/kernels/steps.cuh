@@ -72,14 +72,24 @@ struct Ring {
 
 [[maybe_unused]] constexpr int ALL_HAVE = 168;  // registers of each thread before it and after it
 
-// Has as many registers as its work wants, and does it.
+// Has as many registers as its work wants, and does it. All of a block come here. Who wants registers back sleeps until all are done: a warp asks for them again and again until
+// there are some, and takes turns from those that work.
 template <int WANTED, class Work>
 __device__ inline void with_registers(Work work) {
   if constexpr (WANTED < ALL_HAVE) registers_down<WANTED>();
   else registers_up<WANTED>();
   work();
+  if constexpr (WANTED > ALL_HAVE) registers_down<ALL_HAVE>();
+  __syncthreads();
   if constexpr (WANTED < ALL_HAVE) registers_up<ALL_HAVE>();
-  else registers_down<ALL_HAVE>();
+}
+
+// The work of the first warpgroup, and that of the others, which is told which of them it is.
+template <int FIRST, int OTHERS, class First, class Other>
+__device__ inline void as_warpgroups(First first, Other other) {
+  const u32 group = threadIdx.x / WARPGROUP;
+  if (group == 0) with_registers<FIRST>(first);
+  else with_registers<OTHERS>([&] { other(group - 1); });
 }
 
 // The work of the first warpgroup, of the second and of the third.
