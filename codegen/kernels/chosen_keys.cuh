@@ -87,3 +87,23 @@ __device__ inline void fetch_lines(const Decoding& args, const u8* from, i32 str
     }
   }
 }
+
+// Has entries of bytes brought whole, each by one copy of the copy engine, which takes 25 clocks for it, however short it is. The first `COUNT` lanes have a key each: `row`, and `to`, where it goes. One that is
+// not there becomes zeros: what lay there before may be no number, and probabilities of 0 would not undo that. `barrier` has one arrival more, once all have been asked for.
+template <class Cfg, int COUNT>
+__device__ inline void bring_entries(const Decoding& args, u32 to, u32 row, u32 barrier) {
+  using C = CodesPlace<Cfg>;
+  const bool own = own_lane() < COUNT, there = own && row < u32(args.rows);
+  const u8* from = args.entries + i64(row) * args.entry_bytes;
+  const u32 count = __popc(__ballot_sync(ALL_LANES, there));
+  if (count < COUNT) {
+#pragma unroll 1
+    for (u32 at = own && !there ? 0 : C::ENTRY; at < C::ENTRY; at += 16) share(to + at, Four{});
+    fence_proxy_async();
+    __syncwarp();
+  }
+  if (own_lane() == 0) barrier_expect(barrier, count * C::ENTRY);
+  __syncwarp();
+  if (there) copy_bulk(to, from, C::ENTRY, barrier);
+  __syncwarp();
+}

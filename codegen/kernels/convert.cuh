@@ -67,8 +67,9 @@ __device__ inline u32 times_bf16(u32 x, u32 y) {
   return z;
 }
 
-// ---- Pairs of codes of 8 bits, as two of f16, exactly ----
+// ---- Codes of 8 bits ----
 
+// Two as two of f16, exactly.
 __device__ inline u32 widen_e4m3(u16 pair) {
   u32 halves;
   asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(pair));
@@ -78,6 +79,21 @@ __device__ inline u32 widen_e5m2(u16 pair) {
   u32 halves;
   asm("cvt.rn.f16x2.e5m2x2 %0, %1;" : "=r"(halves) : "h"(pair));
   return halves;
+}
+
+// Four as twice two, the lower ones and the upper ones: the instruction takes either half of a register.
+__device__ inline void widen_e4m3(u32 four, u32& low, u32& high) {
+  asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %2;\ncvt.rn.f16x2.e4m3x2 %0, l;\ncvt.rn.f16x2.e4m3x2 %1, h;\n}" : "=r"(low), "=r"(high) : "r"(four));
+}
+__device__ inline void widen_e5m2(u32 four, u32& low, u32& high) {
+  asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %2;\ncvt.rn.f16x2.e5m2x2 %0, l;\ncvt.rn.f16x2.e5m2x2 %1, h;\n}" : "=r"(low), "=r"(high) : "r"(four));
+}
+
+// Two numbers as the nearest of e4m3.
+__device__ inline u16 pack_e4m3(f32 low, f32 high) {
+  u16 pair;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+  return pair;
 }
 
 #endif

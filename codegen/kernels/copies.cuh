@@ -129,6 +129,9 @@ __device__ inline Quad load_once(const Quad* at) {
   return x;
 }
 
+// Has what stands at an address come to the L1, without waiting for it.
+__device__ inline void expect_soon(const void* at) { asm volatile("prefetch.global.L1 [%0];" ::"l"(at)); }
+
 // Writes 8 bytes at once; a struct's store the compiler may cut into its words'.
 __device__ inline void store_pair(void* at, u32 low, u32 high) {
   asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(at), "r"(low), "r"(high) : "memory");

@@ -26,10 +26,11 @@ struct Entry {
   static_assert(!SCALED || Cfg::LATENT == 512, "entries of other widths don't begin at multiples of 16 bytes");
 };
 
-// Two codes as two of f16, exactly; the lower becomes the lower half.
+// Four codes as twice two of f16, exactly.
 template <int STORE>
-__device__ inline u32 widen_pair(u16 pair) {
-  return STORE == E5M2 ? widen_e5m2(pair) : widen_e4m3(pair);
+__device__ inline void widen_four(u32 four, u32& low, u32& high) {
+  if (STORE == E5M2) widen_e5m2(four, low, high);
+  else widen_e4m3(four, low, high);
 }
 
 // Where a lane's rows of blocks are, which instructions that load four blocks want, and which of a product's rows and columns are its own.
@@ -39,6 +40,47 @@ struct Lanes {
   u32 quad = self % 4, line = self % WARP / 4;
   u32 own = self / WARP;  // the warp's number in its warpgroup
 };
+
+// Where codes of a tile's keys lie in a stage. The copy engine leaves boxes of keys: 128 codes of each in a tile, whose chunks of 16 bytes are exchanged, then the next; then
+// the rotated part, then scales. Where keys are chosen, entries come as they are, an odd number of chunks apart: the same chunk of eight keys is at eight different banks.
+template <class Cfg>
+struct CodesPlace {
+  static constexpr bool SCALED = Entry<Cfg>::SCALED;
+  static constexpr bool WHOLE = Entry<Cfg>::CODED && CHOOSES<Cfg>;
+  static constexpr u32 ROPE_BYTES = Cfg::ROPE * (SCALED ? 2 : 1);  // of a key, in bf16 or in codes
+  static constexpr u32 ENTRY = Cfg::LATENT + (SCALED ? 16 : 0) + ROPE_BYTES;
+  static constexpr u32 APART = (ENTRY / 16 | 1) * 16;
+  static constexpr u32 ROPE_LINE = Cfg::ROPE == 0 ? 0 : SCALED ? 128 : 64;  // of a key, where boxes lie
+  static constexpr u32 ROPE = WHOLE ? ENTRY - ROPE_BYTES : Cfg::LATENT / 128 * TILE_BYTES;
+  static constexpr u32 SCALES = WHOLE ? Cfg::LATENT : ROPE + KEYS * ROPE_LINE;
+  static constexpr u32 SCALES_APART = WHOLE ? APART : 16;
+  static constexpr u32 BYTES = WHOLE ? KEYS * APART : SCALES + (SCALED ? KEYS * 16 : 0);
+
+  // Sixteen codes of a key's latents.
+  __device__ static u32 latents(u32 stage, u32 key, u32 chunk) {
+    if (WHOLE) return stage + key * APART + chunk * 16;
+    return stage + chunk / 8 * TILE_BYTES + key * 128 + (chunk % 8 ^ key % 8) * 16;
+  }
+  // Sixteen bytes of its rotated part.
+  __device__ static u32 rope(u32 stage, u32 key, u32 chunk) {
+    if (WHOLE) return stage + ROPE + key * APART + chunk * 16;
+    return stage + ROPE + (SCALED ? key * 128 + (chunk ^ key % 8) * 16 : swizzled_64(key * 64 + chunk * 16));
+  }
+};
+
+// Codes as warps load them, as the left operand of a product. Of keys: a lane's four codes of a block are columns that lie side by side, not those that a product has there,
+// so queries' columns are taken in the same order.
+template <int STORE>
+__device__ inline void widen_keys(const u32 (&codes)[4], int half, u32 (&a)[4]) {
+#pragma unroll
+  for (int i = 0; i < 2; i++) widen_four<STORE>(codes[2 * half + i], a[i], a[i + 2]);
+}
+
+// Of latents, turned: of two keys, those of an even column and of the next.
+template <int STORE>
+__device__ inline void widen_latents(u32 codes, u32& even, u32& odd) {
+  widen_four<STORE>(__byte_perm(codes, 0, 0x3120), even, odd);  // two of a column, two of the next
+}
 
 // Latents are multiplied by scales times this over a unit that is larger than them: codes are up to 448, products below 2^15.
 constexpr f32 UNIT = 64;

@@ -34,9 +34,10 @@ __device__ inline void weigh(const Decoding& args, u32 base) {
       const Four load = shared_four(at + P::LOADS + turn.stage * 16);
       marks = load.x;
       if (marks >= LAST) arrive_once_a_warp(at + P::Q_FREE);
-      if (marks & EDGE) hide_unseen<Cfg>(at + P::LIMITS, load.y, s);
+      if constexpr (CHOOSES<Cfg>) hide_missing<Cfg>(at + P::SEEN + turn.stage * 16, s);
+      else if (marks & EDGE) hide_unseen<Cfg>(at + P::LIMITS, load.y, s);
       f32 scales[2] = {0, 0};
-      if (P::SCALED) own_scales(keys + P::SCALES, load, scales);
+      if (P::SCALED) own_scales<Cfg>(keys, load, scales);
       soften<Cfg>(args, at, turn.stage, scales, s, sums);
       leave_weights<Cfg>(keys + P::WEIGHTS, s);
       if (P::SCALED) leave_scales(keys + P::HALF_SCALES, scales, sums.unit);
@@ -85,6 +86,36 @@ __device__ inline void add_values(const Decoding& args, u32 base, int team, int 
   }
 }
 
+// The same over keys that are chosen. Who fills a stage again is much text, so it is done at two places only, once for all tiles.
+template <class Cfg, int SIDE>
+__device__ inline void add_chosen(const Decoding& args, u32 base) {
+  using P = Place<Cfg>;
+  constexpr int TILES = Cfg::LATENT / 128;
+  i32 position = -1;
+  fill_first_chosen<Cfg, SIDE>(args, base, position);
+  Turn<Cfg> turn;
+  f32 o[TILES][32];
+  for (;;) {
+    barrier_wait(base + P::WEIGHED + turn.stage * 8, turn.parity);
+    if (shared_pair(base + P::LOADS + turn.stage * 16).y == NOTHING) break;
+    refill_chosen<Cfg, SIDE>(args, base, turn, position);
+#pragma unroll
+    for (int k = 0; k < TILES * 32; k++) o[k / 32][k % 32] = 0;
+    i32 marks;
+    do {
+      u32 at = base;
+      asm volatile("" : "+r"(at));  // as in `weigh`
+      const u32 stage = at + turn.stage * P::STAGE_BYTES;
+      barrier_wait(at + P::WEIGHED + turn.stage * 8, turn.parity);
+      marks = shared_pair(at + P::LOADS + turn.stage * 16).x;
+      if (shared_i32(at + P::CHANGED + turn.stage * 4)) multiply_rows<Cfg>(at + P::SHRINK + turn.stage * ROWS * 4, o);
+      multiply_coded_latents<Cfg, SIDE>(stage, o);
+      if (marks >= LAST) write_half<Cfg, SIDE>(args, stage, at + P::FINAL + (marks & 1) * ROWS * 4, args.items[marks & (EDGE - 1)], block_number() % args.team, o);
+      refill_chosen<Cfg, SIDE>(args, at, turn, position);
+    } while (marks < LAST);
+  }
+}
+
 template <class Cfg>
 __device__ void decode_wide_fp8(const Decoding& args) {
   using P = Place<Cfg>;
@@ -97,7 +128,12 @@ __device__ void decode_wide_fp8(const Decoding& args) {
   __syncthreads();
   const int team = blockIdx.x / args.team;
   const int member = blockIdx.x % args.team;
-  as_warpgroups<P::WEIGHS, P::ADDS>([=, &args] { weigh<Cfg>(args, base); }, [=, &args] { add_values<Cfg, 0>(args, base, team, member); },
-                                    [=, &args] { add_values<Cfg, 1>(args, base, team, member); });
+  if constexpr (CHOOSES<Cfg>) {
+    as_warpgroups<P::WEIGHS, P::ADDS>([=, &args] { weigh<Cfg>(args, base); }, [=, &args] { add_chosen<Cfg, 0>(args, base); },
+                                      [=, &args] { add_chosen<Cfg, 1>(args, base); });
+  } else {
+    as_warpgroups<P::WEIGHS, P::ADDS>([=, &args] { weigh<Cfg>(args, base); }, [=, &args] { add_values<Cfg, 0>(args, base, team, member); },
+                                      [=, &args] { add_values<Cfg, 1>(args, base, team, member); });
+  }
   join_items<Cfg, 3>(args);
 }

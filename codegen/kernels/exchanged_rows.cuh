@@ -56,6 +56,17 @@ __device__ inline void hide_unseen(u32 limits, i32 tile, f32 (&s)[Cfg::ROWS / 2]
   }
 }
 
+// Hides keys of a tile that are not there from all rows. `seen`: where it stands which are.
+template <class Cfg>
+__device__ inline void hide_missing(u32 seen, f32 (&s)[Cfg::ROWS / 2]) {
+  const i32 there = shared_i32(seen + threadIdx.x % WARPGROUP / WARP * 4);
+  if (there == 0xffff) return;
+#pragma unroll
+  for (int k = 0; k < Cfg::ROWS / 2; k++) {
+    if (!(there >> (lane() / 4 + k / 2 % 2 * 8) & 1)) s[k] = minus_infinity();
+  }
+}
+
 // Leaves probabilities as the right operand of products, turned on the way: a row's lie side by side.
 template <class Cfg>
 __device__ inline void leave_weights(u32 to, const f32 (&s)[Cfg::ROWS / 2]) {

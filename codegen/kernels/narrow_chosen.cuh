@@ -10,7 +10,7 @@ __device__ inline void bring_keys(const Decoding& args, u32 base, u32 stage, u32
   const RowsFound rows(row);
 #pragma unroll
   for (int pair = 0; pair < P::PAIRS; pair++) {
-    const u32 place = (stage * P::PAIRS + pair) * 8;
+    const u32 place = (stage * P::PIECES + pair) * 8;
     barrier_wait(base + P::EMPTY + place, parity);
     fetch_lines<4, 2>(args, args.entries + pair * 256, args.entry_bytes, rows, to + pair * (2 * TILE_BYTES));
     if (pair == 0) {
@@ -48,16 +48,5 @@ __device__ inline void bring_chosen(const Decoding& args, u32 base, int team, in
       if (tile + 1 < item.end) position = chosen_position(list, tile + 1);
       bring_keys<Cfg>(args, base, stage, parity, row);
     }
-  }
-}
-
-// Hides keys of a tile that are not there from all rows. `seen`: where it stands which are.
-template <class Cfg>
-__device__ inline void hide_missing(u32 seen, f32 (&s)[Cfg::ROWS / 2]) {
-  const i32 there = shared_i32(seen + threadIdx.x % WARPGROUP / WARP * 4);
-  if (there == 0xffff) return;
-#pragma unroll
-  for (int k = 0; k < Cfg::ROWS / 2; k++) {
-    if (!(there >> (lane() / 4 + k / 2 % 2 * 8) & 1)) s[k] = minus_infinity();
   }
 }

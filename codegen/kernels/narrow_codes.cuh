@@ -1,225 +1,243 @@
-// Tiles of codes for `decode_narrow.cuh`. They stay codes in shared memory: a warp widens what it needs of them in registers, once as keys and once,
-// turned, as latents, and multiplies by `mma`, whose left operands are 16 rows in registers and whose results lie as those of larger products do.
+// Tiles of codes for `decode_narrow.cuh`. They stay codes in shared memory.
 //
-// Codes become f16, for which there is an instruction. Queries do too, their rows scaled by powers of two so that they fit, and probabilities. Where
-// entries have scales, logits are multiplied by them, and latents as they are widened, in units of a power of two that is large enough for all scales so
-// far.
-//
-// A stage has 128 codes of each key in a slot of 8 KB, then the rotated part, then scales.
+// As keys they are multiplied as they are: queries become two terms of e4m3, which have all bits of bf16 together, in 32 columns of a product. Tensor cores add up products of codes with 14 bits; so each
+// 128 columns, which may have a scale in common, are a sum of their own, and those are added up in f32. As latents warps widen them in registers, turned, where left operands of products may come
+// from: they become f16, for which there is an instruction, and probabilities do. Where entries have scales, probabilities are left once for each, in units of a power of two that is large enough for all
+// scales so far.
 
 #include "narrow_sums.cuh"
 #include "wgmma.cuh"
 
-// Makes queries f16 where they lie, each row times the power of two by which its largest is at least 1 and below 2. Three warps, for all items of
-// a team.
+// ---- Queries ----
+
+// Rows of queries are times this over the power of two by which their largest is at least 1 and below 2. What their first term leaves of one is 16 times smaller at least; the second has that times 32.
+[[maybe_unused]] constexpr f32 WHOLE_TERM = 128;
+[[maybe_unused]] constexpr f32 SECOND_TERM = 1.0f / 32;
+
+// Leaves two numbers that lie side by side as terms: `to` is where the first terms go, and the second ones go `APART` bytes further.
+template <int APART>
+__device__ inline void leave_terms(u32 to, f32 x, f32 y) {
+  const u16 first = pack_e4m3(x, y);
+  const float2 of_first = unpack_f16(widen_e4m3(first));
+  share_halves<APART>(to, first | u32(pack_e4m3((x - of_first.x) / SECOND_TERM, (y - of_first.y) / SECOND_TERM)) << 16);
+}
+
+// Makes rows of queries codes where they lie: 128 columns of both terms where two tiles of bf16 were, one behind the other. A warp has every `BY`th row from its `first` on.
+template <class Cfg, int BY>
+__device__ inline void split_queries(u32 base, u32 stage, u32 first) {
+  using P = Place<Cfg>;
+  const u32 self = own_lane();
+#pragma unroll 1
+  for (u32 row = first; row < Cfg::ROWS; row += BY) {
+    const u32 line = base + P::Q + stage * P::Q_BYTES + row * 128;
+    const auto two_of = [&](int t) {
+      const u32 both = shared_i32(line + t * P::Q_TILE_BYTES + self * 4);
+      return float2{f32_of(both << 16), f32_of(both & 0xffff0000u)};
+    };
+    f32 most = 0;
+#pragma unroll
+    for (int t = 0; t < P::SLOTS; t++) {
+      const float2 two = two_of(t);
+      most = fmaxf(most, fmaxf(fabsf(two.x), fabsf(two.y)));
+    }
+    const RowUnit row_unit(warp_max(most));
+    const f32 by = row_unit.inverse * WHOLE_TERM;
+    const u32 column = (self / 4 ^ row % 8) * 8 + self % 4 * 2;  // of a tile
+#pragma unroll
+    for (int t = 0; t < P::SLOTS; t += 2) {
+      const u32 to = line + t * P::Q_TILE_BYTES;
+      const float2 two[2] = {two_of(t), t + 1 < P::SLOTS ? two_of(t + 1) : float2{0, 0}};
+      if (P::SCALED && t == P::VALUE_TILES) {
+        share(to + self * 4, i32(pack_bf16(two[0].x * by, two[0].y * by)));  // the rotated part is not in codes there
+        continue;
+      }
+      __syncwarp();  // all have read what terms are written over
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        const u32 at = i * TILE + column;
+        leave_terms<P::Q_TILE_BYTES>(to + (at / 16 ^ row % 8) * 16 + at % 16, two[i].x * by, two[i].y * by);
+      }
+    }
+    if (self == 0) share(base + P::Q_SCALES + (stage * Cfg::ROWS + row) * 4, row_unit.unit / WHOLE_TERM);
+  }
+  fence_proxy_async();
+}
+
+// The same of all items of a team. Three warps come here.
 template <class Cfg>
-__device__ inline void scale_queries(const Decoding& args, u32 base, int team) {
+__device__ inline void split_all_queries(const Decoding& args, u32 base, int team) {
   using P = Place<Cfg>;
   QueriesTurn<Cfg> turn;
   for (int i = args.starts[team]; i < args.starts[team + 1]; i++, turn.next()) {
     barrier_wait(base + P::Q_FULL + turn.stage * 8, turn.parity);
-    for (int row = warp() - 1; row < Cfg::ROWS; row += WARPGROUP / WARP - 1) {
-      const u32 at = base + P::Q + turn.stage * P::Q_BYTES + row * 128 + lane() * 4;
-      f32 low[P::SLOTS], high[P::SLOTS];
-      f32 most = 0;
-#pragma unroll
-      for (int t = 0; t < P::SLOTS; t++) {
-        const u32 both = shared_i32(at + t * P::Q_TILE_BYTES);
-        low[t] = f32_of(both << 16);
-        high[t] = f32_of(both & 0xffff0000u);
-        most = fmaxf(most, fmaxf(fabsf(low[t]), fabsf(high[t])));
-      }
-      const RowUnit row_unit(warp_max(most));
-      const f32 by = row_unit.inverse;
-#pragma unroll
-      for (int t = 0; t < P::SLOTS; t++) {
-        const bool stays = P::SCALED && t == P::VALUE_TILES;  // the rotated part is not in codes there
-        share(at + t * P::Q_TILE_BYTES, i32(stays ? pack_bf16(low[t] * by, high[t] * by) : pack_f16(low[t] * by, high[t] * by)));
-      }
-      if (lane() == 0) share(base + P::Q_SCALES + (turn.stage * Cfg::ROWS + row) * 4, row_unit.unit);
-    }
-    fence_proxy_async();  // the copy engine writes there next
+    split_queries<Cfg, 3>(base, turn.stage, own_number() / WARP - 1);
     arrive_once_a_warp(base + P::Q_READY + turn.stage * 8);
   }
 }
 
-// What a warp has of an item's queries for logits: of all rows, a quarter of the latents' columns and of those of the rotated part.
+// What logits of a thread's rows count in.
 template <class Cfg>
-struct OwnQueries {
-  static constexpr int STEPS = Cfg::LATENT / 4 / 32;  // pieces of 32 columns
-  static constexpr int BLOCKS = Cfg::ROWS / 8;
-  Pair latents[STEPS * 2][BLOCKS];  // of 16 columns
-  Pair rope[BLOCKS];
-  f32 unit[Cfg::ROWS / 4];  // what logits of this thread's rows count in
+struct RowUnits {
+  f32 of[Held<Cfg::ROWS>::R];
+  __device__ void take(u32 units) {
+#pragma unroll
+    for (int r = 0; r < Held<Cfg::ROWS>::R; r++) of[r] = shared_f32(units + Held<Cfg::ROWS>::row(r) * 4);
+  }
+};
 
-  // A lane's four codes of a block are columns that lie side by side, not those that a product has there: queries are taken in the same order.
-  __device__ void take(u32 queries, u32 units) {
-    using P = Place<Cfg>;
+// ---- Scales ----
+
+// Those of a thread's two keys of a tile, eight apart, where they have any.
+template <class Cfg>
+struct OwnScales {
+  f32 of[2][4];
+  __device__ explicit OwnScales(u32 keys) {
+    using C = CodesPlace<Cfg>;
+    if constexpr (!C::SCALED) return;
     const Lanes lanes;
-    const auto piece = [&](int column, int block) {
-      const u32 chunk = column % TILE / 8 + lanes.quad / 2;
-      return shared_pair(queries + column / TILE * P::Q_TILE_BYTES + (block * 8 + lanes.line) * 128 + (chunk ^ lanes.line) * 16 + lanes.quad % 2 * 8);
-    };
 #pragma unroll
-    for (int block = 0; block < BLOCKS; block++) {
-#pragma unroll
-      for (int k = 0; k < STEPS * 2; k++) latents[k][block] = piece(lanes.own * (Cfg::LATENT / 4) + k * 16, block);
-      if (P::SCALED && Cfg::ROPE > 0) {
-        const u32 at = queries + P::VALUE_TILES * P::Q_TILE_BYTES + (block * 8 + lanes.line) * 128 + lanes.quad * 4;
-        rope[block].x = shared_i32(at + ((lanes.own * 2) ^ lanes.line) * 16);
-        rope[block].y = shared_i32(at + ((lanes.own * 2 + 1) ^ lanes.line) * 16);
-      } else if (Cfg::ROPE > 0) {
-        rope[block] = piece(Cfg::LATENT + lanes.own * 16, block);
-      }
-      const Pair of = shared_pair(units + (block * 8 + lanes.quad * 2) * 4);
-      unit[block * 2] = f32_of(of.x);
-      unit[block * 2 + 1] = f32_of(of.y);
+    for (int i = 0; i < 2; i++) {
+      const Four x = shared_four(keys + C::SCALES + (lanes.own * 16 + lanes.line + i * 8) * C::SCALES_APART);
+      of[i][0] = f32_of(x.x), of[i][1] = f32_of(x.y), of[i][2] = f32_of(x.z), of[i][3] = f32_of(x.w);
     }
   }
 };
 
-// Logits of a tile of codes. Each warp multiplies all keys by its quarter of the columns, and then gets what the others have of its 16 keys. `room`: 1 KB
-// times rows / 16 for each of 16 pairs of warps.
+// Leaves probabilities once for each scale that a key has, times that over the unit of the output.
 template <class Cfg>
-__device__ inline void multiply_coded_keys(u32 keys, const OwnQueries<Cfg>& q, u32 room, u32 name, u32 full, u32 parity, f32 (&s)[Cfg::ROWS / 2]) {
+__device__ inline void leave_scaled_weights(u32 to, u32 keys, f32 unit, const f32 (&s)[Cfg::ROWS / 2]) {
   using P = Place<Cfg>;
-  using Q = OwnQueries<Cfg>;
-  constexpr int BLOCKS = Q::BLOCKS;
-  const Lanes lanes;
-  const u32 column = lanes.own * (Cfg::LATENT / 4);
-  f32 part[4][Cfg::ROWS / 2];  // of 16 keys each
+  const OwnScales<Cfg> own(keys);
+  const f32 inverse = UNIT / unit;
 #pragma unroll
-  for (int k = 0; k < 4 * Cfg::ROWS / 2; k++) part[k / (Cfg::ROWS / 2)][k % (Cfg::ROWS / 2)] = 0;
-  barrier_wait(full + column / 128 * 8, parity);
-  const u32 line = keys + column / 128 * TILE_BYTES + (lanes.block % 2 * 8 + lanes.row) * 128;
+  for (int set = 0; set < P::SETS; set++) {
+    const f32 by[2] = {own.of[0][set] * inverse, own.of[1][set] * inverse};
+    f32 its[Cfg::ROWS / 2];
 #pragma unroll
-  for (int step = 0; step < Q::STEPS; step++) {
-    u32 codes[4][4];
-#pragma unroll
-    for (int of = 0; of < 4; of++) load_blocks(codes[of], line + of * 2048 + ((column % 128 / 16 + step * 2 + lanes.block / 2) ^ lanes.row) * 16);
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-#pragma unroll
-      for (int of = 0; of < 4; of++) {
-        u32 a[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) a[i] = widen_pair<Entry<Cfg>::STORE>(u16(codes[of][2 * half + i % 2] >> i / 2 * 16));
-#pragma unroll
-        for (int block = 0; block < BLOCKS; block++) {
-          const Pair b = q.latents[step * 2 + half][block];
-          mma_f16(part[of] + block * 4, a, b.x, b.y);
-        }
-      }
-    }
+    for (int k = 0; k < Cfg::ROWS / 2; k++) its[k] = s[k] * by[k / 2 % 2];
+    leave_weights<Cfg>(to + set * P::Q_TILE_BYTES, its);
   }
-  if (P::PAIRS > 1) barrier_wait(full, parity);  // scales and the rotated part come with the first columns
-  if (P::SCALED) {
-#pragma unroll
-    for (int of = 0; of < 4; of++) {
-      const u32 scale = keys + P::SCALES + (of * 16 + lanes.line) * 16 + column / 128 * 4;
-      const f32 by[2] = {shared_f32(scale), shared_f32(scale + 128)};
-#pragma unroll
-      for (int k = 0; k < Cfg::ROWS / 2; k++) part[of][k] *= by[k / 2 % 2];
-    }
-  }
-#pragma unroll
-  for (int of = 0; of < 4 && Cfg::ROPE > 0; of++) {
-    const u32 rope = keys + P::ROPE;
-    u32 a[4];
-    if constexpr (P::SCALED) {
-      load_blocks(a, rope + (of * 16 + lanes.block % 2 * 8 + lanes.row) * 128 + ((lanes.own * 2 + lanes.block / 2) ^ lanes.row) * 16);
-#pragma unroll
-      for (int block = 0; block < BLOCKS; block++) mma_bf16(part[of] + block * 4, a, q.rope[block].x, q.rope[block].y);
-    } else {
-      u32 codes[2];
-      load_two_blocks(codes, rope + swizzled_64((of * 16 + lanes.block % 2 * 8 + lanes.row) * 64 + lanes.own * 16));
-#pragma unroll
-      for (int i = 0; i < 4; i++) a[i] = widen_pair<Entry<Cfg>::STORE>(u16(codes[i % 2] >> i / 2 * 16));
-#pragma unroll
-      for (int block = 0; block < BLOCKS; block++) mma_f16(part[of] + block * 4, a, q.rope[block].x, q.rope[block].y);
-    }
-  }
-  const u32 lane_at = room + lane() * 16;
-#pragma unroll
-  for (int of = 0; of < 4; of++) {
-    if (of == lanes.own) continue;
-#pragma unroll
-    for (int block = 0; block < BLOCKS; block++) {
-      const f32* x = part[of] + block * 4;
-      const Four bits = {i32(bits_of(x[0])), i32(bits_of(x[1])), i32(bits_of(x[2])), i32(bits_of(x[3]))};
-      share(lane_at + ((lanes.own * 4 + of) * BLOCKS + block) * 512, bits);
-    }
-  }
-#pragma unroll
-  for (int of = 0; of < 4; of++) {
-#pragma unroll
-    for (int k = 0; k < Cfg::ROWS / 2; k++) s[k] = of == lanes.own ? part[of][k] : of == 0 ? 0 : s[k];
-  }
-  named_wait(name, WARPGROUP);
-#pragma unroll
-  for (u32 from = 0; from < 4; from++) {
-    if (from == lanes.own) continue;
-#pragma unroll
-    for (int block = 0; block < BLOCKS; block++) {
-      const Four x = shared_four(lane_at + ((from * 4 + lanes.own) * BLOCKS + block) * 512);
-      s[block * 4] += f32_of(x.x);
-      s[block * 4 + 1] += f32_of(x.y);
-      s[block * 4 + 2] += f32_of(x.z);
-      s[block * 4 + 3] += f32_of(x.w);
-    }
-  }
-#pragma unroll
-  for (int k = 0; k < Cfg::ROWS / 2; k++) s[k] *= q.unit[Sums<Cfg>::of(k)];
 }
 
-// Adds a tile's products to the output, and frees its columns one by one, unless it `keeps` them. A warp has 16 columns of each 64: results of even
-// ones where a product's first eight rows are, of odd ones where the others are.
+// ---- Products ----
+
+// D += A B, of codes of the cache's kind and of the terms of queries.
 template <class Cfg>
-__device__ inline void multiply_coded_latents(u32 keys, u32 weights, u32 scales, u32 empty, bool keeps, Sums<Cfg>& sums) {
+__device__ inline void multiply_codes(f32 (&d)[32 / 2], const u32 (&a)[4], u64 b, bool add) {
+  if (Entry<Cfg>::STORE == E5M2) wgmma_e5m2(d, a, b, add);
+  else wgmma_e4m3(d, a, b, add);
+}
+
+// What the rotated part of keys in bf16 adds to their logits.
+template <class Cfg>
+__device__ inline void multiply_rotated(u32 keys, u32 key, u32 queries, f32 (&s)[Cfg::ROWS / 2]) {
   using P = Place<Cfg>;
-  static_assert(Cfg::ROWS == 16, "two blocks of rows");
   const Lanes lanes;
-  u32 codes[2][2][2][4];  // of this pair of tiles and the next: of both halves of the keys, of both tiles
-  const auto load = [&](int pair) {
-    const u32 line = keys + pair * TILE_BYTES + (lanes.block * 8 + lanes.row) * 128;
+  u32 a[P::ROPE_STEPS][4];
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
+  for (int k = 0; k < P::ROPE_STEPS; k++) load_blocks(a[k], P::Codes::rope(keys, key, k * 2 + lanes.block / 2));
+  wgmma_fence();
 #pragma unroll
-      for (int t = 0; t < 2; t++) load_blocks_turned(codes[pair % 2][half][t], line + half * 4096 + ((t * 4 + lanes.own) ^ lanes.row) * 16);
+  for (int k = 0; k < P::ROPE_STEPS; k++) wgmma_bf16<0>(s, a[k], rows_at(queries + (P::VALUE_TILES * P::Q_TILE_BYTES + k * 32) / 16), k > 0);
+  wgmma_commit();
+}
+
+// Logits of a tile of codes; a warp has 16 keys. `full`: barriers of the stage's pieces.
+template <class Cfg>
+__device__ inline void multiply_coded_keys(u32 keys, u32 queries, u32 full, u32 parity, const RowUnits<Cfg>& rows, f32 (&s)[Cfg::ROWS / 2]) {
+  using P = Place<Cfg>;
+  using C = typename P::Codes;
+  static_assert(Cfg::ROWS == 16, "of both terms of rows, 32 columns");
+  static_assert(C::SCALED || !C::WHOLE || Cfg::ROPE % 32 == 0, "behind an entry stands what is no part of it");
+  constexpr int LATENT_LINES = Cfg::LATENT / 128;
+  constexpr int LINES = LATENT_LINES + (!C::SCALED && Cfg::ROPE > 0 ? 1 : 0);  // the last may be the rotated part's
+  constexpr auto pieces = [](int line) { return line < LATENT_LINES ? 4 : (Cfg::ROPE + 31) / 32; };
+  const Lanes lanes;
+  const u32 key = lanes.own * 16 + lanes.block % 2 * 8 + lanes.row;
+  const u32 right = place_of(queries);
+  constexpr int HELD = C::WHOLE ? 3 : 2;  // lines whose codes are in registers or on their way there; of boxes there are registers for two
+  u32 a[HELD][4][4];     // pieces of 32 codes
+  f32 parts[2][32 / 2];  // of this line and the one before
+  const auto load = [&](int line) {
+    if (P::PIECES > 1 && line > 0 && line < LATENT_LINES) barrier_wait(full + line * 8, parity);
+#pragma unroll
+    for (int k = 0; k < pieces(line); k++) {
+      const u32 chunk = k * 2 + lanes.block / 2;
+      load_blocks(a[line % HELD][k], line < LATENT_LINES ? C::latents(keys, key, line * 8 + chunk) : C::rope(keys, key, chunk));
     }
   };
-  u32 p[4][4];  // probabilities of 16 keys each, of both blocks of rows
+  settle(parts[0]);
+  settle(parts[1]);
+  settle(s);
+  barrier_wait(full, parity);
   load(0);
+  if (HELD > 2 && LINES > 1) load(1);
+  if constexpr (C::SCALED && Cfg::ROPE > 0) multiply_rotated<Cfg>(keys, key, right, s);
+  const OwnScales<Cfg> own(keys);
+  const auto add_part = [&](int line) {
+    settle(parts[line % 2]);
+    if (line == 0) settle(s);
 #pragma unroll
-  for (int k = 0; k < 4; k++) load_blocks(p[k], weights + (lanes.block / 2 * 8 + lanes.row) * 128 + ((k * 2 + lanes.block % 2) ^ lanes.row) * 16);
-#pragma unroll
-  for (int pair = 0; pair < P::PAIRS; pair++) {
-    if (pair + 1 < P::PAIRS) load(pair + 1);
-    u32 by[8] = {};  // scales of pairs of this thread's keys
-#pragma unroll
-    for (int i = 0; P::SCALED && i < 8; i += 4) {
-      const Four four = shared_four(scales + (pair * 4 + lanes.quad) * 32 + i * 4);
-      by[i] = four.x, by[i + 1] = four.y, by[i + 2] = four.z, by[i + 3] = four.w;
+    for (int k = 0; k < Cfg::ROWS / 2; k++) {
+      const f32 part = parts[line % 2][k] + parts[line % 2][k + Cfg::ROWS / 2] * SECOND_TERM;
+      const bool begins = line == 0 && !(C::SCALED && Cfg::ROPE > 0);
+      if constexpr (C::SCALED) s[k] = part * own.of[k / 2 % 2][line] + (begins ? 0 : s[k]);
+      else s[k] = begins ? part : s[k] + part;
     }
+  };
 #pragma unroll
-    for (int k = 0; k < 4; k++) {
+  for (int line = 0; line < LINES; line++) {
+    wgmma_fence();
 #pragma unroll
-      for (int t = 0; t < 2; t++) {
-        u32 a[4];
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-          const u32 four = __byte_perm(codes[pair % 2][k / 2][t][k % 2 * 2 + i], 0, 0x3120);  // two of a column, two of the next
-          a[2 * i] = widen_pair<Entry<Cfg>::STORE>(u16(four));
-          a[2 * i + 1] = widen_pair<Entry<Cfg>::STORE>(u16(four >> 16));
-          if (P::SCALED) {
-            a[2 * i] = times_f16(a[2 * i], by[2 * k + i]);
-            a[2 * i + 1] = times_f16(a[2 * i + 1], by[2 * k + i]);
-          }
-        }
-        mma_f16(sums.o[2 * pair + t], a, p[k][0], p[k][1]);
-        mma_f16(sums.o[2 * pair + t] + 4, a, p[k][2], p[k][3]);
-      }
-    }
-    if (!keeps) arrive_once_a_warp(empty + pair * 8);
+    for (int k = 0; k < pieces(line); k++) multiply_codes<Cfg>(parts[line % 2], a[line % HELD][k], rows_at(right + (line * 2 * P::Q_TILE_BYTES + k * 32) / 16), k > 0);
+    wgmma_commit();
+    if (line > 0) wgmma_wait<1>();
+    if (line > 0) add_part(line - 1);
+    if (line + HELD - 1 < LINES) load(line + HELD - 1);
   }
+  wgmma_wait<0>();
+  add_part(LINES - 1);
+#pragma unroll
+  for (int k = 0; k < Cfg::ROWS / 2; k++) s[k] *= rows.of[Held<Cfg::ROWS>::of(k)];
+}
+
+// Adds a tile's products to the output, and frees its pieces one by one, as soon as their codes are in registers, unless it `keeps` them. A warp has 16 columns of each 64:
+// results of even ones where a product's first eight rows are, of odd ones where the others are.
+template <class Cfg>
+__device__ inline void multiply_coded_latents(u32 keys, u32 weights, u32 empty, bool keeps, Sums<Cfg>& sums) {
+  using P = Place<Cfg>;
+  using C = CodesPlace<Cfg>;
+  constexpr int AHEAD = 2;                   // pieces of 32 keys that are under way
+  constexpr int STEPS = P::VALUE_TILES * 2;  // of all columns
+  const Lanes lanes;
+  const u32 right = place_of(weights);
+  u32 a[AHEAD][2][4];
+  u32 codes[2][4];  // of this piece and the next
+  const auto load = [&](int step) {
+    load_blocks_turned(codes[step % 2], C::latents(keys, step % 2 * 32 + lanes.block * 8 + lanes.row, step / 2 * 4 + lanes.own));
+  };
+  load(0);
+  load(1);
+#pragma unroll
+  for (int t = 0; t < P::VALUE_TILES; t++) settle(sums.o[t]);
+#pragma unroll
+  for (int step = 0; step < STEPS; step++) {
+    u32(&own)[2][4] = a[step % AHEAD];
+    if (step >= AHEAD) wgmma_wait<AHEAD - 1>();
+#pragma unroll
+    for (int i = 0; i < 4; i++) widen_latents<Entry<Cfg>::STORE>(codes[step % 2][i], own[i / 2][i % 2 * 2], own[i / 2][i % 2 * 2 + 1]);
+    if (step + 2 < STEPS) load(step + 2);
+    wgmma_fence();
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const u64 b = rows_at(right + (P::SETS > 1 ? step / 4 * (P::Q_TILE_BYTES / 16) : 0) + (step % 2 * 2 + half) * 2);
+      wgmma_f16<0>(sums.o[step / 2], own[half], b, true);
+    }
+    wgmma_commit();
+    constexpr int OF_PIECE = STEPS / P::PIECES;
+    if (step % OF_PIECE == OF_PIECE - 1 && !keeps) arrive_once_a_warp(empty + step / OF_PIECE * 8);
+  }
+  wgmma_wait<0>();
+#pragma unroll
+  for (int t = 0; t < P::VALUE_TILES; t++) settle(sums.o[t]);
 }

@@ -42,20 +42,22 @@ struct Sums : Held<Cfg::ROWS> {
   }
 };
 
-// The largest scale of this thread's two keys. `scales`: where those of a tile's keys are.
-__device__ inline f32 largest_scale(u32 scales) {
-  const u32 key = threadIdx.x % WARPGROUP / WARP * 16 + lane() / 4;
-  const Four one = shared_four(scales + key * 16), other = shared_four(scales + key * 16 + 128);
+// The largest scale of this thread's two keys. `keys`: where a tile is.
+template <class Cfg>
+__device__ inline f32 largest_scale(u32 keys) {
+  using C = CodesPlace<Cfg>;
+  const u32 scales = keys + C::SCALES + (threadIdx.x % WARPGROUP / WARP * 16 + lane() / 4) * C::SCALES_APART;
+  const Four one = shared_four(scales), other = shared_four(scales + 8 * C::SCALES_APART);
   const f32 first = peak(peak(f32_of(one.x), f32_of(one.y)), peak(f32_of(one.z), f32_of(one.w)));
   return peak(first, peak(peak(f32_of(other.x), f32_of(other.y)), peak(f32_of(other.z), f32_of(other.w))));
 }
 
 // Logits become exponentials. Only where one is much larger than what exponents count from do warps ask each other for the largest.
 template <class Cfg>
-__device__ inline void soften(const Decoding& args, u32 room, u32 name, u32 scales, f32 (&s)[Cfg::ROWS / 2], Sums<Cfg>& sums) {
+__device__ inline void soften(const Decoding& args, u32 room, u32 name, u32 keys, f32 (&s)[Cfg::ROWS / 2], Sums<Cfg>& sums) {
   using S = Sums<Cfg>;
   bool above = false;
-  if (Entry<Cfg>::SCALED) above = !(largest_scale(scales) <= sums.unit);
+  if (Entry<Cfg>::SCALED) above = !(largest_scale<Cfg>(keys) <= sums.unit);
 #pragma unroll
   for (int r = 0; r < S::R; r++) {
     const f32 m = peak(s[S::result(r, 0)], s[S::result(r, 1)]);
@@ -74,7 +76,7 @@ __device__ inline void soften(const Decoding& args, u32 room, u32 name, u32 scal
       sums.shift[r] = is_nan(m[r]) ? m[r] : now;
     }
     if (Entry<Cfg>::SCALED) {
-      m[0] = largest_scale(scales);
+      m[0] = largest_scale<Cfg>(keys);
       over_group<Cfg>(m, true, room, name);
       sums.count_in(m[0]);
     }
@@ -156,7 +158,7 @@ __device__ inline void add_others(u32 base, int other, u32 name, u32& turn, Sums
     turn ^= 1;
   }
 #pragma unroll
-  for (int pair = 0; pair < P::PAIRS; pair++) arrive_once_a_warp(base + P::EMPTY + (last * P::PAIRS + pair) * 8);
+  for (int piece = 0; piece < P::PIECES; piece++) arrive_once_a_warp(base + P::EMPTY + (last * P::PIECES + piece) * 8);
 }
 
 // Writes an item's output, or sends that of a part of it by way of the stage that its last tile was in.

@@ -16,40 +16,39 @@ struct Place {
   static constexpr int ROPE_STEPS = (Cfg::ROPE + 15) / 16;
   static constexpr int SLOTS = VALUE_TILES + ROPE_TILES;  // of a stage; the last has the rotated part
   static constexpr bool CODED = Entry<Cfg>::CODED, SCALED = Entry<Cfg>::SCALED;
+  using Codes = CodesPlace<Cfg>;
   static constexpr int PAIRS = VALUE_TILES / 2;           // slots are filled and freed by two, the rotated part with the first
-  static constexpr u32 ROPE = (CODED ? PAIRS : VALUE_TILES) * TILE_BYTES;  // of a stage: the rotated part
-  static constexpr u32 ROPE_LINE = CODED && !SCALED ? 64 : 128;             // bytes of a key there
-  static constexpr u32 SCALES = ROPE + ROPE_TILES * KEYS * ROPE_LINE;       // of a stage: four of each key
-  static constexpr u32 STAGE_BYTES = SCALES + (SCALED ? KEYS * 16 : 0);
+  static constexpr int PIECES = Codes::WHOLE ? 1 : PAIRS;  // of a stage, that are filled and freed apart
+  static constexpr u32 ROPE = CODED ? Codes::ROPE : VALUE_TILES * TILE_BYTES;  // of a stage: the rotated part
+  static constexpr u32 STAGE_BYTES = CODED ? Codes::BYTES : ROPE + ROPE_TILES * KEYS * 128;
   static constexpr u32 Q_TILE_BYTES = ROWS * TILE * 2;
-  static constexpr u32 Q_BYTES = SLOTS * Q_TILE_BYTES;
+  static constexpr int Q_SLOTS = SLOTS + (CODED && !SCALED ? ROPE_TILES : 0);  // rows as codes are twice as many
+  static constexpr u32 Q_BYTES = Q_SLOTS * Q_TILE_BYTES;
   static constexpr int GROUPS = 2;  // warpgroups that take tiles in turn
-  static constexpr int Q_STAGES = CODED ? 1 : 2;  // of codes they go to registers
-  static constexpr u32 PARTS_BYTES = 16 * ROWS * 64;  // of a warpgroup: what warps have of each other's logits
-  static constexpr u32 AUX = GROUPS * (ROWS * TILE * 2 + (SCALED ? KEYS * 8 : 0)) + (CODED ? GROUPS * PARTS_BYTES : 0) + 3072;  // those of all, and what is small
+  static constexpr int Q_STAGES = 2;
+  static constexpr int SETS = SCALED ? PAIRS : 1;  // of probabilities: one for each scale that a key has
+  static constexpr u32 AUX = GROUPS * SETS * Q_TILE_BYTES + 3072;  // those of all, and what is small
   static constexpr int FIT = (232448 - Q_STAGES * Q_BYTES - AUX) / STAGE_BYTES;
   static constexpr int STAGES = FIT < 6 ? FIT : 6;
   static_assert(STAGES >= GROUPS, "a stage for each warpgroup");
   static constexpr u32 Q = STAGES * STAGE_BYTES;           // [Q_STAGES]: of this item and the next
-  static constexpr u32 WEIGHTS = Q + Q_STAGES * Q_BYTES;   // [GROUPS, ROWS, KEYS]: probabilities
-  static constexpr u32 HALF_SCALES = WEIGHTS + GROUPS * Q_TILE_BYTES;  // [GROUPS, 4, KEYS]: a tile's scales in f16, over a unit
-  static constexpr u32 PEAKS = HALF_SCALES + (SCALED ? GROUPS * KEYS * 8 : 0);  // [GROUPS, 4, ROWS]: largest logits of a warp
+  static constexpr u32 WEIGHTS = Q + Q_STAGES * Q_BYTES;   // [GROUPS, SETS, ROWS, KEYS]: probabilities
+  static constexpr u32 PEAKS = WEIGHTS + GROUPS * SETS * Q_TILE_BYTES;  // [GROUPS, 4, ROWS]: largest logits of a warp
   static constexpr u32 LIMITS = PEAKS + GROUPS * 4 * ROWS * 4;   // [GROUPS, ROWS]: keys that a row sees
   static constexpr u32 SEEN = LIMITS;                            // or, where keys are chosen [STAGES, 4]: which of a warp's there are
   static_assert(STAGES * 16 <= GROUPS * ROWS * 8, "room for them");
   // Of all but the second warpgroup [GROUPS - 1, ROWS, 4]: what their sums count from, largest logits, totals, units of the output
   static constexpr u32 SUMS = LIMITS + GROUPS * ROWS * 8;
   static constexpr u32 LAST_AT = SUMS + (GROUPS - 1) * ROWS * 16;  // [GROUPS - 1]: and the stages of their last tiles
-  static constexpr u32 FULL = LAST_AT + 16;                        // barriers [STAGES, PAIRS]: keys are there
-  static constexpr u32 EMPTY = FULL + STAGES * PAIRS * 8;          // [STAGES, PAIRS]: they may be overwritten
-  static constexpr u32 Q_FULL = EMPTY + STAGES * PAIRS * 8;        // [2]
+  static constexpr u32 FULL = LAST_AT + 16;                        // barriers [STAGES, PIECES]: keys are there
+  static constexpr u32 EMPTY = FULL + STAGES * PIECES * 8;         // [STAGES, PIECES]: they may be overwritten
+  static constexpr u32 Q_FULL = EMPTY + STAGES * PIECES * 8;       // [2]
   static constexpr u32 Q_EMPTY = Q_FULL + 16;                      // [2]
   static constexpr u32 Q_READY = Q_EMPTY + 16;                     // [2]: of codes, queries are f16
   static constexpr u32 HANDED = Q_READY + 16;                      // [GROUPS - 1]: the others' sums are there
   static constexpr u32 TAKEN = HANDED + 16;                        // [GROUPS - 1]: and have been added
   static constexpr u32 Q_SCALES = TAKEN + 16;                      // [2, ROWS]: what logits of f16 count in
-  static constexpr u32 LOGITS = Q_SCALES + (CODED ? 2 * ROWS * 4 : 0);  // [GROUPS]: parts of logits
-  static constexpr u32 END = LOGITS + (CODED ? GROUPS * PARTS_BYTES : 0);
+  static constexpr u32 END = Q_SCALES + (CODED ? 2 * ROWS * 4 : 0);
   static_assert(END <= 232448, "shared memory");
   // Registers of a thread: of who attends to tiles, of who brings them
   static constexpr int ATTENDS = 224;
@@ -106,9 +105,10 @@ __device__ inline void bring_queries(const Decoding& args, u32 base, u32 stage, 
 template <class Cfg>
 __device__ inline void copy_columns(const Decoding& args, u32 to, u32 barrier, int box, int pair, i32 from) {
   using P = Place<Cfg>;
+  using Codes = typename P::Codes;
   const u32 first = box * args.box;
-  if (Cfg::ROPE > 0 && pair == 0) copy_tile(to + P::ROPE + first * P::ROPE_LINE, args.k_rope, barrier, 0, from);
-  if (P::SCALED && pair == 0) copy_tile(to + P::SCALES + first * 16, args.k_scales, barrier, 0, from);
+  if (Cfg::ROPE > 0 && pair == 0) copy_tile(to + P::ROPE + first * (P::CODED ? Codes::ROPE_LINE : 128), args.k_rope, barrier, 0, from);
+  if (P::SCALED && pair == 0) copy_tile(to + Codes::SCALES + first * 16, args.k_scales, barrier, 0, from);
   if (P::CODED) return copy_tile_3d(to + pair * TILE_BYTES + first * 128, args.k, barrier, 0, from, pair);
   copy_tile_3d(to + 2 * pair * TILE_BYTES + first * 128, args.k, barrier, 0, from, 2 * pair);
   if (args.box < KEYS) copy_tile_3d(to + (2 * pair + 1) * TILE_BYTES + first * 128, args.k, barrier, 0, from, 2 * pair + 1);
@@ -118,7 +118,8 @@ __device__ inline void copy_columns(const Decoding& args, u32 to, u32 barrier, i
 template <class Cfg>
 __device__ inline u32 bytes_of_columns(int pair) {
   using P = Place<Cfg>;
-  return (P::CODED ? 128 : 256) + (pair == 0 ? P::ROPE_TILES * P::ROPE_LINE + (P::SCALED ? 16 : 0) : 0);
+  const u32 rope = P::ROPE_TILES * (P::CODED ? P::Codes::ROPE_LINE : 128);
+  return (P::CODED ? 128 : 256) + (pair == 0 ? rope + (P::SCALED ? 16 : 0) : 0);
 }
 
 // Copies what the others read. One warp: its lanes know where the next 32 boxes of keys lie.
@@ -152,10 +153,10 @@ __device__ inline void bring_tiles(const Decoding& args, u32 base, int team, int
           row = key < group.end ? row_of_key(args, group.table, key) : 0;
         }
         const int from = __shfl_sync(ALL_LANES, row, ahead);
-        for (int pair = 0; pair < P::PAIRS; pair++) {
-          const u32 barrier = base + P::FULL + (stage * P::PAIRS + pair) * 8;
+        for (int pair = 0; pair < P::PIECES; pair++) {
+          const u32 barrier = base + P::FULL + (stage * P::PIECES + pair) * 8;
           if (b == 0) {
-            barrier_wait(base + P::EMPTY + (stage * P::PAIRS + pair) * 8, parity);
+            barrier_wait(base + P::EMPTY + (stage * P::PIECES + pair) * 8, parity);
             if (lane() == 0) barrier_expect(barrier, there * args.box * bytes_of_columns<Cfg>(pair));
           }
           if (b < there && lane() == 0) copy_columns<Cfg>(args, to, barrier, b, pair, from);

@@ -100,10 +100,14 @@ MLA_PRODUCTS(256, 128, 128, 129, 130, 131, 132, 133, 134)
 
 // ---- Of other types ----
 
-// D[64, 64] += A[64, 16] B[16, 64] of f16, with A in registers.
+// D[64, N] += A[64, 16] B[16, N] of f16, with A in registers, for 64 columns and for 16.
 template <int B_TURNED>
 __device__ inline void wgmma_f16(f32 (&d)[32], const u32 (&a)[4], u64 b, bool add) {
   MLA_HELD(64, 32, f16, 32, 33, 34, 35, 36, 37, 38);
+}
+template <int B_TURNED>
+__device__ inline void wgmma_f16(f32 (&d)[8], const u32 (&a)[4], u64 b, bool add) {
+  MLA_HELD(16, 8, f16, 8, 9, 10, 11, 12, 13, 14);
 }
 
 // D[64, N] += A[64, 32] B[32, N], both of e4m3 in shared memory, A row by row and B column by column.
@@ -117,6 +121,18 @@ __device__ inline void wgmma_f16(f32 (&d)[32], const u32 (&a)[4], u64 b, bool ad
 MLA_PRODUCTS_E4M3(64, 32, 32, 33, 34)
 MLA_PRODUCTS_E4M3(128, 64, 64, 65, 66)
 MLA_PRODUCTS_E4M3(256, 128, 128, 129, 130)
+
+// D[64, 32] += A[64, 32] B[32, 32] of codes, B of e4m3, column by column. A is in registers, a thread's four codes in each side by side: of the rows that `left_row` says, of columns 4 (thread % 4) and on, or 16
+// further.
+#define MLA_HELD_CODES(NAME, TYPE)                                                                                                                       \
+  __device__ inline void NAME(f32 (&d)[16], const u32 (&a)[4], u64 b, bool add) {                                                                        \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %21, 0;\n"                                                                                           \
+                 "wgmma.mma_async.sync.aligned.m64n32k32.f32." #TYPE ".e4m3 {" MLA_PLACES_16 "}, {%16, %17, %18, %19}, %20, p, 1, 1;\n}"                  \
+                 : MLA_SUMS_16(d)                                                                                                                         \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(u32(add)));                                                                    \
+  }
+MLA_HELD_CODES(wgmma_e4m3, e4m3)
+MLA_HELD_CODES(wgmma_e5m2, e5m2)
 
 // ---- Products of a warp, whose operands are in registers: B as `load_blocks` reads it ----
 

@@ -46,15 +46,33 @@ __device__ inline void fill_with_keys(const Decoding& args, u32 base, u32 stage,
   copies_arrive(base + P::FULL + stage * 8);
 }
 
+// The same of entries of bytes, which come whole: of a warp's 16 keys each side asks for eight.
+template <class Cfg, int SIDE>
+__device__ inline void fill_with_entries(const Decoding& args, u32 base, u32 stage, const Four& next) {
+  using P = Place<Cfg>;
+  constexpr int OWN = OWN_KEYS / 2;
+  const u32 rows = rows_for<Cfg>(base, stage);
+  const u32 number = SIDE * OWN + own_lane() % OWN;
+  if (SIDE == 1) {
+    leave_seen(args, base + P::SEEN + stage * 16, row_left(rows));
+    if (own_number() == 0) share(base + P::LOADS + stage * 16, Four{next.x - 1 + (next.z + 1 == next.w ? LAST : 0), next.z, 0, KEYS});
+  }
+  const u32 to = base + stage * P::STAGE_BYTES + (own_number() / WARP * OWN_KEYS + number) * P::Codes::APART;
+  bring_entries<Cfg, OWN>(args, to, shared_i32(rows + (number % 4 * 4 + number / 4) * 4), base + P::FULL + stage * 8);
+}
+
 // Has the queries of the next item brought to a stage, or says that there are none. All arrive, as they do with keys.
 template <class Cfg, int SIDE>
 __device__ inline void fill_with_queries(const Decoding& args, u32 base, u32 stage, const Four& next) {
   using P = Place<Cfg>;
   const u32 barrier = base + P::FULL + stage * 8;
-  const bool more = next.x < next.y;
-  if (SIDE == 0 || own_number() != 0) return barrier_arrive(barrier);
+  const bool more = next.x < next.y, arrives = !P::Codes::WHOLE || own_lane() == 0;
+  if (SIDE == 0 || own_number() != 0) {
+    if (arrives) barrier_arrive(barrier);
+    return;
+  }
   share(base + P::LOADS + stage * 16, Four{next.x, more ? QUERIES : NOTHING, 0, 0});
-  if (more) bring_queries<Cfg>(args, base, base + stage * P::STAGE_BYTES, barrier, next.x, block_number() % args.team);
+  if (more) bring_queries<Cfg>(args, base, P::CODED ? base + P::Q : base + stage * P::STAGE_BYTES, barrier, next.x, block_number() % args.team);
   else barrier_arrive(barrier);
 }
 
@@ -71,11 +89,13 @@ __device__ inline void look_ahead(const Decoding& args, u32 base, u32 stage, con
 // Fills a side's part of a stage with what comes next. `position`: what the list names as this lane's key of the tile after it, where that is of the same item.
 template <class Cfg, int SIDE, class Wait>
 __device__ inline void fill_chosen(const Decoding& args, u32 base, u32 stage, i32& position, Wait wait_for_other) {
+  constexpr bool WHOLE = CodesPlace<Cfg>::WHOLE;
   const u32 errand = errand_of<Cfg, SIDE>(base);
   Four next = shared_four(errand);
   bool begins = false;
   if (next.z < next.w) {
-    fill_with_keys<Cfg, SIDE>(args, base, stage, next);
+    if constexpr (WHOLE) fill_with_entries<Cfg, SIDE>(args, base, stage, next);
+    else fill_with_keys<Cfg, SIDE>(args, base, stage, next);
     next.z++;
   } else {
     fill_with_queries<Cfg, SIDE>(args, base, stage, next);
@@ -93,7 +113,7 @@ __device__ inline void fill_chosen(const Decoding& args, u32 base, u32 stage, i3
   __syncwarp();
   if (own_lane() == 0) {
     share(errand, next);
-    if (SIDE == 1) barrier_arrive(base + Place<Cfg>::FULL + stage * 8);  // what it holds has been said
+    if (SIDE == 1 && !WHOLE) barrier_arrive(base + Place<Cfg>::FULL + stage * 8);  // what it holds has been said
   }
   __syncwarp();
   if (SIDE == 1) return;
@@ -101,12 +121,13 @@ __device__ inline void fill_chosen(const Decoding& args, u32 base, u32 stage, i3
   look_ahead<Cfg>(args, base, stage, next, begins, position);
 }
 
-// This warpgroup is done with a stage, and fills it again: the second once both are, since it fills what both have read, with keys that the first has found.
+// This warpgroup is done with a stage, and fills it again: the second once both are, since it fills what both have read, with keys that the first has found. Entries are filled by both
+// once both are.
 template <class Cfg, int SIDE>
 __device__ inline void refill_chosen(const Decoding& args, u32 base, Turn<Cfg>& turn, i32& position) {
   const u32 free = base + Place<Cfg>::EMPTY + turn.stage * 8;
   arrive_once_a_warp(free);
-  if (SIDE == 1) barrier_wait(free, turn.parity);
+  if (SIDE == 1 || CodesPlace<Cfg>::WHOLE) barrier_wait(free, turn.parity);
   fill_chosen<Cfg, SIDE>(args, base, turn.stage, position, [&] { barrier_wait(free, turn.parity); });
   turn.next();
 }

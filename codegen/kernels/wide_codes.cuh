@@ -5,7 +5,7 @@
 // Codes become f16, for which there is an instruction. Queries do too, their rows scaled by powers of two so that they fit. Where entries have scales,
 // logits are multiplied by them, and latents on their way to products, in units of a power of two that is large enough for all scales so far.
 
-#include "wide_tiles.cuh"
+#include "wide_chosen.cuh"
 #include "exchanged_rows.cuh"
 #include "wgmma.cuh"
 
@@ -69,7 +69,7 @@ __device__ inline void take_queries(const Decoding& args, u32 base, i32 item, Ro
   const Lanes lanes;
   const Group group = args.groups[args.items[item].group];
   const int member = blockIdx.x % args.team;
-  if (lanes.self < ROWS) {
+  if (!CHOOSES<Cfg> && lanes.self < ROWS) {
     const Row row = row_of<Cfg>(args, group, member, lanes.self);
     Limit seen = {0, 0x7fffffff};
     if (row.there) seen = args.limits[row.query];
@@ -94,10 +94,10 @@ struct KeyUnits {
   f32 unit[2] = {1, 1};
   f32 inverse[2] = {1, 1};
   __device__ KeyUnits() {}
-  __device__ explicit KeyUnits(u32 scales) {
+  __device__ explicit KeyUnits(u32 scales, u32 apart) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-      const Four x = shared_four(scales + i * 128);
+      const Four x = shared_four(scales + i * 8 * apart);
       const f32 most = peak(peak(f32_of(x.x), f32_of(x.y)), peak(f32_of(x.z), f32_of(x.w)));
       const u32 exponent = min(max((bits_of(most) >> 23 & 0xff) + 1, 64u), 253u);
       unit[i] = f32_of(exponent << 23);
@@ -118,22 +118,23 @@ __device__ inline void multiply_coded_keys(u32 base, u32 keys, f32 (&s)[32], Pas
   const u32 right = place_of(base + P::Q);
   const u32 right_rope = right + P::VALUE_TILES * (TILE_BYTES / 16);
   const u32 key = lanes.own * 16 + lanes.block % 2 * 8 + lanes.row;
-  const u32 scales = keys + P::SCALES + (lanes.own * 16 + lanes.line) * 16;
-  const KeyUnits units = P::SCALED ? KeyUnits(scales) : KeyUnits();
+  using C = typename P::Codes;
+  const u32 scales = keys + C::SCALES + (lanes.own * 16 + lanes.line) * C::SCALES_APART;
+  const KeyUnits units = P::SCALED ? KeyUnits(scales, C::SCALES_APART) : KeyUnits();
   u32 a[AHEAD][2][4];
   settle(s);
 #pragma unroll
   for (int k = 0; k < P::ROPE_STEPS; k++) {
     u32(&own)[4] = a[k / 2][k % 2];
     if constexpr (P::SCALED) {
-      load_blocks(own, keys + P::ROPE + key * 128 + ((k * 2 + lanes.block / 2) ^ lanes.row) * 16);
+      load_blocks(own, C::rope(keys, key, k * 2 + lanes.block / 2));
 #pragma unroll
       for (int i = 0; i < 4; i++) own[i] = times_bf16(own[i], pack_bf16(units.inverse[i % 2], units.inverse[i % 2]));
     } else {
       u32 codes[2];
-      load_two_blocks(codes, keys + P::ROPE + swizzled_64(key * 64 + k * 16));
-#pragma unroll
-      for (int i = 0; i < 4; i++) own[i] = widen_pair<STORE>(u16(codes[i % 2] >> i / 2 * 16));
+      load_two_blocks(codes, C::rope(keys, key, k));
+      const u32 both[4] = {codes[0], codes[1], 0, 0};
+      widen_keys<STORE>(both, 0, own);
     }
   }
   wgmma_fence();
@@ -145,7 +146,7 @@ __device__ inline void multiply_coded_keys(u32 base, u32 keys, f32 (&s)[32], Pas
   }
   u32 codes[4];
   u32 by[2];  // a group's scales
-  const auto load = [&](int step) { load_blocks(codes, keys + step / 4 * TILE_BYTES + key * 128 + ((step % 4 * 2 + lanes.block / 2) ^ lanes.row) * 16); };
+  const auto load = [&](int step) { load_blocks(codes, C::latents(keys, key, step * 2 + lanes.block / 2)); };
   load(0);
 #pragma unroll
   for (int step = 0; step < STEPS; step++) {
@@ -154,18 +155,16 @@ __device__ inline void multiply_coded_keys(u32 base, u32 keys, f32 (&s)[32], Pas
     if (P::SCALED && step % 4 == 0) {
 #pragma unroll
       for (int i = 0; i < 2; i++) {
-        const f32 scale = shared_f32(scales + i * 128 + step / 4 * 4) * units.inverse[i];
+        const f32 scale = shared_f32(scales + i * 8 * C::SCALES_APART + step / 4 * 4) * units.inverse[i];
         by[i] = pack_f16(scale, scale);
       }
     }
     wgmma_wait<AHEAD - 1>();
 #pragma unroll
     for (int half = 0; half < 2; half++) {
+      widen_keys<STORE>(codes, half, own[half]);
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        own[half][i] = widen_pair<STORE>(u16(codes[2 * half + i % 2] >> i / 2 * 16));
-        if (P::SCALED) own[half][i] = times_f16(own[half][i], by[i % 2]);
-      }
+      for (int i = 0; P::SCALED && i < 4; i++) own[half][i] = times_f16(own[half][i], by[i % 2]);
     }
     if (step + 1 < STEPS) load(step + 1);
     wgmma_fence();
@@ -185,10 +184,12 @@ __device__ inline void multiply_coded_keys(u32 base, u32 keys, f32 (&s)[32], Pas
 }
 
 // Two of a key's scales, two threads have all four. Those of a key that nobody sees may be anything.
-__device__ inline void own_scales(u32 scales, const Four& load, f32 (&x)[2]) {
+template <class Cfg>
+__device__ inline void own_scales(u32 keys, const Four& load, f32 (&x)[2]) {
+  using C = CodesPlace<Cfg>;
   const u32 self = own_number();
   const i32 key = self / 2;
-  const Pair two = shared_pair(scales + self * 8);
+  const Pair two = shared_pair(keys + C::SCALES + key * C::SCALES_APART + self % 2 * 8);
   const bool seen = key >= load.z && key < load.w;
   x[0] = seen ? f32_of(two.x) : 0;
   x[1] = seen ? f32_of(two.y) : 0;
@@ -314,7 +315,7 @@ __device__ inline void multiply_coded_latents(u32 at, f32 (&o)[Cfg::LATENT / 128
   u32 codes[4];
   const auto load = [&](int step) {
     const int column = SIDE * (Cfg::LATENT / 2) + step / 2 * TILE;
-    load_blocks_turned(codes, at + column / 128 * TILE_BYTES + (step % 2 * 32 + lanes.block * 8 + lanes.row) * 128 + ((column % 128 / 16 + lanes.own) ^ lanes.row) * 16);
+    load_blocks_turned(codes, P::Codes::latents(at, step % 2 * 32 + lanes.block * 8 + lanes.row, column / 16 + lanes.own));
   };
   load(0);
 #pragma unroll
@@ -326,10 +327,8 @@ __device__ inline void multiply_coded_latents(u32 at, f32 (&o)[Cfg::LATENT / 128
     if (step >= AHEAD) wgmma_wait<AHEAD - 1>();
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      const u32 four = __byte_perm(codes[i], 0, 0x3120);  // two of a column, two of the next
       u32(&x)[4] = own[i / 2];
-      x[i % 2 * 2] = widen_pair<STORE>(u16(four));
-      x[i % 2 * 2 + 1] = widen_pair<STORE>(u16(four >> 16));
+      widen_latents<STORE>(codes[i], x[i % 2 * 2], x[i % 2 * 2 + 1]);
       if (P::SCALED) {
         const u32 two = shared_i32(scales + i * 4);  // of a pair of this thread's keys
         x[i % 2 * 2] = times_f16(x[i % 2 * 2], two);

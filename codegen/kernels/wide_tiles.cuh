@@ -9,20 +9,21 @@
 
 constexpr int ROWS = 64;
 
-// Threads that arrive where keys are chosen and a stage is filled: all that fetch, and a lane of each warp of the second side, which say what there is.
-constexpr int FETCHERS = 2 * WARPGROUP + 4;
+// Who arrives where keys are chosen and a stage is filled: all that fetch, and a lane of each warp of the second side, which say what there is; of codes, a lane of each warp of both.
+template <class Cfg>
+constexpr int FETCHERS = CodesPlace<Cfg>::WHOLE ? 8 : 2 * WARPGROUP + 4;
 
 // Where things lie in shared memory. A stage is a tile of keys, in bf16 or in codes, and its probabilities.
 template <class Cfg>
 struct Place {
   static constexpr int VALUE_TILES = Cfg::LATENT / TILE;
   static constexpr bool CODED = Entry<Cfg>::CODED, SCALED = Entry<Cfg>::SCALED;
+  using Codes = CodesPlace<Cfg>;
   static constexpr int SLOTS = CODED ? VALUE_TILES / 2 : VALUE_TILES;  // of latents: 128 bytes of each key
-  static constexpr u32 ROPE = SLOTS * TILE_BYTES;                      // of a stage: the rotated part
-  static constexpr u32 ROPE_LINE = Cfg::ROPE == 0 ? 0 : CODED && !SCALED ? 64 : 128;  // bytes of a key there
-  static constexpr u32 KEY_BYTES = SLOTS * 128 + ROPE_LINE + (SCALED ? 16 : 0);       // of a key, as it is copied
-  static constexpr u32 SCALES = ROPE + KEYS * ROPE_LINE;  // of a stage: four of each key
-  static constexpr u32 HALF_SCALES = SCALES + (SCALED ? KEYS * 16 : 0);  // [4, KEYS]: the same in f16, over a unit
+  static constexpr u32 ROPE = CODED ? Codes::ROPE : SLOTS * TILE_BYTES;  // of a stage: the rotated part
+  static constexpr u32 ROPE_LINE = CODED ? Codes::ROPE_LINE : Cfg::ROPE == 0 ? 0 : 128;  // bytes of a key there
+  static constexpr u32 KEY_BYTES = SLOTS * 128 + ROPE_LINE + (SCALED ? 16 : 0);          // of a key, as boxes of them are copied
+  static constexpr u32 HALF_SCALES = CODED ? Codes::BYTES : ROPE + KEYS * ROPE_LINE;  // [4, KEYS]: scales in f16, over a unit
   // Of a stage: probabilities. Those of keys in bf16 come where the rotated part was
   static constexpr u32 WEIGHTS = CODED ? (HALF_SCALES + (SCALED ? KEYS * 8 : 0) + 1023) / 1024 * 1024 : ROPE;
   static constexpr u32 USED_BYTES = WEIGHTS + TILE_BYTES;
@@ -91,7 +92,7 @@ template <class Cfg>
 __device__ inline void copy_keys(const Decoding& args, u32 stage, u32 barrier, int first, i32 from) {
   using P = Place<Cfg>;
   if (Cfg::ROPE > 0) copy_tile(stage + P::ROPE + first * P::ROPE_LINE, args.k_rope, barrier, 0, from);
-  if (P::SCALED) copy_tile(stage + P::SCALES + first * 16, args.k_scales, barrier, 0, from);
+  if (P::SCALED) copy_tile(stage + P::Codes::SCALES + first * 16, args.k_scales, barrier, 0, from);
   if (args.box == KEYS) return copy_tile_3d(stage, args.k, barrier, 0, from, 0);
 #pragma unroll 1
   for (int t = 0; t < P::SLOTS; t++) copy_tile_3d(stage + t * TILE_BYTES + first * 128, args.k, barrier, 0, from, t);
@@ -184,7 +185,7 @@ template <class Cfg>
 __device__ inline void init_barriers(u32 base) {
   using P = Place<Cfg>;
   for (int stage = 0; stage < P::STAGES; stage++) {
-    barrier_init(base + P::FULL + stage * 8, CHOOSES<Cfg> ? FETCHERS : 1);
+    barrier_init(base + P::FULL + stage * 8, CHOOSES<Cfg> ? FETCHERS<Cfg> : 1);
     barrier_init(base + P::WEIGHED + stage * 8, 4);
     barrier_init(base + P::EMPTY + stage * 8, 8);
   }

@@ -50,6 +50,10 @@ const HEADERS: &[(&str, &str)] = &[
         include_str!("../../../kernels/decoding.cuh"),
     ),
     (
+        "decode_wide_fp8.cuh",
+        include_str!("../../../kernels/decode_wide_fp8.cuh"),
+    ),
+    (
         "deep_sums.cuh",
         include_str!("../../../kernels/deep_sums.cuh"),
     ),
@@ -101,6 +105,10 @@ const HEADERS: &[(&str, &str)] = &[
     (
         "narrow_chosen.cuh",
         include_str!("../../../kernels/narrow_chosen.cuh"),
+    ),
+    (
+        "narrow_chosen_codes.cuh",
+        include_str!("../../../kernels/narrow_chosen_codes.cuh"),
     ),
     (
         "narrow_codes.cuh",

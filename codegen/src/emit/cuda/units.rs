@@ -245,6 +245,22 @@ pub const UNITS: &[Unit] = &[
     .on_hopper()
     .of_bf16(),
     unit!(
+        "sparse_narrow_fp8",
+        &["ROWS", "H", "LATENT", "ROPE", "STORE", "CHOSEN"],
+        &[("sparse_narrow_fp8", "Decoding")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
+    unit!(
+        "sparse_wide_fp8",
+        &["ROWS", "H", "LATENT", "ROPE", "STORE", "CHOSEN"],
+        &[("sparse_wide_fp8", "Decoding")],
+        384
+    )
+    .on_hopper()
+    .of_bf16(),
+    unit!(
         "flash_forward",
         &["A", "R", "V", "CAP", "MOST", "PAGED"],
         &[("flash_forward", "FlashForward")],

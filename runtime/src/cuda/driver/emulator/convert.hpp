@@ -48,6 +48,15 @@ inline f32 of_e4m3(u32 x) {
   return from_bits(bits(size) | (x & 0x80) << 24);
 }
 inline f32 of_e5m2(u32 x) { return of_f16(x << 8); }
+// The nearest e4m3, of two the even one; what is too large is the largest, and there is no infinity.
+inline u32 e4m3_of(f32 x) {
+  const u32 sign = bits(x) >> 24 & 0x80;
+  const f32 size = fabsf(x);
+  if (size != size) return sign | 0x7f;
+  if (size >= 448) return sign | 0x7e;
+  const int exponent = size < 0.015625f ? -6 : ilogbf(size);
+  return sign | (u32(exponent + 6) * 8 + u32(rintf(ldexpf(size, 3 - exponent))));
+}
 
 // Numbers below the smallest normal one are 0.
 inline f32 flushed(f32 x) { return fabsf(x) < from_bits(0x00800000u) ? copysignf(0, x) : x; }
@@ -74,3 +83,12 @@ inline u32 times_bf16(u32 x, u32 y) {
 
 inline u32 widen_e4m3(u16 pair) { return pack_f16(simt::of_e4m3(pair & 0xff), simt::of_e4m3(pair >> 8)); }
 inline u32 widen_e5m2(u16 pair) { return pack_f16(simt::of_e5m2(pair & 0xff), simt::of_e5m2(pair >> 8)); }
+inline void widen_e4m3(u32 four, u32& low, u32& high) {
+  low = widen_e4m3(u16(four));
+  high = widen_e4m3(u16(four >> 16));
+}
+inline void widen_e5m2(u32 four, u32& low, u32& high) {
+  low = widen_e5m2(u16(four));
+  high = widen_e5m2(u16(four >> 16));
+}
+inline u16 pack_e4m3(f32 low, f32 high) { return u16(simt::e4m3_of(low) | simt::e4m3_of(high) << 8); }

@@ -143,6 +143,7 @@ template <class Q>
 Q load_once(const Q* at) {
   return *at;
 }
+inline void expect_soon(const void*) {}
 inline void store_pair(void* at, u32 low, u32 high) {
   const u32 both[2] = {low, high};
   memcpy(at, both, 8);

@@ -15,6 +15,10 @@ struct E4m3 {
   static constexpr u32 BYTES = 1;
   static f32 of(const unsigned char* at) { return of_e4m3(*at); }
 };
+struct E5m2 {
+  static constexpr u32 BYTES = 1;
+  static f32 of(const unsigned char* at) { return of_e5m2(*at); }
+};
 
 // What a descriptor says of an operand in shared memory, which lies in groups of eight lines of a swizzle's length.
 struct Operand {
@@ -70,13 +74,14 @@ struct Product {
 inline u32 accumulator_row_of(u32 thread, u32 i) { return thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8; }
 inline u32 accumulator_column_of(u32 thread, u32 i) { return i / 4 * 8 + thread % 4 * 2 + i % 2; }
 
-// A left operand of 16 terms in registers.
+// A left operand of 32 bytes a row in registers: of each, four threads have the first 16 and then the others.
 template <class Number, u32 THREADS, class To>
 void take_held(const Product (&of)[THREADS], To to) {
+  constexpr u32 OWN = 4 / Number::BYTES;  // of a register
   for (u32 t = 0; t < THREADS; t++) {
-    for (u32 i = 0; i < 8; i++) {
-      const unsigned char* pair = reinterpret_cast<const unsigned char*>(of[t].held + i / 2);
-      to(accumulator_row_of(t, i / 2 * 2), accumulator_column_of(t, i / 4 * 4 + i % 2)) = Number::of(pair + i % 2 * 2);
+    for (u32 i = 0; i < 4; i++) {
+      const unsigned char* numbers = reinterpret_cast<const unsigned char*>(of[t].held + i);
+      for (u32 k = 0; k < OWN; k++) to(accumulator_row_of(t, i % 2 * 2), (i / 2 * 4 + t % 4) * OWN + k) = Number::of(numbers + k * Number::BYTES);
     }
   }
 }
@@ -103,7 +108,7 @@ void add_products(const Product (&of)[THREADS], const f32 (&a)[THREADS / 2][TERM
 enum class Left { Rows, Columns, Held };
 
 // What all of a warpgroup have asked for. A turned B lies row by row.
-template <class Number, u32 N>
+template <class Number, u32 N, class Right>
 void multiply_all(const Product (&of)[WARPGROUP], Left left, bool b_turned) {
   constexpr u32 TERMS = 32 / Number::BYTES;
   alignas(64) f32 a[64][TERMS];
@@ -111,12 +116,12 @@ void multiply_all(const Product (&of)[WARPGROUP], Left left, bool b_turned) {
   const auto of_a = [&](u32 row, u32 term) -> f32& { return a[row][term]; };
   if (left == Left::Held) take_held<Number>(of, of_a);
   else Operand(of[0].a).take_all<Number>(left == Left::Columns, 64, TERMS, of_a);
-  Operand(of[0].b).take_all<Number>(b_turned, N, TERMS, [&](u32 column, u32 term) -> f32& { return b[term][column]; });
+  Operand(of[0].b).take_all<Right>(b_turned, N, TERMS, [&](u32 column, u32 term) -> f32& { return b[term][column]; });
   add_products(of, a, b);
 }
 
 // A warpgroup's product.
-template <class Number, u32 N>
+template <class Number, u32 N, class Right = Number>
 void multiply(const char* what, Product own, Left left, bool b_turned) {
   const int group = self.block->running / WARPGROUP;
   meet_to(self.block->warpgroups[group], what, WARPGROUP, &own, [&] {
@@ -127,7 +132,7 @@ void multiply(const char* what, Product own, Left left, bool b_turned) {
       const Product& its = all.of[t] = asked<Product>(group * WARPGROUP + t);
       if (its.a != own.a || its.b != own.b || its.add != own.add) mistaken("multiplies other operands than thread %d", group * WARPGROUP + t);
     }
-    ask(Kind::Multiply, [=] { multiply_all<Number, N>(all.of, left, b_turned); });
+    ask(Kind::Multiply, [=] { multiply_all<Number, N, Right>(all.of, left, b_turned); });
   });
 }
 
@@ -180,6 +185,13 @@ void wgmma_f16(f32 (&d)[HALF], const u32 (&a)[4], u64 b, bool add) {
 template <int HALF>
 void wgmma_e4m3(f32 (&d)[HALF], u64 a, u64 b, bool add) {
   simt::multiply<simt::E4m3, HALF * 2>("wgmma of e4m3", {d, {}, a, b, add}, simt::Left::Rows, false);
+}
+
+inline void wgmma_e4m3(f32 (&d)[16], const u32 (&a)[4], u64 b, bool add) {
+  simt::multiply<simt::E4m3, 32>("wgmma of e4m3", {d, {a[0], a[1], a[2], a[3]}, 0, b, add}, simt::Left::Held, false);
+}
+inline void wgmma_e5m2(f32 (&d)[16], const u32 (&a)[4], u64 b, bool add) {
+  simt::multiply<simt::E5m2, 32, simt::E4m3>("wgmma of e5m2", {d, {a[0], a[1], a[2], a[3]}, 0, b, add}, simt::Left::Held, false);
 }
 
 inline void mma_bf16(f32* d, const u32 (&a)[4], u32 b_low, u32 b_high) { simt::multiply_by_warp<simt::Bf16>("mma of bf16", d, a, b_low, b_high); }
