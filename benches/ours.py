@@ -11,7 +11,6 @@ layer with such heads, whatever their number: `WIDTHS` says which. An indexer's 
 or made for other sizes, a function returns {}.
 
 Left out, and why:
-- sparse_decode_fp8: attention over entries of bytes decodes the slots that the host names, and the harness's indices lie on the device.
 - small: norms, rotation and the cache's writing are kernels of a layer's own here, and are timed within `layer`.
 - backward passes through a callable: it refuses tensors that want gradients. Those that a harness asks for as such are below.
 """
@@ -24,7 +23,7 @@ import torch
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3, torch.int32: 4, torch.float8_e4m3fn: 5, torch.uint8: 6}
 PREFIX = "mla-gen"
-LATENT, NOPE = 512, 128
+LATENT, NOPE, BYTES = 512, 128, 656
 # Whose indexer has 64 heads of 128
 INDEXER = "deepseek-v3.2.so"
 # Whose heads are as wide, keys and values
@@ -162,6 +161,22 @@ def sparse_decode_bf16(q, cache, indices, scale):
     """Indices name slots of the whole cache, so its pages are rows like any others."""
     lib = operations()
     return {PREFIX: [selected(lib, q, cache, chosen, scale) for chosen in indices]}
+
+
+def as_entries(cache):
+    """Bytes of a cache, an entry a row."""
+    return cache.view(torch.uint8).view(-1, BYTES)
+
+
+@polite
+def sparse_decode_fp8(q, cache, indices, scale):
+    lib, entries = operations(), as_entries(cache)
+    return {PREFIX: [selected(lib, q, entries, chosen, scale) for chosen in indices]}
+
+
+@polite
+def sparse_prefill_fp8(q, cache, indices, scale):
+    return {PREFIX: selected(operations(), q, as_entries(cache), indices, scale)}
 
 
 def key_of(*tensors):

@@ -155,6 +155,18 @@ const OVER_CODES: [Absorbed; 2] = [
     },
 ];
 
+/// The same over keys that a list names for each query: rows are one query's heads.
+const OVER_CHOSEN_CODES: [Absorbed; 2] = [
+    Absorbed {
+        unit: "sparse_narrow_fp8",
+        rows: 16,
+    },
+    Absorbed {
+        unit: "sparse_wide_fp8",
+        rows: 64,
+    },
+];
+
 /// Those of some kernels with room for so many rows at once, or the last one.
 fn with_room_in(kernels: &'static [Absorbed], rows: u32) -> impl Iterator<Item = Absorbed> {
     let most = kernels.last();
@@ -186,11 +198,27 @@ impl Codes {
 
     /// The kernels that read them with room for so many rows at once, or the one with the most, and for latents of this width.
     pub fn kernels(self, rows: u32, latent: u32) -> impl Iterator<Item = Absorbed> {
-        let fits = match self {
+        let fits = self.fits(latent);
+        with_room_in(&OVER_CODES, rows).filter(move |_| fits)
+    }
+
+    /// The kernel that reads chosen keys of them, for so many heads, and latents and a rotated part of these widths.
+    pub fn kernel_over_chosen(self, heads: u32, latent: u32, rope: u32) -> Option<Absorbed> {
+        let fits_rope = match self {
+            Self::E4m3 | Self::E5m2 => rope.is_multiple_of(32),
+            Self::DsMla => rope.is_multiple_of(16),
+        };
+        let fits = self.fits(latent) && fits_rope && rope <= 64;
+        with_room_in(&OVER_CHOSEN_CODES, heads)
+            .next()
+            .filter(|_| fits)
+    }
+
+    fn fits(self, latent: u32) -> bool {
+        match self {
             Self::E4m3 | Self::E5m2 => matches!(latent, 128 | 256 | 512),
             Self::DsMla => latent == 512,
-        };
-        with_room_in(&OVER_CODES, rows).filter(move |_| fits)
+        }
     }
 
     /// `Cfg::STORE`.

@@ -77,6 +77,9 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
             needs.attention([heads, 1, 1, 1, latent, rope, latent]);
             needs.decoding(heads, latent, rope);
             needs.choosing(heads, latent, rope);
+            if program.build.dtype == DType::Bf16 {
+                needs.choosing_codes(Codes::DsMla, heads, latent, rope);
+            }
             let (own, value) = (dims.qk_nope_head_dim, dims.v_head_dim);
             needs.grouped(heads, heads, own + rope, value, Keys::Rows);
             // The same with keys' rotated part where it lies
@@ -203,14 +206,35 @@ impl Needs<'_> {
 
     /// The same over keys that are chosen for each query.
     fn choosing(&mut self, heads: u32, latent: u32, rope: u32) {
-        if !self.may_be_on_hopper() || !self.is_plain_softmax() || !self.in_bf16() {
+        if let Some(codes) = self.codes_in_bf16() {
+            self.choosing_codes(codes, heads, latent, rope);
+        } else if self.in_bf16() {
+            self.bring_chosen(
+                kernel_over_chosen(heads, latent, rope),
+                [heads, latent, rope],
+                None,
+            );
+        }
+    }
+
+    /// The same of entries of codes.
+    fn choosing_codes(&mut self, codes: Codes, heads: u32, latent: u32, rope: u32) {
+        let kernel = codes.kernel_over_chosen(heads, latent, rope);
+        self.bring_chosen(kernel, [heads, latent, rope], Some(codes));
+    }
+
+    fn bring_chosen(&mut self, kernel: Option<Absorbed>, widths: [u32; 3], codes: Option<Codes>) {
+        let Some(Absorbed { unit, rows }) = kernel else {
+            return;
+        };
+        if !self.may_be_on_hopper() || !self.is_plain_softmax() {
             return;
         }
-        if let Some(Absorbed { unit, rows }) = kernel_over_chosen(heads, latent, rope) {
-            let sizes = [rows, heads, latent, rope, 1].map(|size| size as usize);
-            self.add(unit, &sizes);
-            self.add("decode_schedule", &[]);
-        }
+        let of_codes = codes.map(Codes::number);
+        let sizes = [rows].into_iter().chain(widths).chain(of_codes).chain([1]);
+        let sizes: Vec<usize> = sizes.map(|size| size as usize).collect();
+        self.add(unit, &sizes);
+        self.add("decode_schedule", &[]);
     }
 
     /// Absorbed attention with Hopper's tensor cores, where the layer is such that the runtime can take it.

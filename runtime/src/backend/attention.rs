@@ -41,8 +41,10 @@ pub struct BytesAttention<'a, B: Backend> {
     pub q_rope: Strided<'a, B, B::Elem>,
     /// Which queries see which keys.
     pub segments: &'a Segments,
-    /// Where keys lie in the cache, a list of blocks per segment.
-    pub pages: &'a Pages,
+    /// Where keys lie in the cache, a list of blocks per segment; `None` where key `i` is entry `i`.
+    pub pages: Option<&'a Pages>,
+    /// The few keys that each query attends to; `None`: all that it sees.
+    pub selection: Option<Chosen<'a, B>>,
     /// How logits become probabilities.
     pub softmax: Softmax<'a, B>,
 }

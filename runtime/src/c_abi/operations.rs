@@ -11,8 +11,9 @@ use super::pointers::{array, handed_out, handle, named};
 use super::step::Step;
 use super::tensor::{CTensor, Given, Lines};
 use crate::attention::narrowed;
-use crate::backend::{Attention, Chosen, Pages};
-use crate::cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, attend_to};
+use crate::backend::{Attention, BytesAttention, Chosen, Pages};
+use crate::cache::{AnyScale, ByteFormat, EntryShape, Fp8DsMla};
+use crate::cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, attend_bytes_to, attend_to};
 use crate::segments::{Segment, Segments};
 use crate::{Batch, Padding, Sequence, Softmax, Visibility};
 
@@ -133,16 +134,31 @@ pub unsafe fn attend_selected<L: Library>(
             indices: &indices,
             width: chosen.width,
         };
-        let record = || latents.record::<L::Elem>(device, &segments, None, Some(selection), scale);
+        let record = || match latents.stored {
+            Stored::Elements => {
+                latents.record::<L::Elem>(device, &segments, None, Some(selection), scale)
+            }
+            Stored::DsMla => latents.record_codes::<L::Elem>(device, &segments, selection, scale),
+        };
         // SAFETY: as above
         unsafe { handed_out("step", step, record) }
     })
+}
+
+/// What entries of a latent cache are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    /// Elements of the layer.
+    Elements,
+    /// Bytes, as [`Fp8DsMla`] lays them out.
+    DsMla,
 }
 
 /// Absorbed queries, the entries of a latent cache, and where the result goes.
 struct Latents {
     q: Given,
     entries: Given,
+    stored: Stored,
     out: Given,
     latent: usize,
 }
@@ -174,21 +190,78 @@ impl Latents {
                 ),
             ));
         }
-        for given in [&q, &entries, &out] {
+        for given in [&q, &out] {
             given.of_type(T::NAME)?;
         }
-        if keys.width != queries.width {
+        let stored = match entries.dtype {
+            "u8" => Stored::DsMla,
+            _ => Stored::Elements,
+        };
+        let wanted = match stored {
+            Stored::Elements => {
+                entries.of_type(T::NAME)?;
+                queries.width
+            }
+            Stored::DsMla => Fp8DsMla::<AnyScale>::layout(latent, queries.width - latent).data,
+        };
+        if keys.width != wanted {
             return Err(entries.refused(format!(
-                "has shape {:?}, wanted entries as wide as a query, {}",
-                entries.shape, queries.width
+                "has shape {:?} of {}, wanted entries of {wanted}, as wide as a query of {}",
+                entries.shape, entries.dtype, queries.width
             )));
         }
         check_out(&out, queries, latent)?;
         Ok(Self {
             q,
             entries,
+            stored,
             out,
             latent,
+        })
+    }
+
+    /// Writes attention to chosen entries of bytes down.
+    fn record_codes<T: CudaElement>(
+        &self,
+        device: &CudaDevice,
+        segments: &Segments,
+        selection: Chosen<'_, Cuda<T>>,
+        scale: f64,
+    ) -> Result<Step, Fault> {
+        self.entries.without_gaps()?;
+        // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
+        let (q, entries) = unsafe {
+            (
+                self.q.buffer::<T>(device),
+                self.entries.buffer::<u8>(device),
+            )
+        };
+        let queries = self.q.heads()?.of(&q);
+        let (latent, rope) = (self.latent, queries.width - self.latent);
+        let attention = BytesAttention {
+            q: narrowed(queries, 0, latent),
+            q_rope: narrowed(queries, latent, rope),
+            segments,
+            pages: None,
+            selection: Some(selection),
+            softmax: Softmax::scaled(scale).checked(queries.heads, segments)?,
+        };
+        let shape = EntryShape {
+            latent,
+            rope,
+            blocks: 1,
+            page: segments.keys(),
+        };
+        let coding = Fp8DsMla::<AnyScale>::default().coding();
+        Step::record(device, Vec::new(), || {
+            // SAFETY: as above
+            let out = unsafe { self.out.buffer::<T>(device) };
+            match attend_bytes_to(device, coding, &entries, shape, &attention, &out)? {
+                true => Ok(()),
+                false => Err(self.entries.refused(
+                    "holds entries of bytes: of those the chosen are read by a Hopper GPU, in a library in bf16 and for latents of 512",
+                )),
+            }
         })
     }
 

@@ -199,9 +199,8 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         expect_count("rows of rotated queries", q_rope.rows(), q_latent.rows())?;
         let Some(entries) = self.entries.window() else {
             if B::READS_BYTES
-                && selection.is_none()
                 && let Some(attended) =
-                    self.attend_bytes(batch, q_latent, q_rope, visibility, softmax)?
+                    self.attend_bytes(batch, q_latent, q_rope, selection, visibility, softmax)?
             {
                 return Ok(attended);
             }
@@ -226,21 +225,26 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
     }
 
     /// Absorbed attention over entries of bytes where they are; `None` where they have to be decoded.
-    fn attend_bytes<const H: usize>(
+    fn attend_bytes<const H: usize, const K: usize>(
         &self,
         batch: &Batch,
         q_latent: &Heads<B, H, C>,
         q_rope: HeadsView<'_, B, H, R>,
+        selection: Option<&Selection<B, K>>,
         visibility: Visibility,
         softmax: Softmax<'_, B>,
     ) -> Result<Option<Attended<B, H, C>>> {
         let (segments, pages) = self.geometry.reading(batch, visibility)?;
         let rows = q_latent.rows();
+        let selection = selection
+            .map(|selection| selection.of(&segments))
+            .transpose()?;
         let attention = BytesAttention {
             q: q_latent.view().strided(),
             q_rope: q_rope.strided(),
             segments: &segments,
-            pages: &pages,
+            pages: Some(&pages),
+            selection,
             softmax: attention::checked::<B, H, C>(rows, &segments, softmax)?,
         };
         let parts = self.entries.attend(&attention)?;

@@ -154,6 +154,31 @@ fn attention_over_chosen_entries() {
         wanted.extend(attended(q, seen));
     }
     near(&device.get(&out), &wanted);
+
+    // Entries of bytes: latents without scales, since they are so few, and the rotated part in two bytes each
+    let of_bytes = |width: usize| {
+        let bytes = device.put(&vec![0_u8; keys * width]);
+        let entries = described(&bytes, "u8", &[keys, 1, width], &[]);
+        let mut step = ptr::null();
+        // SAFETY: everything is as it is described
+        unsafe {
+            mla_step_attend_selected(
+                device.0,
+                &given.tensor,
+                &entries.tensor,
+                LATENT as i64,
+                &chosen.tensor,
+                SCALE,
+                &result.tensor,
+                &mut step,
+            )
+        }
+    };
+    refused(
+        of_bytes(WIDTH),
+        &["`entries`", "of u8, wanted entries of 15"],
+    );
+    refused(of_bytes(15), &["`entries`", "a library in bf16"]);
 }
 
 #[test]

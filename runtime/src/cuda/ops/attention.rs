@@ -16,7 +16,7 @@ use super::flash;
 use super::output::Output;
 use super::pointwise::narrow_to;
 use crate::backend::{Attention, AttentionParts, BytesAttention, Parts, PartsMut, Strided};
-use crate::cache::{ByteFormat, EntryShape};
+use crate::cache::{ByteFormat, Coding, EntryShape};
 use crate::element::Scalar;
 use crate::error::Result;
 
@@ -96,8 +96,34 @@ pub(super) fn attend_bytes<T: CudaElement, F: ByteFormat>(
         return Ok(None);
     };
     decode::attend_codes(device, &codes, attention, || {
-        room::<T>(device, lines, shape.latent)
+        let parts = room::<T>(device, lines, shape.latent)?;
+        let output = Output::parts::<T>(&parts);
+        Ok((parts, output))
     })
+}
+
+/// The same, rounded to elements that there are, all of which are written; says whether there is such a kernel, and does nothing where there is none.
+pub(crate) fn attend_bytes_to<T: CudaElement>(
+    device: &CudaDevice,
+    coding: Coding,
+    bytes: &CudaBuffer<u8>,
+    shape: EntryShape,
+    attention: &BytesAttention<'_, Cuda<T>>,
+    out: &CudaBuffer<T>,
+) -> Result<bool> {
+    let lines = attention.q.rows * attention.q.heads;
+    let Some(codes) = Codes::of(coding, bytes, shape) else {
+        return Ok(false);
+    };
+    if lines == 0 {
+        return Ok(true);
+    }
+    let done = decode::attend_codes(device, &codes, attention, || {
+        let of_lines = [device.room(lines)?, device.room(lines)?];
+        let output = Output::rounded(out, of_lines.each_ref());
+        Ok((of_lines, output))
+    })?;
+    Ok(done.is_some())
 }
 
 /// Attention of some queries by the kernel for every GPU and every layer.
@@ -238,7 +264,8 @@ pub(super) fn work_over_bytes<T: CudaElement>(
     latent: usize,
     entry: usize,
 ) -> Work {
-    let seen = Seen::of(attention.segments, None);
+    let width = attention.selection.map(|chosen| chosen.width);
+    let seen = Seen::of(attention.segments, width);
     work_of([&attention.q, &attention.q_rope], &seen, entry, latent)
 }
 

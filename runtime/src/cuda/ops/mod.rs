@@ -35,7 +35,7 @@ use crate::element::Scalar;
 use crate::error::Result;
 use crate::weights::generator::Recipe;
 
-pub(crate) use attention::{attend_to, attend_with_lse};
+pub(crate) use attention::{attend_bytes_to, attend_to, attend_with_lse};
 pub(crate) use attention_backward::{Wanted, gradients_to};
 pub(super) use decode::Schedules;
 pub(crate) use indexing::{AskedLogits, GivenKeys, Scores, choose, logits_of};

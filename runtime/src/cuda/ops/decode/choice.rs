@@ -61,8 +61,9 @@ pub(super) fn variant_for_codes<T: CudaElement>(
     attention: &BytesAttention<'_, Cuda<T>>,
 ) -> Result<Variant, Reason> {
     let variant = chosen_for_codes(&Facts::of_codes(device, codes, attention), codes.kind)?;
-    let dims = super::dims_for_codes(variant, attention.q.heads, codes);
-    match is_there(device, variant.unit_for_codes(), &dims) {
+    let chooses = attention.selection.is_some();
+    let dims = super::dims_for_codes(variant, attention.q.heads, codes, chooses);
+    match is_there(device, variant.unit_for_codes(chooses), &dims) {
         true => Ok(variant),
         false => Err(NOT_BROUGHT),
     }
@@ -160,6 +161,7 @@ impl Facts {
         let BytesAttention {
             segments,
             pages,
+            selection,
             softmax,
             ..
         } = attention;
@@ -181,12 +183,23 @@ impl Facts {
             most_queries: most_queries(segments),
             values_width: codes.shape.latent,
             values_are_keys: true,
-            selects: false,
+            selects: selection.is_some(),
             masked: segments.all_given().is_some(),
             adjusted: adjusts(softmax),
             scale: softmax.scale() * f64::from(codes.k_scale),
-            page: Some(pages.page()),
-            covered: covers(pages, segments),
+            page: pages.map(Pages::page),
+            covered: pages.is_none_or(|pages| covers(pages, segments)),
+        }
+    }
+}
+
+impl Facts {
+    /// Those of keys that are brought one by one, so that pages may have any size.
+    fn of_any_page(&self) -> Self {
+        Self {
+            selects: false,
+            page: None,
+            ..self.clone()
         }
     }
 }
@@ -196,17 +209,23 @@ fn adjusts<T: CudaElement>(softmax: &Softmax<'_, Cuda<T>>) -> bool {
     softmax.cap().is_some() || softmax.added().is_some() || softmax.dropped().is_some()
 }
 
-/// The choice over a cache of codes, by the same rules as [`chosen`]'s, and some more.
+/// The choice over a cache of codes, by the same rules as [`chosen`]'s, and some more. Where keys are chosen, their entries come whole, from wherever they are.
 fn chosen_for_codes(facts: &Facts, kind: Kind) -> Result<Variant, Reason> {
     /// Keys of the smallest pages that the copy engine brings: what it has of one of them, 16 bytes of scales or more, lies at a multiple of 128.
     const LEAST_PAGE: usize = 8;
-    chosen(facts)?;
-    let latent = facts.keys.width;
-    let variant = match facts.queries.heads * facts.most_queries {
-        0..=16 => Variant::Narrow16,
-        _ => Variant::Wide,
+    let chooses = facts.selects;
+    let rows = match chooses {
+        true => {
+            chosen(&facts.of_any_page())?;
+            facts.queries.heads
+        }
+        false => {
+            chosen(facts)?;
+            facts.queries.heads * facts.most_queries
+        }
     };
-    let rules: [(bool, Reason); 3] = [
+    let latent = facts.keys.width;
+    let rules: [(bool, Reason); 4] = [
         (
             matches!(latent, 128 | 256 | 512),
             "latents in codes are not 128, 256 or 512 wide",
@@ -216,21 +235,24 @@ fn chosen_for_codes(facts: &Facts, kind: Kind) -> Result<Variant, Reason> {
             "entries with scales do not begin at multiples of 16 bytes",
         ),
         (
-            facts.page.is_none_or(|page| page >= LEAST_PAGE),
+            chooses || facts.page.is_none_or(|page| page >= LEAST_PAGE),
             "pages have less than 8 tokens",
         ),
+        // Products take 32 codes, and behind an entry stands what is no part of it
+        (
+            !chooses || kind == Kind::DsMla || facts.keys_rope.width.is_multiple_of(32),
+            "the rotated part of chosen keys is not 0, 32 or 64 codes wide",
+        ),
     ];
-    all_hold(&rules).map(|()| variant)
+    all_hold(&rules).map(|()| match rows {
+        0..=16 => Variant::Narrow16,
+        _ => Variant::Wide,
+    })
 }
 
-/// The choice where each query has a list of keys, by the rules of [`chosen`]. Threads fetch keys one by one, so that pages may have any size; and
-/// queries share none, so that a block has one query's heads.
+/// The choice where each query has a list of keys, by the rules of [`chosen`]. Queries share none, so that a block has one query's heads.
 fn chosen_for_lists(facts: &Facts) -> Result<Variant, Reason> {
-    chosen(&Facts {
-        selects: false,
-        page: None,
-        ..facts.clone()
-    })?;
+    chosen(&facts.of_any_page())?;
     match (facts.keys.width, facts.queries.heads) {
         (128 | 256 | 512, 0..=16) => Ok(Variant::Narrow16),
         (128 | 256 | 512, 17..=32) => Ok(Variant::Narrow32),

@@ -5,6 +5,7 @@ use bytemuck::Zeroable;
 use super::super::super::CudaBuffer;
 use super::super::super::CudaDevice;
 use super::super::super::driver::{Address, Axis, NumberType, Swizzle, TensorMap, Tiling};
+use super::{Lists, words};
 use crate::cache::{Coding, EntryShape};
 use crate::error::Result;
 
@@ -83,6 +84,20 @@ impl Codes {
         match self.kind {
             Kind::E4m3 | Kind::E5m2 => self.shape.latent,
             Kind::DsMla => self.shape.latent + SCALES,
+        }
+    }
+
+    /// What kernels are told where keys are chosen: lists of `width` each, at `chosen`, and where entries stand.
+    pub(super) fn lists(&self, chosen: Address, width: usize) -> Lists {
+        Lists {
+            width: width as i32,
+            chosen: words(chosen),
+            entries: words(self.at),
+            rotated: words(self.at + self.rope_at() as Address),
+            entry_bytes: self.entry() as i32,
+            rotated_bytes: self.entry() as i32,
+            rows: self.shape.slots() as i32,
+            unused: [0; 3],
         }
     }
 

@@ -20,7 +20,7 @@ use super::super::kernels::Kernel;
 use super::super::{Cuda, CudaDevice, CudaElement, Work};
 use super::attention::{work, work_over_bytes};
 use super::output::Output;
-use crate::backend::{Attention, AttentionParts, BytesAttention, Pages, Strided};
+use crate::backend::{Attention, BytesAttention, Chosen, Pages, Strided};
 use crate::cache::EntryShape;
 use crate::element::Scalar;
 use crate::error::Result;
@@ -29,6 +29,7 @@ use tables::Tables;
 use variant::Variant;
 
 pub(super) use codes::Codes;
+use codes::Maps;
 pub(in super::super) use schedule::Schedules;
 
 /// The scheduler's unit and kernel.
@@ -179,43 +180,65 @@ fn words(at: Address) -> [u32; 2] {
     [at as u32, (at >> 32) as u32]
 }
 
-/// Attends to a cache of codes, its results in a room that is made for them, where one of these kernels can; otherwise does nothing.
-pub(super) fn attend_codes<T: CudaElement>(
+/// Attends to a cache of codes, all that is seen or the keys that are chosen, where one of these kernels can; otherwise does nothing. `room` makes the
+/// room for the results, and says where in it they go.
+pub(super) fn attend_codes<T: CudaElement, R>(
     device: &CudaDevice,
     codes: &Codes,
     attention: &BytesAttention<'_, Cuda<T>>,
-    room: impl FnOnce() -> Result<AttentionParts<Cuda<T>>>,
-) -> Result<Option<AttentionParts<Cuda<T>>>> {
+    room: impl FnOnce() -> Result<(R, Output)>,
+) -> Result<Option<R>> {
     let Ok(variant) = choice::variant_for_codes(device, codes, attention) else {
         return Ok(None);
     };
-    let parts = room()?;
+    let (room, output) = room()?;
     let (segments, pages, heads) = (attention.segments, attention.pages, attention.q.heads);
-    let at_once = keys_at_once(pages.page());
-    let lines = variant.code_lines(codes.shape.latent, at_once);
-    let maps = codes.maps(device, at_once, lines)?;
-    let k_scale = f64::from(codes.k_scale);
+    let page = pages.map_or(0, Pages::page);
+    let (tables, keys) = match attention.selection {
+        Some(Chosen { indices, width }) => {
+            let tables = Tables::of_lists(segments, pages, heads, variant.rows(), width);
+            let keys = Keys {
+                lists: codes.lists(indices.at(), width),
+                ..Keys::zeroed()
+            };
+            (tables, keys)
+        }
+        None => {
+            let at_once = keys_at_once(page);
+            let lines = variant.code_lines(codes.shape.latent, at_once);
+            let Maps {
+                k,
+                k_rope,
+                k_scales,
+            } = codes.maps(device, at_once, lines)?;
+            let keys = Keys {
+                k,
+                k_rope,
+                k_scales,
+                ..Keys::zeroed()
+            };
+            (Tables::new(segments, pages, heads, variant.rows()), keys)
+        }
+    };
     let question = Question {
         q: attention.q,
         q_rope: attention.q_rope,
-        tables: Tables::new(segments, Some(pages), heads, variant.rows()),
-        page: pages.page(),
-        scale: attention.softmax.scale() * k_scale,
+        tables,
+        page,
+        scale: attention.softmax.scale() * f64::from(codes.k_scale),
         latent: codes.shape.latent,
     };
     let keys = Keys {
-        k: maps.k,
-        k_rope: maps.k_rope,
-        k_scales: maps.k_scales,
         k_scale: codes.k_scale,
-        ..Keys::zeroed()
+        ..keys
     };
-    let dims = dims_for_codes(variant, heads, codes);
-    let kernel = Kernel::of::<T>(variant.unit_for_codes(), variant.unit_for_codes(), &dims);
+    let chooses = attention.selection.is_some();
+    let unit = variant.unit_for_codes(chooses);
+    let dims = dims_for_codes(variant, heads, codes, chooses);
+    let kernel = Kernel::of::<T>(unit, unit, &dims);
     let work = work_over_bytes(attention, codes.shape.latent, codes.entry());
-    let output = Output::parts::<T>(&parts);
     run(variant, device, &kernel, &question, &keys, work, output)?;
-    Ok(Some(parts))
+    Ok(Some(room))
 }
 
 /// What is asked, whatever keys are stored as.
@@ -352,8 +375,10 @@ fn dims_for_chosen<T: CudaElement, E: Scalar>(
     [rows, heads, latent, rope, 1]
 }
 
-/// The same and, last, which codes.
-fn dims_for_codes(variant: Variant, heads: usize, codes: &Codes) -> [usize; 5] {
+/// The same and which codes, and last, where they are, that keys are chosen.
+fn dims_for_codes(variant: Variant, heads: usize, codes: &Codes, chooses: bool) -> Vec<usize> {
     let EntryShape { latent, rope, .. } = codes.shape;
-    [variant.rows(), heads, latent, rope, codes.kind as usize]
+    let mut dims = vec![variant.rows(), heads, latent, rope, codes.kind as usize];
+    dims.extend(chooses.then_some(1));
+    dims
 }

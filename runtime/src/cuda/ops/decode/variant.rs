@@ -57,11 +57,13 @@ impl Variant {
         }
     }
 
-    /// The kernel over a cache of codes. `choice` takes these two alone.
-    pub(super) const fn unit_for_codes(self) -> &'static str {
-        match self {
-            Self::Narrow16 => "decode_narrow_fp8",
-            _ => "decode_wide_fp8",
+    /// The kernel over a cache of codes, of all keys or of those that are chosen for each query. `choice` takes these two alone.
+    pub(super) const fn unit_for_codes(self, chooses: bool) -> &'static str {
+        match (self, chooses) {
+            (Self::Narrow16, false) => "decode_narrow_fp8",
+            (Self::Narrow16, true) => "sparse_narrow_fp8",
+            (_, false) => "decode_wide_fp8",
+            (_, true) => "sparse_wide_fp8",
         }
     }
 

@@ -3,8 +3,10 @@
 use half::bf16;
 
 use super::super::{Backend, CPU, Cpu, Cuda, CudaDevice, Dice, hopper_for};
+use super::codes::{Encoded, OFF};
 use super::{Case, Question, V3, bits, first};
-use crate::backend::{Attention, AttentionParts, Chosen};
+use crate::backend::{Attention, AttentionParts, BytesAttention, Chosen};
+use crate::cache::{AnyScale, ByteFormat, Fp8DsMla, Fp8E4m3, Fp8E5m2, PowerOfTwo};
 use crate::element::Scalar;
 use crate::visibility::Visibility;
 
@@ -77,6 +79,36 @@ impl Lists {
         let (again, _) = ask().expect("runs");
         assert!(bits(device, &again) == bits(device, &parts), "{case:?}");
     }
+
+    /// The same over entries that are encoded.
+    #[track_caller]
+    fn check_codes<F: ByteFormat>(&self, device: &CudaDevice, format: F) {
+        let encoded = Encoded::new(&self.question, format);
+        let q: Vec<f64> = self.question.q.iter().map(|x| x.to_f64()).collect();
+        let said = self.asked::<Cpu<f64>, f64>(&q, &encoded.entries, &self.chosen);
+        let wanted = Cpu::attend(&CPU, &said).expect("runs");
+        let [q, entries] = self.question.upload(device);
+        let bytes = device.upload(&encoded.bytes).expect("room");
+        let indices = device.upload(&self.chosen).expect("room");
+        let asked = self.asked::<Cuda<bf16>, bf16>(&q, &entries, &indices);
+        let attention = BytesAttention {
+            q: asked.q,
+            q_rope: asked.q_rope,
+            segments: asked.segments,
+            pages: asked.pages,
+            selection: asked.selection,
+            softmax: asked.softmax,
+        };
+        let ask = || {
+            let parts =
+                Cuda::attend_bytes(device, encoded.format, &bytes, encoded.shape(), &attention);
+            parts.expect("runs")
+        };
+        let parts = ask().unwrap_or_else(|| panic!("no kernel for {:?}", self.question.case));
+        self.question.compare_with(&wanted, device, &parts, OFF);
+        let again = ask().expect("the same kernel");
+        assert!(bits(device, &again) == bits(device, &parts));
+    }
 }
 
 /// Heads, widths of both parts of keys, tokens of a page, new tokens of each request, and entries of a list.
@@ -142,4 +174,32 @@ fn prompts() {
     case.requests = vec![(70, 70), (1, 1), (130, 9)];
     let question = Question::new(dice, case);
     Lists::new(dice, question, 40).check(&hopper_for(0));
+}
+
+#[test]
+fn codes_are_read_from_wherever_they_are() {
+    let sizes = [
+        (16, V3, Some(64), 1, 128),
+        (128, V3, None, 2, 70),
+        (5, [256, 32], Some(5), 2, 300),
+        (40, V3, Some(1), 1, 200),
+        (16, V3, None, 3, 500),
+        (16, [128, 64], Some(64), 4, 90),
+        (320, [512, 0], Some(16), 1, 64),
+        (64, [256, 64], None, 1, 600),
+        (128, V3, Some(64), 4, 2048),
+        (1, V3, None, 1, 2048),
+    ];
+    let dice = &mut Dice::new();
+    for (i, &(heads, widths, page, new, width)) in first(4, &sizes).iter().enumerate() {
+        let question = Question::new(dice, Case::new(heads, widths, page, new));
+        let lists = Lists::new(dice, question, width);
+        let device = hopper_for(i);
+        if widths[0] == 512 {
+            lists.check_codes(&device, Fp8DsMla::<AnyScale>::default());
+            lists.check_codes(&device, Fp8DsMla::<PowerOfTwo>::default());
+        }
+        lists.check_codes(&device, Fp8E4m3::of_scale(0.037));
+        lists.check_codes(&device, Fp8E5m2::default());
+    }
 }

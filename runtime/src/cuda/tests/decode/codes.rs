@@ -9,20 +9,20 @@ use crate::cache::{AnyScale, ByteFormat, EntryShape, Fp8DsMla, Fp8E4m3, Fp8E5m2,
 use crate::visibility::Visibility;
 
 /// How much lines and logits may be off: the wide kernel rounds products of codes and scales to bf16.
-const OFF: [f64; 2] = [1e-2, 2e-2];
+pub(super) const OFF: [f64; 2] = [1e-2, 2e-2];
 
 /// A question's entries, encoded.
-struct Encoded<'a, F: ByteFormat> {
+pub(super) struct Encoded<'a, F: ByteFormat> {
     question: &'a Question,
-    format: F,
-    bytes: Vec<u8>,
+    pub(super) format: F,
+    pub(super) bytes: Vec<u8>,
     /// What the codes say.
-    entries: Vec<f64>,
+    pub(super) entries: Vec<f64>,
 }
 
 impl<'a, F: ByteFormat> Encoded<'a, F> {
     /// Slots of nobody are codes that are no numbers.
-    fn new(question: &'a Question, format: F) -> Self {
+    pub(super) fn new(question: &'a Question, format: F) -> Self {
         let Case { latent, rope, .. } = question.case;
         let width = latent + rope;
         let (mut bytes, mut entries) = (Vec::new(), Vec::new());
@@ -52,11 +52,12 @@ impl<'a, F: ByteFormat> Encoded<'a, F> {
         }
     }
 
-    fn shape(&self) -> EntryShape {
+    pub(super) fn shape(&self) -> EntryShape {
         let Case {
             latent, rope, page, ..
         } = self.question.case;
-        let page = page.expect("caches of bytes have pages");
+        // Where keys are rows, all are one page
+        let page = page.unwrap_or(self.question.segments.keys());
         EntryShape {
             latent,
             rope,
@@ -80,7 +81,8 @@ impl<'a, F: ByteFormat> Encoded<'a, F> {
             q: asked.q,
             q_rope: asked.q_rope,
             segments: asked.segments,
-            pages: asked.pages.expect("caches of bytes have pages"),
+            pages: asked.pages,
+            selection: None,
             softmax: asked.softmax,
         };
         Cuda::attend_bytes(device, self.format, &bytes, self.shape(), &attention).expect("runs")

@@ -196,6 +196,31 @@ fn codes_have_kernels_for_few_rows_and_for_many() {
 }
 
 #[test]
+fn codes_of_chosen_keys_have_kernels_whatever_the_pages() {
+    let asked = |heads, latent, rope, kind| {
+        let facts = Facts {
+            queries: window(4, heads, latent),
+            queries_rope: window(4, heads, rope),
+            keys: window(1 << 20, 1, latent),
+            keys_rope: window(1 << 20, 1, rope),
+            values_width: latent,
+            most_queries: 9,
+            selects: true,
+            page: Some(5),
+            ..good()
+        };
+        chosen_for_codes(&facts, kind)
+    };
+    for kind in [Kind::E4m3, Kind::E5m2, Kind::DsMla] {
+        assert_eq!(asked(16, 512, 64, kind), Ok(Variant::Narrow16));
+        assert_eq!(asked(17, 512, 64, kind), Ok(Variant::Wide));
+    }
+    assert_eq!(asked(16, 512, 48, Kind::DsMla), Ok(Variant::Narrow16));
+    let refused = asked(16, 512, 48, Kind::E4m3).expect_err("half a product");
+    assert!(refused.contains("0, 32 or 64 codes"), "{refused}");
+}
+
+#[test]
 fn whatever_does_not_fit_is_named() {
     let refused = |change: &dyn Fn(&mut Facts), reason: &str| {
         let mut facts = good();
