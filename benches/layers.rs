@@ -10,6 +10,7 @@
 
 mod machine;
 mod options;
+mod overlap;
 mod peer;
 mod sparse;
 mod subject;

@@ -9,7 +9,7 @@ use crate::subject::Shape;
 pub(crate) const USAGE: &str = "\
 usage: cargo bench -- [options]
   --peer-python PATH   also time PyTorch: a Python that has torch
-  --sparse             how sparse decode grows with topk and with the context, instead of layers
+  --sparse             how sparse decode grows with topk and with the context, and what fewer bits of keys choose, instead of layers
   --train              forward and backward of a layer, time and memory; the peer is PyTorch's autograd over Hugging Face's module,
                        which wants transformers too
   --shapes LIST        of v2-lite,v3 (default: both)

@@ -1,4 +1,5 @@
-//! How sparse decode grows: attention with the number of selected keys, scoring with the context, each in time and in memory.
+//! How sparse decode grows: attention with the number of selected keys, scoring with the context, each in time and in memory; and what of the
+//! selection is left where keys are cached in fewer bits.
 //!
 //! DeepSeek-V3.2's sizes: 128 heads over latents of 512 and rope keys of 64, an indexer of 64 heads of 128; one new token.
 
@@ -11,6 +12,7 @@ use peak_alloc::PeakAlloc;
 
 use crate::machine::{Clock, Fault};
 use crate::options::Options;
+use crate::overlap;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -18,8 +20,8 @@ static MEMORY: PeakAlloc = PeakAlloc;
 const HEADS: usize = 128;
 const LATENT: usize = 512;
 const ROPE: usize = 64;
-const INDEX_HEADS: usize = 64;
-const INDEX_DIM: usize = 128;
+pub(crate) const INDEX_HEADS: usize = 64;
+pub(crate) const INDEX_DIM: usize = 128;
 const SCALE: f64 = 0.1352337788608801;
 
 /// Cached tokens.
@@ -78,7 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
             scoring.push(cost);
         }
         slopes(&attention, &scoring);
-        Ok(())
+        overlap::run()
     })
 }
 
@@ -217,7 +219,7 @@ fn batch(context: usize) -> mla_runtime::Result<Batch> {
     }])
 }
 
-fn values(seed: u64, count: usize) -> Vec<f32> {
+pub(crate) fn values(seed: u64, count: usize) -> Vec<f32> {
     Recipe::for_hidden_states(seed).values("values", count)
 }
 
