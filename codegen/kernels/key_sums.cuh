@@ -25,8 +25,8 @@ __device__ inline Accum own_sum(const Accum (&shares)[OWN_MET]) {
   return own;
 }
 
-// A part of a key's gradient: a thread's columns of it.
-template <int WIDTH>
+// A part of a key's gradient: a thread's columns of it. Where weights are `SPARSE`, a row whose weight is 0 is not read.
+template <int WIDTH, bool SPARSE = false>
 struct Gradient {
   static constexpr int OWN_COLUMNS = (WIDTH + THREADS - 1) / THREADS;
   Accum sums[OWN_COLUMNS > 0 ? OWN_COLUMNS : 1] = {};
@@ -37,6 +37,7 @@ struct Gradient {
     for (int j = 0; j < count; j++) {
       const Elem* line = lines[j];
       const Accum weight = weights[j];
+      if (SPARSE && weight == Accum(0)) continue;
 #pragma unroll
       for (int i = 0; i < OWN_COLUMNS; i++) {
         const int column = threadIdx.x + i * THREADS;

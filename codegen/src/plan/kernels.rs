@@ -383,6 +383,7 @@ impl Needs<'_> {
         if indexer.loss.is_some() {
             self.add("index_target", &[]);
             self.add("index_spread", &sizes);
+            self.add("choosers", &[]);
         }
     }
 

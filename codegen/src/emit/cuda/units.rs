@@ -347,6 +347,7 @@ pub const UNITS: &[Unit] = &[
         &[
             ("spread_queries", "Spreading"),
             ("spread_keys", "Spreading"),
+            ("spread_chosen_keys", "ChosenSpreading"),
         ]
     ),
     unit!(
