@@ -61,7 +61,7 @@ __device__ inline void over_keys(const Backward& args, i64 first_query, int quer
       const bool present = n < to && IN_RANGE(key_row, args.k.rows);
       u32 seen = 0;
       for (int i = 0; present && i < queries; i++) {
-        if (sees(args, rows[i], key_row - rows[i].first_key_row)) seen |= of_query << i * Rows::HEADS;
+        if (sees(rows[i], args.given, key_row - rows[i].first_key_row)) seen |= of_query << i * Rows::HEADS;
       }
       tile.row[threadIdx.x] = present ? key_row : -1;
       tile.inner[NOPE][threadIdx.x] = present ? args.k.at(key_row, key_head) : nullptr;
@@ -154,24 +154,16 @@ __device__ void backward_bias(const Backward& args) {
 // ---- Keys over rows ----
 
 // Which keys of a span a query sees, a bit for each.
-__device__ inline u32 seen_keys(const Backward& args, const QueryRow& row, i64 query, const Span& span) {
+__device__ inline u32 seen_keys(const Backward& args, const QueryRow& row, const Span& span) {
   const i64 first = span.first - row.first_key_row;
   u32 seen = 0;
   if (row.seen_to <= first || row.seen_from >= first + span.count) return seen;
-  if (!args.indices) {
-    for (int o = 0; o < span.count; o++) seen |= u32(sees(args, row, first + o)) << o;
-    return seen;
-  }
-  const i32* list = args.indices + query * args.chosen;
-  for (i64 at = lower_bound(args, query, row.first_key + first); at < args.chosen; at++) {
-    const i64 o = list[at] - row.first_key - first;
-    if (list[at] < 0 || o >= span.count) break;
-    seen |= u32(sees(args, row, first + o)) << o;
-  }
+  for (int o = 0; o < span.count; o++) seen |= u32(sees(row, args.given, first + o)) << o;
   return seen;
 }
 
-// The gradients of some keys and values: blocks are [spans, GK]. A span's visits are the rows of queries that may see its keys.
+// The gradients of some keys and values: blocks are [spans, GK]. A span's visits are the rows of queries that may see its keys. Where
+// queries chose keys, `backward_chosen.cuh` has them.
 template <class Cfg>
 __device__ void backward_keys(const Backward& args) {
   constexpr int GROUP = Cut<Cfg>::GROUP;
@@ -202,7 +194,7 @@ __device__ void backward_keys(const Backward& args) {
         const bool present = n < lines;
         const i64 query = visit.first + n / GROUP;
         const int head = key_head * GROUP + int(n % GROUP);
-        const u32 seen = present ? seen_keys(args, args.rows[query], query, span) : 0;
+        const u32 seen = present ? seen_keys(args, args.rows[query], span) : 0;
         tile.row[threadIdx.x] = present ? query : -1;
         tile.head[threadIdx.x] = head;
         tile.inner[NOPE][threadIdx.x] = present ? args.q.at(query, head) : nullptr;

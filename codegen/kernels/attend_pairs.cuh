@@ -1,24 +1,12 @@
 // What the gradients of attention are made of: tiles of rows and keys, and what one query and one key give.
 
-#include "prelude.cuh"
+#include "query_rows.cuh"
 
 constexpr int OUTER = 16;
 constexpr int INNER = WARP;           // a line to a lane
 constexpr int OWN = OUTER / WARPS;    // outer lines of a warp: neighbours
 constexpr int DEPTH = 32;             // values of lines that are staged at a time
 constexpr int PADDED = OUTER + 4;     // a row of weights, so that lanes' rows begin in different banks
-
-// A row of the query tensor, and what it sees: keys counted from its segment's first.
-struct QueryRow {
-  i64 seen_from;
-  i64 seen_to;
-  i64 first_key_row;  // row of the segment's first key
-  i64 first_key;      // its index in the sequence
-  i64 given;          // key k may be seen if byte `given + k` of the mask is not 0
-  i64 segment;
-  i64 sequence;
-  i64 index;  // of the query in its sequence
-};
 
 // Neighbouring lines, and the rows of queries that matter to them: visits `first_visit .. end_visit`.
 struct Span {
@@ -219,10 +207,6 @@ __device__ inline Pair pair_of(const Backward& args, const QueryRow& row, i64 qu
   const Accum m = multiplier(softmax, row, head, index);
   // A value may be no number where the probability is 0
   return {p * m, p == Accum(0) ? Accum(0) : p * (m * d_p - args.delta[at]), slope};
-}
-
-__device__ inline bool sees(const Backward& args, const QueryRow& row, i64 key) {
-  return key >= row.seen_from && key < row.seen_to && (!args.given || args.given[row.given + key]);
 }
 
 // The first place in the list of a query's keys whose index is not below `index`.

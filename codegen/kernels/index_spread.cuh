@@ -2,6 +2,7 @@
 //
 // With `dot = q_j · k` a score is `scale · Σ_j w_j relu(dot)`, so that `d_dot = scale · d_score · w_j` where the dot counts.
 
+#include "key_sums.cuh"
 #include "sights.cuh"
 
 // Heads, and keys, that are staged at a time: as many as fit.
@@ -130,22 +131,8 @@ __device__ void spread_queries(const Spreading& args) {
   if (threadIdx.x < TILE && first_head + threadIdx.x < Cfg::HI) args.d_weights[row * Cfg::HI + first_head + threadIdx.x] = d_weight;
 }
 
-// The first of a query's chosen columns whose position is not below `position`: they ascend, negative ones behind the last.
-__device__ inline i64 first_from(const i32* chosen, i64 width, i64 position) {
-  i64 low = 0;
-  i64 high = width;
-  while (low < high) {
-    const i64 middle = (low + high) / 2;
-    if (chosen[middle] >= 0 && chosen[middle] < position) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
-
-// The gradients of keys: a block for some neighbouring rows of keys, over all queries of the launch, in their order.
+// The gradients of keys: a block for some neighbouring rows of keys, over all queries of the launch, in their order. Where queries chose keys,
+// `spread_chosen_keys` has them.
 template <class Cfg>
 __device__ void spread_keys(const Spreading& args) {
   constexpr int TILE = Staged<Cfg>::TILE;
@@ -166,20 +153,7 @@ __device__ void spread_keys(const Spreading& args) {
     if (first_key >= query.end || first_key + TILE <= query.begin) continue;
     const Accum* d_scores = args.d_scores + slot * args.width;
     int needed = 0;
-    if (args.sights.chosen) {
-      const i32* chosen = args.sights.chosen + row * args.sights.chosen_width;
-      const i64 from = first_from(chosen, args.sights.chosen_width, group.first_position + first_key);
-      if (threadIdx.x < TILE) staged.d_score[threadIdx.x] = Accum(0);
-      __syncthreads();
-      const i64 column = from + threadIdx.x;
-      if (threadIdx.x < TILE && column < args.sights.chosen_width && chosen[column] >= 0) {
-        const i64 key = chosen[column] - group.first_position - first_key;
-        if (key >= 0 && key < TILE) {
-          staged.d_score[key] = Accum(args.scale) * d_scores[column];
-          needed = staged.d_score[key] != Accum(0);
-        }
-      }
-    } else if (threadIdx.x < TILE) {
+    if (threadIdx.x < TILE) {
       const i64 key = first_key + threadIdx.x;
       const bool seen = key >= query.begin && key < query.end;
       staged.d_score[threadIdx.x] = seen ? Accum(args.scale) * d_scores[key - group.begin] : Accum(0);
@@ -209,4 +183,83 @@ __device__ void spread_keys(const Spreading& args) {
     if (i >= TILE * Cfg::D || first_row + i / Cfg::D >= args.k.rows) continue;
     args.d_k[first_row * Cfg::D + i] += sum[j];
   }
+}
+
+struct ChosenSpreading {
+  Spreading of;
+  const i64* first;     // [keys + 1]: where the list of each key begins, as `choosers.cuh` has it
+  const i32* choosers;  // the lists: rows of queries, ascending
+  const i32* slots;     // [rows]: the group of each query, which is its only one
+};
+
+// The first of a query's chosen columns whose position is not below `position`: they ascend, negative ones behind the last.
+__device__ inline i64 first_from(const i32* chosen, i64 width, i64 position) {
+  i64 low = 0;
+  i64 high = width;
+  while (low < high) {
+    const i64 middle = (low + high) / 2;
+    if (chosen[middle] >= 0 && chosen[middle] < position) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// The gradient of the score of a key, as a query of the launch has it, times the scale; 0 where the query is another launch's.
+__device__ inline Accum slope_of(const ChosenSpreading& args, i64 query, i64 key_row) {
+  const Spreading& of = args.of;
+  const i64 slot = args.slots[query] - of.first_group;
+  if (slot < 0 || slot >= of.groups) return Accum(0);
+  const Group& group = of.sights.groups[of.first_group + slot];
+  const i32* chosen = of.sights.chosen + query * of.sights.chosen_width;
+  const i64 column = first_from(chosen, of.sights.chosen_width, group.first_position + key_row - group.keys);
+  return Accum(of.scale) * of.d_scores[slot * of.width + column];
+}
+
+// The gradients of keys that queries chose: a block for each row of keys, over the queries that chose it, in their order.
+template <class Cfg>
+__device__ void spread_chosen_keys(const ChosenSpreading& args) {
+  __shared__ Accum key[Cfg::D];
+  __shared__ i64 queries[MET];
+  __shared__ Accum slopes[MET];
+  __shared__ const Elem* heads[MET];
+  __shared__ Accum d_dots[MET];
+  const Spreading& of = args.of;
+  const i64 row = blockIdx.x;
+  const i64 end = args.first[row + 1];
+  for (int i = threadIdx.x; i < Cfg::D; i += THREADS) key[i] = load(of.k.at(row, 0) + i);
+  Gradient<Cfg::D, true> d_k;
+  for (i64 start = args.first[row]; start < end; start += MET) {
+    const int count = end - start < MET ? int(end - start) : MET;
+    __syncthreads();
+    if (int(threadIdx.x) < count) {
+      queries[threadIdx.x] = args.choosers[start + threadIdx.x];
+      slopes[threadIdx.x] = slope_of(args, queries[threadIdx.x], row);
+    }
+    __syncthreads();
+    for (int i = 0; i < count; i++) {
+      const Accum slope = slopes[i];
+      if (slope == Accum(0)) continue;
+      for (int first_head = 0; first_head < Cfg::HI; first_head += MET) {
+        const int some = Cfg::HI - first_head < MET ? Cfg::HI - first_head : MET;
+        __syncthreads();
+        // Behind the last stands one that is there, and is left out of the sums
+        if (threadIdx.x < MET) heads[threadIdx.x] = of.q.at(queries[i], first_head + (int(threadIdx.x) < some ? int(threadIdx.x) : 0));
+        __syncthreads();
+        Accum shares[OWN_MET] = {};
+        add_shares(heads, key, Cfg::D, shares);
+        const Accum dot = own_sum(shares);
+        const int own = warp() * OWN_MET + lane();
+        if (lane() < OWN_MET && own < some) {
+          const bool off = of.relu && dot <= Accum(0);
+          d_dots[own] = (off ? Accum(0) : slope) * of.weights[queries[i] * Cfg::HI + first_head + own];
+        }
+        __syncthreads();
+        d_k.add(heads, d_dots, some);
+      }
+    }
+  }
+  d_k.land(of.d_k + row * Cfg::D);
 }

@@ -44,6 +44,21 @@ fn training_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
 }
 
 #[test]
+fn training_over_chosen_keys_has_the_kernels_that_turn_lists_around() {
+    let of_lists = |name: &str| {
+        let units = kernels(&program(&model(name))).into_iter();
+        let names = units.map(|unit| unit.unit);
+        names
+            .filter(|&name| name == "choosers" || name == "backward_chosen")
+            .collect::<Vec<_>>()
+    };
+    let both = ["backward_chosen", "choosers"];
+    assert_eq!(of_lists("deepseek-v3.2-train"), both);
+    assert!(of_lists("moonlight-train").is_empty());
+    assert!(of_lists("deepseek-v3.2").is_empty());
+}
+
+#[test]
 fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
     let decoding = |change: &dyn Fn(&mut Checked), model: Checked| {
         let mut checked = model;

@@ -85,8 +85,8 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
             // The same with keys' rotated part where it lies
             needs.attention([heads, heads, 1, heads, own, rope, value]);
             needs.flash([own, rope, value], Keys::Rows);
-            needs.attention_backward([heads, heads, heads, own + rope, 0, value]);
-            needs.attention_backward([heads, heads, 1, own, rope, value]);
+            needs.attention_backward([heads, heads, heads, own + rope, 0, value], None);
+            needs.attention_backward([heads, heads, 1, own, rope, value], None);
             needs.flash_backward([own + rope, 0, value]);
             needs.flash_backward([own, rope, value]);
         }
@@ -348,10 +348,16 @@ impl Needs<'_> {
         self.add("merge", &[]);
     }
 
-    /// As [`attention`](Self::attention), without the values' heads, which are the keys'.
-    fn attention_backward(&mut self, sizes: [u32; 6]) {
-        self.add("attend_backward", &sizes.map(|size| size as usize));
+    /// As [`attention`](Self::attention), without the values' heads, which are the keys'. Keys that are chosen for each query have kernels of
+    /// their own.
+    fn attention_backward(&mut self, sizes: [u32; 6], selection: Option<ValueId>) {
+        let sizes = sizes.map(|size| size as usize);
+        self.add("attend_backward", &sizes);
         self.add("attend_delta", &[]);
+        if selection.is_some() {
+            self.add("backward_chosen", &sizes);
+            self.add("choosers", &[]);
+        }
     }
 
     /// Formats of caches that are no number types.
@@ -401,6 +407,7 @@ impl Needs<'_> {
         if indexer.loss.is_some() {
             self.add("index_target", &[]);
             self.add("index_spread", &sizes);
+            self.add("choosers", &[]);
         }
     }
 
@@ -440,23 +447,28 @@ impl Needs<'_> {
                 let ty = &plan.values[q.0].ty;
                 let (heads, rope, value) = (heads(ty), width(k_rope), width(&over.dy));
                 let key = self::width(ty).saturating_sub(rope);
-                self.attention_backward([heads, heads, 1, key, rope, value]);
+                self.attention_backward([heads, heads, 1, key, rope, value], over.selection);
                 if over.selection.is_none() {
                     self.flash_backward([key, rope, value]);
                 }
             }
             Adjoint::Absorbed {
-                q_latent, q_rope, ..
+                q_latent,
+                q_rope,
+                over,
+                ..
             } => {
                 let ty = &plan.values[q_latent.0].ty;
                 let latent = self::width(ty);
-                self.attention_backward([heads(ty), 1, 1, latent, width(q_rope), latent]);
+                let sizes = [heads(ty), 1, 1, latent, width(q_rope), latent];
+                self.attention_backward(sizes, over.selection);
             }
             Adjoint::Groups { q, over, .. } => {
                 let groups = self.program.groups().size;
                 let heads = heads(&plan.values[q.0].ty);
                 let (key, value) = (width(q), width(&over.dy));
-                self.attention_backward([heads, groups, groups, key, 0, value]);
+                let sizes = [heads, groups, groups, key, 0, value];
+                self.attention_backward(sizes, over.selection);
                 if over.selection.is_none() {
                     self.flash_backward([key, 0, value]);
                 }

@@ -101,6 +101,10 @@ const HEADERS: &[(&str, &str)] = &[
         "index_tiles.cuh",
         include_str!("../../../kernels/index_tiles.cuh"),
     ),
+    (
+        "key_sums.cuh",
+        include_str!("../../../kernels/key_sums.cuh"),
+    ),
     ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
     (
         "narrow_chosen.cuh",
@@ -124,6 +128,10 @@ const HEADERS: &[(&str, &str)] = &[
     ),
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/ptx.cuh")),
+    (
+        "query_rows.cuh",
+        include_str!("../../../kernels/query_rows.cuh"),
+    ),
     ("shared.cuh", include_str!("../../../kernels/shared.cuh")),
     ("sights.cuh", include_str!("../../../kernels/sights.cuh")),
     ("steps.cuh", include_str!("../../../kernels/steps.cuh")),

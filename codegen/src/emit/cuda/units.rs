@@ -296,6 +296,24 @@ pub const UNITS: &[Unit] = &[
         ]
     ),
     unit!(
+        "backward_chosen",
+        &["H", "GK", "GR", "A", "R", "V"],
+        &[
+            ("backward_chosen", "ChosenBackward"),
+            ("add_pieces", "ChosenBackward"),
+        ]
+    ),
+    unit!(
+        "choosers",
+        &[],
+        &[
+            ("count_choosers", "Turning"),
+            ("add_chunks", "Turning"),
+            ("begin_lists", "Turning"),
+            ("list_choosers", "Turning"),
+        ]
+    ),
+    unit!(
         "flash_delta",
         &["A", "R", "V", "QUERIES", "DETERMINISTIC"],
         &[("flash_delta", "FlashDelta")]
@@ -345,6 +363,7 @@ pub const UNITS: &[Unit] = &[
         &[
             ("spread_queries", "Spreading"),
             ("spread_keys", "Spreading"),
+            ("spread_chosen_keys", "ChosenSpreading"),
         ]
     ),
     unit!(

@@ -1,12 +1,14 @@
 //! The gradients of attention.
 
+mod chosen;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
 use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use super::args::{THREADS, Window, blocks, bytes, len};
-use super::attention_tables::{QueryRow, QueryRows, Seen, Spans};
+use super::attention_tables::{QueryRows, RowsOnDevice, Seen, Spans};
 use super::flash::backward as flash;
 use super::pointwise::place;
 use crate::attention::narrowed;
@@ -154,7 +156,7 @@ struct Pass<T: CudaElement> {
     rows: QueryRows,
     cut: Cut,
     _delta: CudaBuffer<Accum<T>>,
-    _tables: (CudaBuffer<QueryRow>, Option<CudaBuffer<u8>>),
+    tables: RowsOnDevice,
 }
 
 impl<T: CudaElement> Pass<T> {
@@ -220,7 +222,7 @@ impl<T: CudaElement> Pass<T> {
                 chunks: k.heads * group.div_ceil(heads),
             },
             _delta: delta,
-            _tables: tables,
+            tables,
         }))
     }
 
@@ -377,10 +379,6 @@ pub(super) fn attend_backward<T: CudaElement>(
     let work = Work::moving(read + of_queries).adding(pairs * (2 * both + v.width));
     pass.launch(device, "backward_queries", row_blocks, work, &pass.args)?;
 
-    let spans = Spans::of_keys(attention.segments, &pass.rows, OUTER);
-    let (on_device, visits) = spans.upload(device)?;
-    pass.args.spans = on_device.at();
-    pass.args.visits = visits.at();
     // Heads that share a second part each have sums of their own, which are added up in order
     let mut of_heads: Option<CudaBuffer<Accum<T>>> = None;
     pass.args.d_k_rope = d_k_rope;
@@ -392,9 +390,18 @@ pub(super) fn attend_backward<T: CudaElement>(
         };
         of_heads = Some(sums);
     }
-    let key_blocks = spans.len() * k.heads;
     let work = Work::moving(read + k.rows * of_keys).adding(pairs * (2 * both + 2 * v.width));
-    pass.launch(device, "backward_keys", key_blocks, work, &pass.args)?;
+    match attention.selection {
+        Some(chosen) => pass.keys_of_choosers(device, chosen, [q.rows, k.rows], work)?,
+        None => {
+            let spans = Spans::of_keys(attention.segments, &pass.rows, OUTER);
+            let (on_device, visits) = spans.upload(device)?;
+            pass.args.spans = on_device.at();
+            pass.args.visits = visits.at();
+            let blocks = spans.len() * k.heads;
+            pass.launch(device, "backward_keys", blocks, work, &pass.args)?;
+        }
+    }
     let Some(of_heads) = of_heads else {
         return Ok(());
     };

@@ -6,6 +6,7 @@ mod attention_backward;
 mod attention_cut;
 mod attention_tables;
 mod bytes;
+mod choosers;
 mod decode;
 mod entries;
 mod facts;

@@ -9,6 +9,8 @@ use super::super::super::driver::Address;
 use super::super::super::kernels::Kernel;
 use super::super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use super::super::args::Window;
+use super::super::attention_tables::QueryRows;
+use super::super::choosers::Choosers;
 use super::tables::{Sights, Tables};
 use super::{Accum, MOST_BLOCKS, Scoring, parts};
 use crate::backend::{IndexLoss, IndexLossParts, Sight};
@@ -95,6 +97,44 @@ struct Spreading {
     relu: i64,
 }
 
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ChosenSpreading {
+    of: Spreading,
+    first: Address,
+    choosers: Address,
+    slots: Address,
+}
+
+/// Who chose each key, and which group each query is.
+struct Lists {
+    choosers: Choosers,
+    slots: CudaBuffer<i32>,
+}
+
+impl Lists {
+    /// Where queries chose keys, and each is a group of its own.
+    fn of<T: CudaElement>(
+        device: &CudaDevice,
+        loss: &IndexLoss<'_, Cuda<T>>,
+        tables: &Tables,
+    ) -> Result<Option<Self>> {
+        let Some(chosen) = loss.attention.selection else {
+            return Ok(None);
+        };
+        let sizes = [loss.q.rows, loss.k.rows];
+        let rows = QueryRows::new(loss.attention.segments, loss.q.rows)?;
+        let seeing = rows.upload(device)?;
+        let choosers = Choosers::of(device, chosen, &seeing, sizes)?;
+        let mut slots = vec![-1; loss.q.rows];
+        for (slot, group) in (0..).zip(&tables.groups) {
+            slots[group.row as usize] = slot;
+        }
+        let slots = device.upload(&slots)?;
+        Ok(Some(Self { choosers, slots }))
+    }
+}
+
 fn kernel<T: CudaElement>(entry: &'static str) -> Kernel<'static> {
     Kernel::of::<T>("index_target", entry, &[])
 }
@@ -112,6 +152,7 @@ struct Pass<'a, T: CudaElement> {
     /// Null, or where it stands how many queries share the loss.
     seeing: Address,
     losses: CudaBuffer<f64>,
+    lists: Option<Lists>,
     q: CudaBuffer<Accum<T>>,
     k: CudaBuffer<Accum<T>>,
     weights: CudaBuffer<Accum<T>>,
@@ -151,6 +192,7 @@ pub(in super::super) fn loss<T: CudaElement>(
         groups,
         seeing: 0,
         losses: device.zeros(rows + 1)?,
+        lists: Lists::of(device, loss, &tables)?,
         q: device.zeros(rows * loss.q.heads * loss.q.width)?,
         k: device.zeros(loss.k.rows * loss.k.width)?,
         weights: device.zeros(rows * loss.q.heads)?,
@@ -333,22 +375,30 @@ impl<T: CudaElement> Pass<'_, T> {
             relu: i64::from(self.loss.relu),
         };
         let tile = fitting(width, size_of::<Accum<T>>());
-        for (entry, grid) in [
-            (
-                "spread_queries",
-                [part.len() * self.per_group, heads.div_ceil(tile), 1],
-            ),
-            ("spread_keys", [self.loss.k.rows.div_ceil(tile), 1, 1]),
-        ] {
-            let dims = [heads, width];
-            let kernel = Kernel::of::<T>("index_spread", entry, &dims);
-            // The products again, and those with their gradients
-            let pairs = self.pairs(part);
-            let work =
-                Work::moving(pairs * size_of::<Accum<T>>()).adding(2 * pairs * heads * width);
-            self.device.launch(&kernel, grid, work, &args)?;
-        }
-        Ok(())
+        let keys = self.loss.k.rows;
+        // The products again, and those with their gradients
+        let pairs = self.pairs(part);
+        let work = Work::moving(pairs * size_of::<Accum<T>>()).adding(2 * pairs * heads * width);
+        let dims = [heads, width];
+        let kernel = |entry| Kernel::of::<T>("index_spread", entry, &dims);
+        let slots = part.len() * self.per_group;
+        let of_queries = [slots, heads.div_ceil(tile), 1];
+        self.device
+            .launch(&kernel("spread_queries"), of_queries, work, &args)?;
+        let Some(lists) = &self.lists else {
+            let of_keys = [keys.div_ceil(tile), 1, 1];
+            return self
+                .device
+                .launch(&kernel("spread_keys"), of_keys, work, &args);
+        };
+        let args = ChosenSpreading {
+            of: args,
+            first: lists.choosers.first.at(),
+            choosers: lists.choosers.queries.at(),
+            slots: lists.slots.at(),
+        };
+        self.device
+            .launch(&kernel("spread_chosen_keys"), [keys, 1, 1], work, &args)
     }
 }
 

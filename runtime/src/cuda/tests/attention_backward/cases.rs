@@ -152,6 +152,36 @@ pub(super) fn selections<T: Number>() {
     }
 }
 
+/// Lists so short, and keys that so many chose, that their queries are cut into pieces.
+pub(super) fn popular_keys<T: Number>() {
+    let segments = rows(
+        &Mask::cu_seqlens(&[0, 150, 151, 170]),
+        171,
+        Visibility::CAUSAL,
+    );
+    for form in [ABSORBED, EXPANDED, GROUPED] {
+        for chosen in [2, 4] {
+            let options = Options {
+                chosen: Some(chosen),
+                popular: true,
+                ..Options::default()
+            };
+            check::<T>("packed", &segments, form, options);
+        }
+        let all = Options {
+            cap: Some(2.0),
+            dropout: DROPOUT,
+            chosen: Some(7),
+            popular: true,
+            sunk: true,
+            ..Options::default()
+        };
+        check::<T>("prefixed", &prefixed(), form, all);
+        let window = packed(Visibility::CAUSAL.window(Some(9), None));
+        check::<T>("window", &window, form, all);
+    }
+}
+
 pub(super) fn unseen_values_are_never_used<T: Number>() {
     let dice = &mut Dice::new();
     let mut bits: Vec<bool> = (0..2 * 18 * 18).map(|_| dice.below(3) > 0).collect();
