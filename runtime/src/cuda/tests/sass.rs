@@ -183,19 +183,18 @@ const EXPECTED: &[Counts] = &[
             ("UTMALDG", 5),
         ],
     ),
-    // Each of two warpgroups makes all logits of a tile, 4 + 32 pieces of 16 columns, and multiplies 8 times 64 columns of its latents with 4
-    // pieces of 16 keys
+    // All logits of a tile, 4 + 32 pieces of 16 columns, and 8 times 64 columns of its latents with 4 pieces of 16 keys. Both warpgroups run the same code
     counts(
         "decode_narrow",
         &[16, 16, 512, 64],
         "decode_narrow",
-        &[("HGMMA.64x16x16", 2 * (36 + 32)), ("HGMMA", 2 * (36 + 32))],
+        &[("HGMMA.64x16x16", 36 + 32), ("HGMMA", 36 + 32)],
     ),
     counts(
         "decode_narrow",
         &[32, 16, 512, 64],
         "decode_narrow",
-        &[("HGMMA.64x32x16", 2 * (36 + 32)), ("HGMMA", 2 * (36 + 32))],
+        &[("HGMMA.64x32x16", 36 + 32), ("HGMMA", 36 + 32)],
     ),
     // Of latents of 1024 each of two warpgroups makes logits of a tile from a half of them, 32 pieces of 16 columns, one of them also from the
     // rotated part, 4 pieces; and multiplies 8 times 64 columns with 4 pieces of 16 keys
@@ -239,15 +238,37 @@ const EXPECTED: &[Counts] = &[
             ("F2FP.F16.E4M3.UNPACK_B", 4 * (32 + 2 * 4 * 4)),
         ],
     ),
-    // Each warp of two warpgroups multiplies 64 keys by a quarter of the columns, 8 + 1 pieces of 16, and 16 rows are two blocks; then 8 times 16
-    // columns of latents by 4 pieces of 16 keys. Codes are widened by two
+    // 64 keys by 16 + 2 pieces of 32 codes and both terms of 16 rows; then 8 times 64 columns of latents by 4 pieces of 16 keys, which are widened by two,
+    // as is the first term of each of 9 pairs of a row's numbers, twice
     counts(
         "decode_narrow_fp8",
         &[16, 16, 512, 64, 1],
         "decode_narrow_fp8",
         &[
-            ("HMMA.16816.F32", 2 * 2 * (4 * 9 + 8 * 4)),
-            ("F2FP.F16.E4M3.UNPACK_B", 2 * 4 * (4 * 9 + 8 * 4)),
+            ("QGMMA.64x32x32", 16 + 2),
+            ("HGMMA.64x16x16", 8 * 4),
+            ("HGMMA", 8 * 4),
+            ("F2FP.F16.E4M3.UNPACK_B", 4 * 8 * 4 + 18),
+        ],
+    ),
+    // The rotated part is in bf16: 4 pieces of 16 numbers. Entries come whole, in the text once for all keys of a tile
+    counts(
+        "sparse_narrow_fp8",
+        &[16, 16, 512, 64, 3, 1],
+        "sparse_narrow_fp8",
+        &[
+            ("QGMMA.64x32x32", 16),
+            ("HGMMA.64x16x16", 4 + 8 * 4),
+            ("HGMMA", 4 + 8 * 4),
+        ],
+    ),
+    counts(
+        "sparse_wide_fp8",
+        &[64, 128, 512, 64, 3, 1],
+        "sparse_wide_fp8",
+        &[
+            ("HGMMA.64x64x16", 4 + 32 + 2 * 4 * 4),
+            ("HGMMA", 4 + 32 + 2 * 4 * 4),
         ],
     ),
     // Of 64 keys and 64 queries, whichever warpgroup: logits by 12 pieces of 16 columns, gradients of probabilities by 8; gradients of values and keys by 4

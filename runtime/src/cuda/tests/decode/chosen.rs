@@ -199,7 +199,12 @@ fn codes_are_read_from_wherever_they_are() {
             lists.check_codes(&device, Fp8DsMla::<AnyScale>::default());
             lists.check_codes(&device, Fp8DsMla::<PowerOfTwo>::default());
         }
-        lists.check_codes(&device, Fp8E4m3::of_scale(0.037));
-        lists.check_codes(&device, Fp8E5m2::default());
+        // Kernels for both take the host long to compile
+        if i % 2 == 0 || !device.is_emulated() {
+            lists.check_codes(&device, Fp8E4m3::of_scale(0.037));
+        }
+        if i % 2 == 1 || !device.is_emulated() {
+            lists.check_codes(&device, Fp8E5m2::default());
+        }
     }
 }
