@@ -67,9 +67,9 @@ __device__ inline void leave_row(u32 at, u32 row) {
 }
 __device__ inline u32 row_left(u32 at) { return u32(shared_i32(place_of_row(at))); }
 
-// Fetches `LINES` times 128 bytes of each of a warp's keys, those of a row from `from + row * stride` on, to lines as tiles have them: a key's first to its line of
-// the tile at `to`, the next to that of the next tile, and so on. Zeros of a key that is not there. Of a line, `CHUNKS` times 16 bytes. `AT_ONCE` keys of a lane
-// are under way together: as many as there are registers for.
+// Fetches `LINES` times 128 bytes of each of a warp's keys, those of a row from `from + row * stride` on, to lines as tiles have them: a key's first to its
+// line of the tile at `to`, the next to that of the next tile, and so on. Zeros of a key that is not there. Of a line, `CHUNKS` times 16 bytes. `AT_ONCE`
+// keys of a lane are under way together: as many as there are registers for.
 template <int AT_ONCE, int LINES, int CHUNKS = 8, class Rows>
 __device__ inline void fetch_lines(const Decoding& args, const u8* from, i32 stride, const Rows& rows, u32 to) {
   const u32 self = own_lane();
@@ -88,8 +88,9 @@ __device__ inline void fetch_lines(const Decoding& args, const u8* from, i32 str
   }
 }
 
-// Has entries of bytes brought whole, each by one copy of the copy engine, which takes 25 clocks for it, however short it is. The first `COUNT` lanes have a key each: `row`, and `to`, where it goes. One that is
-// not there becomes zeros: what lay there before may be no number, and probabilities of 0 would not undo that. `barrier` has one arrival more, once all have been asked for.
+// Has entries of bytes brought whole, each by one copy of the copy engine, which takes 25 clocks for it, however short it is. The first `COUNT` lanes have a
+// key each: `row`, and `to`, where it goes. One that is not there becomes zeros: what lay there before may be no number, and probabilities of 0 would not
+// undo that. `barrier` has one arrival more, once all have been asked for.
 template <class Cfg, int COUNT>
 __device__ inline void bring_entries(const Decoding& args, u32 to, u32 row, u32 barrier) {
   using C = CodesPlace<Cfg>;

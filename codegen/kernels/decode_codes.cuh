@@ -41,8 +41,9 @@ struct Lanes {
   u32 own = self / WARP;  // the warp's number in its warpgroup
 };
 
-// Where codes of a tile's keys lie in a stage. The copy engine leaves boxes of keys: 128 codes of each in a tile, whose chunks of 16 bytes are exchanged, then the next; then
-// the rotated part, then scales. Where keys are chosen, entries come as they are, an odd number of chunks apart: the same chunk of eight keys is at eight different banks.
+// Where codes of a tile's keys lie in a stage. The copy engine leaves boxes of keys: 128 codes of each in a tile, whose chunks of 16 bytes are exchanged,
+// then the next; then the rotated part, then scales. Where keys are chosen, entries come as they are, an odd number of chunks apart: the same chunk of eight
+// keys is at eight different banks.
 template <class Cfg>
 struct CodesPlace {
   static constexpr bool SCALED = Entry<Cfg>::SCALED;
@@ -68,8 +69,8 @@ struct CodesPlace {
   }
 };
 
-// Codes as warps load them, as the left operand of a product. Of keys: a lane's four codes of a block are columns that lie side by side, not those that a product has there,
-// so queries' columns are taken in the same order.
+// Codes as warps load them, as the left operand of a product. Of keys: a lane's four codes of a block are columns that lie side by side, not those that a
+// product has there, so queries' columns are taken in the same order.
 template <int STORE>
 __device__ inline void widen_keys(const u32 (&codes)[4], int half, u32 (&a)[4]) {
 #pragma unroll

@@ -1,16 +1,17 @@
 // Tiles of codes for `decode_narrow.cuh`. They stay codes in shared memory.
 //
-// As keys they are multiplied as they are: queries become two terms of e4m3, which have all bits of bf16 together, in 32 columns of a product. Tensor cores add up products of codes with 14 bits; so each
-// 128 columns, which may have a scale in common, are a sum of their own, and those are added up in f32. As latents warps widen them in registers, turned, where left operands of products may come
-// from: they become f16, for which there is an instruction, and probabilities do. Where entries have scales, probabilities are left once for each, in units of a power of two that is large enough for all
-// scales so far.
+// As keys they are multiplied as they are: queries become two terms of e4m3, which have all bits of bf16 together, in 32 columns of a product. Tensor cores
+// add up products of codes with 14 bits; so each 128 columns, which may have a scale in common, are a sum of their own, and those are added up in f32. As
+// latents warps widen them in registers, turned, where left operands of products may come from: they become f16, for which there is an instruction, and
+// probabilities do. Where entries have scales, probabilities are left once for each, in units of a power of two that is large enough for all scales so far.
 
 #include "narrow_sums.cuh"
 #include "wgmma.cuh"
 
 // ---- Queries ----
 
-// Rows of queries are times this over the power of two by which their largest is at least 1 and below 2. What their first term leaves of one is 16 times smaller at least; the second has that times 32.
+// A row of queries is multiplied by this over the power of two that makes its largest number at least 1 and below 2. What the first term leaves of a number
+// is 16 times smaller at least; the second term has that times 32.
 [[maybe_unused]] constexpr f32 WHOLE_TERM = 128;
 [[maybe_unused]] constexpr f32 SECOND_TERM = 1.0f / 32;
 
@@ -22,7 +23,8 @@ __device__ inline void leave_terms(u32 to, f32 x, f32 y) {
   share_halves<APART>(to, first | u32(pack_e4m3((x - of_first.x) / SECOND_TERM, (y - of_first.y) / SECOND_TERM)) << 16);
 }
 
-// Makes rows of queries codes where they lie: 128 columns of both terms where two tiles of bf16 were, one behind the other. A warp has every `BY`th row from its `first` on.
+// Makes rows of queries codes where they lie: 128 columns of both terms where two tiles of bf16 were, one behind the other. A warp has every `BY`th row from
+// its `first` on.
 template <class Cfg, int BY>
 __device__ inline void split_queries(u32 base, u32 stage, u32 first) {
   using P = Place<Cfg>;
@@ -201,8 +203,8 @@ __device__ inline void multiply_coded_keys(u32 keys, u32 queries, u32 full, u32 
   for (int k = 0; k < Cfg::ROWS / 2; k++) s[k] *= rows.of[Held<Cfg::ROWS>::of(k)];
 }
 
-// Adds a tile's products to the output, and frees its pieces one by one, as soon as their codes are in registers, unless it `keeps` them. A warp has 16 columns of each 64:
-// results of even ones where a product's first eight rows are, of odd ones where the others are.
+// Adds a tile's products to the output, and frees its pieces one by one, as soon as their codes are in registers, unless it `keeps` them. A warp has 16
+// columns of each 64: results of even ones where a product's first eight rows are, of odd ones where the others are.
 template <class Cfg>
 __device__ inline void multiply_coded_latents(u32 keys, u32 weights, u32 empty, bool keeps, Sums<Cfg>& sums) {
   using P = Place<Cfg>;

@@ -72,8 +72,8 @@ struct Ring {
 
 [[maybe_unused]] constexpr int ALL_HAVE = 168;  // registers of each thread before it and after it
 
-// Has as many registers as its work wants, and does it. All of a block come here. Who wants registers back sleeps until all are done: a warp asks for them again and again until
-// there are some, and takes turns from those that work.
+// Has as many registers as its work wants, and does it. All of a block come here. Who wants registers back sleeps until all are done: a warp asks for them
+// again and again until there are some, and takes turns from those that work.
 template <int WANTED, class Work>
 __device__ inline void with_registers(Work work) {
   if constexpr (WANTED < ALL_HAVE) registers_down<WANTED>();

@@ -122,8 +122,8 @@ MLA_PRODUCTS_E4M3(64, 32, 32, 33, 34)
 MLA_PRODUCTS_E4M3(128, 64, 64, 65, 66)
 MLA_PRODUCTS_E4M3(256, 128, 128, 129, 130)
 
-// D[64, 32] += A[64, 32] B[32, 32] of codes, B of e4m3, column by column. A is in registers, a thread's four codes in each side by side: of the rows that `left_row` says, of columns 4 (thread % 4) and on, or 16
-// further.
+// D[64, 32] += A[64, 32] B[32, 32] of codes, B of e4m3, column by column. A is in registers, a thread's four codes in each side by side: of the rows that
+// `left_row` says, of columns 4 (thread % 4) and on, or 16 further.
 #define MLA_HELD_CODES(NAME, TYPE)                                                                                                                       \
   __device__ inline void NAME(f32 (&d)[16], const u32 (&a)[4], u64 b, bool add) {                                                                        \
     asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %21, 0;\n"                                                                                           \

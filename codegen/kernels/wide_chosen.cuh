@@ -1,6 +1,6 @@
-// How keys that are chosen come to the stages of `decode_wide.cuh`: both warpgroups that add values fetch what they multiply as soon as they are done with what
-// was there, a warp a quarter of a tile's keys. The first one also finds out for both where keys stand, long before they are fetched; the second fetches the rotated
-// part, once both are done with the probabilities that stand there, and says what a stage holds.
+// How keys that are chosen come to the stages of `decode_wide.cuh`: both warpgroups that add values fetch what they multiply as soon as they are done with
+// what was there, a warp a quarter of a tile's keys. The first one also finds out for both where keys stand, long before they are fetched; the second fetches
+// the rotated part, once both are done with the probabilities that stand there, and says what a stage holds.
 //
 // What a warp brings next stands in shared memory, since registers are few: `{the next item, the end of the team's, the next tile of the item before, the end of
 // its tiles}`, and of the first warpgroup that item's list.
@@ -121,8 +121,8 @@ __device__ inline void fill_chosen(const Decoding& args, u32 base, u32 stage, i3
   look_ahead<Cfg>(args, base, stage, next, begins, position);
 }
 
-// This warpgroup is done with a stage, and fills it again: the second once both are, since it fills what both have read, with keys that the first has found. Entries are filled by both
-// once both are.
+// This warpgroup is done with a stage, and fills it again: the second once both are, since it fills what both have read, with keys that the first has found.
+// Entries are filled by both once both are.
 template <class Cfg, int SIDE>
 __device__ inline void refill_chosen(const Decoding& args, u32 base, Turn<Cfg>& turn, i32& position) {
   const u32 free = base + Place<Cfg>::EMPTY + turn.stage * 8;

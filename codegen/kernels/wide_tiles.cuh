@@ -9,7 +9,8 @@
 
 constexpr int ROWS = 64;
 
-// Who arrives where keys are chosen and a stage is filled: all that fetch, and a lane of each warp of the second side, which say what there is; of codes, a lane of each warp of both.
+// Who arrives where keys are chosen and a stage is filled: all that fetch, and a lane of each warp of the second side, which say what there is; of codes, a
+// lane of each warp of both.
 template <class Cfg>
 constexpr int FETCHERS = CodesPlace<Cfg>::WHOLE ? 8 : 2 * WARPGROUP + 4;
 
