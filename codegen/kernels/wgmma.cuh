@@ -143,11 +143,4 @@ __device__ inline void mma_bf16(f32* d, const u32 (&a)[4], u32 b_low, u32 b_high
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_low), "r"(b_high));
 }
 
-// The same of f16.
-__device__ inline void mma_f16(f32* d, const u32 (&a)[4], u32 b_low, u32 b_high) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b_low), "r"(b_high));
-}
-
 #endif

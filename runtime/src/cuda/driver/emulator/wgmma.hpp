@@ -195,4 +195,3 @@ inline void wgmma_e5m2(f32 (&d)[16], const u32 (&a)[4], u64 b, bool add) {
 }
 
 inline void mma_bf16(f32* d, const u32 (&a)[4], u32 b_low, u32 b_high) { simt::multiply_by_warp<simt::Bf16>("mma of bf16", d, a, b_low, b_high); }
-inline void mma_f16(f32* d, const u32 (&a)[4], u32 b_low, u32 b_high) { simt::multiply_by_warp<simt::F16>("mma of f16", d, a, b_low, b_high); }
