@@ -5,7 +5,6 @@ use bytemuck::Zeroable;
 use super::super::super::CudaBuffer;
 use super::super::super::CudaDevice;
 use super::super::super::driver::{Address, Axis, NumberType, Swizzle, TensorMap, Tiling};
-use super::{Lists, words};
 use crate::cache::{Coding, EntryShape};
 use crate::error::Result;
 
@@ -87,18 +86,9 @@ impl Codes {
         }
     }
 
-    /// What kernels are told where keys are chosen: lists of `width` each, at `chosen`, and where entries stand.
-    pub(super) fn lists(&self, chosen: Address, width: usize) -> Lists {
-        Lists {
-            width: width as i32,
-            chosen: words(chosen),
-            entries: words(self.at),
-            rotated: words(self.at + self.rope_at() as Address),
-            entry_bytes: self.entry() as i32,
-            rotated_bytes: self.entry() as i32,
-            rows: self.shape.slots() as i32,
-            unused: [0; 3],
-        }
+    /// Where the first entry stands, and its rotated part.
+    pub(super) fn parts(&self) -> [Address; 2] {
+        [self.at, self.at + self.rope_at() as Address]
     }
 
     /// Whether the copy engine can read it.

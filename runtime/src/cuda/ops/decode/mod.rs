@@ -91,6 +91,28 @@ struct Lists {
 // As large as kernels take it
 const _: () = assert!(size_of::<Decoding>() == 832);
 
+impl Lists {
+    /// Of `rows` entries, which and whose rotated parts stand at two places, so many bytes apart each.
+    fn of<T: CudaElement>(
+        chosen: &Chosen<'_, Cuda<T>>,
+        [entries, rotated]: [Address; 2],
+        apart: [usize; 2],
+        rows: usize,
+    ) -> Self {
+        let [entry_bytes, rotated_bytes] = apart.map(|bytes| bytes as i32);
+        Self {
+            width: chosen.width as i32,
+            chosen: words(chosen.indices.at()),
+            entries: words(entries),
+            rotated: words(rotated),
+            entry_bytes,
+            rotated_bytes,
+            rows: rows as i32,
+            unused: [0; 3],
+        }
+    }
+}
+
 /// Attends to all segments and writes all of the output, where one of these kernels can; otherwise says so and does nothing.
 pub(super) fn attend<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
@@ -151,17 +173,12 @@ fn attend_to_lists<T: CudaElement, E: Scalar>(
     );
     let question = Question::of(attention, tables);
     let (k, k_rope) = (&attention.k, &attention.k_rope);
-    let bytes = |elements: usize| (elements * size_of::<E>()) as i32;
-    let lists = Lists {
-        width: selection.width as i32,
-        chosen: words(selection.indices.at()),
-        entries: words(k.buffer.place(k.offset)),
-        rotated: words(k_rope.buffer.place(k_rope.offset)),
-        entry_bytes: bytes(k.row_stride),
-        rotated_bytes: bytes(k_rope.row_stride),
-        rows: k.rows as i32,
-        unused: [0; 3],
-    };
+    let lists = Lists::of(
+        &selection,
+        [k, k_rope].map(|part| part.buffer.place(part.offset)),
+        [k, k_rope].map(|part| part.row_stride * size_of::<E>()),
+        k.rows,
+    );
     let keys = Keys {
         k_scale: 1.0,
         lists,
@@ -195,10 +212,16 @@ pub(super) fn attend_codes<T: CudaElement, R>(
     let (segments, pages, heads) = (attention.segments, attention.pages, attention.q.heads);
     let page = pages.map_or(0, Pages::page);
     let (tables, keys) = match attention.selection {
-        Some(Chosen { indices, width }) => {
-            let tables = Tables::of_lists(segments, pages, heads, variant.rows(), width);
+        Some(chosen) => {
+            let tables = Tables::of_lists(segments, pages, heads, variant.rows(), chosen.width);
+            let lists = Lists::of(
+                &chosen,
+                codes.parts(),
+                [codes.entry(); 2],
+                codes.shape.slots(),
+            );
             let keys = Keys {
-                lists: codes.lists(indices.at(), width),
+                lists,
                 ..Keys::zeroed()
             };
             (tables, keys)
