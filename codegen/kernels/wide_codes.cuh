@@ -307,7 +307,8 @@ template <class Cfg, int SIDE>
 __device__ inline void multiply_coded_latents(u32 at, f32 (&o)[Cfg::LATENT / 128][32]) {
   using P = Place<Cfg>;
   constexpr int STORE = Entry<Cfg>::STORE;
-  constexpr int AHEAD = 2;  // pieces of 32 keys that are under way
+  // Pieces of 32 keys that are under way. Over whole entries with scales and no rotated part the compiler has no registers for a second one
+  constexpr int AHEAD = P::SCALED && P::ROPE_STEPS == 0 && !CHOOSES<Cfg> ? 1 : 2;
   constexpr int TILES = Cfg::LATENT / 128;
   const Lanes lanes;
   const u32 right = place_of(at + P::WEIGHTS);

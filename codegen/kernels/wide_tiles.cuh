@@ -67,9 +67,8 @@ struct Place {
   static_assert(!SCALED || PEAKS % 16 == 0, "four are read at once");
   static_assert(END - SHRINK <= SMALL && END <= 232448, "what a block may have");
   // Registers of a thread: of who weighs, of who adds values
-  static constexpr bool BARE = SCALED && Cfg::ROPE == 0 && !CHOOSES<Cfg>;  // codes with scales and nothing besides: logits want more than elsewhere
-  static constexpr int WEIGHS = BARE ? 160 : CODED ? 152 : 184;
-  static constexpr int ADDS = BARE ? 168 : CODED ? 176 : 160;
+  static constexpr int WEIGHS = CODED ? 152 : 184;
+  static constexpr int ADDS = CODED ? 176 : 160;
 };
 
 template <class Cfg>
