@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use mla_codegen::plan::interpret::{Cache, Given, Oracle, Piece, Run, Weights};
 use mla_codegen::plan::{ProbeMode, Program, program, program_with};
 use mla_spec::{
-    CacheKind, Checked, Core, DownProjection, Form, FormChoice, GateSource, Indexer, IndexerQuery,
-    Latent, Layer, Phase, Projections, QkvProjection, Query, QueryScaleSite, QueryUp, RopeLayout,
+    CacheKind, Checked, Core, DownProjection, Fold, Form, FormChoice, GateSource, Indexer,
+    IndexerQuery, Latent, Layer, Phase, Projections, QkvProjection, Query, QueryScaleSite, QueryUp,
+    RopeLayout,
 };
 
 use sample::random_spec::{Dice, checked};
@@ -297,6 +298,34 @@ fn fused_and_separate_modules_agree() {
             }
         }
     }
+}
+
+/// One matrix makes what several make apart, exactly where the language says that there are several.
+#[test]
+fn folded_projections_agree_with_those_apart() {
+    let mut folded = 0;
+    for (seed, layer) in cacheable(SEEDS) {
+        let [apart, together] = [Vec::new(), Fold::ALL.to_vec()].map(|fold| {
+            let layer = with(&layer, |changed| changed.build.fold.clone_from(&fold));
+            program_with(&layer, ProbeMode::Keep)
+        });
+        let joins = together.modules != apart.modules;
+        let is_of = Fold::InputProjections.is_of(&layer.layer);
+        assert_eq!(joins, is_of, "seed {seed}");
+        if !joins {
+            assert_eq!(together.plans, apart.plans, "seed {seed}");
+            continue;
+        }
+        folded += 1;
+        let case = Case::new(seed, layer);
+        let found = case.forward(&together);
+        assert_same_run(&format!("seed {seed}"), &found, &case.forward(&apart));
+        for phase in [Phase::Prefill, Phase::Decode] {
+            let [found, wanted] = [&together, &apart].map(|program| case.cached(program, phase).0);
+            assert_same_run(&format!("seed {seed}, {phase:?}"), &found, &wanted);
+        }
+    }
+    assert!(folded > 20, "{folded} layers were folded");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The `build:` section: how a layer is computed. Nothing in here changes the mathematics.
 
 mod activation;
+mod fold;
 
 pub use activation::Activation;
+pub use fold::Fold;
 
 use crate::layer::RopeLayout;
 
@@ -28,6 +30,8 @@ pub struct Build {
     /// What `train` keeps in the host's memory until its backward pass; ascending, each once, none of them in `recompute`. On a
     /// CPU the host's memory is the device's.
     pub offload: Vec<Activation>,
+    /// Weights that are combined when they are loaded; ascending, each once.
+    pub fold: Vec<Fold>,
     /// What the layer is built for.
     pub targets: Vec<Target>,
 }
@@ -45,6 +49,7 @@ impl Default for Build {
             flash_decode: false,
             recompute: Vec::new(),
             offload: Vec::new(),
+            fold: Vec::new(),
             targets: vec![Target::Cpu],
         }
     }

@@ -69,6 +69,7 @@ fn shared_indexer(more: &str) -> String {
 pub fn trained(name: &str, checked: &Checked) -> Checked {
     let mut trained = checked.clone();
     trained.build.phases = vec![Phase::Train];
+    trained.build.fold = Vec::new();
     let again = name.len().is_multiple_of(2);
     trained.build.recompute = match again {
         true => Activation::ALL.to_vec(),
@@ -209,6 +210,13 @@ fn sparse_excerpts() -> Vec<(&'static str, String)> {
     let pool = "pool: { size: 2, always_select_tail: true }";
     vec![
         ("sparse", indexer(ROTATED, WEIGHTS)),
+        (
+            "sparse_folded",
+            format!(
+                "{}build:\n  fold: [input_projections]\n",
+                indexer(ROTATED, WEIGHTS)
+            ),
+        ),
         (
             "sparse_expanded",
             format!(

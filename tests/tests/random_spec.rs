@@ -143,6 +143,7 @@ fn every_choice_of_the_language_occurs() {
         "dtype: bf16",
         "dtype: f64",
         "context_chunk: 1",
+        "fold: [input_projections]",
         "decode_tokens",
         "window_size: [3, 0]",
         "window_size: [-1, 1]",

@@ -105,7 +105,7 @@ pub struct Constant {
     /// Its value.
     pub value: u32,
     /// How it derives from other constants, as Rust (`QK_NOPE_HEAD_DIM + QK_ROPE_HEAD_DIM`); `None` where the spec states it.
-    pub formula: Option<&'static str>,
+    pub formula: Option<Cow<'static, str>>,
     /// One line: what it measures, with its symbol.
     pub doc: &'static str,
     /// Whether users of the layer need it.

@@ -115,6 +115,9 @@ pub(super) const PAGE_SPLITS_POOLS: Code = Code(621);
 pub(super) const RECOMPUTED_AND_OFFLOADED: Code = Code(622);
 pub(super) const ACTIVATION_OF_ANOTHER_LAYER: Code = Code(623);
 pub(super) const NEVER_KEPT: Code = Code(624);
+pub(super) const NOTHING_TO_FOLD: Code = Code(625);
+pub(super) const FOLDED_IN_TRAINING: Code = Code(626);
+pub(super) const NEVER_FOLDED: Code = Code(627);
 
 pub(super) const GROUPS_DO_NOT_DIVIDE: Code = Code(650);
 pub(super) const ROTARY_DIM: Code = Code(651);

@@ -22,7 +22,7 @@ const KEYS: &[&str] = &[
     // training
     "qk_clip", "threshold", "alpha", "stage", "coeff", "reduction", "epsilon",
     // build
-    "phases", "cache", "form", "expect", "context_chunk", "flash_decode", "recompute", "offload", "targets", "format", "scale_format",
+    "phases", "cache", "form", "expect", "context_chunk", "flash_decode", "recompute", "offload", "fold", "targets", "format", "scale_format",
     "index_format", "page_size", "prefill_tokens", "prefill_context", "decode_tokens", "decode_context",
 ];
 

@@ -90,6 +90,13 @@ pub(super) fn build() -> Value {
                     ),
                 ),
                 (
+                    "fold",
+                    list(
+                        &["input_projections"],
+                        "Weights that are combined when they are loaded: `input_projections` puts projections of the layer's input into one matrix. Not beside `train`.",
+                    ),
+                ),
+                (
                     "targets",
                     list(
                         &[

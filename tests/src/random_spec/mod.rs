@@ -29,7 +29,18 @@ pub fn yaml(seed: u64) -> String {
         latent::draw(&mut draft, &mut dice);
         "MLASelfAttention"
     };
-    draft.yaml(&format!("Random{seed}Attention"), module)
+    let text = draft.yaml(&format!("Random{seed}Attention"), module);
+    if dice.once_in(2) { folded(text) } else { text }
+}
+
+/// The spec with its input's projections in one matrix, where it has several and `check` therefore takes it.
+fn folded(text: String) -> String {
+    let folded = text.replacen("\nbuild:\n", "\nbuild:\n  fold: [input_projections]\n", 1);
+    let document = read::yaml(&mut Sources::default(), "random.yaml", &folded).ok();
+    match document.and_then(|document| check::check(&document).0) {
+        Some(_) => folded,
+        None => text,
+    }
 }
 
 /// The document of [`yaml`].

@@ -227,7 +227,7 @@ fn other_parts(twin: &Checked, forms: &Forms) -> Option<OtherParts> {
         },
         ..twin.layer.clone()
     };
-    let fusion = layer != twin.layer;
+    let fusion = layer != twin.layer || !twin.build.fold.is_empty();
     let cached = forms.len() > 1;
     let cache = CacheSpec {
         page_size: if twin.build.cache.page_size.is_some() {
@@ -240,6 +240,7 @@ fn other_parts(twin: &Checked, forms: &Forms) -> Option<OtherParts> {
     };
     let build = Build {
         cache,
+        fold: Vec::new(),
         ..twin.build.clone()
     };
     (fusion || cached).then(|| OtherParts {

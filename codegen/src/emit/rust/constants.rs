@@ -64,6 +64,7 @@ fn declarations(program: &Program, look: Look) -> Vec<Declared<'_>> {
     for constant in &program.constants {
         let value = constant
             .formula
+            .as_deref()
             .map_or_else(|| constant.value.to_string(), str::to_owned);
         let item = (constant.name, "usize", value.as_str());
         all.push(declared(item, constant.doc, constant.public, look));

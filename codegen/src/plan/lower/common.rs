@@ -1,5 +1,7 @@
 //! What the families' lowerings share: sizes, inputs, gates, outputs.
 
+use std::borrow::Cow;
+
 use mla_spec::{
     Checked, Core, Gate, GateGranularity, GateSource, Indexer, KvSource, Layer, Phase,
     QueryScaling, Sink,
@@ -41,16 +43,16 @@ pub(super) fn private(dim: Dim, doc: &'static str) -> Constant {
     }
 }
 
-pub(super) fn derived(
+pub(in crate::plan) fn derived(
     dim: Dim,
-    formula: &'static str,
+    formula: impl Into<Cow<'static, str>>,
     public: bool,
     doc: &'static str,
 ) -> Constant {
     Constant {
         name: dim.name,
         value: dim.size,
-        formula: Some(formula),
+        formula: Some(formula.into()),
         doc,
         public,
     }

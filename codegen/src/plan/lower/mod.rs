@@ -14,6 +14,7 @@ mod writer;
 
 use mla_spec::{Checked, Indexer, Projections};
 
+pub(super) use common::derived;
 pub(super) use latent::Sizes;
 
 use super::{CachePlan, Constant, Family, Module, Number, Plan, Program, RotaryTable, SoftmaxPlan};

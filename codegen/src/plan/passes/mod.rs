@@ -3,6 +3,7 @@
 mod absorb;
 mod cache;
 mod expansion;
+mod fold;
 mod fuse_norm;
 mod unused;
 
@@ -43,7 +44,7 @@ const LOWER: &str = "lower";
 const DROP_PROBES: &str = "drop-probes";
 
 /// All passes after lowering, in order.
-pub const PASSES: [Pass; 7] = [
+pub const PASSES: [Pass; 8] = [
     Pass {
         name: "choose-form",
         run: choose_form,
@@ -63,6 +64,10 @@ pub const PASSES: [Pass; 7] = [
     Pass {
         name: "drop-unused",
         run: unused::run,
+    },
+    Pass {
+        name: "fold",
+        run: fold::run,
     },
     Pass {
         name: "differentiate",

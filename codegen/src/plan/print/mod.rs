@@ -22,6 +22,7 @@ impl fmt::Display for Program {
         for constant in &self.constants {
             let formula = constant
                 .formula
+                .as_ref()
                 .map(|formula| format!(" = {formula}"))
                 .unwrap_or_default();
             writeln!(f, "const {}{formula} = {}", constant.name, constant.value)?;

@@ -2,6 +2,7 @@
 
 mod activations;
 mod by_module;
+mod fold;
 mod lengths;
 mod phases;
 
@@ -177,6 +178,7 @@ pub(super) fn check(
         lengths::context_chunk(&mut table, &phases, form, cache.as_ref(), about, out);
     let flash_decode = by_module::flash_decode(&mut table, &phases, about, out);
     let kept = activations::read(&mut table, &phases, about, layer, out);
+    let fold = fold::read(&mut table, &phases, about, layer, out);
     let targets = table
         .take("targets")
         .map(|field| field.words(&TARGETS, out));
@@ -194,6 +196,7 @@ pub(super) fn check(
         flash_decode: flash_decode?,
         recompute: kept.recompute,
         offload: kept.offload,
+        fold,
         targets: targets.map_or(defaults.targets, |list| {
             list.iter().map(|target| target.value).collect()
         }),

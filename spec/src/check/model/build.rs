@@ -14,11 +14,11 @@ use crate::span::Span;
 
 /// What a layer may say for itself; the rest holds for the whole model.
 #[rustfmt::skip] // a list of words
-const OWN_KEYS: [&str; 7] = ["cache", "form", "expect", "context_chunk", "flash_decode", "recompute", "offload"];
+const OWN_KEYS: [&str; 8] = ["cache", "form", "expect", "context_chunk", "flash_decode", "recompute", "offload", "fold"];
 
 /// Codes that say that a layer has no use for a key of `build`. In the model's own section that is a mistake only where no layer
 /// has one.
-const UNREAD: [Code; 7] = [
+const UNREAD: [Code; 8] = [
     codes::UNUSED_BUILD_KEY,
     codes::CACHE_LAYOUT_WITHOUT_ROPE,
     codes::INDEX_FORMAT_UNREAD,
@@ -26,6 +26,7 @@ const UNREAD: [Code; 7] = [
     codes::FLASH_DECODE,
     codes::BUILD_KEY_OF_LATENTS,
     codes::ACTIVATION_OF_ANOTHER_LAYER,
+    codes::NOTHING_TO_FOLD,
 ];
 
 /// Checks every layer that the pattern has. The others, and refused ones, are `None`.

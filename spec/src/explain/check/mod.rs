@@ -2,6 +2,7 @@
 
 mod activations;
 mod build;
+mod folds;
 mod formats;
 mod gates;
 mod grouped;
@@ -30,6 +31,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         build::RULES,
         formats::RULES,
         activations::RULES,
+        folds::RULES,
         grouped::RULES,
         model::RULES,
     ];
