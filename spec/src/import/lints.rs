@@ -156,8 +156,8 @@ pub(super) fn quantization(config: &Config<'_>) {
     }
 }
 
-/// Sizes that the config leaves to its class.
-pub(super) fn absent_sizes(config: &Config<'_>, family: &Family, absent: &[String]) {
+/// Sizes that the config leaves to `defaults`: its class's, or its system's.
+pub(super) fn absent_sizes(config: &Config<'_>, defaults: &str, absent: &[String]) {
     if absent.is_empty() {
         return;
     }
@@ -166,8 +166,7 @@ pub(super) fn absent_sizes(config: &Config<'_>, family: &Family, absent: &[Strin
         Diagnostic::warning(
             codes::SIZES_ABSENT,
             format!(
-                "not in the config, so `{}`'s class defaults are taken: {}",
-                family.name(),
+                "not in the config, so {defaults} are taken: {}",
                 names.join(", ")
             ),
             config.span,

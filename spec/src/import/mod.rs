@@ -15,6 +15,7 @@ mod json;
 mod keys;
 mod lints;
 mod model;
+mod outcome;
 mod parts;
 mod reading;
 mod recompute;
@@ -22,6 +23,7 @@ mod rope;
 mod schedule;
 mod sizes;
 
-pub use hf::{Imported, Options, hf};
+pub use hf::hf;
 pub use model::{ImportedModel, hf_model};
+pub use outcome::{Imported, Options};
 pub use recompute::{Recomputed, recompute};

@@ -13,7 +13,7 @@ mod yarn;
 
 use scaled::softmax_correction;
 
-use super::assemble::{Comments, rope_none};
+use super::assemble::{self, Comments};
 use super::codes;
 use super::config::{Config, Given};
 use super::family::{Family, Rotation, Trait};
@@ -160,7 +160,7 @@ pub(super) fn read(
             "a layer without rope: its rope part belongs to the other one",
         );
         return Some(Read {
-            node: rope_none(),
+            node: assemble::rope::none(),
             query_scaling,
         });
     }
