@@ -7,6 +7,7 @@
 
 pub mod build;
 pub mod check;
+pub mod compare;
 pub mod diagnostic;
 pub mod document;
 pub mod explain;
