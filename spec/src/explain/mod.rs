@@ -9,6 +9,7 @@ mod example;
 pub mod import;
 pub mod read;
 pub mod recompute;
+pub mod systems;
 
 pub use document::{document, refusal};
 pub use example::{BASE, CROSS, GROUPED, MODEL, whole};
@@ -36,6 +37,7 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
         .iter()
         .chain(check::rules())
         .chain(import::RULES)
+        .chain(systems::RULES)
         .chain(recompute::RULES)
         .collect();
     rules.sort_by_key(|rule| rule.code);

@@ -23,7 +23,6 @@ pub(super) const NOT_ARGUMENTS: Code = Code(718);
 pub(super) const NO_LATENT_ATTENTION: Code = Code(719);
 pub(super) const SIZE_MISSING: Code = Code(720);
 pub(super) const NOT_SAID_HERE: Code = Code(721);
-pub(super) const NO_SYSTEM: Code = Code(722);
 
 pub(super) const EPS_DIFFERS: Code = Code(730);
 pub(super) const LAYOUT_ASSUMED: Code = Code(731);

@@ -60,6 +60,8 @@ pub(super) struct Judged {
 pub(super) enum Verdict {
     /// Its system takes it, and latent attention there passes over it: a lint, which says what happens instead.
     Ignored(&'static str),
+    /// It says how its system computes, which the imported spec does not say: a lint, which says what to write instead.
+    NotTaken(&'static str),
     /// Its system refuses it beside latent attention, or the language can't say it: an error, which says why.
     Refused(&'static str),
 }
@@ -70,6 +72,15 @@ pub(super) const fn ignored(key: &'static str, inert: Inert, instead: &'static s
         key,
         inert,
         verdict: Verdict::Ignored(instead),
+    }
+}
+
+/// A key about how, not what, which is not taken over.
+pub(super) const fn not_taken(key: &'static str, inert: Inert, instead: &'static str) -> Judged {
+    Judged {
+        key,
+        inert,
+        verdict: Verdict::NotTaken(instead),
     }
 }
 
@@ -129,11 +140,10 @@ pub(super) fn review(config: &Config<'_>, vocabulary: &Vocabulary<'_>, strict: b
     let mut passed_over: Vec<&Entry> = Vec::new();
     for entry in config.unasked() {
         let key = entry.key.value.as_str();
-        if vocabulary.is_reviewed(key) || vocabulary.is_inert(entry) {
-            continue;
-        }
         if let Some(judged) = vocabulary.judgement(key) {
             judge(config, vocabulary, entry, judged);
+        } else if vocabulary.is_reviewed(key) || vocabulary.is_inert(entry) {
+            continue;
         } else if says_something(&entry.value) && touches_attention(key, &entry.value) {
             config.report(unknown_attention_key(entry, vocabulary));
         } else {
@@ -153,6 +163,11 @@ fn judge(config: &Config<'_>, vocabulary: &Vocabulary<'_>, entry: &Entry, judged
     let (key, owner) = (&entry.key.value, &vocabulary.owner);
     config.report(match judged.verdict {
         Verdict::Ignored(instead) => passed_over_there(key, owner, entry.key.span, instead),
+        Verdict::NotTaken(instead) => {
+            let message = format!("`{key}` says how {owner} computes, which is not taken over");
+            let label = "not in the imported spec";
+            Diagnostic::warning(codes::DIFFERS_THERE, message, entry.key.span, label).help(instead)
+        }
         Verdict::Refused(why) => {
             let message = format!("`{key}` can't be had beside {owner}'s latent attention");
             Diagnostic::error(codes::REFUSED_THERE, message, entry.key.span, "refused")

@@ -11,6 +11,8 @@ mod stretched;
 mod unrotated;
 mod yarn;
 
+pub(super) use yarn::mscales_differ;
+
 use scaled::softmax_correction;
 
 use super::assemble::{self, Comments};
