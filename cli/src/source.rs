@@ -1,8 +1,9 @@
-//! Specs as they come in: YAML, or a Hugging Face `config.json`.
+//! Specs as they come in: YAML, or another system's config.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use mla_spec::import::System;
 use mla_spec::{
     Body, Checked, CheckedModel, Diagnostics, Document, Layer, Severity, Sources, check,
     check_model, import, read, render,
@@ -123,16 +124,16 @@ pub(crate) fn quiet(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
 /// A spec and its warnings.
 fn read_any(path: &Path, config: &FromConfig) -> Result<(Described, String), Failure> {
     let (shown, text) = text(path)?;
-    let spec = if is_config(path, &text) {
+    let spec = if let Some(system) = system_of(path, &text) {
         let options = import::Options {
             layer: config.layer,
             strict: config.strict,
             name: None,
         };
-        from_config(shown, &text, &options)?
+        from_config(shown, &text, system, &options)?
     } else {
         if config.strict {
-            let message = format!("`--strict` goes with a config.json, and `{shown}` is a spec");
+            let message = format!("`--strict` goes with a config, and `{shown}` is a spec");
             return Err(Failure::Usage(message));
         }
         let mut sources = Sources::default();
@@ -149,15 +150,27 @@ fn read_any(path: &Path, config: &FromConfig) -> Result<(Described, String), Fai
     Ok((Described::Layer(Box::new(spec)), warnings))
 }
 
-/// Reads a `config.json`, and refuses anything else.
-pub(crate) fn config(path: &Path, options: &import::Options) -> Result<Spec, Failure> {
+/// Reads a config, and refuses anything else. Where nobody says whose it is and its keys don't tell, it is a `config.json`.
+pub(crate) fn config(
+    path: &Path,
+    from: Option<System>,
+    options: &import::Options,
+) -> Result<Spec, Failure> {
     let (shown, text) = text(path)?;
-    from_config(shown, &text, options)
+    let system = from.or_else(|| system_of(path, &text));
+    let system = system.unwrap_or(System::HuggingFace);
+    from_config(shown, &text, system, options)
 }
 
 /// Reads every attention layer of a `config.json`, and refuses anything else.
 pub(crate) fn model_config(path: &Path, options: &import::Options) -> Result<Model, Failure> {
     let (shown, text) = text(path)?;
+    if let Some(other) = system_of(path, &text).filter(|system| *system != System::HuggingFace) {
+        return Err(Failure::Usage(format!(
+            "`{shown}` is {}'s, and whole models are read of a config.json alone: leave out `--model`",
+            other.name()
+        )));
+    }
     let mut sources = Sources::default();
     let imported = match import::hf_model(&mut sources, &shown, &text, options) {
         Ok(imported) => imported,
@@ -189,7 +202,7 @@ fn from_layer(
 ) -> Result<Spec, Failure> {
     if layer.is_some() {
         return Err(Failure::Usage(format!(
-            "`--layer` goes with a config.json or a model, and `{shown}` is a layer"
+            "`--layer` goes with a config or a model, and `{shown}` is a layer"
         )));
     }
     let (checked, found) = check(&document);
@@ -242,9 +255,14 @@ fn from_model(
     Ok((Described::Layer(Box::new(spec)), warnings))
 }
 
-fn from_config(shown: String, text: &str, options: &import::Options) -> Result<Spec, Failure> {
+fn from_config(
+    shown: String,
+    text: &str,
+    system: System,
+    options: &import::Options,
+) -> Result<Spec, Failure> {
     let mut sources = Sources::default();
-    let imported = match import::hf(&mut sources, &shown, text, options) {
+    let imported = match import::layer(system, &mut sources, &shown, text, options) {
         Ok(imported) => imported,
         Err(found) => return Err(refused(&shown, &found, &sources)),
     };
@@ -301,9 +319,10 @@ fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String, Failure> {
 
 /// A file that can't be read; a misspelt subcommand looks like one.
 fn missing(path: &Path, error: std::io::Error) -> Failure {
-    const COMMANDS: [&str; 9] = [
+    const COMMANDS: [&str; 10] = [
         "build",
         "check",
+        "diff",
         "show",
         "import",
         "explain",
@@ -321,6 +340,14 @@ fn missing(path: &Path, error: std::io::Error) -> Failure {
             path.display()
         )),
         None => Failure::read(path, error),
+    }
+}
+
+/// Whose config a text is; `None` for a spec.
+fn system_of(path: &Path, text: &str) -> Option<System> {
+    match is_config(path, text) {
+        true => Some(System::HuggingFace),
+        false => System::of(text).filter(|system| *system != System::HuggingFace),
     }
 }
 

@@ -9,8 +9,8 @@ use crate::{folder, source, talk};
 /// Prints a config as a YAML spec, a comment behind each inferred value; lints go to stderr.
 pub(crate) fn import(args: &Import) -> Result<(), Failure> {
     let options = import::Options {
-        layer: args.from.layer,
-        strict: args.from.strict,
+        layer: args.options.layer,
+        strict: args.options.strict,
         name: args.name.clone(),
     };
     let text = if args.model {
@@ -29,7 +29,7 @@ pub(crate) fn import(args: &Import) -> Result<(), Failure> {
 }
 
 fn layer(args: &Import, options: &import::Options) -> Result<String, Failure> {
-    let spec = source::config(&args.config, options)?;
+    let spec = source::config(&args.config, args.from.map(Into::into), options)?;
     talk::plain(&spec.warnings);
     let comments = spec.imported.map(|imported| {
         let header = format!(
