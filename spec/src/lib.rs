@@ -11,6 +11,7 @@ pub mod compare;
 pub mod diagnostic;
 pub mod document;
 pub mod explain;
+pub mod export;
 pub mod import;
 pub mod layer;
 mod merge;

@@ -6,6 +6,7 @@ pub mod check;
 pub mod conditions;
 mod document;
 mod example;
+pub mod export;
 pub mod import;
 pub mod read;
 pub mod recompute;
@@ -38,6 +39,7 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
         .chain(check::rules())
         .chain(import::RULES)
         .chain(systems::RULES)
+        .chain(export::RULES)
         .chain(recompute::RULES)
         .collect();
     rules.sort_by_key(|rule| rule.code);

@@ -88,7 +88,7 @@ fn yarn(
     let magnitude = if scaled.value {
         let factor = yarn_magnitude(numbers.factor.value, 1.0);
         Magnitude::Constant(Spanned::new(factor, scaled.span))
-    } else if numbers.correct() {
+    } else if numbers.correct() && numbers.mscale.value != 0.0 {
         Magnitude::Mscale(numbers.mscale)
     } else {
         Magnitude::Constant(Spanned::unplaced(1.0))
