@@ -203,7 +203,7 @@ pub(crate) struct Import {
     #[arg(long, value_name = "SYSTEM")]
     pub(crate) from: Option<System>,
     /// Print the layer as this system's config instead of as a spec
-    #[arg(long, value_name = "SYSTEM", conflicts_with = "model")]
+    #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["model", "name"])]
     pub(crate) to: Option<System>,
     /// Name of the layer or model [default: the family's]
     #[arg(long)]

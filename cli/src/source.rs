@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use mla_spec::import::System;
 use mla_spec::{
     Body, Checked, CheckedModel, Diagnostics, Document, Layer, Severity, Sources, check,
-    check_model, import, read, render,
+    check_model, export, import, read, render,
 };
 
 use crate::args::FromConfig;
@@ -25,6 +25,8 @@ pub(crate) struct Spec {
     pub(crate) imported: Option<FromCheckpoint>,
     /// Warnings, rendered; empty where there are none.
     pub(crate) warnings: String,
+    /// Where its values are written.
+    pub(crate) sources: Sources,
 }
 
 /// What a config, or the model around it, says beyond the layer.
@@ -142,9 +144,9 @@ fn read_any(path: &Path, config: &FromConfig) -> Result<(Described, String), Fai
             Err(found) => return Err(refused(&shown, &found, &sources)),
         };
         if matches!(document.body, Body::Model(_)) {
-            return from_model(shown, document, &sources, config.layer);
+            return from_model(shown, document, sources, config.layer);
         }
-        from_layer(shown, document, &sources, config.layer)?
+        from_layer(shown, document, sources, config.layer)?
     };
     let warnings = spec.warnings.clone();
     Ok((Described::Layer(Box::new(spec)), warnings))
@@ -184,6 +186,14 @@ pub(crate) fn model_config(path: &Path, options: &import::Options) -> Result<Mod
     })
 }
 
+/// A layer as another system's config. What is laid out or scheduled otherwise there goes to stderr.
+pub(crate) fn exported(mut spec: Spec, system: System) -> Result<String, Failure> {
+    let exported = export::layer(system, &mut spec.sources, &spec.document, &spec.checked)
+        .map_err(|found| refused(&spec.shown, &found, &spec.sources))?;
+    talk::plain(&rendered(&exported.lints, &spec.sources));
+    Ok(exported.text)
+}
+
 /// Reads another system's recompute options (MaxText's, Megatron-Core's) as a schedule of a layer.
 pub(crate) fn schedule(path: &Path, layer: &Layer) -> Result<import::Recomputed, Failure> {
     let (shown, text) = text(path)?;
@@ -197,7 +207,7 @@ pub(crate) fn schedule(path: &Path, layer: &Layer) -> Result<import::Recomputed,
 fn from_layer(
     shown: String,
     document: Document,
-    sources: &Sources,
+    sources: Sources,
     layer: Option<u32>,
 ) -> Result<Spec, Failure> {
     if layer.is_some() {
@@ -207,15 +217,16 @@ fn from_layer(
     }
     let (checked, found) = check(&document);
     let Some(checked) = checked else {
-        return Err(refused(&shown, &found, sources));
+        return Err(refused(&shown, &found, &sources));
     };
-    let warnings = rendered(&found, sources);
+    let warnings = rendered(&found, &sources);
     Ok(Spec {
         shown,
         document,
         checked,
         imported: None,
         warnings,
+        sources,
     })
 }
 
@@ -223,14 +234,14 @@ fn from_layer(
 fn from_model(
     shown: String,
     document: Document,
-    sources: &Sources,
+    sources: Sources,
     layer: Option<u32>,
 ) -> Result<(Described, String), Failure> {
     let (model, found) = check_model(&document);
     let Some(model) = model else {
-        return Err(refused(&shown, &found, sources));
+        return Err(refused(&shown, &found, &sources));
     };
-    let warnings = rendered(&found, sources);
+    let warnings = rendered(&found, &sources);
     let Some(index) = layer else {
         return Ok((Described::Model(shown, Box::new(model)), warnings));
     };
@@ -251,6 +262,7 @@ fn from_model(
         checked: layer.checked.clone(),
         imported: Some(from),
         warnings: warnings.clone(),
+        sources,
     };
     Ok((Described::Layer(Box::new(spec)), warnings))
 }
@@ -283,6 +295,7 @@ fn from_config(
         checked,
         imported: Some(from),
         warnings,
+        sources,
     })
 }
 

@@ -132,7 +132,11 @@ fn gated(facts: &mut Facts, gate: Gate) {
         GateSource::Qkv => "of the joint projection",
     };
     facts.mathematics("output gate", format!("{granularity}, {made_of}"));
-    if let GateSource::Linear { full_precision, .. } = source {
-        facts.schedule("gate in f32", super::yes_or_no(full_precision));
+    if let GateSource::Linear {
+        full_precision: true,
+        ..
+    } = source
+    {
+        facts.schedule("gate's arithmetic", "f32");
     }
 }

@@ -65,8 +65,9 @@ pub fn maxtext(
 }
 
 fn import(config: &Config<'_>, entries: &[Entry], options: &Options) -> Option<Draft> {
+    // Of another kind of layer nothing else is worth a look.
+    asks_for_latent_attention(config)?;
     let mut reader = Reader::new(config, DEFAULTS);
-    let latent = asks_for_latent_attention(config);
     let place = place(config, options.layer);
     let parts = layer::read(&mut reader);
     let schedule = schedule(config, entries);
@@ -74,7 +75,6 @@ fn import(config: &Config<'_>, entries: &[Entry], options: &Options) -> Option<D
     let comments = reader.finish();
     keys::review(config, options.strict);
 
-    latent?;
     let (layer, weight_prefix) = place?;
     let name = options.name.as_deref().unwrap_or("MaxTextAttention");
     let sparse = parts.indexer.is_some();

@@ -141,12 +141,19 @@ fn plain(
     numbers: &Numbers,
     sizes: &Sizes,
 ) -> Rope {
-    for key in ["beta_fast", "beta_slow", "rope_truncate", "rope_interleave"] {
-        ignore(
-            reader,
-            key,
-            "rope type `default` turns halves (i, i+d/2), at frequencies without a ramp",
-        );
+    let unread = "rope type `default` turns halves (i, i+d/2), at frequencies without a ramp";
+    let ramp = [("beta_fast", 32.0), ("beta_slow", 1.0)];
+    for (key, default) in ramp {
+        let stated = reader.optional(key);
+        if stated.is_some_and(|stated| stated.value != default) {
+            ignore(reader, key, unread);
+        }
+    }
+    if !reader.flag("rope_truncate", true).value {
+        ignore(reader, "rope_truncate", unread);
+    }
+    if reader.flag("rope_interleave", false).value {
+        ignore(reader, "rope_interleave", unread);
     }
     let linear = reader.config.real("rope_linear_scaling_factor").value();
     let layout = Spanned::unplaced("half");

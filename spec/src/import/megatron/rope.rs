@@ -32,6 +32,17 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, form: Form, sizes: Option<&Sizes
         );
     }
     let theta = reader.real("rotary_base", "params.rope.theta", 10_000.0);
+    if form == Form::Flags && theta.value.fract() != 0.0 {
+        let message = "`--rotary-base` takes whole numbers";
+        let wrong = Diagnostic::error(
+            codes::WRONG_VALUE,
+            message,
+            theta.span,
+            "not a whole number",
+        );
+        let help = "give the fields of `MLATransformerConfig` as YAML instead";
+        reader.config.report(wrong.help(help));
+    }
     reader.comments.add(
         "params.rope.layout",
         "Megatron's latent attention always turns pairs (2i, 2i+1)",
