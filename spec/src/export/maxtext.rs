@@ -132,6 +132,7 @@ fn attention(keys: &mut Keys, layer: &Layer) {
         keys.real("attn_logits_soft_cap", cap);
     }
     if layer.logits.dropout != 0.0 {
+        keys.add("attention", "cudnn_flash_te"); // the one kernel that drops probabilities
         keys.add("enable_dropout", true);
         keys.real("dropout_rate", layer.logits.dropout);
     }

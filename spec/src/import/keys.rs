@@ -35,6 +35,8 @@ const ATTENTION: &[&str] = &[
 pub(super) struct Vocabulary<'a> {
     /// Who has them, for messages: a family or a system.
     pub(super) owner: String,
+    /// A key as the user writes it.
+    pub(super) spelled: fn(&str) -> String,
     /// Keys that reading gets to unless it stops early.
     pub(super) known: &'a [&'a str],
     /// Keys that were reviewed: whatever they hold, the attention layer computes the same.
@@ -135,6 +137,29 @@ impl Vocabulary<'_> {
     }
 }
 
+#[cfg(test)]
+impl Vocabulary<'_> {
+    /// Keys that are listed twice, or that are both reviewed and something else.
+    pub(super) fn contradictions(&self) -> Vec<&str> {
+        let reviewed = || self.reviewed.iter().copied().flatten().copied();
+        let judged = || self.judged.iter().map(|judged| judged.key);
+        let times = |list: &mut dyn Iterator<Item = &str>, key: &str| {
+            list.filter(|one| *one == key).count()
+        };
+        let all = reviewed().chain(judged()).chain(self.known.iter().copied());
+        all.filter(|key| {
+            let [reviewed, judged, known] = [
+                times(&mut reviewed(), key),
+                times(&mut judged(), key),
+                times(&mut self.known.iter().copied(), key),
+            ];
+            // What is read beside one option may be judged without it.
+            reviewed > 1 || judged > 1 || known > 1 || reviewed > 0 && judged + known > 0
+        })
+        .collect()
+    }
+}
+
 /// Judges every entry of `config` that was not asked for.
 pub(super) fn review(config: &Config<'_>, vocabulary: &Vocabulary<'_>, strict: bool) {
     let mut passed_over: Vec<&Entry> = Vec::new();
@@ -151,8 +176,12 @@ pub(super) fn review(config: &Config<'_>, vocabulary: &Vocabulary<'_>, strict: b
         }
     }
     if let Some(first) = passed_over.first() {
-        let owner = &vocabulary.owner;
-        config.report(unknown_keys(&passed_over, first.key.span, owner, strict));
+        config.report(unknown_keys(
+            &passed_over,
+            first.key.span,
+            vocabulary,
+            strict,
+        ));
     }
 }
 
@@ -160,9 +189,9 @@ fn judge(config: &Config<'_>, vocabulary: &Vocabulary<'_>, entry: &Entry, judged
     if judged.inert.holds(&entry.value) {
         return;
     }
-    let (key, owner) = (&entry.key.value, &vocabulary.owner);
+    let (key, owner) = ((vocabulary.spelled)(&entry.key.value), &vocabulary.owner);
     config.report(match judged.verdict {
-        Verdict::Ignored(instead) => passed_over_there(key, owner, entry.key.span, instead),
+        Verdict::Ignored(instead) => passed_over_there(&key, owner, entry.key.span, instead),
         Verdict::NotTaken(instead) => {
             let message = format!("`{key}` says how {owner} computes, which is not taken over");
             let label = "not in the imported spec";
@@ -243,29 +272,42 @@ fn unknown_attention_key(entry: &Entry, vocabulary: &Vocabulary<'_>) -> Diagnost
     let key = &entry.key.value;
     let diagnostic = Diagnostic::error(
         codes::UNKNOWN_ATTENTION_KEY,
-        format!("`{key}` may change attention, and {} is not known to have it", vocabulary.owner),
+        format!(
+            "`{}` may change attention, and {} is not known to have it",
+            (vocabulary.spelled)(key),
+            vocabulary.owner
+        ),
         entry.key.span,
         "not understood",
     )
     .note("a key that touches attention is never passed over: a layer that ignores it would load and be wrong");
     match suggest(key, vocabulary.names()) {
-        Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+        Some(near) => diagnostic.help(format!("did you mean `{}`?", (vocabulary.spelled)(near))),
         None => diagnostic.help((vocabulary.advice)(key)),
     }
 }
 
-fn unknown_keys(entries: &[&Entry], at: Span, owner: &str, strict: bool) -> Diagnostic {
+fn unknown_keys(
+    entries: &[&Entry],
+    at: Span,
+    vocabulary: &Vocabulary<'_>,
+    strict: bool,
+) -> Diagnostic {
     const SHOWN: usize = 8;
     let mut names: Vec<_> = entries
         .iter()
         .take(SHOWN)
-        .map(|entry| format!("`{}`", entry.key.value))
+        .map(|entry| format!("`{}`", (vocabulary.spelled)(&entry.key.value)))
         .collect();
     if entries.len() > SHOWN {
         names.push(format!("{} more", entries.len() - SHOWN));
     }
     let noun = if entries.len() == 1 { "key" } else { "keys" };
-    let message = format!("{noun} not known for {owner}: {}", names.join(", "));
+    let message = format!(
+        "{noun} not known for {}: {}",
+        vocabulary.owner,
+        names.join(", ")
+    );
     let mut diagnostic = Diagnostic::warning(codes::UNKNOWN_KEYS, message, at, "the first of them")
         .note("nothing in their names or values has to do with attention, so they are passed over");
     if strict {

@@ -126,13 +126,15 @@ fn training_is_said_too() {
     );
     assert!(remat.build.recompute.contains(&Activation::KvUp));
     assert!(!remat.build.recompute.contains(&Activation::Layernorm));
+    let dropped = "enable_dropout: true\ndropout_rate: 0.1";
     assert_eq!(
-        of("enable_dropout: true\ndropout_rate: 0.1")
-            .layer
-            .logits
-            .dropout,
-        0.1
+        of(dropped).layer.logits.dropout,
+        0.0,
+        "most kernels drop nothing"
     );
+    assert!(lints(&with(dropped), 748)[0].contains("dropout_rate"));
+    let kernel = format!("{dropped}\nattention: cudnn_flash_te");
+    assert_eq!(of(&kernel).layer.logits.dropout, 0.1);
     assert_eq!(
         of("attn_logits_soft_cap: 30.0").layer.logits.soft_cap,
         Some(30.0)

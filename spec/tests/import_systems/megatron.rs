@@ -81,7 +81,7 @@ fn defaults_depend_on_the_entry_point() {
     assert!(
         lints(&without("--kv-lora-rank"), 749)
             .iter()
-            .any(|said| said.contains("kv_lora_rank"))
+            .any(|said| said.contains("--kv-lora-rank"))
     );
     let fields = configs("megatron/deepseek-v3.2.yaml");
     let absent = |key: &str| {
@@ -146,14 +146,9 @@ fn options_that_latent_attention_passes_over_are_pointed_out() {
         "--rotary-seq-len-interpolation-factor 4",
     ] {
         let found = lints(&with(flags), 748);
-        let name = flags
-            .split(' ')
-            .next()
-            .unwrap()
-            .trim_start_matches('-')
-            .replace('-', "_");
+        let name = flags.split(' ').next().unwrap();
         assert!(
-            found.len() == 1 && found[0].contains(&name),
+            found.len() == 1 && found[0].contains(name),
             "{flags}: {found:?}"
         );
     }
@@ -194,7 +189,7 @@ fn refused_options_and_misspelt_ones_are_errors() {
     let unknown = misspelt.iter().find(|one| one.code.0 == 708).unwrap();
     assert_eq!(
         unknown.help.as_deref(),
-        Some("did you mean `kv_lora_rank`?")
+        Some("did you mean `--kv-lora-rank`?")
     );
     assert_eq!(refused(&with("--hidden-size wide")), [707]);
     assert_eq!(

@@ -183,6 +183,7 @@ pub(in crate::import) fn review(
 ) {
     let vocabulary = Vocabulary {
         owner: format!("`{}`", family.name()),
+        spelled: str::to_owned,
         known,
         reviewed: &[IRRELEVANT, family.known, family.reviewed],
         inert: INERT_WHEN,

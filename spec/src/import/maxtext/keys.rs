@@ -32,6 +32,7 @@ const KNOWN: &[&str] = &[
     "rope_attention_scaling",
     "rope_linear_scaling_factor",
     "attn_logits_soft_cap",
+    "attention",
     "enable_dropout",
     "dropout_rate",
     "use_qk_clip",
@@ -48,7 +49,6 @@ const KNOWN: &[&str] = &[
     "remat_policy",
 ];
 
-const ALWAYS: &str = "its latent attention has no such thing: it computes the same without";
 const NO_INDEXER: &str = "without `use_indexer: true` there is no indexer";
 
 #[rustfmt::skip] // a table: one option a line
@@ -57,8 +57,6 @@ const JUDGED: &[Judged] = &[
     ignored("use_qk_norm", Inert::Off, "the latents' norms are all there are"),
     ignored("query_pre_attn_scalar", Inert::Off, "the softmax scale follows from the head dims and YaRN"),
     ignored("temperature_tuning", Inert::Off, "queries are scaled by no position"),
-    ignored("temperature_tuning_scale", Inert::Anything, ALWAYS),
-    ignored("temperature_tuning_floor_scale", Inert::Anything, ALWAYS),
     ignored("nope_layer_interval", Inert::Number(-1), "every layer is rotated"),
     ignored("is_nope_layer", Inert::Off, "every layer is rotated"),
     ignored("sliding_window_size", Inert::Off, "a query sees every key before it"),
@@ -72,14 +70,12 @@ const JUDGED: &[Judged] = &[
     ignored("local_rope_max_timescale", Inert::Number(-1), "it is for layers with a window, which latent attention has not"),
     ignored("global_rope_max_timescale", Inert::Number(-1), "it is Gemma's"),
     ignored("head_dim", Inert::Number(128), "head dims are `qk_nope_head_dim`, `qk_rope_head_dim` and `v_head_dim`"),
-    ignored("rope_use_scale", Inert::Anything, "it is for rope type `llama3.1`"),
     ignored("indexer_n_heads", Inert::Number(64), NO_INDEXER),
     ignored("indexer_head_dim", Inert::Number(128), NO_INDEXER),
     ignored("indexer_topk", Inert::Number(2048), NO_INDEXER),
     ignored("indexer_loss_scaling_factor", Inert::Off, NO_INDEXER),
     ignored("indexer_sparse_training", Inert::Off, NO_INDEXER),
     ignored("indexer_use_approx_top_k", Inert::Off, NO_INDEXER),
-    ignored("indexer_approx_top_k_recall", Inert::Anything, NO_INDEXER),
     ignored("indexer_mask_exact_topk", Inert::On, NO_INDEXER),
     // refused, there or here
     refused("fused_qkv", Inert::Off, "latent attention has no joint projection of queries, keys and values"),
@@ -101,7 +97,6 @@ const JUDGED: &[Judged] = &[
 /// Reviewed: whatever they hold, the attention layer computes the same.
 const REVIEWED: &[&str] = &[
     // how attention is computed
-    "attention",
     "enable_dp_attention",
     "enable_padding_causal_mask",
     "float32_logits",
@@ -115,7 +110,12 @@ const REVIEWED: &[&str] = &[
     "sa_q_layout",
     "sa_v_layout",
     "rope_pairwise",
+    "rope_use_scale",
     "use_sliced_mla_proj",
+    // numbers of options that are judged
+    "indexer_approx_top_k_recall",
+    "temperature_tuning_floor_scale",
+    "temperature_tuning_scale",
     // other kinds of attention
     "attention_output_dim",
     "causal_block_size",
@@ -218,6 +218,7 @@ const REVIEWED: &[&str] = &[
 pub(super) fn review(config: &Config<'_>, strict: bool) {
     let vocabulary = Vocabulary {
         owner: "MaxText".to_owned(),
+        spelled: str::to_owned,
         known: KNOWN,
         reviewed: &[REVIEWED],
         inert: &[],
@@ -225,4 +226,23 @@ pub(super) fn review(config: &Config<'_>, strict: bool) {
         advice: |_| "remove the key if MaxText's latent attention does not read it; otherwise write the spec by hand",
     };
     keys::review(config, &vocabulary, strict);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_one_fate() {
+        let vocabulary = Vocabulary {
+            owner: String::new(),
+            spelled: str::to_owned,
+            known: KNOWN,
+            reviewed: &[REVIEWED],
+            inert: &[],
+            judged: JUDGED,
+            advice: |_| "",
+        };
+        assert_eq!(vocabulary.contradictions(), Vec::<&str>::new());
+    }
 }

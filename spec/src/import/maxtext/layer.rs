@@ -3,6 +3,7 @@
 use super::super::codes;
 use super::super::config::Given;
 use super::super::defaults::Reader;
+use super::super::keys::passed_over_there;
 use super::super::parts::{LatentNorm, Logits, Parts, QkClip, Sizes};
 use super::{indexer, rope};
 use crate::diagnostic::Diagnostic;
@@ -10,6 +11,9 @@ use crate::span::Spanned;
 
 /// The `α` of MaxText's QK-clip, which no option changes.
 const CLIP_ALPHA: f64 = 0.5;
+
+/// The kernel that `dropout_rate` reaches.
+const DROPPING_KERNEL: &str = "cudnn_flash_te";
 
 /// Everything about the layer.
 pub(super) fn read(reader: &mut Reader<'_, '_>) -> Parts {
@@ -107,11 +111,21 @@ fn refuse_scale(reader: &Reader<'_, '_>) {
     }
 }
 
-/// Dropout of probabilities: `dropout_rate`, while `enable_dropout` is true.
+/// Dropout of probabilities: `dropout_rate`, while `enable_dropout` is true, in the one kernel that drops any.
 fn dropout(reader: &mut Reader<'_, '_>) -> Option<Spanned<f64>> {
     let enabled = reader.flag("enable_dropout", true);
+    let kernel = reader.word("attention", "autoselected");
     let rate = reader.optional("dropout_rate")?;
-    (enabled.value && rate.value != 0.0).then_some(rate)
+    if !enabled.value || rate.value == 0.0 {
+        return None;
+    }
+    if kernel.value != DROPPING_KERNEL {
+        let why = "attention `cudnn_flash_te` alone drops probabilities; what else is dropped lies beside the layer";
+        let lint = passed_over_there("dropout_rate", "MaxText", rate.span, why);
+        reader.config.report(lint);
+        return None;
+    }
+    Some(rate)
 }
 
 fn qk_clip(reader: &mut Reader<'_, '_>, sizes: &Sizes) -> Option<QkClip> {

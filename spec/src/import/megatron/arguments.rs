@@ -22,10 +22,18 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// An option as the user would write it.
-    pub(super) fn spelled(self, field: &str) -> String {
+    /// An option's name as the user would write it.
+    pub(super) fn named(self, field: &str) -> String {
         match self {
             Form::Flags => format!("--{}", flag_of(field).replace('_', "-")),
+            Form::Sections | Form::Fields => field.to_owned(),
+        }
+    }
+
+    /// An option that is switched on.
+    pub(super) fn switched_on(self, field: &str) -> String {
+        match self {
+            Form::Flags => self.named(field),
             Form::Sections | Form::Fields => format!("{field}: true"),
         }
     }
@@ -166,6 +174,7 @@ fn of_yaml(root: &Node) -> Result<Arguments, Diagnostics> {
             None => (entry.key.value.clone(), false),
         };
         push(
+            form,
             &mut read,
             &mut found,
             entry.key.span,
@@ -208,6 +217,7 @@ fn flag_of(field: &str) -> &str {
 
 /// Adds an option. One that is given twice must say the same: Megatron takes the last one without a word.
 fn push(
+    form: Form,
     entries: &mut Vec<Entry>,
     found: &mut Diagnostics,
     key: Span,
@@ -221,7 +231,7 @@ fn push(
     match first {
         Some(first) if first.value == value => {}
         Some(first) => {
-            let message = format!("`{field}` is given twice");
+            let message = format!("`{}` is given twice", form.named(&field));
             let twice = Diagnostic::error(codes::DUPLICATE_KEY, message, key, "given again");
             found.push(
                 twice
@@ -287,7 +297,14 @@ impl FlagReader<'_> {
                 }
             }
         };
-        push(&mut self.entries, &mut self.found, key, named, value);
+        push(
+            Form::Flags,
+            &mut self.entries,
+            &mut self.found,
+            key,
+            named,
+            value,
+        );
     }
 
     fn value(&mut self, word: &Word) -> Node {

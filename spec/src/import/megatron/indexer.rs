@@ -60,6 +60,8 @@ pub(super) fn read(
     let hadamard = reader.flag("dsa_indexer_rotate_activation", true);
     let relu = reader.flag("dsa_indexer_scoring_relu", true);
     let k_norm_eps = k_norm_eps(reader);
+    // How exactly the key's norm is computed is this language's own affair: always in f32 or wider.
+    reader.flag("dsa_indexer_k_norm_fp32", false);
     let loss = loss(reader);
     let path = |param: &str| format!("{PATH}.params.{param}");
     if sharing.is_shared(number) {
@@ -118,7 +120,7 @@ impl Sharing {
     /// Whether the layer of a number, counted from 1, has no indexer of its own.
     fn is_shared(&self, number: u32) -> bool {
         let behind = number.saturating_sub(self.offset.max(1));
-        behind % self.freq != 0
+        !behind.is_multiple_of(self.freq)
     }
 }
 

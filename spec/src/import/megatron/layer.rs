@@ -3,6 +3,7 @@
 use super::super::codes;
 use super::super::config::Given;
 use super::super::defaults::Reader;
+use super::super::keys::passed_over_there;
 use super::super::parts::{LatentNorm, Logits, Parts, QkClip, Sizes};
 use super::arguments::Form;
 use super::pattern::Pattern;
@@ -62,7 +63,7 @@ fn sizes(reader: &mut Reader<'_, '_>, form: Form) -> Option<Sizes> {
         "32 on the command line, and 512 in `MLATransformerConfig`",
     );
     of_sections(reader, form);
-    channels(reader, nope);
+    channels(reader, form, nope);
     Some(Sizes {
         hidden_size: hidden_size?,
         num_attention_heads: num_attention_heads?,
@@ -87,7 +88,7 @@ fn required(reader: &Reader<'_, '_>, form: Form, key: &str) -> Option<Spanned<u3
             reader.config.report(
                 Diagnostic::error(
                     codes::SIZE_MISSING,
-                    format!("`{key}` is missing"),
+                    format!("`{}` is missing", form.named(key)),
                     reader.config.span,
                     "not among these",
                 )
@@ -136,12 +137,15 @@ pub(super) fn entry_points(reader: &Reader<'_, '_>, form: Form, key: &str, defau
     reader.config.report(
         Diagnostic::warning(
             codes::DIFFERS_THERE,
-            format!("`{key}` is absent, and Megatron's defaults for it differ: {taken} is taken"),
+            format!(
+                "`{}` is absent, and Megatron's defaults for it differ: {taken} is taken",
+                form.named(key)
+            ),
             reader.config.span,
             "not among these",
         )
         .note(format!("it is {defaults}"))
-        .help(format!("state `{key}`")),
+        .help(format!("state `{}`", form.named(key))),
     );
 }
 
@@ -190,12 +194,12 @@ fn of_sections(reader: &Reader<'_, '_>, form: Form) {
 }
 
 /// `kv_channels` is the length of other attention's heads (features T-01).
-fn channels(reader: &Reader<'_, '_>, nope: Spanned<u32>) {
+fn channels(reader: &Reader<'_, '_>, form: Form, nope: Spanned<u32>) {
     let channels = reader.config.size("kv_channels").value();
     if let Some(channels) = channels.filter(|channels| channels.value != nope.value) {
         let why = "head dims are `qk_head_dim`, `qk_pos_emb_head_dim` and `v_head_dim`";
-        let lint =
-            super::super::keys::passed_over_there("kv_channels", "Megatron", channels.span, why);
+        let key = form.named("kv_channels");
+        let lint = passed_over_there(&key, "Megatron", channels.span, why);
         reader.config.report(lint);
     }
 }
@@ -239,7 +243,7 @@ fn latent_norm(
                 "does not ask for them",
             )
             .note("every released checkpoint with latent attention has them")
-            .help(format!("add `{}`", form.spelled("qk_layernorm"))),
+            .help(format!("add `{}`", form.switched_on("qk_layernorm"))),
         );
         return None;
     }

@@ -97,7 +97,7 @@ fn asks_for_latent_attention(config: &Config<'_>, form: Form) -> Option<()> {
         // The class of these fields is for latent attention alone.
         None if form == Form::Fields => Some(()),
         _ => {
-            let flag = form.spelled("multi_latent_attention");
+            let flag = form.switched_on("multi_latent_attention");
             let (span, label) = match asked {
                 Some(asked) => (asked.span, "asks for another kind of layer"),
                 None => (config.span, "begins here, and does not ask for it"),

@@ -36,7 +36,7 @@ impl Pattern {
     /// Whether a layer, counted from 1, is one of the usual kind; `None` behind the list's end.
     pub(super) fn holds(&self, number: u32) -> Option<bool> {
         match self {
-            Self::Every(every) => Some(number % every != 0),
+            Self::Every(every) => Some(!number.is_multiple_of(*every)),
             Self::List(list) => list.get(number as usize - 1).copied(),
         }
     }

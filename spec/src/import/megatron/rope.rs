@@ -91,7 +91,8 @@ fn yarn(reader: &mut Reader<'_, '_>, form: Form, kind: Spanned<&str>, theta: Spa
     let percent = reader.optional("rotary_percent");
     if let Some(percent) = percent.filter(|percent| percent.value != 1.0) {
         let why = "`qk_pos_emb_head_dim` alone says how much of a head yarn turns";
-        let lint = passed_over_there("rotary_percent", "Megatron", percent.span, why);
+        let key = form.named("rotary_percent");
+        let lint = passed_over_there(&key, "Megatron", percent.span, why);
         reader.config.report(lint);
     }
     let mut fixed = |key: &str, value: f64| {
@@ -171,7 +172,7 @@ fn plain(
     for key in ["mscale", "beta_fast", "beta_slow"] {
         if let Some(entry) = reader.config.entry(key) {
             let why = "rope type `rope` stretches nothing";
-            let lint = passed_over_there(key, "Megatron", entry.key.span, why);
+            let lint = passed_over_there(&form.named(key), "Megatron", entry.key.span, why);
             reader.config.report(lint);
         }
     }
