@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use mla_spec::compare::{self, Difference, Topic};
 use mla_spec::import::{self, Imported, Options, System};
 use mla_spec::{
-    Activation, Checked, Diagnostics, Norm, NormKind, Phase, Query, Rope, RopeLayout, Sink,
-    Sources, check, explain, read, render, write,
+    Activation, CacheKind, Checked, Diagnostics, Norm, NormKind, Phase, Query, Rope, RopeLayout,
+    Sink, Sources, check, explain, read, render, write,
 };
 use proptest::prelude::*;
 

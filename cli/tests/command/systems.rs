@@ -50,6 +50,22 @@ fn the_exit_code_says_whether_the_mathematics_differ() {
         same.stdout
     );
 
+    for (config, maxtext) in [
+        ("deepseek-v2-lite.json", "deepseek2-16b.yml"),
+        ("deepseek-v3.json", "deepseek3-671b.yml"),
+    ] {
+        let config = checkout(&format!("tests/configs/{config}"));
+        let maxtext = checkout(&format!("tests/configs/maxtext/{maxtext}"));
+        let told = room.run(&["diff", &config, &maxtext]);
+        assert_eq!(told.code, 0, "{told:?}");
+        assert_eq!(
+            told.stdout.matches(": no difference\n").count(),
+            4,
+            "{}",
+            told.stdout
+        );
+    }
+
     let kimi = checkout("tests/configs/maxtext/kimi-k2-1t.yml");
     let other = room.run(&["diff", &checkout(V3), &kimi]);
     assert_eq!(other.code, 1, "{other:?}");

@@ -160,3 +160,14 @@ fn layers_stand_where_maxtext_puts_them() {
     };
     assert!(import::maxtext(&mut Sources::default(), "m", &with(""), &beyond).is_err());
 }
+
+#[test]
+fn caches_are_what_maxtext_has_where_this_language_has_them() {
+    let kind = |lines: &str| of(lines).build.cache.kind;
+    assert_eq!(kind("mla_naive_kvcache: true"), CacheKind::Naive);
+    assert_eq!(kind("mla_naive_kvcache: false"), CacheKind::Latent);
+    let picking = "mla_naive_kvcache: true\nuse_indexer: true";
+    assert_eq!(kind(picking), CacheKind::Latent);
+    assert_eq!(lints(&with(picking), 749).len(), 1);
+    assert!(lints(&with("mla_naive_kvcache: false"), 749).is_empty());
+}

@@ -293,3 +293,26 @@ fn sections_of_yaml_lose_what_latent_attention_adds() {
         "{found:?}"
     );
 }
+
+#[test]
+fn caches_are_what_megatron_has_where_this_language_has_them() {
+    let cache = |text: &str| checked(&accept(text)).build.cache;
+    let latents = cache(&with("--cache-mla-latents"));
+    assert_eq!(
+        (latents.kind, latents.page_size),
+        (CacheKind::Latent, Some(64))
+    );
+    let fields = configs("megatron/deepseek-v3.2.yaml");
+    let stated = format!("{fields}cache_mla_latents: false\n");
+    assert_eq!(cache(&stated).kind, CacheKind::Latent, "beside an indexer");
+    let dense: Vec<_> = stated
+        .lines()
+        .filter(|line| !line.contains("dsa"))
+        .collect();
+    assert_eq!(cache(&dense.join("\n")).kind, CacheKind::Naive);
+    let dropped = fields.replace("attention_dropout: 0.0", "attention_dropout: 0.1");
+    assert!(
+        accept(&dropped).document.build.is_some(),
+        "an indexer, and dropout"
+    );
+}

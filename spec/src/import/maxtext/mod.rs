@@ -71,13 +71,13 @@ fn import(config: &Config<'_>, entries: &[Entry], options: &Options) -> Option<D
     let place = place(config, options.layer);
     let parts = layer::read(&mut reader);
     let schedule = schedule(config, entries);
-    let build = build(&mut reader, parts.is_trained());
+    let sparse = parts.indexer.is_some();
+    let build = build(&mut reader, sparse, parts.is_trained());
     let comments = reader.finish();
     keys::review(config, options.strict);
 
     let (layer, weight_prefix) = place?;
     let name = options.name.as_deref().unwrap_or("MaxTextAttention");
-    let sparse = parts.indexer.is_some();
     Some(Draft {
         name: name.to_owned(),
         spec: assemble::layer(parts),
@@ -177,28 +177,39 @@ fn schedule(config: &Config<'_>, entries: &[Entry]) -> Vec<Entry> {
         .collect()
 }
 
-/// The build section: MaxText's cache holds every head's keys and values unless it is told otherwise (features T-07).
-fn build(reader: &mut Reader<'_, '_>, trained: bool) -> Build {
+/// The build section: MaxText's cache holds every head's keys and values unless it is told otherwise (features T-07), beside an
+/// indexer too, where this language has latents alone.
+fn build(reader: &mut Reader<'_, '_>, sparse: bool, trained: bool) -> Build {
     let mut build = Build::default();
-    match reader.config.flag("mla_naive_kvcache").value() {
-        Some(naive) if naive.value => build.cache.kind = CacheKind::Naive,
-        Some(_) => {}
-        None => {
-            let what = "MaxText caches every head's keys and values, since `mla_naive_kvcache` is true where nothing is said";
-            reader.config.report(
-                Diagnostic::warning(
-                    codes::DIFFERS_THERE,
-                    what,
-                    reader.config.span,
-                    "does not say `mla_naive_kvcache`",
-                )
-                .note("latents are what latent attention is made for to cache, so the imported spec caches those")
-                .help("state `mla_naive_kvcache`"),
-            );
-        }
+    let naive = reader.config.flag("mla_naive_kvcache").value();
+    match naive {
+        Some(naive) if naive.value && !sparse => build.cache.kind = CacheKind::Naive,
+        Some(naive) if !naive.value => {}
+        _ => reader
+            .config
+            .report(caches_heads(reader.config, naive, sparse)),
     }
     if trained {
         build.phases.push(Phase::Train);
     }
     build
+}
+
+/// MaxText caches something else than the imported spec.
+fn caches_heads(config: &Config<'_>, naive: Option<Spanned<bool>>, sparse: bool) -> Diagnostic {
+    let (span, label) = match naive {
+        Some(naive) => (naive.span, "every head's keys and values"),
+        None => (
+            config.span,
+            "does not say `mla_naive_kvcache`, which is true then",
+        ),
+    };
+    let message = "MaxText caches every head's keys and values, and the imported spec latents";
+    let differs = Diagnostic::warning(codes::DIFFERS_THERE, message, span, label);
+    match sparse {
+        true => differs.note("here the tokens that an indexer picks are read from latents alone"),
+        false => differs
+            .note("latents are what latent attention is made for to cache")
+            .help("state `mla_naive_kvcache`"),
+    }
 }

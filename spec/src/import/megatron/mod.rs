@@ -61,10 +61,9 @@ fn import(config: &Config<'_>, arguments: &Arguments, options: &Options) -> Opti
     let latent = asks_for_latent_attention(config, form);
     let number = layer_number(config, options.layer);
     let parts = layer::read(&mut reader, form, number.unwrap_or(1));
-    let build = build(
-        &mut reader,
-        parts.as_ref().is_some_and(|parts| parts.is_trained()),
-    );
+    let sparse = parts.as_ref().is_some_and(|parts| parts.indexer.is_some());
+    let trained = parts.as_ref().is_some_and(|parts| parts.is_trained());
+    let build = build(&mut reader, sparse, trained);
     let schedule = schedule(config, &arguments.entries);
     let comments = reader.finish();
     keys::review(config, form, options.strict);
@@ -73,7 +72,6 @@ fn import(config: &Config<'_>, arguments: &Arguments, options: &Options) -> Opti
     let layer = number? - 1;
     let parts = parts?;
     let name = options.name.as_deref().unwrap_or("MegatronAttention");
-    let sparse = parts.indexer.is_some();
     Some(Draft {
         name: name.to_owned(),
         spec: assemble::layer(parts),
@@ -155,11 +153,14 @@ fn schedule(config: &Config<'_>, entries: &[Entry]) -> Vec<Entry> {
     schedule
 }
 
-fn build(reader: &mut Reader<'_, '_>, trained: bool) -> Build {
+/// The build section. Beside an indexer Megatron has no cache at all, and this language latents alone.
+fn build(reader: &mut Reader<'_, '_>, sparse: bool, trained: bool) -> Build {
     let mut build = Build::default();
     match reader.config.flag("cache_mla_latents").value() {
-        Some(latents) if !latents.value => build.cache.kind = CacheKind::Naive,
+        Some(latents) if !latents.value && !sparse => build.cache.kind = CacheKind::Naive,
+        Some(latents) if !latents.value => {}
         Some(_) => build.cache.page_size = Some(PAGE),
+        None if sparse => {}
         None => reader.comments.add(
             "build.cache",
             "cache_mla_latents is absent: Megatron itself would cache every head's keys and values",
