@@ -156,8 +156,19 @@ fn picks(flags: &mut Flags, indexer: &LightningIndexer) {
 
 fn schedule(flags: &mut Flags, checked: &Checked) {
     let build = &checked.build;
-    let latents = build.cache.kind == CacheKind::Latent && build.cache.page_size == Some(64);
+    // Beside an indexer Megatron has no cache, and its fused rope kernel is for YaRN without either.
+    let sparse = checked.layer.indexer().is_some();
+    let paged = build.cache.kind == CacheKind::Latent && build.cache.page_size == Some(64);
+    let latents = paged && !sparse;
     flags.on_if(latents, "--cache-mla-latents");
+    let yarn = matches!(
+        &checked.layer.rope,
+        Rope::Rotary(Rotary {
+            scaling: RopeScaling::Yarn(_),
+            ..
+        })
+    );
+    flags.on_if(latents || sparse || !yarn, "--no-rope-fusion");
     let again = |part| build.recompute.contains(&part);
     let mut modules = Vec::new();
     if again(Activation::CoreAttn) {

@@ -60,6 +60,8 @@ fn ropes_are_what_maxtext_builds() {
     assert_eq!(rotary("").cos_sin_factor(), 1.0);
     assert_eq!(refused(&with("rope_type: yarm")), [710]);
     assert_eq!(refused(&with("rope_min_timescale: 2")), [717]);
+    let halves = "rope_interleave: false\nrope_pairwise: true";
+    assert_eq!(refused(&with(halves)), [717]);
 }
 
 #[test]

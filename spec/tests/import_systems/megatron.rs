@@ -116,17 +116,19 @@ fn a_norm_of_plain_queries_input_is_refused() {
 
 #[test]
 fn rope_without_yarn_corrects_the_softmax_all_the_same() {
-    let plain = of("--rope-type rope");
+    let plain = of("--rope-type rope --no-rope-fusion");
     assert!((plain.layer.softmax_scale() * 192f64.sqrt() - 1.8739).abs() < 1e-4);
     assert!(
-        lints(&with("--rope-type rope"), 749)
+        lints(&with("--rope-type rope --no-rope-fusion"), 749)
             .iter()
             .any(|said| said.contains("1.873"))
     );
-    let uncorrected = of("--rope-type rope --mscale-all-dim 0.0");
+    let uncorrected = of("--rope-type rope --no-rope-fusion --mscale-all-dim 0.0");
     assert_eq!(uncorrected.layer.logits.scale, None);
     assert_eq!(
-        refused(&with("--rope-type rope --rotary-percent 0.5")),
+        refused(&with(
+            "--rope-type rope --no-rope-fusion --rotary-percent 0.5"
+        )),
         [721]
     );
     assert_eq!(refused(&with("--beta-fast 1")), [717]);
@@ -297,7 +299,7 @@ fn sections_of_yaml_lose_what_latent_attention_adds() {
 #[test]
 fn caches_are_what_megatron_has_where_this_language_has_them() {
     let cache = |text: &str| checked(&accept(text)).build.cache;
-    let latents = cache(&with("--cache-mla-latents"));
+    let latents = cache(&with("--cache-mla-latents --no-rope-fusion"));
     assert_eq!(
         (latents.kind, latents.page_size),
         (CacheKind::Latent, Some(64))
@@ -314,5 +316,29 @@ fn caches_are_what_megatron_has_where_this_language_has_them() {
     assert!(
         accept(&dropped).document.build.is_some(),
         "an indexer, and dropout"
+    );
+}
+
+#[test]
+fn what_megatron_refuses_beside_its_kernels_and_indexers_is_refused() {
+    assert_eq!(
+        refused(&with("--rope-type rope --mscale-all-dim 0.0")),
+        [717]
+    );
+    assert_eq!(refused(&with("--cache-mla-latents")), [717]);
+    let fields = configs("megatron/deepseek-v3.2.yaml");
+    for line in [
+        "cache_mla_latents: true",
+        "qk_clip: true",
+        "mla_down_proj_fusion: true",
+        "apply_rope_fusion: true",
+    ] {
+        assert_eq!(refused(&format!("{fields}{line}\n")), [717], "{line}");
+    }
+    let biased = fields.replace("add_bias_linear: false\n", "");
+    assert_eq!(refused(&biased), [717], "biases are Megatron's default");
+    assert_eq!(
+        refused(&format!("{fields}dsa_indexer_topk_freq: 0\n")),
+        [707]
     );
 }

@@ -70,6 +70,7 @@ const JUDGED: &[Judged] = &[
     ignored("local_rope_max_timescale", Inert::Number(-1), "it is for layers with a window, which latent attention has not"),
     ignored("global_rope_max_timescale", Inert::Number(-1), "it is Gemma's"),
     ignored("head_dim", Inert::Number(128), "head dims are `qk_nope_head_dim`, `qk_rope_head_dim` and `v_head_dim`"),
+    ignored("rope_pairwise", Inert::Off, "it is for rope type `yarn`"),
     ignored("indexer_n_heads", Inert::Number(64), NO_INDEXER),
     ignored("indexer_head_dim", Inert::Number(128), NO_INDEXER),
     ignored("indexer_topk", Inert::Number(2048), NO_INDEXER),
@@ -109,7 +110,6 @@ const REVIEWED: &[&str] = &[
     "sa_k_layout",
     "sa_q_layout",
     "sa_v_layout",
-    "rope_pairwise",
     "rope_use_scale",
     "use_sliced_mla_proj",
     // numbers of options that are judged

@@ -80,6 +80,15 @@ fn yarn(
     numbers: &Numbers,
 ) -> Rope {
     let interleave = reader.flag("rope_interleave", true);
+    let pairwise = reader.flag("rope_pairwise", false);
+    if pairwise.value && !interleave.value {
+        let message = "MaxText refuses `rope_pairwise` where `rope_interleave` is false";
+        reader.config.report(
+            Diagnostic::error(codes::REFUSED_THERE, message, pairwise.span, "refused")
+                .note("it keeps pairs as pairs, and halves have none")
+                .help("remove `rope_pairwise`"),
+        );
+    }
     let truncate = reader.flag("rope_truncate", true);
     let beta_fast = reader.real("beta_fast", "params.rope.beta_fast", 32.0);
     let beta_slow = reader.real("beta_slow", "params.rope.beta_slow", 1.0);

@@ -52,6 +52,7 @@ pub(super) fn read(
                 .help("state `q_lora_rank`"),
         );
     }
+    refuse_beside(reader);
     let sharing = Sharing::read(reader);
     let num_heads = required(reader, "dsa_indexer_n_heads");
     let head_dim = required(reader, "dsa_indexer_head_dim");
@@ -100,6 +101,54 @@ pub(super) fn read(
         pool: None,
         shared: sharing.freq > 1,
     }))))
+}
+
+/// What Megatron refuses beside an indexer (features 4.1, 46 to 48).
+fn refuse_beside(reader: &mut Reader<'_, '_>) {
+    let refused = [
+        (
+            "add_bias_linear",
+            true,
+            "no projection beside an indexer has a bias there; it is on unless it is switched off",
+        ),
+        (
+            "cache_mla_latents",
+            false,
+            "there is no inference with an indexer there",
+        ),
+        (
+            "qk_clip",
+            false,
+            "there is no QK-clip beside an indexer there",
+        ),
+        (
+            "mla_down_proj_fusion",
+            false,
+            "the down projections beside an indexer are separate there",
+        ),
+    ];
+    for (key, default, why) in refused {
+        if reader.flag(key, default).value {
+            let span = match reader.config.entry(key) {
+                Some(entry) => entry.key.span,
+                None => reader.place(VARIANT),
+            };
+            let message = format!("Megatron refuses `{key}` beside an indexer");
+            reader.config.report(
+                Diagnostic::error(codes::REFUSED_THERE, message, span, "refused")
+                    .note(why)
+                    .help(format!("switch `{key}` off")),
+            );
+        }
+    }
+    let freq = reader.config.size("dsa_indexer_topk_freq").value();
+    if let Some(freq) = freq.filter(|freq| freq.value == 0) {
+        let message = "`dsa_indexer_topk_freq` is 0, wanted at least 1";
+        let wrong = Diagnostic::error(codes::WRONG_VALUE, message, freq.span, "no layer picks");
+        reader
+            .config
+            .report(wrong.help("write 1 where every layer picks"));
+    }
 }
 
 /// Which layers use what others picked.

@@ -38,6 +38,7 @@ const KNOWN: &[&str] = &[
     "position_embedding_type",
     "use_rotary_position_embeddings",
     "mla_down_proj_fusion",
+    "apply_rope_fusion",
     "cache_mla_latents",
     "softmax_type",
     "attention_dropout",
@@ -130,7 +131,6 @@ const JUDGED: &[Judged] = &[
 /// Reviewed: whatever they hold, the attention layer computes the same.
 const REVIEWED: &[&str] = &[
     // how attention is computed
-    "apply_rope_fusion",
     "attention_backend",
     "attention_softmax_in_fp32",
     "dsa_kernel_backend",

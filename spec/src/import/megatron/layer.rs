@@ -33,6 +33,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, form: Form, number: u32) -> Opti
     let window = window(reader, number);
     let qk_clip = qk_clip(reader);
     refuse_local(reader);
+    refuse_rope_fusion(reader, form, sparse);
     reader.comments.add(
         "params.attn_mask_type",
         "not among the arguments: decoders are causal",
@@ -445,4 +446,39 @@ fn refuse_local(reader: &mut Reader<'_, '_>) {
             .help("write `transformer_engine`"),
         );
     }
+}
+
+/// Megatron's fused rope kernel is for YaRN, and neither for an indexer's layers nor for cached latents. The command line asks for
+/// it unless it is told otherwise.
+fn refuse_rope_fusion(reader: &mut Reader<'_, '_>, form: Form, sparse: bool) {
+    let rotary = reader
+        .word("position_embedding_type", "learned_absolute")
+        .value
+        == "rope"
+        || reader.flag("use_rotary_position_embeddings", false).value;
+    let fused = reader.flag("apply_rope_fusion", form == Form::Flags && rotary);
+    if !fused.value {
+        return;
+    }
+    let kind = reader.word("rope_type", "yarn");
+    let latents = reader.flag("cache_mla_latents", false);
+    let (what, span) = if kind.value == "rope" {
+        ("rope type `rope`", kind.span)
+    } else if latents.value {
+        ("cached latents", latents.span)
+    } else if sparse {
+        ("an indexer", reader.place("experimental_attention_variant"))
+    } else {
+        return;
+    };
+    let help = match form {
+        Form::Flags => "add `--no-rope-fusion`",
+        Form::Sections | Form::Fields => "write `apply_rope_fusion: false`",
+    };
+    let message = format!("Megatron refuses {what} beside its fused rope kernel");
+    reader.config.report(
+        Diagnostic::error(codes::REFUSED_THERE, message, span, "not fused")
+            .note("the kernel is asked for wherever nothing switches it off on a command line")
+            .help(help),
+    );
 }

@@ -37,7 +37,7 @@ const PAGE: u32 = 64;
 /// ```
 /// use mla_spec::{Sources, import};
 /// let flags = "--multi-latent-attention --hidden-size 2048 --num-attention-heads 16 --kv-lora-rank 512 --q-lora-rank 768 \
-///              --normalization RMSNorm --norm-epsilon 1e-6 --qk-layernorm --rope-type rope --disable-bias-linear";
+///              --normalization RMSNorm --norm-epsilon 1e-6 --qk-layernorm --rope-type rope --no-rope-fusion";
 /// let imported = import::megatron(&mut Sources::default(), "args.sh", flags, &import::Options::default()).unwrap();
 /// assert_eq!(imported.weight_prefix, "decoder.layers.0.self_attention");
 /// ```
