@@ -1,11 +1,12 @@
-//! Specs as they come in: YAML, or a Hugging Face `config.json`.
+//! Specs as they come in: YAML, or another system's config.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use mla_spec::import::System;
 use mla_spec::{
     Body, Checked, CheckedModel, Diagnostics, Document, Layer, Severity, Sources, check,
-    check_model, import, read, render,
+    check_model, export, import, read, render,
 };
 
 use crate::args::FromConfig;
@@ -24,6 +25,8 @@ pub(crate) struct Spec {
     pub(crate) imported: Option<FromCheckpoint>,
     /// Warnings, rendered; empty where there are none.
     pub(crate) warnings: String,
+    /// Where its values are written.
+    pub(crate) sources: Sources,
 }
 
 /// What a config, or the model around it, says beyond the layer.
@@ -123,16 +126,16 @@ pub(crate) fn quiet(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
 /// A spec and its warnings.
 fn read_any(path: &Path, config: &FromConfig) -> Result<(Described, String), Failure> {
     let (shown, text) = text(path)?;
-    let spec = if is_config(path, &text) {
+    let spec = if let Some(system) = system_of(path, &text) {
         let options = import::Options {
             layer: config.layer,
             strict: config.strict,
             name: None,
         };
-        from_config(shown, &text, &options)?
+        from_config(shown, &text, system, &options)?
     } else {
         if config.strict {
-            let message = format!("`--strict` goes with a config.json, and `{shown}` is a spec");
+            let message = format!("`--strict` goes with a config, and `{shown}` is a spec");
             return Err(Failure::Usage(message));
         }
         let mut sources = Sources::default();
@@ -141,23 +144,35 @@ fn read_any(path: &Path, config: &FromConfig) -> Result<(Described, String), Fai
             Err(found) => return Err(refused(&shown, &found, &sources)),
         };
         if matches!(document.body, Body::Model(_)) {
-            return from_model(shown, document, &sources, config.layer);
+            return from_model(shown, document, sources, config.layer);
         }
-        from_layer(shown, document, &sources, config.layer)?
+        from_layer(shown, document, sources, config.layer)?
     };
     let warnings = spec.warnings.clone();
     Ok((Described::Layer(Box::new(spec)), warnings))
 }
 
-/// Reads a `config.json`, and refuses anything else.
-pub(crate) fn config(path: &Path, options: &import::Options) -> Result<Spec, Failure> {
+/// Reads a config, and refuses anything else. Where nobody says whose it is and its keys don't tell, it is a `config.json`.
+pub(crate) fn config(
+    path: &Path,
+    from: Option<System>,
+    options: &import::Options,
+) -> Result<Spec, Failure> {
     let (shown, text) = text(path)?;
-    from_config(shown, &text, options)
+    let system = from.or_else(|| system_of(path, &text));
+    let system = system.unwrap_or(System::HuggingFace);
+    from_config(shown, &text, system, options)
 }
 
 /// Reads every attention layer of a `config.json`, and refuses anything else.
 pub(crate) fn model_config(path: &Path, options: &import::Options) -> Result<Model, Failure> {
     let (shown, text) = text(path)?;
+    if let Some(other) = system_of(path, &text).filter(|system| *system != System::HuggingFace) {
+        return Err(Failure::Usage(format!(
+            "`{shown}` is {}'s, and whole models are read of a config.json alone: leave out `--model`",
+            other.name()
+        )));
+    }
     let mut sources = Sources::default();
     let imported = match import::hf_model(&mut sources, &shown, &text, options) {
         Ok(imported) => imported,
@@ -169,6 +184,14 @@ pub(crate) fn model_config(path: &Path, options: &import::Options) -> Result<Mod
         imported,
         warnings,
     })
+}
+
+/// A layer as another system's config. What is laid out or scheduled otherwise there goes to stderr.
+pub(crate) fn exported(mut spec: Spec, system: System) -> Result<String, Failure> {
+    let exported = export::layer(system, &mut spec.sources, &spec.document, &spec.checked)
+        .map_err(|found| refused(&spec.shown, &found, &spec.sources))?;
+    talk::plain(&rendered(&exported.lints, &spec.sources));
+    Ok(exported.text)
 }
 
 /// Reads another system's recompute options (MaxText's, Megatron-Core's) as a schedule of a layer.
@@ -184,25 +207,26 @@ pub(crate) fn schedule(path: &Path, layer: &Layer) -> Result<import::Recomputed,
 fn from_layer(
     shown: String,
     document: Document,
-    sources: &Sources,
+    sources: Sources,
     layer: Option<u32>,
 ) -> Result<Spec, Failure> {
     if layer.is_some() {
         return Err(Failure::Usage(format!(
-            "`--layer` goes with a config.json or a model, and `{shown}` is a layer"
+            "`--layer` goes with a config or a model, and `{shown}` is a layer"
         )));
     }
     let (checked, found) = check(&document);
     let Some(checked) = checked else {
-        return Err(refused(&shown, &found, sources));
+        return Err(refused(&shown, &found, &sources));
     };
-    let warnings = rendered(&found, sources);
+    let warnings = rendered(&found, &sources);
     Ok(Spec {
         shown,
         document,
         checked,
         imported: None,
         warnings,
+        sources,
     })
 }
 
@@ -210,14 +234,14 @@ fn from_layer(
 fn from_model(
     shown: String,
     document: Document,
-    sources: &Sources,
+    sources: Sources,
     layer: Option<u32>,
 ) -> Result<(Described, String), Failure> {
     let (model, found) = check_model(&document);
     let Some(model) = model else {
-        return Err(refused(&shown, &found, sources));
+        return Err(refused(&shown, &found, &sources));
     };
-    let warnings = rendered(&found, sources);
+    let warnings = rendered(&found, &sources);
     let Some(index) = layer else {
         return Ok((Described::Model(shown, Box::new(model)), warnings));
     };
@@ -238,13 +262,19 @@ fn from_model(
         checked: layer.checked.clone(),
         imported: Some(from),
         warnings: warnings.clone(),
+        sources,
     };
     Ok((Described::Layer(Box::new(spec)), warnings))
 }
 
-fn from_config(shown: String, text: &str, options: &import::Options) -> Result<Spec, Failure> {
+fn from_config(
+    shown: String,
+    text: &str,
+    system: System,
+    options: &import::Options,
+) -> Result<Spec, Failure> {
     let mut sources = Sources::default();
-    let imported = match import::hf(&mut sources, &shown, text, options) {
+    let imported = match import::layer(system, &mut sources, &shown, text, options) {
         Ok(imported) => imported,
         Err(found) => return Err(refused(&shown, &found, &sources)),
     };
@@ -265,6 +295,7 @@ fn from_config(shown: String, text: &str, options: &import::Options) -> Result<S
         checked,
         imported: Some(from),
         warnings,
+        sources,
     })
 }
 
@@ -301,9 +332,10 @@ fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String, Failure> {
 
 /// A file that can't be read; a misspelt subcommand looks like one.
 fn missing(path: &Path, error: std::io::Error) -> Failure {
-    const COMMANDS: [&str; 9] = [
+    const COMMANDS: [&str; 10] = [
         "build",
         "check",
+        "diff",
         "show",
         "import",
         "explain",
@@ -321,6 +353,14 @@ fn missing(path: &Path, error: std::io::Error) -> Failure {
             path.display()
         )),
         None => Failure::read(path, error),
+    }
+}
+
+/// Whose config a text is; `None` for a spec.
+fn system_of(path: &Path, text: &str) -> Option<System> {
+    match is_config(path, text) {
+        true => Some(System::HuggingFace),
+        false => System::of(text).filter(|system| *system != System::HuggingFace),
     }
 }
 

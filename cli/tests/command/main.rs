@@ -8,5 +8,6 @@ mod run;
 mod shared;
 mod show;
 mod specs;
+mod systems;
 mod training;
 mod tune;

@@ -2,6 +2,7 @@
 
 mod backward;
 mod bytes;
+mod compare;
 mod floor;
 mod model;
 mod pairs;
@@ -14,6 +15,7 @@ use mla_spec::{Checked, DType, Dims, Form, Phase};
 
 pub use bytes::Stored;
 pub(crate) use bytes::latent_bytes;
+pub use compare::comparable_facts;
 pub use floor::{PhaseFloor, floors};
 pub use model::{LayerRow, ModelReport, model};
 pub use pairs::{Met, met};
