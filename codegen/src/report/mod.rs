@@ -3,6 +3,7 @@
 mod backward;
 mod bytes;
 mod floor;
+pub mod html;
 mod model;
 mod pairs;
 mod passes;

@@ -1,0 +1,160 @@
+//! Where in its rank each item stands: lines as straight as the order allows.
+
+use super::{Gaps, Ranked};
+
+/// How often places are improved, downwards and upwards in turn.
+const SWEEPS: usize = 40;
+
+/// How much more a link between bends counts than one at a box: a crooked long line is harder to follow than a crooked short one.
+const STRAIGHT: f64 = 6.0;
+
+/// The horizontal middle of every item; the leftmost item begins at 0.
+pub(super) fn middles(ranked: &Ranked, gaps: Gaps) -> Vec<f64> {
+    let mut middles = vec![0.0; ranked.items.len()];
+    for row in &ranked.ranks {
+        let begins = starts(ranked, row, gaps);
+        for (item, start) in row.iter().zip(begins) {
+            middles[*item] = start;
+        }
+    }
+    let count = ranked.ranks.len();
+    for sweep in 0..SWEEPS {
+        let last = sweep + 1 == SWEEPS;
+        for step in 0..count {
+            let rank = if sweep % 2 == 0 { step } else { count - 1 - step };
+            let side = match (last, sweep % 2) {
+                (true, _) => Side::Both,
+                (_, 0) => Side::Above,
+                _ => Side::Below,
+            };
+            settle(ranked, rank, side, gaps, &mut middles);
+        }
+    }
+    let left = |(item, middle): (usize, &f64)| middle - ranked.items[item].width / 2.0;
+    let lefts = middles.iter().enumerate().map(left);
+    let leftmost = lefts.fold(f64::INFINITY, f64::min);
+    middles.iter().map(|middle| middle - leftmost).collect()
+}
+
+/// Which neighbours an item is drawn to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Above,
+    Below,
+    Both,
+}
+
+/// Moves a rank's items to where their links would be straight, as far as order and gaps allow.
+fn settle(ranked: &Ranked, rank: usize, side: Side, gaps: Gaps, middles: &mut [f64]) {
+    let row = &ranked.ranks[rank];
+    let starts = starts(ranked, row, gaps);
+    let wanted: Vec<(f64, f64)> = row
+        .iter()
+        .zip(&starts)
+        .map(|(item, start)| {
+            let (middle, weight) = wanted(ranked, *item, side, middles);
+            (middle - start, weight)
+        })
+        .collect();
+    for ((item, start), shift) in row.iter().zip(starts).zip(ascending(&wanted)) {
+        middles[*item] = start + shift;
+    }
+}
+
+/// The middle that an item's links want, and how much they want it.
+fn wanted(ranked: &Ranked, item: usize, side: Side, middles: &[f64]) -> (f64, f64) {
+    let (mut sum, mut weights) = (0.0, 0.0);
+    for link in &ranked.links {
+        let (other, here, there, is_above) = match item {
+            item if link.to == item => (link.from, link.arrives, link.leaves, true),
+            item if link.from == item => (link.to, link.leaves, link.arrives, false),
+            _ => continue,
+        };
+        if side == Side::Both || (side == Side::Above) == is_above {
+            let both_bend = ranked.items[item].is_bend && ranked.items[other].is_bend;
+            let weight = if both_bend { STRAIGHT } else { 1.0 };
+            sum += weight * (middles[other] + there - here);
+            weights += weight;
+        }
+    }
+    match weights {
+        0.0 => (middles[item], 0.2),
+        weights => (sum / weights, weights),
+    }
+}
+
+/// The middles of a rank's items where each stands as far to the left as it can.
+fn starts(ranked: &Ranked, row: &[usize], gaps: Gaps) -> Vec<f64> {
+    let mut starts = Vec::with_capacity(row.len());
+    let mut end = 0.0;
+    let mut was_bend = true;
+    for (place, item) in row.iter().enumerate() {
+        let item = ranked.items[*item];
+        if place > 0 {
+            let between_lines = was_bend && item.is_bend;
+            end += if between_lines { gaps.lines } else { gaps.boxes };
+        }
+        starts.push(end + item.width / 2.0);
+        end += item.width;
+        was_bend = item.is_bend;
+    }
+    starts
+}
+
+/// The ascending numbers that are nearest to the wanted ones, by weighted squares: neighbours that would overtake each other move together
+/// (isotonic regression, by pooling adjacent violators).
+fn ascending(wanted: &[(f64, f64)]) -> Vec<f64> {
+    let mut pools: Vec<(f64, f64, usize)> = Vec::new();
+    for (value, weight) in wanted {
+        pools.push((*value, *weight, 1));
+        while let [.., one, other] = pools[..]
+            && one.0 > other.0
+        {
+            let weight = one.1 + other.1;
+            let mean = (one.0 * one.1 + other.0 * other.1) / weight;
+            pools.truncate(pools.len() - 2);
+            pools.push((mean, weight, one.2 + other.2));
+        }
+    }
+    let spread = |(value, _, count): (f64, f64, usize)| std::iter::repeat_n(value, count);
+    pools.into_iter().flat_map(spread).collect()
+}
+
+/// Numbers between `from` and `to`, at least `gap` apart where there is room, near the wanted ones, which ascend.
+pub(super) fn spread(wanted: &[f64], from: f64, to: f64, gap: f64) -> Vec<f64> {
+    let steps = wanted.len().saturating_sub(1).max(1) as f64;
+    let gap = gap.min((to - from).max(0.0) / steps);
+    let shifted = wanted.iter().enumerate();
+    let shifted: Vec<(f64, f64)> = shifted
+        .map(|(i, value)| (value - gap * i as f64, 1.0))
+        .collect();
+    let most = to - gap * wanted.len().saturating_sub(1) as f64;
+    let placed = ascending(&shifted).into_iter().enumerate();
+    placed
+        .map(|(i, value)| value.min(most).max(from) + gap * i as f64)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_that_would_overtake_move_together() {
+        let even = |values: &[f64]| -> Vec<(f64, f64)> {
+            values.iter().map(|value| (*value, 1.0)).collect()
+        };
+        assert_eq!(ascending(&even(&[1.0, 2.0, 5.0])), [1.0, 2.0, 5.0]);
+        assert_eq!(ascending(&even(&[3.0, 1.0, 5.0])), [2.0, 2.0, 5.0]);
+        assert_eq!(ascending(&[(4.0, 3.0), (0.0, 1.0)]), [3.0, 3.0]);
+    }
+
+    #[test]
+    fn ends_of_lines_are_spread_within_a_box() {
+        assert_eq!(spread(&[50.0], 10.0, 90.0, 12.0), [50.0]);
+        assert_eq!(spread(&[-5.0, 200.0], 10.0, 90.0, 12.0), [10.0, 90.0]);
+        assert_eq!(spread(&[50.0, 50.0], 10.0, 90.0, 12.0), [44.0, 56.0]);
+        let tight = spread(&[0.0, 0.0, 0.0], 10.0, 20.0, 12.0);
+        assert_eq!(tight, [10.0, 15.0, 20.0]);
+    }
+}
