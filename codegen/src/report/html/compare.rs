@@ -18,8 +18,9 @@ pub(super) fn mark(one: &mut Figure, other: &mut Figure) {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     key: String,
-    /// What it makes, what it uses and reads, how things lie in memory.
-    facts: [String; 4],
+    /// What it makes, what it uses, how things lie in memory.
+    facts: [String; 3],
+    reads: Vec<String>,
 }
 
 fn seen(figure: &Figure) -> Vec<Seen> {
@@ -33,23 +34,18 @@ fn of_box(figure: &Figure, one: &Box) -> Seen {
     let made: Vec<String> = made
         .map(|made| format!("{} {}", made.shape, made.dtype).trim().to_owned())
         .collect();
-    let reads = one.reads.iter().map(|id| figure.values[*id].name.as_str());
-    let reads: Vec<&str> = reads.collect();
+    let reads = one.reads.iter().map(|id| figure.values[*id].name.clone());
     let chips = one.chips.iter();
     let chips = chips.filter(|chip| !matches!(chip.kind, ChipKind::Pass));
     let chips: Vec<&str> = chips.map(|chip| chip.text.as_str()).collect();
-    let reads = match reads.is_empty() {
-        true => String::new(),
-        false => format!("reads {}", reads.join(", ")),
-    };
     Seen {
         key: one.key.clone(),
         facts: [
             made.join(", "),
             one.about.clone().unwrap_or_default(),
-            reads,
             chips.join(", "),
         ],
+        reads: reads.collect(),
     }
 }
 
@@ -70,9 +66,19 @@ fn chips(figure: &mut Figure, names: [&str; 2], other: impl Fn(usize) -> Option<
 fn difference(own: &Seen, other: &Seen) -> Option<String> {
     let pairs = own.facts.iter().zip(&other.facts);
     let differing = pairs.filter(|(own, other)| own != other);
-    let texts: Vec<&str> = differing
-        .map(|(_, other)| if other.is_empty() { "none of it" } else { other })
+    let mut texts: Vec<String> = differing
+        .map(|(own, other)| match other.is_empty() {
+            true => format!("not {own}"),
+            false => other.clone(),
+        })
         .collect();
+    let only = |one: &Seen, other: &Seen, verb: &str| {
+        let own = one.reads.iter().filter(|name| !other.reads.contains(name));
+        let names: Vec<&str> = own.map(String::as_str).collect();
+        (!names.is_empty()).then(|| format!("{verb} {}", names.join(", ")))
+    };
+    texts.extend(only(other, own, "also reads"));
+    texts.extend(only(own, other, "does not read"));
     (!texts.is_empty()).then(|| texts.join(", "))
 }
 

@@ -40,6 +40,8 @@ struct Page {
     js: &'static str,
     title: String,
     is_two: bool,
+    /// Whether a backward pass is drawn.
+    has_backward: bool,
     heads: Vec<Head>,
     overview: Table,
     sections: Vec<Section>,
@@ -65,6 +67,7 @@ pub fn page(subjects: &[Subject], phase: Option<Phase>) -> String {
         js: include_str!("../../../templates/show.js"),
         title: names.join(" and "),
         is_two: layers.len() == 2,
+        has_backward: layers.iter().any(|layer| layer.program.training.is_some()),
         heads: overview::heads(&layers),
         overview: overview::table_of(&reports),
         sections: functions

@@ -105,7 +105,7 @@ pub(super) fn plot(id: &str, name: &str, machine: &Machine, floors: &[Floor], me
             name: group.name().to_owned(),
             work: *work,
             seconds: *seconds,
-            bound: format!("bound by {}", roof.name()),
+            bound: roof.name().to_owned(),
         })
         .collect();
     for (i, call) in measured.iter().enumerate() {

@@ -114,7 +114,9 @@ pub(super) fn section(layers: &[Layer], function: Function) -> Option<Section> {
         compare::mark(one, other);
     }
     let sides = layers.iter().zip(&figures).zip(LETTERS);
-    let sides = sides.map(|((layer, figure), letter)| side(layer, figure.as_ref(), function, letter));
+    let sides = sides.map(|((layer, figure), letter)| {
+        side(layer, figure.as_ref(), function, letter, layers.len() > 1)
+    });
     let groups = groups(layers, &figures, function);
     Some(Section {
         id: function.id().to_owned(),
@@ -134,7 +136,13 @@ fn pictured(layer: &Layer, program: &Program, function: Function) -> Option<Figu
     }))
 }
 
-fn side(layer: &Layer, figure: Option<&Figure>, function: Function, letter: &'static str) -> Side {
+fn side(
+    layer: &Layer,
+    figure: Option<&Figure>,
+    function: Function,
+    letter: &'static str,
+    is_narrow: bool,
+) -> Side {
     let id = format!("{}-{}", letter.to_lowercase(), function.id());
     let plan = function.plan(&layer.program);
     let form = plan.filter(|_| function != Function::Backward);
@@ -145,7 +153,7 @@ fn side(layer: &Layer, figure: Option<&Figure>, function: Function, letter: &'st
             capitalised(&print::choice(plan.form, &plan.form_reason))
         }),
         lengths: plan.map_or_else(String::new, |plan| at(layer, plan)),
-        drawing: figure.map(|figure| drawing(figure, &id)),
+        drawing: figure.map(|figure| drawing(figure, &id, is_narrow)),
         plot: figure.map(|figure| roofline(layer, function, figure.name, &id)),
         ops: figure.map(|figure| ops(figure, &id)),
     }

@@ -9,9 +9,15 @@ use crate::report::text::percent;
 pub(super) struct Table {
     caption: String,
     /// What rows are about, then each column.
-    head: Vec<String>,
+    head: Vec<Column>,
     rows: Vec<Row>,
     note: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Column {
+    name: String,
+    is_text: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -101,10 +107,20 @@ pub(super) fn table(
         let entries: Vec<Option<Entry>> = layers.iter().map(of).collect();
         row(label, columns.len(), &entries)
     });
+    let rows: Vec<Row> = rows.collect();
+    let is_text = |at: usize| {
+        let cells = rows.iter().filter_map(|row| row.cells.get(at.checked_sub(1)?));
+        let filled = cells.filter(|cell| !["–", ""].contains(&cell.text.as_str()));
+        filled.map(|cell| cell.is_text).next().unwrap_or(false)
+    };
+    let head = head.into_iter().enumerate().map(|(at, name)| Column {
+        name,
+        is_text: is_text(at),
+    });
     Table {
         caption: caption.into(),
-        rows: rows.collect(),
-        head,
+        head: head.collect(),
+        rows,
         note: note.into(),
     }
 }
@@ -139,7 +155,7 @@ fn row(label: String, columns: usize, entries: &[Option<Entry>]) -> Row {
     for entry in entries {
         match entry {
             Some(entry) => cells.extend(entry.cells.iter().map(cell)),
-            None => cells.extend((0..columns).map(|_| words("–"))),
+            None => cells.extend((0..columns).map(|_| cell(&Value::Number("–".to_owned())))),
         }
     }
     if let [one, other] = entries {
@@ -216,7 +232,8 @@ mod tests {
             vec![entry("a", 1.0), entry("b", 5.0), entry("c", 3.0)],
         ];
         let table = table("t", "what", &["n"], layers, "");
-        assert_eq!(table.head, ["what", "A n", "B n", "B : A"]);
+        let head: Vec<&str> = table.head.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(head, ["what", "A n", "B n", "B : A"]);
         let last = |row: &Row| row.cells[2].text.clone();
         let rows: Vec<(String, String)> = table
             .rows

@@ -1,9 +1,10 @@
 //! A card: its heading, what enters it, its boxes.
 
-use super::super::figure::{Box, Figure, Kind, Part};
+use super::super::figure::{Box, Figure, Kind, Line, Part};
 use super::super::layout::{Gaps, Layout, Net, Node, Pin, Point, Target, layout};
 use super::text::{self, CHIP, FORMULA, LINE, TITLE};
 use super::{Card, ChipText, Freed, OpBox, Port, ResultLine, indices, is_card, names, sentence};
+use crate::plan::print;
 use crate::report::text::percent;
 use crate::report::work::Group;
 
@@ -23,6 +24,7 @@ const GAPS: Gaps = Gaps {
     boxes: 18.0,
     ranks: 22.0,
     lines: 12.0,
+    widest: 640.0,
 };
 
 /// A card as it is laid out, from its upper left corner.
@@ -34,12 +36,20 @@ pub(super) struct Inside {
     /// The values that other cards read, and where they leave the lower edge.
     pub(super) leaves: Vec<(usize, f64)>,
     /// Lines inside.
-    pub(super) routes: Vec<(usize, Vec<Point>)>,
+    pub(super) ways: Vec<Way>,
     /// Where each name at the upper edge stands, and how wide it is.
     ports: Vec<(usize, Point, f64)>,
     /// Where each box stands, and its size.
     boxes: Vec<(Point, [f64; 2])>,
     formula: Vec<Vec<String>>,
+}
+
+/// A line inside a card.
+pub(super) struct Way {
+    pub(super) value: usize,
+    pub(super) points: Vec<Point>,
+    /// Whether it ends at a box, rather than at the card's edge.
+    pub(super) ends: bool,
 }
 
 /// Lays out a part.
@@ -61,7 +71,7 @@ fn single(part: &Part) -> Inside {
         height,
         enters: reads.map(|value| (value, None)).collect(),
         leaves: ports(&makes, width),
-        routes: Vec::new(),
+        ways: Vec::new(),
         ports: Vec::new(),
         boxes: vec![(Point { x: 0.0, y: 0.0 }, [width, height])],
         formula: Vec::new(),
@@ -74,7 +84,7 @@ fn step(figure: &Figure, part: &Part) -> Inside {
     let leaving = leaving(figure, part);
     let (nodes, nets, values) = graph(figure, part, &entering, &leaving);
     let placed = layout(&nodes, &nets, GAPS);
-    let width = card_width(part, &placed);
+    let width = card_width(figure, part, &placed);
     let formula: Vec<Vec<String>> = part
         .formula
         .iter()
@@ -97,9 +107,13 @@ fn step(figure: &Figure, part: &Part) -> Inside {
         let node = entering.len() + first + i;
         (*value, shifted(&placed.corners[node]).x)
     });
-    let mut routes = Vec::new();
-    for (value, net) in values.iter().zip(&placed.routes) {
-        routes.extend(net.iter().map(|points| (*value, points.iter().map(shifted).collect())));
+    let mut ways = Vec::new();
+    for ((value, net), routes) in values.iter().zip(&nets).zip(&placed.routes) {
+        ways.extend(net.to.iter().zip(routes).map(|(target, points)| Way {
+            value: *value,
+            points: points.iter().map(shifted).collect(),
+            ends: target.node < entering.len() + first,
+        }));
     }
     let height = top + placed.height;
     let enters = ports.iter().map(|(value, corner, width)| (*value, Some(corner.x + width / 2.0)));
@@ -108,7 +122,7 @@ fn step(figure: &Figure, part: &Part) -> Inside {
         height: if leaving.is_empty() { height + PADDING } else { height },
         enters: enters.collect(),
         leaves: ends.collect(),
-        routes,
+        ways,
         ports,
         boxes,
         formula,
@@ -207,9 +221,10 @@ fn ports(values: &[usize], width: f64) -> Vec<(usize, f64)> {
         .collect()
 }
 
-fn card_width(part: &Part, placed: &Layout) -> f64 {
+fn card_width(figure: &Figure, part: &Part, placed: &Layout) -> f64 {
     let title = text::title(&title(part)) + 2.0 * PADDING;
-    let widest = (placed.width + 2.0 * PADDING).max(NARROWEST_CARD);
+    let over = text::eyebrow(&eyebrow(part)) + text::eyebrow(&share(figure, part));
+    let widest = (placed.width.max(over) + 2.0 * PADDING).max(NARROWEST_CARD);
     // A long title breaks rather than widen the card
     let even = |width: f64| (width / 2.0).ceil() * 2.0;
     even(widest.max(title.min(NARROWEST_CARD)))
@@ -277,6 +292,7 @@ pub(super) fn card(
     let ports = inside.ports.iter().map(|(value, corner, width)| Port {
         name: figure.values[*value].name.clone(),
         value: *value,
+        is_saved: figure.values[*value].kind == Line::Saved,
         x: corner.x,
         y: corner.y,
         width: *width,
@@ -331,7 +347,7 @@ fn op_box(
         Kind::Store => "store",
         Kind::Returned => "returned",
     }];
-    classes.extend(one.is_view.then_some("view"));
+    classes.extend((one.is_view && is_card(part)).then_some("view"));
     let marks = one.chips.iter().map(|chip| chip.kind.class());
     classes.extend(marks.filter(|class| ["differs", "only"].contains(class)));
     OpBox {
@@ -373,7 +389,7 @@ fn eyebrow(part: &Part) -> String {
     let group = part.group.map_or("", Group::name);
     match part.requests {
         None => group.to_owned(),
-        Some(form) => format!("{group} · {} requests only", crate::plan::print::form(form)),
+        Some(form) => format!("{group} · {} only", print::form(form)),
     }
 }
 

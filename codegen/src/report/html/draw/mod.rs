@@ -20,7 +20,11 @@ const GAPS: Gaps = Gaps {
     boxes: 30.0,
     ranks: 30.0,
     lines: 12.0,
+    widest: 1210.0,
 };
+
+/// How wide ranks may be where two pictures stand side by side.
+const HALF: f64 = 745.0;
 
 /// What `show_graph.html.tera` prints, in pixels.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -72,6 +76,7 @@ pub(super) struct Card {
 struct Port {
     name: String,
     value: usize,
+    is_saved: bool,
     x: f64,
     y: f64,
     width: f64,
@@ -121,8 +126,8 @@ struct Freed {
     reads: String,
 }
 
-/// Draws a picture; `id` is what names of its elements begin with.
-pub(super) fn drawing(figure: &Figure, id: &str) -> Drawing {
+/// Draws a picture; `id` is what names of its elements begin with. A narrow one has room for another beside it.
+pub(super) fn drawing(figure: &Figure, id: &str, is_narrow: bool) -> Drawing {
     let insides: Vec<Inside> = figure.parts.iter().map(|part| card::inside(figure, part)).collect();
     let nodes: Vec<Node> = insides
         .iter()
@@ -132,13 +137,14 @@ pub(super) fn drawing(figure: &Figure, id: &str) -> Drawing {
             pin: Pin::Free,
         })
         .collect();
-    let (nets, values) = between(&insides);
-    let placed = layout(&nodes, &nets, GAPS);
+    let (nets, values) = between(figure, &insides);
+    let widest = if is_narrow { HALF } else { GAPS.widest };
+    let placed = layout(&nodes, &nets, Gaps { widest, ..GAPS });
     let mut edges = Vec::new();
     for ((routes, net), value) in placed.routes.iter().zip(&nets).zip(&values) {
         debug_assert_eq!(routes.len(), net.to.len());
         let origin = Point { x: MARGIN, y: MARGIN };
-        edges.extend(routes.iter().map(|points| edge(figure, *value, points, origin)));
+        edges.extend(routes.iter().map(|points| edge(figure, *value, points, origin, true)));
     }
     let mut cards = Vec::new();
     for (at, (part, inside)) in figure.parts.iter().zip(&insides).enumerate() {
@@ -147,8 +153,8 @@ pub(super) fn drawing(figure: &Figure, id: &str) -> Drawing {
             x: corner.x + MARGIN,
             y: corner.y + MARGIN,
         };
-        let inner = inside.routes.iter();
-        edges.extend(inner.map(|(value, points)| edge(figure, *value, points, origin)));
+        let inner = inside.ways.iter();
+        edges.extend(inner.map(|way| edge(figure, way.value, &way.points, origin, way.ends)));
         cards.push(card::card(figure, part, inside, origin, &format!("{id}-{at}"), id));
     }
     let ops = figure.ops().len();
@@ -165,10 +171,11 @@ pub(super) fn drawing(figure: &Figure, id: &str) -> Drawing {
 }
 
 /// What goes from card to card, and which value each is.
-fn between(insides: &[Inside]) -> (Vec<Net>, Vec<usize>) {
+fn between(figure: &Figure, insides: &[Inside]) -> (Vec<Net>, Vec<usize>) {
     let (mut nets, mut values) = (Vec::new(), Vec::new());
     for (from, inside) in insides.iter().enumerate() {
-        for (value, port) in &inside.leaves {
+        let drawn = |value: &usize| figure.values[*value].kind != Line::Saved;
+        for (value, port) in inside.leaves.iter().filter(|(value, _)| drawn(value)) {
             let to = insides.iter().enumerate().filter_map(|(node, other)| {
                 let (_, port) = other.enters.iter().find(|(entering, _)| entering == value)?;
                 Some(Target { node, port: *port })
@@ -183,14 +190,15 @@ fn between(insides: &[Inside]) -> (Vec<Net>, Vec<usize>) {
     (nets, values)
 }
 
-fn edge(figure: &Figure, value: usize, points: &[Point], origin: Point) -> Edge {
+/// A line; one that goes on beyond a card's edge has no arrow there.
+fn edge(figure: &Figure, value: usize, points: &[Point], origin: Point, ends: bool) -> Edge {
     let shifted = points.iter().map(|point| Point {
         x: point.x + origin.x,
         y: point.y + origin.y,
     });
     let points: Vec<Point> = shifted.collect();
     let kind = match figure.values[value].kind {
-        Line::Data => "data",
+        Line::Data | Line::Saved => "data",
         Line::Guide => "guide",
         Line::Store => "store",
     };
@@ -198,7 +206,7 @@ fn edge(figure: &Figure, value: usize, points: &[Point], origin: Point) -> Edge 
         value,
         kind,
         path: path(&points),
-        tip: points.last().map_or_else(String::new, |end| tip(*end)),
+        tip: points.last().filter(|_| ends).map_or_else(String::new, |end| tip(*end)),
     }
 }
 

@@ -25,9 +25,14 @@ pub(super) fn formula(text: &str) -> f64 {
     6.7 * width(text)
 }
 
+/// Width of a part of the line above a title, of 10.5 px, with the gap between two.
+pub(super) fn eyebrow(text: &str) -> f64 {
+    6.5 * width(text) + 6.0
+}
+
 /// Width of a chip's text of 10.5 px, with its border and the gap to the next.
 pub(super) fn chip(text: &str) -> f64 {
-    6.1 * width(text) + 18.0
+    5.75 * width(text) + 16.0
 }
 
 /// Width of a name at a card's upper edge, with its border.

@@ -71,9 +71,11 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(source: &'a Source<'a>) -> Self {
-        let values = source.plan.values.iter().map(|value| Passed {
+        let saved: Vec<usize> = source.plan.ops().flat_map(saved).collect();
+        let values = source.plan.values.iter().enumerate().map(|(id, value)| Passed {
             name: value.name.to_string(),
             kind: match value.ty {
+                _ if saved.contains(&id) => Line::Saved,
                 Ty::Angles(_) | Ty::Segments | Ty::Forms => Line::Guide,
                 _ => Line::Data,
             },
@@ -93,7 +95,7 @@ impl<'a> Builder<'a> {
         let Source { program, plan, .. } = *self.source;
         let lengths = Lengths::of_part(&program.build.expect, plan.phase, step.part);
         let counter = Counter::new(program, plan, lengths);
-        let mut part = headed(step);
+        let mut part = self.continued(step).unwrap_or_else(|| headed(step));
         let mut groups: Vec<(Group, u128)> = Vec::new();
         let mut written = Vec::new();
         for op in &step.ops {
@@ -125,7 +127,8 @@ impl<'a> Builder<'a> {
             }
         }
         if part.kind == Kind::Step {
-            part.group = groups.iter().max_by_key(|(_, size)| *size).map(|(group, _)| *group);
+            let largest = groups.iter().max_by_key(|(_, size)| *size);
+            part.group = part.group.or(largest.map(|(group, _)| *group));
             self.parts.push(part);
         }
         for (cache, filled) in written {
@@ -133,6 +136,17 @@ impl<'a> Builder<'a> {
             self.caches.retain(|(known, _)| *known != cache);
             self.caches.push((cache, made));
         }
+    }
+
+    /// The last part, taken back, where a step without mathematics goes on with what that has made.
+    fn continued(&mut self, step: &Step) -> Option<Part> {
+        let goes_on = step.ops.iter().any(|op| !op.reads().is_empty());
+        let last = self.parts.last()?;
+        let is_same = last.kind == Kind::Step && last.requests == step.part;
+        if step.formula.is_empty() && goes_on && is_same {
+            return self.parts.pop();
+        }
+        None
     }
 
     /// What passes, training and a batch in two forms have to say about an op.
@@ -272,10 +286,11 @@ fn alone(kind: Kind, one: Box) -> Part {
 
 /// A part under a step's mathematics: what stands before the first colon is its title, and where there is none it has only formulas.
 fn headed(step: &Step) -> Part {
-    let (title, formula) = match step.formula.split_once(": ") {
+    let words = step.formula.replace('`', "");
+    let (title, formula) = match words.split_once(": ") {
         Some(parts) => parts,
-        None if step.formula.contains('=') => ("", step.formula.as_str()),
-        None => (step.formula.as_str(), ""),
+        None if words.contains('=') => ("", words.as_str()),
+        None => (words.as_str(), ""),
     };
     let clauses = formula.split(";  ").map(str::trim);
     Part {
@@ -287,6 +302,16 @@ fn headed(step: &Step) -> Part {
         work: Work::default(),
         boxes: Vec::new(),
         frees: Vec::new(),
+    }
+}
+
+/// The values that a backward pass is given by the forward pass.
+fn saved(op: &Op) -> Vec<usize> {
+    match op {
+        Op::Adjoint(Adjoint::Saved { out } | Adjoint::Deferred { out }) => {
+            out.iter().map(|id| id.0).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

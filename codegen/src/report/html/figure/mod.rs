@@ -43,6 +43,8 @@ pub(super) enum Line {
     Guide,
     /// To a cache, or from one.
     Store,
+    /// From the forward pass. What many cards read of it is named where it enters them, and no line is drawn.
+    Saved,
 }
 
 /// What stands in a picture by itself.

@@ -10,6 +10,7 @@ mod order;
 mod place;
 mod rank;
 mod route;
+mod straight;
 
 /// A box to be placed, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,6 +57,19 @@ pub(super) struct Gaps {
     pub(super) ranks: f64,
     /// Around a line.
     pub(super) lines: f64,
+    /// How wide the boxes of a rank may be together: a box for which there is no room stands further down.
+    pub(super) widest: f64,
+}
+
+impl Gaps {
+    /// Between two neighbours of a rank: lines need less room.
+    fn between(self, one_bends: bool, other_bends: bool) -> f64 {
+        match (one_bends, other_bends) {
+            (true, true) => self.lines,
+            (false, false) => self.boxes,
+            _ => (self.lines + self.boxes) / 2.0,
+        }
+    }
 }
 
 /// A point, from the upper left corner.
@@ -121,6 +135,7 @@ mod tests {
         boxes: 20.0,
         ranks: 30.0,
         lines: 8.0,
+        widest: f64::INFINITY,
     };
 
     fn node(width: f64, height: f64) -> Node {
@@ -207,6 +222,18 @@ mod tests {
         let tops: Vec<f64> = drawn.corners.iter().map(|corner| corner.y).collect();
         assert!(tops[0] == tops[1] && tops[4] == tops[5], "{tops:?}");
         assert!(tops[2] > tops[0] && tops[4] > tops[3], "{tops:?}");
+    }
+
+    #[test]
+    fn a_rank_is_no_wider_than_it_may_be() {
+        let nodes = [node(50.0, 10.0), node(80.0, 10.0), node(80.0, 10.0), node(80.0, 10.0)];
+        let gaps = Gaps {
+            widest: 190.0,
+            ..GAPS
+        };
+        let drawn = layout(&nodes, &[net(0, &[1, 2, 3])], gaps);
+        let tops: Vec<f64> = drawn.corners.iter().map(|corner| corner.y).collect();
+        assert!(tops[1] == tops[2] && tops[3] > tops[2], "{tops:?}");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Where in its rank each item stands: lines as straight as the order allows.
 
-use super::{Gaps, Ranked};
+use super::{Gaps, Ranked, straight};
 
-/// How often places are improved, downwards and upwards in turn.
-const SWEEPS: usize = 40;
+/// How often places are improved, downwards and upwards in turn; in the later ones, lines on both sides count.
+const SWEEPS: usize = 96;
+const ONE_SIDED: usize = 24;
 
 /// How much more a link between bends counts than one at a box: a crooked long line is harder to follow than a crooked short one.
 const STRAIGHT: f64 = 6.0;
@@ -19,17 +20,17 @@ pub(super) fn middles(ranked: &Ranked, gaps: Gaps) -> Vec<f64> {
     }
     let count = ranked.ranks.len();
     for sweep in 0..SWEEPS {
-        let last = sweep + 1 == SWEEPS;
         for step in 0..count {
             let rank = if sweep % 2 == 0 { step } else { count - 1 - step };
-            let side = match (last, sweep % 2) {
-                (true, _) => Side::Both,
-                (_, 0) => Side::Above,
+            let side = match sweep % 2 {
+                _ if sweep >= ONE_SIDED => Side::Both,
+                0 => Side::Above,
                 _ => Side::Below,
             };
             settle(ranked, rank, side, gaps, &mut middles);
         }
     }
+    straight::straighten(ranked, gaps, &mut middles);
     let left = |(item, middle): (usize, &f64)| middle - ranked.items[item].width / 2.0;
     let lefts = middles.iter().enumerate().map(left);
     let leftmost = lefts.fold(f64::INFINITY, f64::min);
@@ -48,6 +49,7 @@ enum Side {
 fn settle(ranked: &Ranked, rank: usize, side: Side, gaps: Gaps, middles: &mut [f64]) {
     let row = &ranked.ranks[rank];
     let starts = starts(ranked, row, gaps);
+    let most = (room(ranked, gaps) - end(ranked, row, &starts)).max(0.0);
     let wanted: Vec<(f64, f64)> = row
         .iter()
         .zip(&starts)
@@ -57,8 +59,21 @@ fn settle(ranked: &Ranked, rank: usize, side: Side, gaps: Gaps, middles: &mut [f
         })
         .collect();
     for ((item, start), shift) in row.iter().zip(starts).zip(ascending(&wanted)) {
-        middles[*item] = start + shift;
+        middles[*item] = start + shift.clamp(0.0, most);
     }
+}
+
+/// How wide everything may be: as wide as is allowed, or as the rank that takes the most.
+fn room(ranked: &Ranked, gaps: Gaps) -> f64 {
+    let rows = ranked.ranks.iter();
+    let ends = rows.map(|row| end(ranked, row, &starts(ranked, row, gaps)));
+    ends.fold(gaps.widest, f64::max)
+}
+
+/// Where a rank ends, whose items stand at these middles.
+fn end(ranked: &Ranked, row: &[usize], middles: &[f64]) -> f64 {
+    let last = row.last().zip(middles.last());
+    last.map_or(0.0, |(item, middle)| middle + ranked.items[*item].width / 2.0)
 }
 
 /// The middle that an item's links want, and how much they want it.
@@ -78,8 +93,18 @@ fn wanted(ranked: &Ranked, item: usize, side: Side, middles: &[f64]) -> (f64, f6
         }
     }
     match weights {
-        0.0 => (middles[item], 0.2),
+        // What no line holds stands with the others of its rank, wherever they go
+        0.0 => (mean_of_row(ranked, item, middles), 0.01),
         weights => (sum / weights, weights),
+    }
+}
+
+fn mean_of_row(ranked: &Ranked, item: usize, middles: &[f64]) -> f64 {
+    let row = ranked.ranks[ranked.items[item].rank].iter();
+    let others: Vec<f64> = row.filter(|other| **other != item).map(|other| middles[*other]).collect();
+    match others.len() {
+        0 => middles[item],
+        count => others.iter().sum::<f64>() / count as f64,
     }
 }
 
@@ -91,8 +116,7 @@ fn starts(ranked: &Ranked, row: &[usize], gaps: Gaps) -> Vec<f64> {
     for (place, item) in row.iter().enumerate() {
         let item = ranked.items[*item];
         if place > 0 {
-            let between_lines = was_bend && item.is_bend;
-            end += if between_lines { gaps.lines } else { gaps.boxes };
+            end += gaps.between(was_bend, item.is_bend);
         }
         starts.push(end + item.width / 2.0);
         end += item.width;

@@ -4,7 +4,7 @@ use super::{Gaps, Item, Link, Net, Node, Pin, Ranked};
 
 /// Boxes and bends in their ranks, in the order of their numbers.
 pub(super) fn ranked(nodes: &[Node], nets: &[Net], gaps: Gaps) -> Ranked {
-    let ranks = longest_paths(nodes, nets);
+    let ranks = longest_paths(nodes, nets, gaps);
     let items = nodes.iter().zip(&ranks).map(|(node, rank)| Item {
         rank: *rank,
         width: node.width,
@@ -26,14 +26,18 @@ pub(super) fn ranked(nodes: &[Node], nets: &[Net], gaps: Gaps) -> Ranked {
     ranked
 }
 
-/// The longest path that leads to each box. One that no line leads to stands just above what it leads to, rather than at the top.
-fn longest_paths(nodes: &[Node], nets: &[Net]) -> Vec<usize> {
+/// The longest path that leads to each box, or a longer one where the rank is full. One that no line leads to stands just above what it leads to, rather than at the top.
+fn longest_paths(nodes: &[Node], nets: &[Net], gaps: Gaps) -> Vec<usize> {
     let has_first = nodes.iter().any(|node| node.pin == Pin::First);
     let least = |node: &Node| usize::from(has_first && node.pin != Pin::First);
     let mut ranks: Vec<usize> = nodes.iter().map(least).collect();
     let mut is_met = vec![false; nodes.len()];
+    let mut widths: Vec<f64> = Vec::new();
     // Numbers only grow along lines
     for node in 0..nodes.len() {
+        if nodes[node].pin == Pin::Free {
+            ranks[node] = with_room(&mut widths, ranks[node], nodes[node].width + gaps.boxes, gaps);
+        }
         for target in targets(nets, node) {
             ranks[target] = ranks[target].max(ranks[node] + 1);
             is_met[target] = true;
@@ -55,6 +59,20 @@ fn longest_paths(nodes: &[Node], nets: &[Net]) -> Vec<usize> {
         }
     }
     ranks
+}
+
+/// The first rank from `rank` on that has room for so much.
+fn with_room(widths: &mut Vec<f64>, mut rank: usize, width: f64, gaps: Gaps) -> usize {
+    loop {
+        if widths.len() <= rank {
+            widths.resize(rank + 1, 0.0);
+        }
+        if widths[rank] == 0.0 || widths[rank] + width <= gaps.widest + gaps.boxes {
+            widths[rank] += width;
+            return rank;
+        }
+        rank += 1;
+    }
 }
 
 fn targets(nets: &[Net], from: usize) -> impl Iterator<Item = usize> {
