@@ -115,6 +115,9 @@ struct Link {
 struct Ranked {
     items: Vec<Item>,
     links: Vec<Link>,
+    /// The links that lead to each item, and those that lead away from it.
+    into: Vec<Vec<usize>>,
+    out: Vec<Vec<usize>>,
     /// The items of each rank, from left to right.
     ranks: Vec<Vec<usize>>,
 }

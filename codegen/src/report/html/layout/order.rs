@@ -28,10 +28,10 @@ pub(super) fn order(ranked: &mut Ranked) {
 fn arrange(ranked: &mut Ranked, rank: usize, by_upper: bool) {
     let places = places(ranked);
     let mean = |item: usize| {
-        let ends = ranked.links.iter().filter_map(|link| match by_upper {
-            true if link.to == item => Some(leaving(ranked, &places, link)),
-            false if link.from == item => Some(arriving(ranked, &places, link)),
-            _ => None,
+        let links = if by_upper { &ranked.into[item] } else { &ranked.out[item] };
+        let ends = links.iter().map(|link| match by_upper {
+            true => leaving(ranked, &places, &ranked.links[*link]),
+            false => arriving(ranked, &places, &ranked.links[*link]),
         });
         let ends: Vec<f64> = ends.collect();
         match ends.len() {

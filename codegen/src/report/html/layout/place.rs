@@ -19,6 +19,7 @@ pub(super) fn middles(ranked: &Ranked, gaps: Gaps) -> Vec<f64> {
         }
     }
     let count = ranked.ranks.len();
+    let room = room(ranked, gaps);
     for sweep in 0..SWEEPS {
         for step in 0..count {
             let rank = if sweep % 2 == 0 { step } else { count - 1 - step };
@@ -27,7 +28,7 @@ pub(super) fn middles(ranked: &Ranked, gaps: Gaps) -> Vec<f64> {
                 0 => Side::Above,
                 _ => Side::Below,
             };
-            settle(ranked, rank, side, gaps, &mut middles);
+            settle(ranked, rank, side, (gaps, room), &mut middles);
         }
     }
     straight::straighten(ranked, gaps, &mut middles);
@@ -45,11 +46,17 @@ enum Side {
     Both,
 }
 
-/// Moves a rank's items to where their links would be straight, as far as order and gaps allow.
-fn settle(ranked: &Ranked, rank: usize, side: Side, gaps: Gaps, middles: &mut [f64]) {
+/// Moves a rank's items to where their links would be straight, as far as order, gaps and room allow.
+fn settle(
+    ranked: &Ranked,
+    rank: usize,
+    side: Side,
+    (gaps, room): (Gaps, f64),
+    middles: &mut [f64],
+) {
     let row = &ranked.ranks[rank];
     let starts = starts(ranked, row, gaps);
-    let most = (room(ranked, gaps) - end(ranked, row, &starts)).max(0.0);
+    let most = (room - end(ranked, row, &starts)).max(0.0);
     let wanted: Vec<(f64, f64)> = row
         .iter()
         .zip(&starts)
@@ -79,18 +86,19 @@ fn end(ranked: &Ranked, row: &[usize], middles: &[f64]) -> f64 {
 /// The middle that an item's links want, and how much they want it.
 fn wanted(ranked: &Ranked, item: usize, side: Side, middles: &[f64]) -> (f64, f64) {
     let (mut sum, mut weights) = (0.0, 0.0);
-    for link in &ranked.links {
-        let (other, here, there, is_above) = match item {
-            item if link.to == item => (link.from, link.arrives, link.leaves, true),
-            item if link.from == item => (link.to, link.leaves, link.arrives, false),
-            _ => continue,
-        };
-        if side == Side::Both || (side == Side::Above) == is_above {
-            let both_bend = ranked.items[item].is_bend && ranked.items[other].is_bend;
-            let weight = if both_bend { STRAIGHT } else { 1.0 };
-            sum += weight * (middles[other] + there - here);
-            weights += weight;
-        }
+    let mut draw = |other: usize, here: f64, there: f64| {
+        let both_bend = ranked.items[item].is_bend && ranked.items[other].is_bend;
+        let weight = if both_bend { STRAIGHT } else { 1.0 };
+        sum += weight * (middles[other] + there - here);
+        weights += weight;
+    };
+    if side != Side::Below {
+        let links = ranked.into[item].iter().map(|link| &ranked.links[*link]);
+        links.for_each(|link| draw(link.from, link.arrives, link.leaves));
+    }
+    if side != Side::Above {
+        let links = ranked.out[item].iter().map(|link| &ranked.links[*link]);
+        links.for_each(|link| draw(link.to, link.leaves, link.arrives));
     }
     match weights {
         // What no line holds stands with the others of its rank, wherever they go

@@ -15,6 +15,8 @@ pub(super) fn ranked(nodes: &[Node], nets: &[Net], gaps: Gaps) -> Ranked {
     let mut ranked = Ranked {
         items: items.collect(),
         links: Vec::new(),
+        into: Vec::new(),
+        out: Vec::new(),
         ranks: vec![Vec::new(); count],
     };
     for (index, net) in nets.iter().enumerate() {
@@ -22,6 +24,12 @@ pub(super) fn ranked(nodes: &[Node], nets: &[Net], gaps: Gaps) -> Ranked {
     }
     for (index, item) in ranked.items.iter().enumerate() {
         ranked.ranks[item.rank].push(index);
+    }
+    ranked.into = vec![Vec::new(); ranked.items.len()];
+    ranked.out = ranked.into.clone();
+    for (index, link) in ranked.links.iter().enumerate() {
+        ranked.into[link.to].push(index);
+        ranked.out[link.from].push(index);
     }
     ranked
 }
