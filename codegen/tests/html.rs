@@ -5,9 +5,9 @@ mod page;
 
 use std::path::{Path, PathBuf};
 
-use mla_codegen::plan::{program, Op, Plan};
-use mla_codegen::report::html::{Device, Kernel, MARKER, Measured, Subject, page as written};
+use mla_codegen::plan::{Op, Plan, program};
 use mla_codegen::report::Work;
+use mla_codegen::report::html::{Device, Kernel, MARKER, Measured, Subject, page as written};
 use mla_spec::{Body, Checked, Phase, Sources, check, check_model, read};
 
 use models::model;
@@ -37,7 +37,9 @@ fn layers_of(path: &Path) -> Vec<(String, Checked)> {
         Body::Model(_) => {
             let model = check_model(&document).0.expect("the model is valid");
             let layers = model.layers.into_iter();
-            layers.map(|layer| (format!("{name}: {}", layer.name), layer.checked)).collect()
+            layers
+                .map(|layer| (format!("{name}: {}", layer.name), layer.checked))
+                .collect()
         }
         _ => vec![(name, check(&document).0.expect("the layer is valid"))],
     }
@@ -65,7 +67,10 @@ fn functions(checked: &Checked) -> Vec<(&'static str, Plan)> {
         Phase::Mixed => "a-mixed",
         Phase::Train => "a-train",
     };
-    let plans = program.plans.iter().map(|plan| (name(plan.phase), plan.clone()));
+    let plans = program
+        .plans
+        .iter()
+        .map(|plan| (name(plan.phase), plan.clone()));
     let mut plans: Vec<(&str, Plan)> = plans.collect();
     if let Some(training) = &program.training {
         plans.push(("a-train", training.forward.clone()));
@@ -78,7 +83,11 @@ fn functions(checked: &Checked) -> Vec<(&'static str, Plan)> {
 fn pages_of_all_models_are_well_formed_and_hold_every_op() {
     for (name, checked) in all() {
         let text = one(&checked);
-        assert!(text.starts_with(MARKER), "{name}: {}", &text[..300.min(text.len())]);
+        assert!(
+            text.starts_with(MARKER),
+            "{name}: {}",
+            &text[..300.min(text.len())]
+        );
         let page = Page::read(&text).unwrap_or_else(|problem| panic!("{name}: {problem}"));
         page.assert_sound(&name);
         for (function, plan) in functions(&checked) {
@@ -109,10 +118,16 @@ fn what_an_op_makes_and_reads_is_marked_at_it() {
                 words.filter_map(|word| word.parse().ok()).collect()
             };
             let reads = numbers("data-reads");
-            assert!(op.reads().iter().all(|id| reads.contains(&id.0)), "{function} {at}");
+            assert!(
+                op.reads().iter().all(|id| reads.contains(&id.0)),
+                "{function} {at}"
+            );
             if !matches!(op, Op::Adjoint(_)) {
                 let makes = numbers("data-makes");
-                assert!(op.defines().iter().all(|id| makes.contains(&id.0)), "{function} {at}");
+                assert!(
+                    op.defines().iter().all(|id| makes.contains(&id.0)),
+                    "{function} {at}"
+                );
             }
             let name = box_of.attribute("aria-label").unwrap_or("");
             assert!(!name.is_empty(), "{function} {at} has no name");
@@ -128,18 +143,35 @@ fn two_layers_stand_side_by_side_with_what_differs_marked() {
     let page = Page::read(&text).unwrap();
     page.assert_sound("two");
     page.assert_apart("two");
-    assert!(text.contains("only in B") && !text.contains("only in A</span>\n</a>"), "the indexer");
-    assert!(text.contains("≠ A: does not read selection"), "attention over a selection");
-    assert!(text.contains("This layer has no such function."), "V3.2 has no `mixed`");
+    assert!(
+        text.contains("only in B") && !text.contains("only in A</span>\n</a>"),
+        "the indexer"
+    );
+    assert!(
+        text.contains("≠ A: does not read selection"),
+        "attention over a selection"
+    );
+    assert!(
+        text.contains("This layer has no such function."),
+        "V3.2 has no `mixed`"
+    );
 
     // A layer beside itself differs nowhere
-    let text = written(&[subject(&v3, "a", &[]), subject(&v3, "b", &[])], Some(Phase::Decode));
+    let text = written(
+        &[subject(&v3, "a", &[]), subject(&v3, "b", &[])],
+        Some(Phase::Decode),
+    );
     let page = Page::read(&text).unwrap();
     let marked = page.with_class("op").filter(|element| {
-        ["differs", "only"].iter().any(|mark| element.has_class(mark))
+        ["differs", "only"]
+            .iter()
+            .any(|mark| element.has_class(mark))
     });
     assert_eq!(marked.count(), 0);
-    assert!(!page.has_id("a-forward-op0") && page.has_id("b-decode-op0"), "one phase alone");
+    assert!(
+        !page.has_id("a-forward-op0") && page.has_id("b-decode-op0"),
+        "one phase alone"
+    );
 }
 
 #[test]
@@ -150,11 +182,15 @@ fn mixed_families_and_widths_are_compared_too() {
     let text = written(&[subject(&v3, "a", &[]), subject(&other, "b", &[])], None);
     Page::read(&text).unwrap().assert_sound("families");
     let lite = model("deepseek-v2-lite");
-    let text = written(&[subject(&v3, "a", &[]), subject(&lite, "b", &[])], Some(Phase::Forward));
+    let text = written(
+        &[subject(&v3, "a", &[]), subject(&lite, "b", &[])],
+        Some(Phase::Forward),
+    );
     assert!(text.contains("≠ B: T×2048"), "another hidden size");
 }
 
-const HOSTILE: &str = "</script><script>alert(1)</script>\"'><img src=https://example.org/x onerror=y>&amp;{{ js }}";
+const HOSTILE: &str =
+    "</script><script>alert(1)</script>\"'><img src=https://example.org/x onerror=y>&amp;{{ js }}";
 
 #[test]
 fn names_are_text_whatever_they_hold() {
@@ -211,9 +247,14 @@ fn what_was_measured_stands_under_the_roof() {
     let text = written(&[subject(&checked, "v3.yaml", &measured)], None);
     let page = Page::read(&text).unwrap();
     page.assert_sound("measured");
-    let points = page.with_class("of-measured").filter(|element| element.has_class("point"));
+    let points = page
+        .with_class("of-measured")
+        .filter(|element| element.has_class("point"));
     assert_eq!(points.count(), 1, "no time, no point");
-    assert!(text.contains("36 % of the roof"), "640 MB at 4.49 TB/s take 143 us");
+    assert!(
+        text.contains("36 % of the roof"),
+        "640 MB at 4.49 TB/s take 143 us"
+    );
 }
 
 #[test]

@@ -28,7 +28,10 @@ fn a_layer_becomes_a_page() {
     let page = room.read("v3.html");
     assert!(page.contains("<title>DeepSeekV3Attention – mla-gen</title>"));
     for section in ["forward", "prefill", "decode", "mixed"] {
-        assert!(page.contains(&format!("<section id=\"{section}\"")), "{section}");
+        assert!(
+            page.contains(&format!("<section id=\"{section}\"")),
+            "{section}"
+        );
     }
     let again = room.run(&["show", &v3(), "--html", "v3.html", "--phase", "decode"]);
     assert_eq!(again.code, 0, "an earlier page is written over: {again:?}");
@@ -72,7 +75,16 @@ fn what_was_timed_is_shown() {
         assert_eq!(told.code, code, "{file}: {told:?}");
         assert!(told.stderr.contains(said), "{file}: {told:?}");
     }
-    let twice = ["show", &v3(), "--html", "no.html", "--bench", "bench.json", "--bench", "bench.json"];
+    let twice = [
+        "show",
+        &v3(),
+        "--html",
+        "no.html",
+        "--bench",
+        "bench.json",
+        "--bench",
+        "bench.json",
+    ];
     let told = room.run(&twice);
     assert_eq!(told.code, 2, "{told:?}");
     assert!(!room.path("no.html").exists(), "nothing is half-written");
@@ -84,14 +96,46 @@ fn what_cannot_be_shown_is_refused_with_a_way_out() {
     let model = checkout("spec/models/whole/glm-5.2.yaml");
     room.write("mine.html", "<!doctype html>\n<p>mine</p>");
     for (words, code, said) in [
-        (vec!["show", &model, "--html", "a.html"], 2, "choose an attention with `--layer`"),
-        (vec!["show", &v3(), "--against", &model, "--html", "a.html"], 2, "choose an attention with `--layer`"),
-        (vec!["show", &v3(), "--against", "-", "--html", "a.html"], 2, "only SPEC can come from stdin"),
-        (vec!["show", &v3(), "--html", "a.html", "--phase", "train"], 2, "has no phase Train"),
-        (vec!["show", &v3(), "--html", "a.html", "--budget", "1"], 2, "--budget"),
-        (vec!["show", &v3(), "--html", "."], 4, "it is a folder; name a file"),
-        (vec!["show", &v3(), "--html", "no/a.html"], 4, "there is no folder `no`; make it first"),
-        (vec!["show", &v3(), "--html", "mine.html"], 4, "mla-gen did not write what stands there"),
+        (
+            vec!["show", &model, "--html", "a.html"],
+            2,
+            "choose an attention with `--layer`",
+        ),
+        (
+            vec!["show", &v3(), "--against", &model, "--html", "a.html"],
+            2,
+            "choose an attention with `--layer`",
+        ),
+        (
+            vec!["show", &v3(), "--against", "-", "--html", "a.html"],
+            2,
+            "only SPEC can come from stdin",
+        ),
+        (
+            vec!["show", &v3(), "--html", "a.html", "--phase", "train"],
+            2,
+            "has no phase Train",
+        ),
+        (
+            vec!["show", &v3(), "--html", "a.html", "--budget", "1"],
+            2,
+            "--budget",
+        ),
+        (
+            vec!["show", &v3(), "--html", "."],
+            4,
+            "it is a folder; name a file",
+        ),
+        (
+            vec!["show", &v3(), "--html", "no/a.html"],
+            4,
+            "there is no folder `no`; make it first",
+        ),
+        (
+            vec!["show", &v3(), "--html", "mine.html"],
+            4,
+            "mla-gen did not write what stands there",
+        ),
     ] {
         let told = room.run(&words);
         assert_eq!(told.code, code, "{words:?}: {told:?}");
@@ -100,7 +144,16 @@ fn what_cannot_be_shown_is_refused_with_a_way_out() {
     assert_eq!(room.names(""), ["mine.html"]);
     assert!(room.read("mine.html").contains("mine"));
 
-    let one = ["show", &model, "--layer", "3", "--against", &model, "--html", "one.html"];
+    let one = [
+        "show",
+        &model,
+        "--layer",
+        "3",
+        "--against",
+        &model,
+        "--html",
+        "one.html",
+    ];
     let told = room.run(&one);
     assert_eq!(told.code, 0, "{told:?}");
 }

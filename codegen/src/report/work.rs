@@ -462,7 +462,7 @@ impl<'a> Counter<'a> {
 pub(super) fn is_view(op: &Op) -> bool {
     matches!(
         op,
-            Op::Hidden { .. }
+        Op::Hidden { .. }
             | Op::Context { .. }
             | Op::Columns { .. }
             | Op::HeadPart { .. }

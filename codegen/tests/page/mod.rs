@@ -54,7 +54,9 @@ impl Page {
             text: String::new(),
         };
         let mut open: Vec<usize> = Vec::new();
-        let mut rest = html.strip_prefix("<!doctype html>").ok_or("it has no doctype")?;
+        let mut rest = html
+            .strip_prefix("<!doctype html>")
+            .ok_or("it has no doctype")?;
         while let Some(start) = rest.find('<') {
             page.text.push_str(&rest[..start]);
             rest = &rest[start..];
@@ -98,7 +100,10 @@ impl Page {
     }
 
     pub(crate) fn count(&self, name: &str) -> usize {
-        self.elements.iter().filter(|element| element.name == name).count()
+        self.elements
+            .iter()
+            .filter(|element| element.name == name)
+            .count()
     }
 
     pub(crate) fn has_id(&self, id: &str) -> bool {
@@ -111,7 +116,9 @@ impl Page {
     }
 
     pub(crate) fn with_class<'a>(&'a self, class: &'a str) -> impl Iterator<Item = &'a Element> {
-        self.elements.iter().filter(move |element| element.has_class(class))
+        self.elements
+            .iter()
+            .filter(move |element| element.has_class(class))
     }
 
     /// What refers to a name finds it, headings are in order, nothing is loaded, and there are landmarks and a skip link.
@@ -121,17 +128,26 @@ impl Page {
             for (name, value) in &element.attributes {
                 self.assert_attribute(page, name, value);
             }
-            let depth = element.name.strip_prefix('h').and_then(|depth| depth.parse::<u32>().ok());
+            let depth = element
+                .name
+                .strip_prefix('h')
+                .and_then(|depth| depth.parse::<u32>().ok());
             if let Some(depth) = depth {
-                assert!(depth <= level + 1, "{page}: a heading {depth} below one of {level}");
+                assert!(
+                    depth <= level + 1,
+                    "{page}: a heading {depth} below one of {level}"
+                );
                 level = depth;
             }
             if element.name == "svg" {
-                let is_named = element.attribute("aria-label").is_some_and(|label| !label.is_empty());
+                let is_named = element
+                    .attribute("aria-label")
+                    .is_some_and(|label| !label.is_empty());
                 let is_hidden = element.attribute("aria-hidden") == Some("true");
                 assert!(is_named || is_hidden, "{page}: an svg has no name");
             }
-            let is_focusable = element.attribute("tabindex") == Some("0") || element.has_class("op");
+            let is_focusable =
+                element.attribute("tabindex") == Some("0") || element.has_class("op");
             assert!(
                 !is_focusable || element.attribute("aria-label").is_some(),
                 "{page}: something that has focus has no name: {element:?}"
@@ -143,7 +159,10 @@ impl Page {
         for loaded in ["link", "iframe", "object", "embed", "img", "base", "form"] {
             assert_eq!(self.count(loaded), 0, "{page}: {loaded}");
         }
-        assert!(self.with_class("skip").next().is_some(), "{page}: a skip link");
+        assert!(
+            self.with_class("skip").next().is_some(),
+            "{page}: a skip link"
+        );
     }
 
     fn assert_attribute(&self, page: &str, name: &str, value: &str) {
@@ -173,7 +192,10 @@ impl Page {
             }
             let own = rectangle(element).unwrap_or_else(|| panic!("{page}: {element:?}"));
             for (_, other) in cards.iter().filter(|(list, _)| *list == element.parent) {
-                assert!(are_apart(&own, other), "{page}: cards {own:?} and {other:?}");
+                assert!(
+                    are_apart(&own, other),
+                    "{page}: cards {own:?} and {other:?}"
+                );
             }
             cards.push((element.parent, own));
             self.assert_boxes(page, index, &own);
@@ -198,7 +220,10 @@ impl Page {
             let is_inside = x >= 0.0 && y >= 0.0 && x + width <= frame[2] && y + height <= frame[3];
             assert!(is_inside, "{page}: {own:?} leaves {frame:?}");
             for other in &before {
-                assert!(are_apart(&own, other), "{page}: boxes {own:?} and {other:?}");
+                assert!(
+                    are_apart(&own, other),
+                    "{page}: boxes {own:?} and {other:?}"
+                );
             }
             before.push(own);
         }
@@ -216,18 +241,23 @@ fn rectangle(element: &Element) -> Option<[f64; 4]> {
 }
 
 fn are_apart(one: &[f64; 4], other: &[f64; 4]) -> bool {
-    let beside = |at: usize| one[at] + one[at + 2] <= other[at] || other[at] + other[at + 2] <= one[at];
+    let beside =
+        |at: usize| one[at] + one[at + 2] <= other[at] || other[at] + other[at + 2] <= one[at];
     beside(0) || beside(1)
 }
 
 fn after<'a>(text: &'a str, end: &str) -> Result<&'a str, String> {
-    let found = text.split_once(end).ok_or_else(|| format!("there is no `{end}`"))?;
+    let found = text
+        .split_once(end)
+        .ok_or_else(|| format!("there is no `{end}`"))?;
     Ok(found.1)
 }
 
 /// A start tag from behind its `<`: the element, whether it ends itself, and what follows.
 fn tag(text: &str) -> Result<(Element, bool, &str), String> {
-    let end = text.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_alphanumeric())
+        .unwrap_or(text.len());
     let (name, mut rest) = text.split_at(end);
     if name.is_empty() {
         return Err(format!("a text holds `<`: {}", excerpt(text)));
@@ -245,7 +275,9 @@ fn tag(text: &str) -> Result<(Element, bool, &str), String> {
         if let Some(more) = rest.strip_prefix('>') {
             return Ok((element, false, more));
         }
-        let end = rest.find(|c: char| "=> ".contains(c)).ok_or("a tag does not end")?;
+        let end = rest
+            .find(|c: char| "=> ".contains(c))
+            .ok_or("a tag does not end")?;
         let (attribute, more) = rest.split_at(end);
         if attribute.is_empty() || attribute.contains(['"', '<', '/']) {
             return Err(format!("a tag holds `{attribute}`: {}", excerpt(text)));
@@ -260,7 +292,9 @@ fn tag(text: &str) -> Result<(Element, bool, &str), String> {
         if element.attribute(attribute).is_some() {
             return Err(format!("`{attribute}` stands twice: {}", excerpt(text)));
         }
-        element.attributes.push((attribute.to_owned(), value.to_owned()));
+        element
+            .attributes
+            .push((attribute.to_owned(), value.to_owned()));
         rest = more;
     }
 }

@@ -21,7 +21,11 @@ pub(super) fn write(args: &Show, file: &Path) -> Result<(), Failure> {
         return Err(Failure::Usage(format!(
             "`--bench` is given {} times, and there {}; the second one goes with `--against`",
             args.bench.len(),
-            if specs.len() == 1 { "is one layer" } else { "are two layers" }
+            if specs.len() == 1 {
+                "is one layer"
+            } else {
+                "are two layers"
+            }
         )));
     }
     for spec in &mut specs {
@@ -90,10 +94,15 @@ fn put(file: &Path, page: &str) -> Result<(), Failure> {
     }
     if file.is_dir() {
         let inside = file.join("layer.html");
-        let hint = format!("it is a folder; name a file, such as `{}`", inside.display());
+        let hint = format!(
+            "it is a folder; name a file, such as `{}`",
+            inside.display()
+        );
         return Err(Failure::write(file, hint));
     }
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
         let hint = format!("there is no folder `{}`; make it first", parent.display());
         return Err(Failure::write(file, hint));

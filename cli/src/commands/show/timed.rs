@@ -69,7 +69,11 @@ fn call(report: &Report, timing: &Timing, checked: &Checked) -> Measured {
         job::Phase::ForwardTrain => (Phase::Train, false),
         job::Phase::Backward => (Phase::Train, true),
     };
-    let whole = if with_backward { ", forward and backward" } else { "" };
+    let whole = if with_backward {
+        ", forward and backward"
+    } else {
+        ""
+    };
     Measured {
         phase,
         with_backward,

@@ -9,8 +9,8 @@ use std::fmt;
 use mla_spec::{Form, NormKind, Phase, RopeLayout};
 
 use super::{
-    CachePlan, LinearParams, MhaFrom, Module, ModuleKind, NormParams, Numeral, Op, Plan, Program, Rows, Ty,
-    ValueId,
+    CachePlan, LinearParams, MhaFrom, Module, ModuleKind, NormParams, Numeral, Op, Plan, Program,
+    Rows, Ty, ValueId,
 };
 use facts::{cache, indexer, mask, rotary, softmax};
 use ops::{DisplayOp, detail, linear_of, norm_of};

@@ -11,7 +11,9 @@ pub(super) fn mark(one: &mut Figure, other: &mut Figure) {
     };
     let turned: Vec<(usize, usize)> = pairs.iter().map(|(a, b)| (*b, *a)).collect();
     chips(one, ["A", "B"], |i| of(i, &pairs).map(|j| also[j].clone()));
-    chips(other, ["B", "A"], |i| of(i, &turned).map(|j| seen[j].clone()));
+    chips(other, ["B", "A"], |i| {
+        of(i, &turned).map(|j| seen[j].clone())
+    });
 }
 
 /// What a reader compares of a box.

@@ -87,7 +87,10 @@ fn cache_rows(cache: &CacheReport) -> Vec<Entry> {
         ));
     }
     if let Some((latent, naive)) = cache.kinds {
-        for (what, bytes) in [("a latent cache in bf16", latent), ("a naive cache in bf16", naive)] {
+        for (what, bytes) in [
+            ("a latent cache in bf16", latent),
+            ("a naive cache in bf16", naive),
+        ] {
             rows.push(line(what.to_owned(), bytes, format!("{bytes} B")));
         }
     }
@@ -104,12 +107,19 @@ fn workspaces(reports: &[&Report]) -> Table {
             let name = super::figure::function(phase.phase);
             let chunk = u128::from(expansion.chunk) * expansion.token;
             for (what, bytes) in [
-                (format!("keys and values of {} cached tokens", expansion.chunk), chunk),
+                (
+                    format!("keys and values of {} cached tokens", expansion.chunk),
+                    chunk,
+                ),
                 ("a new token's keys and values".to_owned(), expansion.token),
                 ("what a new token merges".to_owned(), expansion.merged),
             ] {
                 let cells = vec![Value::Number(readable(bytes, "B"))];
-                rows.push(Entry::new(format!("{name}: {what}"), cells, Some(bytes as f64)));
+                rows.push(Entry::new(
+                    format!("{name}: {what}"),
+                    cells,
+                    Some(bytes as f64),
+                ));
             }
         }
         rows

@@ -94,10 +94,22 @@ fn templates() -> tera::TeraResult<tera::Tera> {
     let mut tera = tera::Tera::default();
     tera.autoescape_on([".html"]);
     tera.add_raw_templates([
-        ("show.html", include_str!("../../../templates/show.html.tera")),
-        ("graph.html", include_str!("../../../templates/show_graph.html.tera")),
-        ("roofline.html", include_str!("../../../templates/show_roofline.html.tera")),
-        ("table.html", include_str!("../../../templates/show_table.html.tera")),
+        (
+            "show.html",
+            include_str!("../../../templates/show.html.tera"),
+        ),
+        (
+            "graph.html",
+            include_str!("../../../templates/show_graph.html.tera"),
+        ),
+        (
+            "roofline.html",
+            include_str!("../../../templates/show_roofline.html.tera"),
+        ),
+        (
+            "table.html",
+            include_str!("../../../templates/show_table.html.tera"),
+        ),
     ])?;
     Ok(tera)
 }

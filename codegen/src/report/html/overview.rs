@@ -49,23 +49,51 @@ pub(super) fn table_of(reports: &[&Report]) -> Table {
         let count: u128 = report.parameters.iter().map(|module| module.count).sum();
         let bytes: u128 = report.parameters.iter().map(|module| module.bytes).sum();
         push("parameters".to_owned(), readable(count, ""), count as f64);
-        push("memory of parameters".to_owned(), readable(bytes, "B"), bytes as f64);
+        push(
+            "memory of parameters".to_owned(),
+            readable(bytes, "B"),
+            bytes as f64,
+        );
         if let Some(cache) = &report.cache {
             let bytes = cache.bytes_per_token();
-            push("cache per token".to_owned(), format!("{} B", grouped(bytes.into())), bytes as f64);
+            push(
+                "cache per token".to_owned(),
+                format!("{} B", grouped(bytes.into())),
+                bytes as f64,
+            );
         }
         for phase in &report.phases {
             let name = print::phase(phase.phase);
             let work = phase.total();
-            push(format!("{name}: work"), readable(work.flops, "FLOP"), work.flops as f64);
-            push(format!("{name}: traffic"), readable(work.bytes, "B"), work.bytes as f64);
+            push(
+                format!("{name}: work"),
+                readable(work.flops, "FLOP"),
+                work.flops as f64,
+            );
+            push(
+                format!("{name}: traffic"),
+                readable(work.bytes, "B"),
+                work.bytes as f64,
+            );
         }
         if let Some(training) = &report.training {
             let [forward, backward] = training.flops;
             let kept: u128 = training.kept.iter().map(|kept| kept.bytes).sum();
-            push("train: forward".to_owned(), readable(forward, "FLOP"), forward as f64);
-            push("train: backward".to_owned(), readable(backward, "FLOP"), backward as f64);
-            push("train: kept per token".to_owned(), readable(kept, "B"), kept as f64);
+            push(
+                "train: forward".to_owned(),
+                readable(forward, "FLOP"),
+                forward as f64,
+            );
+            push(
+                "train: backward".to_owned(),
+                readable(backward, "FLOP"),
+                backward as f64,
+            );
+            push(
+                "train: kept per token".to_owned(),
+                readable(kept, "B"),
+                kept as f64,
+            );
         }
         if let Some(forms) = &report.forms {
             let per_pair = |what: &str| format!("a pair of query and key, {what}");
@@ -73,7 +101,11 @@ pub(super) fn table_of(reports: &[&Report]) -> Table {
                 push(per_pair(what), format!("{flops} FLOP"), flops as f64);
             }
             if let Some(tokens) = forms.crossover {
-                push("MHA pays from".to_owned(), format!("{tokens:.1} tokens"), tokens);
+                push(
+                    "MHA pays from".to_owned(),
+                    format!("{tokens:.1} tokens"),
+                    tokens,
+                );
             }
         }
         if let Some((indexer, both)) = reports_indexer(report) {
@@ -81,7 +113,13 @@ pub(super) fn table_of(reports: &[&Report]) -> Table {
         }
         rows
     };
-    table("At a glance", "what", &[""], reports.iter().map(of).collect(), "")
+    table(
+        "At a glance",
+        "what",
+        &[""],
+        reports.iter().map(of).collect(),
+        "",
+    )
 }
 
 /// The indexer's share of its and attention's work, where the last phase has one.
@@ -91,7 +129,12 @@ fn reports_indexer(report: &Report) -> Option<(String, f64)> {
         let (indexer, attention) = (phase.of(Group::Indexer), phase.of(Group::Attention));
         let both = indexer.flops + attention.flops;
         let share = 100.0 * indexer.flops as f64 / both.max(1) as f64;
-        (indexer.flops > 0).then(|| (format!("{share:.1} %, {}", print::phase(phase.phase)), share))
+        (indexer.flops > 0).then(|| {
+            (
+                format!("{share:.1} %, {}", print::phase(phase.phase)),
+                share,
+            )
+        })
     };
     report.phases.iter().rev().find_map(share)
 }
@@ -106,7 +149,13 @@ pub(super) fn sizes(reports: &[&Report]) -> Table {
         };
         sizes.map(entry).collect()
     };
-    table("Sizes", "name", &["value"], reports.iter().map(of).collect(), "")
+    table(
+        "Sizes",
+        "name",
+        &["value"],
+        reports.iter().map(of).collect(),
+        "",
+    )
 }
 
 /// What else is known, a sentence each.
@@ -135,7 +184,10 @@ pub(super) fn passes(reports: &[&Report], phase: Option<Phase>) -> Vec<Table> {
                 [] => "nothing".to_owned(),
                 ops => ops.join(", "),
             };
-            let cells = vec![Value::Words(list(&change.gone)), Value::Words(list(&change.new))];
+            let cells = vec![
+                Value::Words(list(&change.gone)),
+                Value::Words(list(&change.new)),
+            ];
             let label = format!("{}, {}", change.pass, print::phase(change.phase));
             Entry::new(label, cells, None)
         });
@@ -143,7 +195,13 @@ pub(super) fn passes(reports: &[&Report], phase: Option<Phase>) -> Vec<Table> {
             1 => "What passes changed".to_owned(),
             _ => format!("What passes changed in {letter}"),
         };
-        table(caption, "pass", &["took away", "put in its place"], vec![rows.collect()], "")
+        table(
+            caption,
+            "pass",
+            &["took away", "put in its place"],
+            vec![rows.collect()],
+            "",
+        )
     };
     let tables = reports.iter().zip(LETTERS).map(of);
     tables.filter(Table::is_some).collect()

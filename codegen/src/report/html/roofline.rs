@@ -94,7 +94,13 @@ impl Spot {
 const KERNELS: usize = 10;
 
 /// The plot of a function; `id` names it. Where something was measured, the roofs are that device's own if it told them.
-pub(super) fn plot(id: &str, name: &str, machine: &Machine, floors: &[Floor], measured: &[&Measured]) -> Plot {
+pub(super) fn plot(
+    id: &str,
+    name: &str,
+    machine: &Machine,
+    floors: &[Floor],
+    measured: &[&Measured],
+) -> Plot {
     let roofs = roofs(machine, measured);
     let mut spots: Vec<Spot> = floors
         .iter()
@@ -156,7 +162,10 @@ fn calls(index: usize, call: &Measured, roofs: &Roofs) -> Vec<Spot> {
     let mut kernels: Vec<&Kernel> = call.kernels.iter().collect();
     // Names break ties, so that the order is the file's in no case
     kernels.sort_by(|one, other| {
-        other.seconds.total_cmp(&one.seconds).then_with(|| one.name.cmp(&other.name))
+        other
+            .seconds
+            .total_cmp(&one.seconds)
+            .then_with(|| one.name.cmp(&other.name))
     });
     let signs = ('a'..='z').take(KERNELS);
     spots.extend(kernels.into_iter().zip(signs).map(|(kernel, sign)| Spot {
@@ -252,7 +261,10 @@ fn span(values: impl Iterator<Item = f64>) -> [i32; 2] {
     let (low, high) = logarithms.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
         (low.min(value), high.max(value))
     });
-    [low.floor() as i32, (high.ceil() as i32).max(low.floor() as i32 + 1)]
+    [
+        low.floor() as i32,
+        (high.ceil() as i32).max(low.floor() as i32 + 1),
+    ]
 }
 
 /// `1`, `10 k`, `100 TFLOP/s`.
@@ -273,19 +285,21 @@ const CLOSE: f64 = 8.0;
 fn points(spots: &[&Spot], axes: &Axes) -> Vec<Point> {
     let place = |spot: &Spot| (axes.across(spot.intensity()), axes.up(spot.rate()));
     let is_measured = |spot: &Spot| ["measured", "kernel"].contains(&spot.class);
-    let mut taken: Vec<(bool, f64, usize)> = Vec::new();
+    let mut taken: Vec<(bool, [f64; 2], usize)> = Vec::new();
     let mut points = Vec::new();
     for spot in spots {
         let (x, y) = place(spot);
         let measured = is_measured(spot);
+        // Signs of groups hang from the roof, those of what was measured stand beside their points
         let near = |level: usize| {
             taken.iter().any(|(kind, other, used)| {
-                *kind == measured && *used == level && (x - other).abs() < CLOSE
+                let is_beside = !measured || (y - other[1]).abs() < CLOSE;
+                *kind == measured && *used == level && is_beside && (x - other[0]).abs() < CLOSE
             })
         };
         let level = (0..).find(|level| !near(*level)).unwrap_or(0);
-        taken.push((measured, x, level));
-        let side = if measured { "above" } else { "below" };
+        taken.push((measured, [x, y], level));
+        let side = if measured { "beside" } else { "below" };
         points.push(Point {
             class: format!("{} {side}", spot.class),
             sign: spot.sign.clone(),

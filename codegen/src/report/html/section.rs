@@ -212,7 +212,8 @@ fn groups(layers: &[Layer], figures: &[Option<Figure>], function: Function) -> T
             .groups
             .iter()
             .map(|(group, work)| {
-                let (roof, seconds) = floor(*group).map_or(("", 0.0), |floor| (floor.2.name(), floor.3));
+                let (roof, seconds) =
+                    floor(*group).map_or(("", 0.0), |floor| (floor.2.name(), floor.3));
                 line(group.name(), *work, seconds, roof)
             })
             .collect();
@@ -273,7 +274,13 @@ fn roofline(layer: &Layer, function: Function, name: &str, id: &str) -> Plot {
     });
     let measured: Vec<&Measured> = own.collect();
     let floors = floors(layer, function);
-    plot(&format!("{id}-roofline"), name, machine(layer), &floors, &measured)
+    plot(
+        &format!("{id}-roofline"),
+        name,
+        machine(layer),
+        &floors,
+        &measured,
+    )
 }
 
 /// Every op, as the plan's own lines with what each does.
@@ -299,7 +306,13 @@ fn ops(figure: &Figure, id: &str) -> Table {
         Some(entry)
     });
     let caption = format!("Every op of {}, in order", figure.name);
-    table(caption, "op", &["FLOP", "bytes", "notes"], vec![rows.collect()], "")
+    table(
+        caption,
+        "op",
+        &["FLOP", "bytes", "notes"],
+        vec![rows.collect()],
+        "",
+    )
 }
 
 fn capitalised(text: &str) -> String {

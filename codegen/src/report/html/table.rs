@@ -109,7 +109,9 @@ pub(super) fn table(
     });
     let rows: Vec<Row> = rows.collect();
     let is_text = |at: usize| {
-        let cells = rows.iter().filter_map(|row| row.cells.get(at.checked_sub(1)?));
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.cells.get(at.checked_sub(1)?));
         let filled = cells.filter(|cell| !["–", ""].contains(&cell.text.as_str()));
         filled.map(|cell| cell.is_text).next().unwrap_or(false)
     };
@@ -232,7 +234,11 @@ mod tests {
             vec![entry("a", 1.0), entry("b", 5.0), entry("c", 3.0)],
         ];
         let table = table("t", "what", &["n"], layers, "");
-        let head: Vec<&str> = table.head.iter().map(|column| column.name.as_str()).collect();
+        let head: Vec<&str> = table
+            .head
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
         assert_eq!(head, ["what", "A n", "B n", "B : A"]);
         let last = |row: &Row| row.cells[2].text.clone();
         let rows: Vec<(String, String)> = table

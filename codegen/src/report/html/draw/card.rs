@@ -64,7 +64,11 @@ pub(super) fn inside(figure: &Figure, part: &Part) -> Inside {
 fn single(part: &Part) -> Inside {
     let sizes: Vec<[f64; 2]> = part.boxes.iter().map(size).collect();
     let [width, height] = sizes.first().copied().unwrap_or([NARROWEST_BOX, LINE]);
-    let makes: Vec<usize> = part.boxes.iter().flat_map(|one| one.makes.clone()).collect();
+    let makes: Vec<usize> = part
+        .boxes
+        .iter()
+        .flat_map(|one| one.makes.clone())
+        .collect();
     let reads = part.boxes.iter().flat_map(|one| one.reads.clone());
     Inside {
         width,
@@ -98,11 +102,14 @@ fn step(figure: &Figure, part: &Part) -> Inside {
     };
     let first = part.boxes.len();
     let corner = |at: usize| shifted(&placed.corners[entering.len() + at]);
-    let ports = entering.iter().enumerate().map(|(i, value)| {
-        (*value, shifted(&placed.corners[i]), nodes[i].width)
-    });
+    let ports = entering
+        .iter()
+        .enumerate()
+        .map(|(i, value)| (*value, shifted(&placed.corners[i]), nodes[i].width));
     let ports: Vec<(usize, Point, f64)> = ports.collect();
-    let boxes = (0..first).map(|i| (corner(i), size(&part.boxes[i]))).collect();
+    let boxes = (0..first)
+        .map(|i| (corner(i), size(&part.boxes[i])))
+        .collect();
     let ends = leaving.iter().enumerate().map(|(i, value)| {
         let node = entering.len() + first + i;
         (*value, shifted(&placed.corners[node]).x)
@@ -116,10 +123,16 @@ fn step(figure: &Figure, part: &Part) -> Inside {
         }));
     }
     let height = top + placed.height;
-    let enters = ports.iter().map(|(value, corner, width)| (*value, Some(corner.x + width / 2.0)));
+    let enters = ports
+        .iter()
+        .map(|(value, corner, width)| (*value, Some(corner.x + width / 2.0)));
     Inside {
         width,
-        height: if leaving.is_empty() { height + PADDING } else { height },
+        height: if leaving.is_empty() {
+            height + PADDING
+        } else {
+            height
+        },
         enters: enters.collect(),
         leaves: ends.collect(),
         ways,
@@ -131,7 +144,11 @@ fn step(figure: &Figure, part: &Part) -> Inside {
 
 /// What other parts made.
 fn entering(part: &Part) -> Vec<usize> {
-    let own: Vec<usize> = part.boxes.iter().flat_map(|one| one.makes.clone()).collect();
+    let own: Vec<usize> = part
+        .boxes
+        .iter()
+        .flat_map(|one| one.makes.clone())
+        .collect();
     let mut entering: Vec<usize> = Vec::new();
     for value in part.boxes.iter().flat_map(|one| &one.reads) {
         if !own.contains(value) && !entering.contains(value) {
@@ -143,7 +160,10 @@ fn entering(part: &Part) -> Vec<usize> {
 
 /// What other parts read.
 fn leaving(figure: &Figure, part: &Part) -> Vec<usize> {
-    let others = figure.parts.iter().filter(|other| !std::ptr::eq(*other, part));
+    let others = figure
+        .parts
+        .iter()
+        .filter(|other| !std::ptr::eq(*other, part));
     let others: Vec<usize> = others
         .flat_map(|other| &other.boxes)
         .flat_map(|one| one.reads.clone())
@@ -197,7 +217,12 @@ fn graph(
             })
     };
     for (from, value) in entering.iter().enumerate() {
-        push(from, nodes[from].width / 2.0, *value, readers(*value, 0).collect());
+        push(
+            from,
+            nodes[from].width / 2.0,
+            *value,
+            readers(*value, 0).collect(),
+        );
     }
     for (i, one) in part.boxes.iter().enumerate() {
         for (value, port) in ports(&one.makes, nodes[first + i].width) {
@@ -206,7 +231,12 @@ fn graph(
                 node: first + part.boxes.len() + end,
                 port: Some(0.0),
             });
-            push(first + i, port, value, readers(value, i + 1).chain(end).collect());
+            push(
+                first + i,
+                port,
+                value,
+                readers(value, i + 1).chain(end).collect(),
+            );
         }
     }
     (nodes, nets, values)
@@ -239,11 +269,7 @@ fn heading(part: &Part, formula: &[Vec<String>], width: f64) -> f64 {
         width - 2.0 * PADDING - text::chip("frees"),
     );
     // Eyebrow, title, formulas, what is freed, and the room around them
-    10.0 + LINE
-        + TITLE * titles as f64
-        + FORMULA * lines as f64
-        + CHIP * frees as f64
-        + 10.0
+    10.0 + LINE + TITLE * titles as f64 + FORMULA * lines as f64 + CHIP * frees as f64 + 10.0
 }
 
 /// A card without a title of its own is called after what it is for.
@@ -299,11 +325,15 @@ pub(super) fn card(
     });
     let boxes = part.boxes.iter().zip(&inside.boxes).enumerate();
     let ops = boxes.map(|(at, (one, (corner, size)))| {
-        let own = one.op.map_or_else(|| format!("{id}-{at}"), |op| format!("{drawing}-op{op}"));
+        let own = one
+            .op
+            .map_or_else(|| format!("{id}-{at}"), |op| format!("{drawing}-op{op}"));
         op_box(figure, part, one, (*corner, *size), own, drawing)
     });
     let frees = part.frees.iter().map(|one| Freed {
-        id: one.op.map_or_else(String::new, |op| format!("{drawing}-op{op}")),
+        id: one
+            .op
+            .map_or_else(String::new, |op| format!("{drawing}-op{op}")),
         name: names(figure, &one.reads),
         reads: indices(&one.reads),
     });

@@ -128,7 +128,11 @@ struct Freed {
 
 /// Draws a picture; `id` is what names of its elements begin with. A narrow one has room for another beside it.
 pub(super) fn drawing(figure: &Figure, id: &str, is_narrow: bool) -> Drawing {
-    let insides: Vec<Inside> = figure.parts.iter().map(|part| card::inside(figure, part)).collect();
+    let insides: Vec<Inside> = figure
+        .parts
+        .iter()
+        .map(|part| card::inside(figure, part))
+        .collect();
     let nodes: Vec<Node> = insides
         .iter()
         .map(|inside| Node {
@@ -143,8 +147,15 @@ pub(super) fn drawing(figure: &Figure, id: &str, is_narrow: bool) -> Drawing {
     let mut edges = Vec::new();
     for ((routes, net), value) in placed.routes.iter().zip(&nets).zip(&values) {
         debug_assert_eq!(routes.len(), net.to.len());
-        let origin = Point { x: MARGIN, y: MARGIN };
-        edges.extend(routes.iter().map(|points| edge(figure, *value, points, origin, true)));
+        let origin = Point {
+            x: MARGIN,
+            y: MARGIN,
+        };
+        edges.extend(
+            routes
+                .iter()
+                .map(|points| edge(figure, *value, points, origin, true)),
+        );
     }
     let mut cards = Vec::new();
     for (at, (part, inside)) in figure.parts.iter().zip(&insides).enumerate() {
@@ -155,10 +166,21 @@ pub(super) fn drawing(figure: &Figure, id: &str, is_narrow: bool) -> Drawing {
         };
         let inner = inside.ways.iter();
         edges.extend(inner.map(|way| edge(figure, way.value, &way.points, origin, way.ends)));
-        cards.push(card::card(figure, part, inside, origin, &format!("{id}-{at}"), id));
+        cards.push(card::card(
+            figure,
+            part,
+            inside,
+            origin,
+            &format!("{id}-{at}"),
+            id,
+        ));
     }
     let ops = figure.ops().len();
-    let steps = figure.parts.iter().filter(|part| part.kind == Kind::Step).count();
+    let steps = figure
+        .parts
+        .iter()
+        .filter(|part| part.kind == Kind::Step)
+        .count();
     Drawing {
         id: id.to_owned(),
         name: figure.name,
@@ -177,12 +199,19 @@ fn between(figure: &Figure, insides: &[Inside]) -> (Vec<Net>, Vec<usize>) {
         let drawn = |value: &usize| figure.values[*value].kind != Line::Saved;
         for (value, port) in inside.leaves.iter().filter(|(value, _)| drawn(value)) {
             let to = insides.iter().enumerate().filter_map(|(node, other)| {
-                let (_, port) = other.enters.iter().find(|(entering, _)| entering == value)?;
+                let (_, port) = other
+                    .enters
+                    .iter()
+                    .find(|(entering, _)| entering == value)?;
                 Some(Target { node, port: *port })
             });
             let to: Vec<Target> = to.collect();
             if !to.is_empty() {
-                nets.push(Net { from, port: *port, to });
+                nets.push(Net {
+                    from,
+                    port: *port,
+                    to,
+                });
                 values.push(*value);
             }
         }
@@ -206,7 +235,10 @@ fn edge(figure: &Figure, value: usize, points: &[Point], origin: Point, ends: bo
         value,
         kind,
         path: path(&points),
-        tip: points.last().filter(|_| ends).map_or_else(String::new, |end| tip(*end)),
+        tip: points
+            .last()
+            .filter(|_| ends)
+            .map_or_else(String::new, |end| tip(*end)),
     }
 }
 
@@ -222,7 +254,10 @@ fn path(points: &[Point]) -> String {
             path.push_str(&format!("V{}", to.y));
         } else {
             let middle = ((from.y + to.y) / 2.0).round();
-            path.push_str(&format!("C{} {middle} {} {middle} {} {}", from.x, to.x, to.x, to.y));
+            path.push_str(&format!(
+                "C{} {middle} {} {middle} {} {}",
+                from.x, to.x, to.x, to.y
+            ));
         }
     }
     path
@@ -235,7 +270,10 @@ fn tip(end: Point) -> String {
 
 /// The names of what a box reads.
 fn names(figure: &Figure, values: &[usize]) -> String {
-    let mut names: Vec<&str> = values.iter().map(|id| figure.values[*id].name.as_str()).collect();
+    let mut names: Vec<&str> = values
+        .iter()
+        .map(|id| figure.values[*id].name.as_str())
+        .collect();
     names.dedup();
     names.join(", ")
 }

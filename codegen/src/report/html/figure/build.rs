@@ -72,14 +72,19 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn new(source: &'a Source<'a>) -> Self {
         let saved: Vec<usize> = source.plan.ops().flat_map(saved).collect();
-        let values = source.plan.values.iter().enumerate().map(|(id, value)| Passed {
-            name: value.name.to_string(),
-            kind: match value.ty {
-                _ if saved.contains(&id) => Line::Saved,
-                Ty::Angles(_) | Ty::Segments | Ty::Forms => Line::Guide,
-                _ => Line::Data,
-            },
-        });
+        let values = source
+            .plan
+            .values
+            .iter()
+            .enumerate()
+            .map(|(id, value)| Passed {
+                name: value.name.to_string(),
+                kind: match value.ty {
+                    _ if saved.contains(&id) => Line::Saved,
+                    Ty::Angles(_) | Ty::Segments | Ty::Forms => Line::Guide,
+                    _ => Line::Data,
+                },
+            });
         Self {
             source,
             parts: Vec::new(),
@@ -100,7 +105,11 @@ impl<'a> Builder<'a> {
         let mut written = Vec::new();
         for op in &step.ops {
             let (mut one, group) = boxed(program, plan, &counter, *at, op);
-            for (group, work) in counter.work(op).into_iter().filter(|(_, work)| *work != Work::default()) {
+            for (group, work) in counter
+                .work(op)
+                .into_iter()
+                .filter(|(_, work)| *work != Work::default())
+            {
                 *self.groups.entry(group).or_default() += work;
             }
             *at += 1;
@@ -151,12 +160,18 @@ impl<'a> Builder<'a> {
 
     /// What passes, training and a batch in two forms have to say about an op.
     fn remark(&self, op: &Op, one: &mut Box) {
-        let Source { plan, changes, training, .. } = *self.source;
+        let Source {
+            plan,
+            changes,
+            training,
+            ..
+        } = *self.source;
         let name = print::name(op);
         let put = changes.iter().filter(|change| change.phase == plan.phase);
         let pass = put.filter(|change| change.new.contains(&name)).last();
         if let Some(change) = pass.filter(|_| training.is_none()) {
-            one.chips.push(Chip::new(ChipKind::Pass, format!("by {}", change.pass)));
+            one.chips
+                .push(Chip::new(ChipKind::Pass, format!("by {}", change.pass)));
         }
         match training {
             Some(Half::Forward) => one.chips.extend(self.kept(op)),
@@ -294,10 +309,17 @@ fn headed(step: &Step) -> Part {
     };
     let clauses = formula.split(";  ").map(str::trim);
     Part {
-        kind: if step.formula.is_empty() { Kind::Given } else { Kind::Step },
+        kind: if step.formula.is_empty() {
+            Kind::Given
+        } else {
+            Kind::Step
+        },
         title: title.to_owned(),
         requests: step.part,
-        formula: clauses.filter(|clause| !clause.is_empty()).map(str::to_owned).collect(),
+        formula: clauses
+            .filter(|clause| !clause.is_empty())
+            .map(str::to_owned)
+            .collect(),
         group: None,
         work: Work::default(),
         boxes: Vec::new(),
@@ -330,7 +352,10 @@ fn read(op: &Op) -> Option<Cache> {
         | Op::AttendGroupCache { .. }
         | Op::FlashDecode { .. } => Some(Cache::Own),
         Op::SelectCached { .. } => Some(Cache::Index),
-        Op::TakeKv { from: crate::plan::Handed::Cached, .. } => Some(Cache::Source),
+        Op::TakeKv {
+            from: crate::plan::Handed::Cached,
+            ..
+        } => Some(Cache::Source),
         _ => None,
     }
 }

@@ -31,7 +31,10 @@ pub(super) fn boxed(
         op: Some(at),
         title,
         about,
-        results: made.iter().map(|id| made_by(program, plan, counter, *id)).collect(),
+        results: made
+            .iter()
+            .map(|id| made_by(program, plan, counter, *id))
+            .collect(),
         chips,
         makes: made.iter().map(|id| id.0).collect(),
         reads: op.reads().iter().map(|id| id.0).collect(),
@@ -92,7 +95,11 @@ fn shape(ty: &Ty, rows: &str) -> String {
 /// The type of a value's elements.
 fn dtype(ty: &Ty, arithmetic: DType) -> &'static str {
     match ty {
-        Ty::Rows(_) | Ty::Columns(_) | Ty::Heads(..) | Ty::HeadPart(..) | Ty::RopeKey(..)
+        Ty::Rows(_)
+        | Ty::Columns(_)
+        | Ty::Heads(..)
+        | Ty::HeadPart(..)
+        | Ty::RopeKey(..)
         | Ty::SharedKv(..) => element(arithmetic),
         Ty::PerHead(_) | Ty::Angles(_) | Ty::Attended(..) => match arithmetic {
             DType::F64 => "f64",
@@ -134,7 +141,9 @@ fn layouts(program: &Program, plan: &Plan, op: &Op) -> Vec<Chip> {
     }
     texts.dedup();
     let chips = texts.into_iter();
-    chips.map(|text| Chip::new(ChipKind::Layout, text)).collect()
+    chips
+        .map(|text| Chip::new(ChipKind::Layout, text))
+        .collect()
 }
 
 /// Which elements of heads or rows are rotated together.

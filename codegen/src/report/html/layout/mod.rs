@@ -173,7 +173,12 @@ mod tests {
     #[test]
     fn boxes_stand_apart_and_lines_go_around_them() {
         let nodes: Vec<Node> = (0..9)
-            .map(|i| node(60.0 + 17.0 * f64::from(i % 4), 20.0 + 9.0 * f64::from(i % 3)))
+            .map(|i| {
+                node(
+                    60.0 + 17.0 * f64::from(i % 4),
+                    20.0 + 9.0 * f64::from(i % 3),
+                )
+            })
             .collect();
         let nets = [
             net(0, &[1, 2, 3, 8]),
@@ -229,7 +234,12 @@ mod tests {
 
     #[test]
     fn a_rank_is_no_wider_than_it_may_be() {
-        let nodes = [node(50.0, 10.0), node(80.0, 10.0), node(80.0, 10.0), node(80.0, 10.0)];
+        let nodes = [
+            node(50.0, 10.0),
+            node(80.0, 10.0),
+            node(80.0, 10.0),
+            node(80.0, 10.0),
+        ];
         let gaps = Gaps {
             widest: 190.0,
             ..GAPS

@@ -28,7 +28,11 @@ pub(super) fn order(ranked: &mut Ranked) {
 fn arrange(ranked: &mut Ranked, rank: usize, by_upper: bool) {
     let places = places(ranked);
     let mean = |item: usize| {
-        let links = if by_upper { &ranked.into[item] } else { &ranked.out[item] };
+        let links = if by_upper {
+            &ranked.into[item]
+        } else {
+            &ranked.out[item]
+        };
         let ends = links.iter().map(|link| match by_upper {
             true => leaving(ranked, &places, &ranked.links[*link]),
             false => arriving(ranked, &places, &ranked.links[*link]),

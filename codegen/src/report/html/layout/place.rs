@@ -22,7 +22,11 @@ pub(super) fn middles(ranked: &Ranked, gaps: Gaps) -> Vec<f64> {
     let room = room(ranked, gaps);
     for sweep in 0..SWEEPS {
         for step in 0..count {
-            let rank = if sweep % 2 == 0 { step } else { count - 1 - step };
+            let rank = if sweep % 2 == 0 {
+                step
+            } else {
+                count - 1 - step
+            };
             let side = match sweep % 2 {
                 _ if sweep >= ONE_SIDED => Side::Both,
                 0 => Side::Above,
@@ -80,7 +84,9 @@ fn room(ranked: &Ranked, gaps: Gaps) -> f64 {
 /// Where a rank ends, whose items stand at these middles.
 fn end(ranked: &Ranked, row: &[usize], middles: &[f64]) -> f64 {
     let last = row.last().zip(middles.last());
-    last.map_or(0.0, |(item, middle)| middle + ranked.items[*item].width / 2.0)
+    last.map_or(0.0, |(item, middle)| {
+        middle + ranked.items[*item].width / 2.0
+    })
 }
 
 /// The middle that an item's links want, and how much they want it.
@@ -109,7 +115,10 @@ fn wanted(ranked: &Ranked, item: usize, side: Side, middles: &[f64]) -> (f64, f6
 
 fn mean_of_row(ranked: &Ranked, item: usize, middles: &[f64]) -> f64 {
     let row = ranked.ranks[ranked.items[item].rank].iter();
-    let others: Vec<f64> = row.filter(|other| **other != item).map(|other| middles[*other]).collect();
+    let others: Vec<f64> = row
+        .filter(|other| **other != item)
+        .map(|other| middles[*other])
+        .collect();
     match others.len() {
         0 => middles[item],
         count => others.iter().sum::<f64>() / count as f64,

@@ -44,7 +44,12 @@ fn longest_paths(nodes: &[Node], nets: &[Net], gaps: Gaps) -> Vec<usize> {
     // Numbers only grow along lines
     for node in 0..nodes.len() {
         if nodes[node].pin == Pin::Free {
-            ranks[node] = with_room(&mut widths, ranks[node], nodes[node].width + gaps.boxes, gaps);
+            ranks[node] = with_room(
+                &mut widths,
+                ranks[node],
+                nodes[node].width + gaps.boxes,
+                gaps,
+            );
         }
         for target in targets(nets, node) {
             ranks[target] = ranks[target].max(ranks[node] + 1);

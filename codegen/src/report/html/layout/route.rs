@@ -52,7 +52,10 @@ fn levels(ranked: &Ranked, middles: &[f64], gaps: Gaps) -> (Vec<f64>, Vec<f64>) 
         let height = height.fold(0.0, f64::max);
         tops.push(y);
         bottoms.push(y + height);
-        let leaving = ranked.links.iter().filter(|link| ranked.items[link.from].rank == rank);
+        let leaving = ranked
+            .links
+            .iter()
+            .filter(|link| ranked.items[link.from].rank == rank);
         let sideways = leaving.map(|link| {
             let shift = middles[link.from] + link.leaves - middles[link.to] - link.arrives;
             (shift.abs() * SLOPE).min(MOST)
@@ -101,8 +104,8 @@ fn line(
     // From the target upwards: only one link of a net leads to each of its bends
     let mut points = Vec::new();
     let mut to = target;
-    while let Some((at, link)) = (ranked.links.iter().enumerate())
-        .find(|(_, link)| link.net == net && link.to == to)
+    while let Some((at, link)) =
+        (ranked.links.iter().enumerate()).find(|(_, link)| link.net == net && link.to == to)
     {
         let from = ranked.items[link.from];
         let x = middles[link.from] + link.leaves;

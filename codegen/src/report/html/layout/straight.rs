@@ -7,7 +7,12 @@ use super::{Gaps, Ranked};
 
 /// Moves the bends of every net onto as few verticals as there is room for.
 pub(super) fn straighten(ranked: &Ranked, gaps: Gaps, middles: &mut [f64]) {
-    let count = ranked.links.iter().map(|link| link.net + 1).max().unwrap_or(0);
+    let count = ranked
+        .links
+        .iter()
+        .map(|link| link.net + 1)
+        .max()
+        .unwrap_or(0);
     for net in 0..count {
         let bends = bends(ranked, net);
         let mut start = 0;
@@ -25,7 +30,9 @@ pub(super) fn straighten(ranked: &Ranked, gaps: Gaps, middles: &mut [f64]) {
 /// A net's bends, from above.
 fn bends(ranked: &Ranked, net: usize) -> Vec<usize> {
     let links = ranked.links.iter().filter(|link| link.net == net);
-    let ends = links.map(|link| link.to).filter(|item| ranked.items[*item].is_bend);
+    let ends = links
+        .map(|link| link.to)
+        .filter(|item| ranked.items[*item].is_bend);
     let mut bends: Vec<usize> = ends.collect();
     bends.sort_by_key(|bend| ranked.items[*bend].rank);
     bends
@@ -73,7 +80,10 @@ fn nearest(ranked: &Ranked, middles: &[f64], net: usize, bends: &[usize], room: 
             wanted.push(middles[link.to] + link.arrives);
         }
     }
-    let fits = wanted.iter().copied().find(|x| room[0] <= *x && *x <= room[1]);
+    let fits = wanted
+        .iter()
+        .copied()
+        .find(|x| room[0] <= *x && *x <= room[1]);
     let first = wanted.first().copied().unwrap_or(0.0);
     // A single bend that already stands too close to a neighbour has no room at all
     fits.unwrap_or_else(|| first.min(room[1]).max(room[0].min(room[1])))
