@@ -108,7 +108,7 @@ pub(super) fn table_of(reports: &[&Report]) -> Table {
                 );
             }
         }
-        if let Some((indexer, both)) = reports_indexer(report) {
+        if let Some((indexer, both)) = indexer_share(report) {
             push("indexer's share of work".to_owned(), indexer, both);
         }
         rows
@@ -123,7 +123,7 @@ pub(super) fn table_of(reports: &[&Report]) -> Table {
 }
 
 /// The indexer's share of its and attention's work, where the last phase has one.
-fn reports_indexer(report: &Report) -> Option<(String, f64)> {
+fn indexer_share(report: &Report) -> Option<(String, f64)> {
     use crate::report::Group;
     let share = |phase: &PhaseReport| {
         let (indexer, attention) = (phase.of(Group::Indexer), phase.of(Group::Attention));

@@ -118,7 +118,9 @@ impl<'a> Builder<'a> {
             groups.push((group, one.work.flops.max(one.work.bytes)));
             self.remark(op, &mut one);
             if let Some(cache) = read(op) {
-                let held = self.held(cache);
+                // Who attends to another layer's latents has none of its own
+                let is_other = program.source.is_some() && cache == Cache::Own;
+                let held = self.held(if is_other { Cache::Source } else { cache });
                 one.reads.push(held);
             }
             if let Some(cache) = write(op) {
@@ -167,8 +169,9 @@ impl<'a> Builder<'a> {
             ..
         } = *self.source;
         let name = print::name(op);
-        let put = changes.iter().filter(|change| change.phase == plan.phase);
-        let pass = put.filter(|change| change.new.contains(&name)).last();
+        // The last pass that put such an op there
+        let mut put = changes.iter().rev();
+        let pass = put.find(|change| change.phase == plan.phase && change.new.contains(&name));
         if let Some(change) = pass.filter(|_| training.is_none()) {
             one.chips
                 .push(Chip::new(ChipKind::Pass, format!("by {}", change.pass)));
@@ -219,7 +222,7 @@ impl<'a> Builder<'a> {
         let program = self.source.program;
         let plan = match cache {
             Cache::Source => program.source.as_ref(),
-            Cache::Own | Cache::Index => program.cache.as_ref().or(program.source.as_ref()),
+            Cache::Own | Cache::Index => program.cache.as_ref(),
         };
         let made = self.passed("cache");
         let title = match cache {
