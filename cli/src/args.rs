@@ -177,6 +177,15 @@ pub(crate) struct Show {
     /// Of a config.json: every attention layer, as a table
     #[arg(long, conflicts_with = "layer")]
     pub(crate) model: bool,
+    /// Write a page instead, one file that loads nothing: the layer's dataflow drawn, its numbers, its rooflines, its memory; `-` prints it
+    #[arg(long, value_name = "FILE.html", conflicts_with_all = ["budget", "model"])]
+    pub(crate) html: Option<PathBuf>,
+    /// With --html: a second layer, drawn and counted beside the first, with what differs marked
+    #[arg(long, value_name = "SPEC", requires = "html")]
+    pub(crate) against: Option<PathBuf>,
+    /// With --html: what `mla-gen bench SPEC --json FILE` timed, shown under the roofs; given again, what was timed of --against's layer
+    #[arg(long, value_name = "FILE", requires = "html")]
+    pub(crate) bench: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) config: FromConfig,
 }

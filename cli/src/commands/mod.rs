@@ -1,6 +1,6 @@
 //! One file per subcommand.
 
-mod bench;
+pub(crate) mod bench;
 mod build;
 mod check;
 mod diff;

@@ -3,6 +3,7 @@
 mod build;
 mod golden;
 mod gpu;
+mod page;
 mod room;
 mod run;
 mod shared;

@@ -4,6 +4,7 @@ mod backward;
 mod bytes;
 mod compare;
 mod floor;
+pub mod html;
 mod model;
 mod pairs;
 mod passes;

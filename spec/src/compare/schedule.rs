@@ -19,6 +19,7 @@ pub(super) fn add(facts: &mut Facts, checked: &Checked) {
         flash_decode,
         recompute,
         offload,
+        fold,
         targets,
     } = &checked.build;
     facts.schedule(
@@ -55,6 +56,10 @@ pub(super) fn add(facts: &mut Facts, checked: &Checked) {
     facts.schedule("flash decode", yes_or_no(*flash_decode));
     facts.schedule("computed again in training", parts(recompute));
     facts.schedule("kept by the host in training", parts(offload));
+    facts.schedule(
+        "combined when loaded",
+        listed(fold.iter().map(|fold| fold.word())),
+    );
     facts.schedule(
         "targets",
         listed(targets.iter().map(|target| target.word())),
