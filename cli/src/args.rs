@@ -154,6 +154,12 @@ pub(crate) struct Check {
     /// YAML specs or config.json files
     #[arg(required = true)]
     pub(crate) specs: Vec<PathBuf>,
+    /// Check again whenever one of the files changes, until Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Print diagnostics to stderr for people, or to stdout for programs: `json` is rustc's, an object to a line
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub(crate) message_format: MessageFormat,
     #[command(flatten)]
     pub(crate) config: FromConfig,
 }
@@ -239,7 +245,7 @@ pub(crate) struct Diff {
     #[arg(value_name = "B")]
     pub(crate) right: PathBuf,
     /// How differences are printed
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub(crate) message_format: MessageFormat,
     #[command(flatten)]
     pub(crate) config: FromConfig,

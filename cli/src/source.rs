@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use mla_spec::import::System;
 use mla_spec::{
-    Body, Checked, CheckedModel, Diagnostics, Document, Layer, Severity, Sources, check,
-    check_model, export, import, read, render,
+    Body, Checked, CheckedModel, Diagnostics, Document, Layer, Sources, check, check_model, export,
+    import, read,
 };
 
 use crate::args::FromConfig;
 use crate::failure::Failure;
+use crate::findings::{self, Findings};
 use crate::talk;
 
 /// A spec that was accepted.
@@ -23,8 +24,8 @@ pub(crate) struct Spec {
     pub(crate) checked: Checked,
     /// Present where it was imported from a config, or is one of a model's.
     pub(crate) imported: Option<FromCheckpoint>,
-    /// Warnings, rendered; empty where there are none.
-    pub(crate) warnings: String,
+    /// Warnings.
+    pub(crate) warnings: Findings,
     /// Where its values are written.
     pub(crate) sources: Sources,
 }
@@ -45,8 +46,8 @@ pub(crate) struct Model {
     /// How messages name its config.
     pub(crate) shown: String,
     pub(crate) imported: import::ImportedModel,
-    /// Warnings, rendered; empty where there are none.
-    pub(crate) warnings: String,
+    /// Warnings.
+    pub(crate) warnings: Findings,
 }
 
 /// What a spec describes.
@@ -100,21 +101,21 @@ impl Described {
 
 /// Reads and checks a spec of a layer or of a model; its warnings go to stderr. `--layer` makes a layer of a model.
 pub(crate) fn described(path: &Path, config: &FromConfig) -> Result<Described, Failure> {
-    let (described, warnings) = read_any(path, config)?;
-    talk::plain(&warnings);
+    let (described, warnings) = with_warnings(path, config)?;
+    talk::plain(&warnings.text);
     Ok(described)
 }
 
 /// Reads and checks a spec of a layer; its warnings go to stderr.
 pub(crate) fn spec(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
     let spec = quiet(path, config)?;
-    talk::plain(&spec.warnings);
+    talk::plain(&spec.warnings.text);
     Ok(spec)
 }
 
 /// Reads and checks a spec of a layer.
 pub(crate) fn quiet(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
-    match read_any(path, config)? {
+    match with_warnings(path, config)? {
         (Described::Layer(spec), _) => Ok(*spec),
         (Described::Model(shown, model), _) => Err(Failure::Usage(format!(
             "`{shown}` is a model, and one layer is wanted: choose an attention with `--layer`, 0 to {}",
@@ -123,8 +124,11 @@ pub(crate) fn quiet(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
     }
 }
 
-/// A spec and its warnings.
-fn read_any(path: &Path, config: &FromConfig) -> Result<(Described, String), Failure> {
+/// Reads and checks a spec of a layer or of a model; says nothing yet.
+pub(crate) fn with_warnings(
+    path: &Path,
+    config: &FromConfig,
+) -> Result<(Described, Findings), Failure> {
     let (shown, text) = text(path)?;
     let spec = if let Some(system) = system_of(path, &text) {
         let options = import::Options {
@@ -178,7 +182,7 @@ pub(crate) fn model_config(path: &Path, options: &import::Options) -> Result<Mod
         Ok(imported) => imported,
         Err(found) => return Err(refused(&shown, &found, &sources)),
     };
-    let warnings = rendered(&imported.lints, &sources);
+    let warnings = Findings::of(&imported.lints, &sources);
     Ok(Model {
         shown,
         imported,
@@ -190,7 +194,7 @@ pub(crate) fn model_config(path: &Path, options: &import::Options) -> Result<Mod
 pub(crate) fn exported(mut spec: Spec, system: System) -> Result<String, Failure> {
     let exported = export::layer(system, &mut spec.sources, &spec.document, &spec.checked)
         .map_err(|found| refused(&spec.shown, &found, &spec.sources))?;
-    talk::plain(&rendered(&exported.lints, &spec.sources));
+    talk::plain(&Findings::of(&exported.lints, &spec.sources).text);
     Ok(exported.text)
 }
 
@@ -200,7 +204,7 @@ pub(crate) fn schedule(path: &Path, layer: &Layer) -> Result<import::Recomputed,
     let mut sources = Sources::default();
     let found = import::recompute(&mut sources, &shown, &text, layer)
         .map_err(|found| refused(&shown, &found, &sources))?;
-    talk::plain(&rendered(&found.lints, &sources));
+    talk::plain(&Findings::of(&found.lints, &sources).text);
     Ok(found)
 }
 
@@ -219,7 +223,7 @@ fn from_layer(
     let Some(checked) = checked else {
         return Err(refused(&shown, &found, &sources));
     };
-    let warnings = rendered(&found, &sources);
+    let warnings = Findings::of(&found, &sources);
     Ok(Spec {
         shown,
         document,
@@ -236,19 +240,19 @@ fn from_model(
     document: Document,
     sources: Sources,
     layer: Option<u32>,
-) -> Result<(Described, String), Failure> {
+) -> Result<(Described, Findings), Failure> {
     let (model, found) = check_model(&document);
     let Some(model) = model else {
         return Err(refused(&shown, &found, &sources));
     };
-    let warnings = rendered(&found, &sources);
+    let warnings = Findings::of(&found, &sources);
     let Some(index) = layer else {
         return Ok((Described::Model(shown, Box::new(model)), warnings));
     };
     let Some(layer) = model.layer(index as usize) else {
         return Err(Failure::Usage(format!(
             "`{shown}` has {}, counted from 0, and no layer {index}",
-            counted(model.indices.len(), "attention")
+            talk::counted(model.indices.len(), "attention")
         )));
     };
     let from = FromCheckpoint {
@@ -283,7 +287,7 @@ fn from_config(
     let Some(checked) = checked else {
         return Err(refused(&shown, &found, &sources));
     };
-    let warnings = rendered(&found, &sources);
+    let warnings = Findings::of(&found, &sources);
     let from = FromCheckpoint {
         layer: imported.layer,
         weight_prefix: imported.weight_prefix,
@@ -299,20 +303,26 @@ fn from_config(
     })
 }
 
-/// The text behind a path: a file, the `config.json` of a folder, or stdin.
-fn text(path: &Path) -> Result<(String, String), Failure> {
+/// The file behind a path: of a folder its `config.json`, and none behind `-`.
+pub(crate) fn file(path: &Path) -> Option<PathBuf> {
     if path == Path::new("-") {
+        return None;
+    }
+    Some(match path.is_dir() {
+        true => path.join("config.json"),
+        false => path.to_owned(),
+    })
+}
+
+/// The text behind a path: a file, or stdin.
+fn text(path: &Path) -> Result<(String, String), Failure> {
+    let Some(file) = file(path) else {
         let mut bytes = Vec::new();
         let shown = "<stdin>".to_owned();
         std::io::stdin()
             .read_to_end(&mut bytes)
             .map_err(|error| Failure::read(Path::new(&shown), error))?;
         return decoded(&PathBuf::from(&shown), bytes).map(|text| (shown, text));
-    }
-    let file = if path.is_dir() {
-        path.join("config.json")
-    } else {
-        path.to_owned()
     };
     let bytes = std::fs::read(&file).map_err(|error| missing(&file, error))?;
     Ok((file.display().to_string(), decoded(&file, bytes)?))
@@ -390,32 +400,11 @@ fn is_json(path: &Path) -> bool {
             .is_some_and(|extension| extension == "json")
 }
 
-fn rendered(found: &Diagnostics, sources: &Sources) -> String {
-    if found.is_empty() {
-        return String::new();
-    }
-    render::text(found, sources, talk::color()) + "\n"
-}
-
 fn refused(shown: &str, found: &Diagnostics, sources: &Sources) -> Failure {
-    let count = |severity| found.iter().filter(|one| one.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    let mut summary = format!("`{shown}` is refused: {}", counted(errors, "error"));
-    if warnings > 0 {
-        summary.push_str(&format!(", {}", counted(warnings, "warning")));
-    }
-    if let Some(first) = found.iter().find(|one| one.severity == Severity::Error) {
-        summary.push_str(&format!("; `mla-gen explain {}` says more", first.code));
-    }
     Failure::Refused {
-        report: render::text(found, sources, talk::color()),
-        summary,
+        findings: Findings::of(found, sources),
+        summary: findings::summary(shown, found),
     }
-}
-
-/// `1 error`, `2 errors`.
-pub(crate) fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

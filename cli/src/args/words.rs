@@ -82,12 +82,12 @@ pub(crate) enum System {
     Maxtext,
 }
 
-/// How differences are printed.
+/// For whom something is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum MessageFormat {
-    /// To be read
-    Text,
-    /// One JSON object
+    /// For people
+    Human,
+    /// For programs
     Json,
 }
 

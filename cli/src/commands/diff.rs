@@ -44,7 +44,7 @@ pub(crate) fn diff(args: &Diff) -> Result<(), Failure> {
         },
     };
     talk::data(&match args.message_format {
-        MessageFormat::Text => comparison.text(),
+        MessageFormat::Human => comparison.text(),
         MessageFormat::Json => comparison.json(),
     })?;
     match comparison.same_mathematics() {

@@ -34,7 +34,7 @@ fn read(args: &Import, options: &import::Options) -> Result<source::Spec, Failur
         None => source::spec(&args.config, &args.options),
         from => {
             let spec = source::config(&args.config, from.map(Into::into), options)?;
-            talk::plain(&spec.warnings);
+            talk::plain(&spec.warnings.text);
             Ok(spec)
         }
     }
@@ -42,7 +42,7 @@ fn read(args: &Import, options: &import::Options) -> Result<source::Spec, Failur
 
 fn layer(args: &Import, options: &import::Options) -> Result<String, Failure> {
     let spec = source::config(&args.config, args.from.map(Into::into), options)?;
-    talk::plain(&spec.warnings);
+    talk::plain(&spec.warnings.text);
     let comments = spec.imported.map(|imported| {
         let header = format!(
             "layer {} (tensors below `{}`).",
@@ -55,7 +55,7 @@ fn layer(args: &Import, options: &import::Options) -> Result<String, Failure> {
 
 fn model(args: &Import, options: &import::Options) -> Result<String, Failure> {
     let model = source::model_config(&args.config, options)?;
-    talk::plain(&model.warnings);
+    talk::plain(&model.warnings.text);
     let header = format!("every layer (tensors below `{}`).", model.imported.prefix);
     let comments = headed(model.imported.comments, &model.shown, &header);
     Ok(write::yaml(&model.imported.document, &comments))

@@ -106,7 +106,7 @@ fn imported(args: &Show) -> Result<CheckedModel, Failure> {
         name: None,
     };
     let model = source::model_config(&args.spec, &options)?;
-    talk::plain(&model.warnings);
+    talk::plain(&model.warnings.text);
     let (checked, _) = check_model(&model.imported.document);
     checked
         .ok_or_else(|| Failure::Usage(format!("`{}` is no model that can be shown", model.shown)))
