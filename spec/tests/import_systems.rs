@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use mla_spec::compare::{self, Difference, Topic};
+use mla_spec::export;
 use mla_spec::import::{self, Imported, Options, System};
 use mla_spec::{
     Activation, CacheKind, Checked, Diagnostics, Norm, NormKind, Phase, Query, Rope, RopeLayout,
@@ -180,7 +181,7 @@ fn systems_are_told_apart() {
 }
 
 proptest! {
-    /// Any text is imported or refused, and what is imported passes the check.
+    /// Any text is imported or refused; what is imported passes the check, and is exported or refused.
     #[test]
     fn changed_texts_are_imported_or_refused(which in 0usize..4, line in 0usize..60, change in 0usize..6, word in "[-a-z_0-9.\"({:]{0,12}") {
         let paths = ["maxtext/deepseek3.2-671b.yml", "megatron/deepseek-v3.sh", "megatron/deepseek-v3.2.yaml", "megatron/deepseek-v3.flags.yaml"];
@@ -202,6 +203,12 @@ proptest! {
                 Ok(imported) => {
                     let (checked, found) = check(&imported.document);
                     prop_assert!(checked.is_some() && !found.has_errors());
+                    let to = [System::Megatron, System::MaxText, System::HuggingFace][line % 3];
+                    let exported = export::layer(to, &mut sources, &imported.document, &checked.unwrap());
+                    match exported {
+                        Ok(exported) => prop_assert!(!exported.lints.has_errors()),
+                        Err(found) => prop_assert!(found.has_errors()),
+                    }
                     render::text(&imported.lints, &sources, false);
                 }
                 Err(found) => {

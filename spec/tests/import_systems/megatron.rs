@@ -342,3 +342,12 @@ fn what_megatron_refuses_beside_its_kernels_and_indexers_is_refused() {
         [707]
     );
 }
+
+#[test]
+fn a_long_command_line_takes_no_longer_per_flag() {
+    let flags: Vec<_> = (0..50_000).map(|index| format!("--k{index} 0")).collect();
+    let text = format!("--multi-latent-attention {}", flags.join(" "));
+    assert_eq!(refused(&text), [720, 720]);
+    let programs = format!("{} --hidden-size 4", "a.py ".repeat(100_000));
+    assert_eq!(refused(&programs), [719, 720]);
+}

@@ -1,5 +1,6 @@
 //! The three ways that Megatron's options are written in, read into one: entries named as the fields of its config classes.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use super::super::codes;
@@ -88,27 +89,23 @@ pub(super) fn read(
     let mut reader = FlagReader {
         sources,
         text,
-        entries: Vec::new(),
-        found: Diagnostics::new(),
+        options: Options::new(Form::Flags),
     };
     // What comes before the first flag starts the program, or names a variable.
     let first = words.iter().position(|word| word.flag().is_some());
     let Some(first) = first else {
         let message = "these are no arguments of Megatron: there is no `--flag`, and no YAML";
         let span = reader.place(0..0);
-        reader.found.push(
+        let mut found = Diagnostics::new();
+        found.push(
             Diagnostic::error(codes::NOT_ARGUMENTS, message, span, "no flag from here on")
                 .help("give flags and their values, or a mapping of them"),
         );
-        return Err(reader.found);
+        return Err(found);
     };
     reader.read(&words[first..]);
-    Ok(Arguments {
-        form: Form::Flags,
-        span: reader.place(words[first].range.clone()),
-        entries: reader.entries,
-        found: reader.found,
-    })
+    let span = reader.place(words[first].range.clone());
+    Ok(reader.options.finish(span))
 }
 
 /// A text is YAML where its first line of substance has a key at its beginning.
@@ -164,8 +161,7 @@ fn of_yaml(root: &Node) -> Result<Arguments, Diagnostics> {
     } else {
         (Form::Fields, entries.as_slice(), root.span)
     };
-    let mut found = Diagnostics::new();
-    let mut read = Vec::new();
+    let mut options = Options::new(form);
     for entry in entries {
         let named = match entry.key.value.strip_prefix("--") {
             // A switch that is off is not on the command line.
@@ -173,21 +169,9 @@ fn of_yaml(root: &Node) -> Result<Arguments, Diagnostics> {
             Some(flag) => field(&flag.replace('-', "_")),
             None => (entry.key.value.clone(), false),
         };
-        push(
-            form,
-            &mut read,
-            &mut found,
-            entry.key.span,
-            named,
-            entry.value.clone(),
-        );
+        options.add(entry.key.span, named, entry.value.clone());
     }
-    Ok(Arguments {
-        form,
-        entries: read,
-        span,
-        found,
-    })
+    Ok(options.finish(span))
 }
 
 /// The field of a flag, and whether the flag switches it off.
@@ -215,34 +199,56 @@ fn flag_of(field: &str) -> &str {
     renamed.map_or(field, |(flag, _)| flag)
 }
 
-/// Adds an option. One that is given twice must say the same: Megatron takes the last one without a word.
-fn push(
+/// Options being collected.
+struct Options {
     form: Form,
-    entries: &mut Vec<Entry>,
-    found: &mut Diagnostics,
-    key: Span,
-    (field, off): (String, bool),
-    mut value: Node,
-) {
-    if off && value.kind == NodeKind::Scalar(Scalar::Bool(true)) {
-        value.kind = NodeKind::Scalar(Scalar::Bool(false));
+    entries: Vec<Entry>,
+    /// Where each field stands among them.
+    places: HashMap<String, usize>,
+    found: Diagnostics,
+}
+
+impl Options {
+    fn new(form: Form) -> Self {
+        Self {
+            form,
+            entries: Vec::new(),
+            places: HashMap::new(),
+            found: Diagnostics::new(),
+        }
     }
-    let first = entries.iter().find(|entry| entry.key.value == field);
-    match first {
-        Some(first) if first.value == value => {}
-        Some(first) => {
-            let message = format!("`{}` is given twice", form.named(&field));
+
+    /// Adds an option. One that is given twice must say the same: Megatron takes the last one without a word.
+    fn add(&mut self, key: Span, (field, off): (String, bool), mut value: Node) {
+        if off && value.kind == NodeKind::Scalar(Scalar::Bool(true)) {
+            value.kind = NodeKind::Scalar(Scalar::Bool(false));
+        }
+        let Some(first) = self.places.get(&field).map(|at| &self.entries[*at]) else {
+            self.places.insert(field.clone(), self.entries.len());
+            self.entries.push(Entry {
+                key: Spanned::new(field, key),
+                value,
+            });
+            return;
+        };
+        if first.value != value {
+            let message = format!("`{}` is given twice", self.form.named(&field));
             let twice = Diagnostic::error(codes::DUPLICATE_KEY, message, key, "given again");
-            found.push(
+            self.found.push(
                 twice
                     .and(first.key.span, "first given here")
                     .help("keep one of them"),
             );
         }
-        None => entries.push(Entry {
-            key: Spanned::new(field, key),
-            value,
-        }),
+    }
+
+    fn finish(self, span: Span) -> Arguments {
+        Arguments {
+            form: self.form,
+            entries: self.entries,
+            span,
+            found: self.found,
+        }
     }
 }
 
@@ -250,8 +256,7 @@ fn push(
 struct FlagReader<'a> {
     sources: &'a mut Sources,
     text: TextId,
-    entries: Vec<Entry>,
-    found: Diagnostics,
+    options: Options,
 }
 
 impl FlagReader<'_> {
@@ -297,14 +302,7 @@ impl FlagReader<'_> {
                 }
             }
         };
-        push(
-            Form::Flags,
-            &mut self.entries,
-            &mut self.found,
-            key,
-            named,
-            value,
-        );
+        self.options.add(key, named, value);
     }
 
     fn value(&mut self, word: &Word) -> Node {

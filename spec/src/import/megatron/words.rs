@@ -1,5 +1,6 @@
 //! A command line as it stands in a script: words, each with its place.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// A word of a command line.
@@ -24,14 +25,14 @@ impl Word {
 /// The words of a text that are arguments: what starts a program, up to its name, is not, nor are lists that stand elsewhere.
 pub(super) fn of_arguments(text: &str) -> Vec<Word> {
     let mut words = words(text);
-    let started: Vec<(usize, usize)> = words
+    let started: HashMap<usize, usize> = words
         .iter()
         .filter(|word| word.text.ends_with(".py"))
         .map(|program| (program.line, program.range.end))
         .collect();
     words.retain(|word| {
-        let starts = |(line, end): &(usize, usize)| word.line == *line && word.range.end <= *end;
-        !started.iter().any(starts) && !word.text.contains("[@]")
+        let program = started.get(&word.line);
+        program.is_none_or(|end| word.range.end > *end) && !word.text.contains("[@]")
     });
     words
 }
