@@ -147,13 +147,14 @@ fn calls(index: usize, call: &Measured, roofs: &Roofs) -> Vec<Spot> {
         let least = (work.bytes as f64 / roofs.read).max(work.flops as f64 / roofs.products);
         format!("{:.0} % of the roof", 100.0 * least / seconds.max(1e-12))
     };
-    let letter = match index {
-        0 => "M".to_owned(),
-        more => format!("M{}", more + 1),
+    // Signs of the second call and of those behind it are numbered
+    let numbered = |sign: char| match index {
+        0 => sign.to_string(),
+        more => format!("{sign}{}", more + 1),
     };
     let mut spots = vec![Spot {
         class: "measured",
-        sign: letter,
+        sign: numbered('M'),
         name: format!("measured: {}", call.what),
         work: call.work,
         seconds: call.seconds,
@@ -170,7 +171,7 @@ fn calls(index: usize, call: &Measured, roofs: &Roofs) -> Vec<Spot> {
     let signs = ('a'..='z').take(KERNELS);
     spots.extend(kernels.into_iter().zip(signs).map(|(kernel, sign)| Spot {
         class: "kernel",
-        sign: sign.to_string(),
+        sign: numbered(sign),
         name: format!("{} × {}", kernel.name, kernel.count),
         work: kernel.work,
         seconds: kernel.seconds,
@@ -182,7 +183,7 @@ fn calls(index: usize, call: &Measured, roofs: &Roofs) -> Vec<Spot> {
 fn roofs(machine: &Machine, measured: &[&Measured]) -> Roofs {
     let told = measured.iter().find_map(|call| call.device.as_ref());
     match told {
-        Some(device) if device.read > 0.0 && device.products > 0.0 => Roofs {
+        Some(device) if is_rate(device.read) && is_rate(device.products) => Roofs {
             device: device.name.clone(),
             read: device.read,
             products: device.products,
@@ -193,6 +194,11 @@ fn roofs(machine: &Machine, measured: &[&Measured]) -> Roofs {
             products: machine.bf16,
         },
     }
+}
+
+/// Whether something can be that fast.
+fn is_rate(rate: f64) -> bool {
+    (1.0..1e30).contains(&rate)
 }
 
 /// Powers of ten at the ends of both axes.
@@ -255,9 +261,9 @@ fn share(value: f64, ends: [i32; 2]) -> f64 {
     100.0 * (value.log10() - from) / (to - from)
 }
 
-/// The powers of ten around some numbers.
+/// The powers of ten around some numbers; no machine and no work is beyond these.
 fn span(values: impl Iterator<Item = f64>) -> [i32; 2] {
-    let logarithms = values.map(f64::log10);
+    let logarithms = values.map(|value| value.log10().clamp(-12.0, 30.0));
     let (low, high) = logarithms.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
         (low.min(value), high.max(value))
     });
@@ -333,6 +339,7 @@ mod tests {
     fn axes_are_powers_of_ten_around_all_points() {
         assert_eq!(span([0.5, 300.0].into_iter()), [-1, 3]);
         assert_eq!(span([10.0].into_iter()), [1, 2]);
+        assert_eq!(span([0.0, f64::INFINITY].into_iter()), [-12, 30]);
         assert_eq!(amount(-1, ""), "0.1");
         assert_eq!(amount(4, ""), "10 k");
         assert_eq!(amount(14, "FLOP/s"), "100 TFLOP/s");

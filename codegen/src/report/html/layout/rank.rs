@@ -60,7 +60,13 @@ fn longest_paths(nodes: &[Node], nets: &[Net], gaps: Gaps) -> Vec<usize> {
         if nodes[node].pin == Pin::Free
             && let Some(nearest) = targets(nets, node).map(|target| ranks[target]).min()
         {
-            ranks[node] = nearest - 1;
+            let width = nodes[node].width + gaps.boxes;
+            let mut lower = (ranks[node] + 1..nearest).rev();
+            let found = lower.find(|rank| has_room(&widths, *rank, width, gaps));
+            if let Some(rank) = found {
+                widths[ranks[node]] -= width;
+                ranks[node] = with_room(&mut widths, rank, width, gaps);
+            }
         }
     }
     let free = nodes.iter().zip(&ranks);
@@ -80,12 +86,18 @@ fn with_room(widths: &mut Vec<f64>, mut rank: usize, width: f64, gaps: Gaps) -> 
         if widths.len() <= rank {
             widths.resize(rank + 1, 0.0);
         }
-        if widths[rank] == 0.0 || widths[rank] + width <= gaps.widest + gaps.boxes {
+        if has_room(widths, rank, width, gaps) {
             widths[rank] += width;
             return rank;
         }
         rank += 1;
     }
+}
+
+/// Whether so much more stands in a rank; what is too wide for any stands alone.
+fn has_room(widths: &[f64], rank: usize, width: f64, gaps: Gaps) -> bool {
+    let taken = widths.get(rank).copied().unwrap_or(0.0);
+    taken <= 0.0 || taken + width <= gaps.widest + gaps.boxes
 }
 
 fn targets(nets: &[Net], from: usize) -> impl Iterator<Item = usize> {
