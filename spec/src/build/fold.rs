@@ -1,11 +1,8 @@
 //! Weights that are combined when they are loaded.
 
-use crate::layer::{
-    Core, DownProjection, Indexer, KvSource, Layer, LightningIndexer, Projections, Query,
-};
+use crate::layer::{Core, DownProjection, Indexer, KvSource, Layer, Projections, Query};
 
-/// A step of algebra on weights, done once when they are loaded. A product takes no longer to name than to read: what is folded is what saves
-/// one.
+/// A step of algebra on weights, done once when they are loaded. Only steps that save a product or a pass over memory are here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fold {
     /// `input_projections`: projections that read the layer's input stand in one matrix, below each other. `[W_1; W_2] x = [W_1 x; W_2 x]`.
@@ -31,8 +28,8 @@ impl Fold {
     }
 }
 
-/// Projections of a layer's input whose results are read where they lie: those of latents and an indexer's keys and weights. Queries and
-/// values in heads are not, and a bias or the accumulation type would have to be that of all.
+/// Projections of a layer's input whose results are read where they lie: those of latents, and an indexer's keys and weights. Heads are not, they
+/// would have to be copied out; and what has a bias is not joined.
 fn input_projections(layer: &Layer) -> usize {
     let latents = match &layer.projections {
         Projections::Latent(latent) => match latent.down {
@@ -46,14 +43,11 @@ fn input_projections(layer: &Layer) -> usize {
         Projections::Grouped(_) | Projections::Cross(_) => 0,
     };
     let indexer = match &layer.core {
+        // In the accumulation type its weights are a product of their own
         Core::Sparse(Indexer::Lightning(indexer)) => {
-            1 + usize::from(reads_its_weights_in_place(indexer))
+            1 + usize::from(!indexer.full_precision_weights)
         }
         Core::Sparse(Indexer::Shared { .. }) | Core::Dense => 0,
     };
     latents + indexer
-}
-
-fn reads_its_weights_in_place(indexer: &LightningIndexer) -> bool {
-    !indexer.full_precision_weights
 }

@@ -42,8 +42,8 @@ const FOLDS: Words<'static, Fold> = Words {
 
 const PRODUCT: &str = "remove it: the product of a head's W_UQ and W_UK has r_q · r_kv numbers, and the two have d_n (r_q + r_kv); it is smaller \
                        only where r_q < d_n r_kv / (r_kv - d_n), below 171 for d_n = 128 and r_kv = 512";
-const OUTPUT: &str = "remove it: the product of a head's W_O and W_UV has h · r_kv numbers, and the two have d_v (h + r_kv), which is less in every \
-                      layer with d_v below r_kv and h";
+const OUTPUT: &str = "remove it: the product of a head's W_O and W_UV has h · r_kv numbers, and the two have d_v (h + r_kv), which is less where \
+                      d_v < h r_kv / (h + r_kv), below 478 for h = 7168 and r_kv = 512";
 const NORM: &str = "remove it: a norm multiplies by its weight in the same pass over the rows that divides by their length";
 const SCALE: &str = "remove it: kernels multiply logits by it, and by log2(e), in the instruction that subtracts the largest one";
 const ROPE: &str = "remove it: rope reads either order of a checkpoint in one pass; `cache.rope_layout` says how keys are cached";
