@@ -117,7 +117,7 @@ fn every_constant_is_used_and_declared_after_what_it_derives_from() {
         }
         let mut declared = BTreeSet::new();
         for constant in &program.constants {
-            if let Some(formula) = constant.formula {
+            if let Some(formula) = &constant.formula {
                 let names: Vec<&str> = formula
                     .split([' ', '+', '*'])
                     .filter(|name| !name.is_empty())

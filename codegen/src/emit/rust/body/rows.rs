@@ -55,7 +55,11 @@ impl Body<'_> {
             }
             Op::GroupPart { x, part, out } => self.group_part(*x, *part, *out),
             Op::IntoPerHead { x, out } => {
-                let callee = format!("{}.view().to_per_head", self.name(*x));
+                let view = match self.ty(*x) {
+                    Ty::Columns(_) => "",
+                    _ => ".view()",
+                };
+                let callee = format!("{}{view}.to_per_head", self.name(*x));
                 self.bind(*out, &Call::fallible(callee, &[]));
             }
             Op::Gate {
