@@ -64,7 +64,7 @@ pub(crate) enum Command {
     Show(Show),
     /// Print a Hugging Face config as a YAML spec
     Import(Import),
-    /// Explain a diagnostic code, such as MLA0103
+    /// Explain a diagnostic code, such as MLA0103, or a key of the language, such as rope.layout
     Explain(Explain),
     /// Write a commented spec to start from
     Init(Init),
@@ -209,8 +209,9 @@ pub(crate) struct Import {
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// Code of a diagnostic: MLA0103, or 103
-    pub(crate) code: String,
+    /// Code of a diagnostic: MLA0103, or 103; or a key, with as much of its path as tells it from others: layout, rope.layout
+    #[arg(value_name = "CODE|KEY")]
+    pub(crate) word: String,
 }
 
 #[derive(Debug, Args)]
