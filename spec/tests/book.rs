@@ -2,6 +2,7 @@
 //! those of `mla-tests` compile its Rust.
 
 #[path = "book/blocks.rs"]
+#[allow(unreachable_pub, reason = "a file that several tests read")]
 mod blocks;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,9 @@ use blocks::Block;
 use mla_spec::{Body, Severity, Sources, check, check_model, explain, read, reference};
 
 const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Its specs are tested as the book's are.
+const README: &str = "../../../README.md";
 
 /// Blocks that nothing runs: the chapter, the first words, and why.
 const UNTESTED: &[(&str, &str, &str)] = &[
@@ -91,7 +95,10 @@ fn refusals(text: &str) -> BTreeSet<String> {
 #[test]
 fn specs_are_accepted_or_refused_as_the_text_says() {
     let mut seen = 0;
-    for block in of("yaml").iter().filter(|block| !block.has("other")) {
+    let readme = std::fs::read_to_string(Path::new(PACKAGE).join("../README.md")).unwrap();
+    let readme = blocks::blocks(README, &readme).into_iter();
+    let specs = of("yaml").into_iter().chain(readme.filter(|block| block.language == "yaml"));
+    for block in specs.filter(|block| !block.has("other")) {
         let whole = match block.has("excerpt") {
             true => explain::whole(&block.text),
             false => block.text.clone(),

@@ -27,7 +27,10 @@ fn commands_print_what_the_book_shows() {
     for (name, text) in blocks::chapters(PACKAGE) {
         let room = Room::new();
         let mut blessed = text.clone();
+        // Where the blocks behind the last one begin
+        let mut at = 0;
         for block in blocks::blocks(&name, &text) {
+            at += blessed[at..].find(&block.text).unwrap();
             if let Some(file) = block.value("file") {
                 room.write(file, &block.text);
             }
@@ -42,7 +45,8 @@ fn commands_print_what_the_book_shows() {
             }
             let whole = !block.text.lines().any(|line| line == LEFT_OUT);
             if std::env::var_os("BLESS").is_some() && whole {
-                blessed = blessed.replacen(&block.text, &printed, 1);
+                blessed.replace_range(at..at + block.text.len(), &printed);
+                at += printed.len();
                 continue;
             }
             panic!(
@@ -109,6 +113,42 @@ fn agrees(shown: &str, printed: &str) -> bool {
         }
     }
     rest.is_empty()
+}
+
+/// Cargo reads each piece of a manifest behind a package's name.
+#[test]
+fn manifests_are_read_by_cargo() {
+    let mut seen = 0;
+    for (name, text) in blocks::chapters(PACKAGE) {
+        for block in blocks::blocks(&name, &text) {
+            if block.language != "toml" {
+                continue;
+            }
+            let room = Room::new();
+            let head = "[package]\nname = \"book\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n";
+            room.write("Cargo.toml", &format!("{head}{}", block.text));
+            room.write("src/lib.rs", "");
+            let output = Command::new(env!("CARGO"))
+                .args([
+                    "metadata",
+                    "--no-deps",
+                    "--offline",
+                    "--format-version",
+                    "1",
+                ])
+                .current_dir(room.path("."))
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.success() && !said.contains("unused"),
+                "{}\n{said}",
+                block.place()
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
 }
 
 #[test]

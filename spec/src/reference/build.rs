@@ -73,7 +73,7 @@ static CACHE: Section = Section {
                 word("latent_f64", "The same in f64, for proofs: 8 (r_kv + d_r) bytes."),
                 formula(
                     "latent_fp8_e4m3",
-                    "A byte per element, the shared key included, and one scale for the whole cache, given when it is made: r_kv + d_r bytes.",
+                    "A byte per element, the shared key included, and one scale for the whole cache, 1 or what `with_k_scale` gives while it is empty: r_kv + d_r bytes.",
                     "value = e4m3 · scale",
                 ),
                 formula(
@@ -131,7 +131,7 @@ static CACHE: Section = Section {
                 word("f64", "As numbers, for proofs."),
                 word(
                     "fp8",
-                    "e4m3 with a scale of f32 per key, behind each block's data: 132 bytes for d_i = 128.",
+                    "e4m3 with a scale of f32 per 128 elements, behind each block's data: 132 bytes for d_i = 128.",
                 ),
                 word("fp8_ue8m0", "The same, the scale a power of two."),
                 word(

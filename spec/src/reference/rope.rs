@@ -34,7 +34,7 @@ const KEYS: &[Key] = &[
             formula(
                 "yarn",
                 "High frequencies are kept, low ones divided, a ramp between.",
-                "pair(r) = d_r ln(L_0 / 2πr) / (2 ln θ);  low = ⌊pair(beta_fast)⌋;  high = ⌈pair(beta_slow)⌉;\n\
+                "pair(r) = d_r ln(L_0 / 2πr) / (2 ln θ);  low = max(⌊pair(beta_fast)⌋, 0);  high = min(⌈pair(beta_slow)⌉, d_r - 1);\n\
                  ρ_i = (i - low) / (high - low), between 0 and 1;  ω_i (1 - ρ_i) + ρ_i ω_i / f",
             ),
         ]),
