@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::Shape;
 
-pub(crate) use words::{Backend, DType, Emit, Form, Mode, Phase, Recompute};
+pub(crate) use words::{Backend, DType, Emit, Form, MessageFormat, Mode, Phase, Recompute, System};
 
 const EXIT_CODES: &str = "\
 exit codes:
@@ -27,8 +27,8 @@ pub(crate) const BF16_GRADIENTS: f64 = 2.0;
 
 /// Compiles a declarative attention layer spec to Rust.
 ///
-/// `mla-gen SPEC` is short for `mla-gen build SPEC`. SPEC is a YAML spec, or a Hugging Face `config.json` or the folder
-/// that holds it; `-` reads stdin.
+/// `mla-gen SPEC` is short for `mla-gen build SPEC`. SPEC is a YAML spec, or another system's config: a Hugging Face
+/// `config.json` or the folder that holds it, Megatron-LM's arguments, a MaxText model's YAML; `-` reads stdin.
 #[derive(Debug, Parser)]
 #[command(name = "mla-gen", version, after_help = EXIT_CODES, arg_required_else_help = true,
     override_usage = "mla-gen [BUILD OPTIONS] <SPEC>\n       mla-gen <COMMAND> [OPTIONS]")]
@@ -62,8 +62,16 @@ pub(crate) enum Command {
     Check(Check),
     /// Say what a spec costs and what became of it: sizes, parameters, caches, FLOPs and bytes per op, forms, passes
     Show(Show),
-    /// Print a Hugging Face config as a YAML spec
+    /// Print another system's config as a YAML spec, or a spec as another system's config
+    ///
+    /// Read are Hugging Face's `config.json`, Megatron-LM's arguments (its command line as it stands in a script, or its YAML) and MaxText's
+    /// model YAML. What such a system is known to do otherwise than its config looks like, or to pass over, is a warning.
     Import(Import),
+    /// Say what differs between two specs or configs: in mathematics, layout, schedule and weights
+    ///
+    /// Exits with 1 where the mathematics differ, with 0 otherwise. Numbers such as frequencies and the softmax scale are derived before they are
+    /// compared, so that two ways to say the same are no difference.
+    Diff(Diff),
     /// Explain a diagnostic code, such as MLA0103, or a key of the language, such as rope.layout
     Explain(Explain),
     /// Write a commented spec to start from
@@ -92,10 +100,10 @@ pub(crate) enum Command {
 /// Where a `config.json`, or a model, may stand.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct FromConfig {
-    /// Layer of a config.json [default: the first MLA layer], or attention of a model, counted from 0
+    /// Layer of a config [default: the first MLA layer], or attention of a model, counted from 0
     #[arg(long, value_name = "N")]
     pub(crate) layer: Option<u32>,
-    /// Refuse a config.json with any key that was not reviewed
+    /// Refuse a config with any key that was not reviewed
     #[arg(long)]
     pub(crate) strict: bool,
 }
@@ -146,6 +154,12 @@ pub(crate) struct Check {
     /// YAML specs or config.json files
     #[arg(required = true)]
     pub(crate) specs: Vec<PathBuf>,
+    /// Check again whenever one of the files changes, until Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Print diagnostics to stderr for people, or to stdout for programs: `json` is rustc's, an object to a line
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub(crate) message_format: MessageFormat,
     #[command(flatten)]
     pub(crate) config: FromConfig,
 }
@@ -169,6 +183,15 @@ pub(crate) struct Show {
     /// Of a config.json: every attention layer, as a table
     #[arg(long, conflicts_with = "layer")]
     pub(crate) model: bool,
+    /// Write a page instead, one file that loads nothing: the layer's dataflow drawn, its numbers, its rooflines, its memory; `-` prints it
+    #[arg(long, value_name = "FILE.html", conflicts_with_all = ["budget", "model"])]
+    pub(crate) html: Option<PathBuf>,
+    /// With --html: a second layer, drawn and counted beside the first, with what differs marked
+    #[arg(long, value_name = "SPEC", requires = "html")]
+    pub(crate) against: Option<PathBuf>,
+    /// With --html: what `mla-gen bench SPEC --json FILE` timed, shown under the roofs; given again, what was timed of --against's layer
+    #[arg(long, value_name = "FILE", requires = "html")]
+    pub(crate) bench: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) config: FromConfig,
 }
@@ -189,8 +212,14 @@ pub(crate) struct Kernels {
 
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// config.json, or the folder that holds it
+    /// config.json or the folder that holds it, a script with Megatron's flags, or YAML; with --to also a spec
     pub(crate) config: PathBuf,
+    /// Whose config it is [default: as its keys tell, else hf]
+    #[arg(long, value_name = "SYSTEM")]
+    pub(crate) from: Option<System>,
+    /// Print the layer as this system's config instead of as a spec
+    #[arg(long, value_name = "SYSTEM", conflicts_with_all = ["model", "name"])]
+    pub(crate) to: Option<System>,
     /// Name of the layer or model [default: the family's]
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -204,7 +233,22 @@ pub(crate) struct Import {
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]
-    pub(crate) from: FromConfig,
+    pub(crate) options: FromConfig,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// Spec or config
+    #[arg(value_name = "A")]
+    pub(crate) left: PathBuf,
+    /// Spec or config that it is compared with
+    #[arg(value_name = "B")]
+    pub(crate) right: PathBuf,
+    /// How differences are printed
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub(crate) message_format: MessageFormat,
+    #[command(flatten)]
+    pub(crate) config: FromConfig,
 }
 
 #[derive(Debug, Args)]

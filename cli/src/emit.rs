@@ -11,8 +11,9 @@ use similar::TextDiff;
 use crate::args::Emit;
 use crate::failure::Failure;
 use crate::folder::{self, Files, MARKER};
-use crate::source::{Described, counted};
+use crate::source::Described;
 use crate::talk;
+use crate::talk::counted;
 
 /// What is to be emitted.
 pub(crate) struct Request {

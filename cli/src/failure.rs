@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::findings::Findings;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -15,8 +17,8 @@ pub(crate) enum Failure {
     /// A spec or a config was refused.
     #[error("{summary}")]
     Refused {
-        /// The diagnostics, rendered.
-        report: String,
+        /// What is wrong, and where.
+        findings: Findings,
         /// One line: which file, how many errors.
         summary: String,
     },

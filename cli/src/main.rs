@@ -7,12 +7,14 @@ mod commands;
 mod driver;
 mod emit;
 mod failure;
+mod findings;
 mod folder;
 mod package;
 mod source;
 mod talk;
 mod tensors;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -1,15 +1,17 @@
-//! Specs as they come in: YAML, or a Hugging Face `config.json`.
+//! Specs as they come in: YAML, or another system's config.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use mla_spec::import::System;
 use mla_spec::{
-    Body, Checked, CheckedModel, Diagnostics, Document, Layer, Severity, Sources, check,
-    check_model, import, read, render,
+    Body, Checked, CheckedModel, Diagnostics, Document, Layer, Sources, check, check_model, export,
+    import, read,
 };
 
 use crate::args::FromConfig;
 use crate::failure::Failure;
+use crate::findings::{self, Findings};
 use crate::talk;
 
 /// A spec that was accepted.
@@ -22,8 +24,10 @@ pub(crate) struct Spec {
     pub(crate) checked: Checked,
     /// Present where it was imported from a config, or is one of a model's.
     pub(crate) imported: Option<FromCheckpoint>,
-    /// Warnings, rendered; empty where there are none.
-    pub(crate) warnings: String,
+    /// Warnings.
+    pub(crate) warnings: Findings,
+    /// Where its values are written.
+    pub(crate) sources: Sources,
 }
 
 /// What a config, or the model around it, says beyond the layer.
@@ -42,8 +46,8 @@ pub(crate) struct Model {
     /// How messages name its config.
     pub(crate) shown: String,
     pub(crate) imported: import::ImportedModel,
-    /// Warnings, rendered; empty where there are none.
-    pub(crate) warnings: String,
+    /// Warnings.
+    pub(crate) warnings: Findings,
 }
 
 /// What a spec describes.
@@ -97,21 +101,21 @@ impl Described {
 
 /// Reads and checks a spec of a layer or of a model; its warnings go to stderr. `--layer` makes a layer of a model.
 pub(crate) fn described(path: &Path, config: &FromConfig) -> Result<Described, Failure> {
-    let (described, warnings) = read_any(path, config)?;
-    talk::plain(&warnings);
+    let (described, warnings) = with_warnings(path, config)?;
+    talk::plain(&warnings.text);
     Ok(described)
 }
 
 /// Reads and checks a spec of a layer; its warnings go to stderr.
 pub(crate) fn spec(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
     let spec = quiet(path, config)?;
-    talk::plain(&spec.warnings);
+    talk::plain(&spec.warnings.text);
     Ok(spec)
 }
 
 /// Reads and checks a spec of a layer.
 pub(crate) fn quiet(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
-    match read_any(path, config)? {
+    match with_warnings(path, config)? {
         (Described::Layer(spec), _) => Ok(*spec),
         (Described::Model(shown, model), _) => Err(Failure::Usage(format!(
             "`{shown}` is a model, and one layer is wanted: choose an attention with `--layer`, 0 to {}",
@@ -120,19 +124,22 @@ pub(crate) fn quiet(path: &Path, config: &FromConfig) -> Result<Spec, Failure> {
     }
 }
 
-/// A spec and its warnings.
-fn read_any(path: &Path, config: &FromConfig) -> Result<(Described, String), Failure> {
+/// Reads and checks a spec of a layer or of a model; says nothing yet.
+pub(crate) fn with_warnings(
+    path: &Path,
+    config: &FromConfig,
+) -> Result<(Described, Findings), Failure> {
     let (shown, text) = text(path)?;
-    let spec = if is_config(path, &text) {
+    let spec = if let Some(system) = system_of(path, &text) {
         let options = import::Options {
             layer: config.layer,
             strict: config.strict,
             name: None,
         };
-        from_config(shown, &text, &options)?
+        from_config(shown, &text, system, &options)?
     } else {
         if config.strict {
-            let message = format!("`--strict` goes with a config.json, and `{shown}` is a spec");
+            let message = format!("`--strict` goes with a config, and `{shown}` is a spec");
             return Err(Failure::Usage(message));
         }
         let mut sources = Sources::default();
@@ -141,34 +148,54 @@ fn read_any(path: &Path, config: &FromConfig) -> Result<(Described, String), Fai
             Err(found) => return Err(refused(&shown, &found, &sources)),
         };
         if matches!(document.body, Body::Model(_)) {
-            return from_model(shown, document, &sources, config.layer);
+            return from_model(shown, document, sources, config.layer);
         }
-        from_layer(shown, document, &sources, config.layer)?
+        from_layer(shown, document, sources, config.layer)?
     };
     let warnings = spec.warnings.clone();
     Ok((Described::Layer(Box::new(spec)), warnings))
 }
 
-/// Reads a `config.json`, and refuses anything else.
-pub(crate) fn config(path: &Path, options: &import::Options) -> Result<Spec, Failure> {
+/// Reads a config, and refuses anything else. Where nobody says whose it is and its keys don't tell, it is a `config.json`.
+pub(crate) fn config(
+    path: &Path,
+    from: Option<System>,
+    options: &import::Options,
+) -> Result<Spec, Failure> {
     let (shown, text) = text(path)?;
-    from_config(shown, &text, options)
+    let system = from.or_else(|| system_of(path, &text));
+    let system = system.unwrap_or(System::HuggingFace);
+    from_config(shown, &text, system, options)
 }
 
 /// Reads every attention layer of a `config.json`, and refuses anything else.
 pub(crate) fn model_config(path: &Path, options: &import::Options) -> Result<Model, Failure> {
     let (shown, text) = text(path)?;
+    if let Some(other) = system_of(path, &text).filter(|system| *system != System::HuggingFace) {
+        return Err(Failure::Usage(format!(
+            "`{shown}` is {}'s, and whole models are read of a config.json alone: leave out `--model`",
+            other.name()
+        )));
+    }
     let mut sources = Sources::default();
     let imported = match import::hf_model(&mut sources, &shown, &text, options) {
         Ok(imported) => imported,
         Err(found) => return Err(refused(&shown, &found, &sources)),
     };
-    let warnings = rendered(&imported.lints, &sources);
+    let warnings = Findings::of(&imported.lints, &sources);
     Ok(Model {
         shown,
         imported,
         warnings,
     })
+}
+
+/// A layer as another system's config. What is laid out or scheduled otherwise there goes to stderr.
+pub(crate) fn exported(mut spec: Spec, system: System) -> Result<String, Failure> {
+    let exported = export::layer(system, &mut spec.sources, &spec.document, &spec.checked)
+        .map_err(|found| refused(&spec.shown, &found, &spec.sources))?;
+    talk::plain(&Findings::of(&exported.lints, &spec.sources).text);
+    Ok(exported.text)
 }
 
 /// Reads another system's recompute options (MaxText's, Megatron-Core's) as a schedule of a layer.
@@ -177,32 +204,33 @@ pub(crate) fn schedule(path: &Path, layer: &Layer) -> Result<import::Recomputed,
     let mut sources = Sources::default();
     let found = import::recompute(&mut sources, &shown, &text, layer)
         .map_err(|found| refused(&shown, &found, &sources))?;
-    talk::plain(&rendered(&found.lints, &sources));
+    talk::plain(&Findings::of(&found.lints, &sources).text);
     Ok(found)
 }
 
 fn from_layer(
     shown: String,
     document: Document,
-    sources: &Sources,
+    sources: Sources,
     layer: Option<u32>,
 ) -> Result<Spec, Failure> {
     if layer.is_some() {
         return Err(Failure::Usage(format!(
-            "`--layer` goes with a config.json or a model, and `{shown}` is a layer"
+            "`--layer` goes with a config or a model, and `{shown}` is a layer"
         )));
     }
     let (checked, found) = check(&document);
     let Some(checked) = checked else {
-        return Err(refused(&shown, &found, sources));
+        return Err(refused(&shown, &found, &sources));
     };
-    let warnings = rendered(&found, sources);
+    let warnings = Findings::of(&found, &sources);
     Ok(Spec {
         shown,
         document,
         checked,
         imported: None,
         warnings,
+        sources,
     })
 }
 
@@ -210,21 +238,21 @@ fn from_layer(
 fn from_model(
     shown: String,
     document: Document,
-    sources: &Sources,
+    sources: Sources,
     layer: Option<u32>,
-) -> Result<(Described, String), Failure> {
+) -> Result<(Described, Findings), Failure> {
     let (model, found) = check_model(&document);
     let Some(model) = model else {
-        return Err(refused(&shown, &found, sources));
+        return Err(refused(&shown, &found, &sources));
     };
-    let warnings = rendered(&found, sources);
+    let warnings = Findings::of(&found, &sources);
     let Some(index) = layer else {
         return Ok((Described::Model(shown, Box::new(model)), warnings));
     };
     let Some(layer) = model.layer(index as usize) else {
         return Err(Failure::Usage(format!(
             "`{shown}` has {}, counted from 0, and no layer {index}",
-            counted(model.indices.len(), "attention")
+            talk::counted(model.indices.len(), "attention")
         )));
     };
     let from = FromCheckpoint {
@@ -238,13 +266,19 @@ fn from_model(
         checked: layer.checked.clone(),
         imported: Some(from),
         warnings: warnings.clone(),
+        sources,
     };
     Ok((Described::Layer(Box::new(spec)), warnings))
 }
 
-fn from_config(shown: String, text: &str, options: &import::Options) -> Result<Spec, Failure> {
+fn from_config(
+    shown: String,
+    text: &str,
+    system: System,
+    options: &import::Options,
+) -> Result<Spec, Failure> {
     let mut sources = Sources::default();
-    let imported = match import::hf(&mut sources, &shown, text, options) {
+    let imported = match import::layer(system, &mut sources, &shown, text, options) {
         Ok(imported) => imported,
         Err(found) => return Err(refused(&shown, &found, &sources)),
     };
@@ -253,7 +287,7 @@ fn from_config(shown: String, text: &str, options: &import::Options) -> Result<S
     let Some(checked) = checked else {
         return Err(refused(&shown, &found, &sources));
     };
-    let warnings = rendered(&found, &sources);
+    let warnings = Findings::of(&found, &sources);
     let from = FromCheckpoint {
         layer: imported.layer,
         weight_prefix: imported.weight_prefix,
@@ -265,23 +299,30 @@ fn from_config(shown: String, text: &str, options: &import::Options) -> Result<S
         checked,
         imported: Some(from),
         warnings,
+        sources,
     })
 }
 
-/// The text behind a path: a file, the `config.json` of a folder, or stdin.
-fn text(path: &Path) -> Result<(String, String), Failure> {
+/// The file behind a path: of a folder its `config.json`, and none behind `-`.
+pub(crate) fn file(path: &Path) -> Option<PathBuf> {
     if path == Path::new("-") {
+        return None;
+    }
+    Some(match path.is_dir() {
+        true => path.join("config.json"),
+        false => path.to_owned(),
+    })
+}
+
+/// The text behind a path: a file, or stdin.
+fn text(path: &Path) -> Result<(String, String), Failure> {
+    let Some(file) = file(path) else {
         let mut bytes = Vec::new();
         let shown = "<stdin>".to_owned();
         std::io::stdin()
             .read_to_end(&mut bytes)
             .map_err(|error| Failure::read(Path::new(&shown), error))?;
         return decoded(&PathBuf::from(&shown), bytes).map(|text| (shown, text));
-    }
-    let file = if path.is_dir() {
-        path.join("config.json")
-    } else {
-        path.to_owned()
     };
     let bytes = std::fs::read(&file).map_err(|error| missing(&file, error))?;
     Ok((file.display().to_string(), decoded(&file, bytes)?))
@@ -301,9 +342,10 @@ fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String, Failure> {
 
 /// A file that can't be read; a misspelt subcommand looks like one.
 fn missing(path: &Path, error: std::io::Error) -> Failure {
-    const COMMANDS: [&str; 9] = [
+    const COMMANDS: [&str; 10] = [
         "build",
         "check",
+        "diff",
         "show",
         "import",
         "explain",
@@ -321,6 +363,14 @@ fn missing(path: &Path, error: std::io::Error) -> Failure {
             path.display()
         )),
         None => Failure::read(path, error),
+    }
+}
+
+/// Whose config a text is; `None` for a spec.
+fn system_of(path: &Path, text: &str) -> Option<System> {
+    match is_config(path, text) {
+        true => Some(System::HuggingFace),
+        false => System::of(text).filter(|system| *system != System::HuggingFace),
     }
 }
 
@@ -350,32 +400,11 @@ fn is_json(path: &Path) -> bool {
             .is_some_and(|extension| extension == "json")
 }
 
-fn rendered(found: &Diagnostics, sources: &Sources) -> String {
-    if found.is_empty() {
-        return String::new();
-    }
-    render::text(found, sources, talk::color()) + "\n"
-}
-
 fn refused(shown: &str, found: &Diagnostics, sources: &Sources) -> Failure {
-    let count = |severity| found.iter().filter(|one| one.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    let mut summary = format!("`{shown}` is refused: {}", counted(errors, "error"));
-    if warnings > 0 {
-        summary.push_str(&format!(", {}", counted(warnings, "warning")));
-    }
-    if let Some(first) = found.iter().find(|one| one.severity == Severity::Error) {
-        summary.push_str(&format!("; `mla-gen explain {}` says more", first.code));
-    }
     Failure::Refused {
-        report: render::text(found, sources, talk::color()),
-        summary,
+        findings: Findings::of(found, sources),
+        summary: findings::summary(shown, found),
     }
-}
-
-/// `1 error`, `2 errors`.
-pub(crate) fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

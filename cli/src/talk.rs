@@ -48,11 +48,16 @@ pub(crate) fn status(verb: &str, what: &str) {
 /// A failure, with everything that belongs to it.
 pub(crate) fn failure(failure: &Failure) {
     match failure {
-        Failure::Refused { report, .. } => plain(&format!("{report}\n")),
+        Failure::Refused { findings, .. } => plain(&findings.text),
         Failure::Program { stderr, .. } => plain(stderr),
         _ => {}
     }
     error(&failure.to_string());
+}
+
+/// `1 error`, `2 errors`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Something to know, which stops nothing.

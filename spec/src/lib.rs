@@ -7,9 +7,11 @@
 
 pub mod build;
 pub mod check;
+pub mod compare;
 pub mod diagnostic;
 pub mod document;
 pub mod explain;
+pub mod export;
 pub mod import;
 pub mod layer;
 mod merge;

@@ -1,5 +1,9 @@
 //! Shows diagnostics as rustc shows its own.
 
+mod json;
+
+pub use json::json;
+
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};

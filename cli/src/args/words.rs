@@ -71,6 +71,26 @@ pub(crate) enum Backend {
     Cuda,
 }
 
+/// A system whose configs are read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum System {
+    /// Hugging Face transformers: config.json
+    Hf,
+    /// Megatron-LM: a command line
+    Megatron,
+    /// MaxText: a model's YAML
+    Maxtext,
+}
+
+/// For whom something is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MessageFormat {
+    /// For people
+    Human,
+    /// For programs
+    Json,
+}
+
 /// What a backward pass computes again instead of keeping it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recompute {
@@ -171,6 +191,16 @@ impl From<Form> for mla_spec::Form {
         match form {
             Form::Mha => mla_spec::Form::Mha,
             Form::Mqa => mla_spec::Form::Mqa,
+        }
+    }
+}
+
+impl From<System> for mla_spec::import::System {
+    fn from(system: System) -> Self {
+        match system {
+            System::Hf => Self::HuggingFace,
+            System::Megatron => Self::Megatron,
+            System::Maxtext => Self::MaxText,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `mla-gen import CONFIG`
+//! `mla-gen import CONFIG`: another system's config as a spec, or a spec as another system's config.
 
 use mla_spec::{import, write};
 
@@ -6,17 +6,17 @@ use crate::args::Import;
 use crate::failure::Failure;
 use crate::{folder, source, talk};
 
-/// Prints a config as a YAML spec, a comment behind each inferred value; lints go to stderr.
+/// Prints a config as a YAML spec, a comment behind each inferred value, or as another system's config; lints go to stderr.
 pub(crate) fn import(args: &Import) -> Result<(), Failure> {
     let options = import::Options {
-        layer: args.from.layer,
-        strict: args.from.strict,
+        layer: args.options.layer,
+        strict: args.options.strict,
         name: args.name.clone(),
     };
-    let text = if args.model {
-        model(args, &options)?
-    } else {
-        layer(args, &options)?
+    let text = match args.to {
+        Some(system) => source::exported(read(args, &options)?, system.into())?,
+        None if args.model => model(args, &options)?,
+        None => layer(args, &options)?,
     };
     match &args.output {
         None => talk::data(&text),
@@ -28,9 +28,21 @@ pub(crate) fn import(args: &Import) -> Result<(), Failure> {
     }
 }
 
+/// What is written as another system's config: a config, or a spec of our own.
+fn read(args: &Import, options: &import::Options) -> Result<source::Spec, Failure> {
+    match args.from {
+        None => source::spec(&args.config, &args.options),
+        from => {
+            let spec = source::config(&args.config, from.map(Into::into), options)?;
+            talk::plain(&spec.warnings.text);
+            Ok(spec)
+        }
+    }
+}
+
 fn layer(args: &Import, options: &import::Options) -> Result<String, Failure> {
-    let spec = source::config(&args.config, options)?;
-    talk::plain(&spec.warnings);
+    let spec = source::config(&args.config, args.from.map(Into::into), options)?;
+    talk::plain(&spec.warnings.text);
     let comments = spec.imported.map(|imported| {
         let header = format!(
             "layer {} (tensors below `{}`).",
@@ -43,7 +55,7 @@ fn layer(args: &Import, options: &import::Options) -> Result<String, Failure> {
 
 fn model(args: &Import, options: &import::Options) -> Result<String, Failure> {
     let model = source::model_config(&args.config, options)?;
-    talk::plain(&model.warnings);
+    talk::plain(&model.warnings.text);
     let header = format!("every layer (tensors below `{}`).", model.imported.prefix);
     let comments = headed(model.imported.comments, &model.shown, &header);
     Ok(write::yaml(&model.imported.document, &comments))

@@ -1,8 +1,9 @@
 //! One file per subcommand.
 
-mod bench;
+pub(crate) mod bench;
 mod build;
 mod check;
+mod diff;
 mod explain;
 mod import;
 mod init;
@@ -31,6 +32,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Check(args) => check::check(&args),
         Command::Show(args) => show::show(&args),
         Command::Import(args) => import::import(&args),
+        Command::Diff(args) => diff::diff(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Init(args) => init::init(&args),
         Command::Run(args) => run::run(&args),

@@ -6,8 +6,8 @@ use crate::args::{Backend, DType, Verify};
 use crate::driver::job::{Job, Report};
 use crate::driver::{Compiled, Program};
 use crate::failure::Failure;
-use crate::source::counted;
 use crate::talk;
+use crate::talk::counted;
 use crate::verify::{Case, Gradients, Outputs, Row, Trial, name, table};
 
 /// Why a case failed, as far as the exit code is concerned.

@@ -125,7 +125,7 @@ impl Program {
             },
             message: format!(
                 "compiling {}",
-                crate::source::counted(self.layers.len(), "generated layer")
+                crate::talk::counted(self.layers.len(), "generated layer")
             ),
         };
         Ok(Compiled {

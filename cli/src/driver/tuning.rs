@@ -96,7 +96,7 @@ impl Tuner {
         std::fs::write(&input, text).map_err(|error| Failure::write(&input, error))?;
         let message = format!(
             "measuring {}",
-            crate::source::counted(file.shapes.len(), "shape")
+            crate::talk::counted(file.shapes.len(), "shape")
         );
         let output = talk::progress(message, || Command::new(&self.path).arg(&input).output());
         let output = output

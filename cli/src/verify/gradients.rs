@@ -11,7 +11,7 @@ use crate::args::{DType, Recompute, Verify};
 use crate::driver::job::{Grad, Input, Job, Mode, Report, Rope, Stored};
 use crate::driver::{Program, hands_on};
 use crate::failure::Failure;
-use crate::source::counted;
+use crate::talk::counted;
 use crate::tensors::{Tensor, TensorFile};
 
 /// Verifies gradients.

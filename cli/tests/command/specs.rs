@@ -155,7 +155,10 @@ fn a_layer_is_chosen_where_a_config_stands_and_nowhere_else() {
     );
     let told = room.run(&["check", &checkout("spec/models/youtu.yaml"), "--layer", "1"]);
     assert!(
-        told.code == 2 && told.stderr.contains("`--layer` goes with a config.json"),
+        told.code == 2
+            && told
+                .stderr
+                .contains("`--layer` goes with a config or a model"),
         "{told:?}"
     );
 }

@@ -32,14 +32,20 @@ impl PhaseFloor {
     }
 }
 
-/// The least that each phase takes in bf16, its cache too where that holds plain numbers: each group of ops at the roof that binds it. What is
-/// between groups is written and read again, as the plan says; launches cost nothing.
-pub fn floors(checked: &Checked, machine: &Machine) -> Vec<PhaseFloor> {
+/// The layer in bf16, its cache too where that holds plain numbers.
+pub(super) fn in_bf16(checked: &Checked) -> Checked {
     let mut checked = checked.clone();
     checked.build.dtype = DType::Bf16;
     if let Store::Plain(_) = checked.build.cache.store {
         checked.build.cache.store = Store::Plain(CacheDType::Bf16);
     }
+    checked
+}
+
+/// The least that each phase takes in bf16, its cache too where that holds plain numbers: each group of ops at the roof that binds it. What is
+/// between groups is written and read again, as the plan says; launches cost nothing.
+pub fn floors(checked: &Checked, machine: &Machine) -> Vec<PhaseFloor> {
+    let checked = in_bf16(checked);
     let latent = checked.layer.latent();
     let of = |phase: super::PhaseReport| {
         // Where each request has its own form, what is counted says it all

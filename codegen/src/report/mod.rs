@@ -2,7 +2,9 @@
 
 mod backward;
 mod bytes;
+mod compare;
 mod floor;
+pub mod html;
 mod model;
 mod pairs;
 mod passes;
@@ -14,6 +16,7 @@ use mla_spec::{Checked, DType, Dims, Form, Phase};
 
 pub use bytes::Stored;
 pub(crate) use bytes::latent_bytes;
+pub use compare::comparable_facts;
 pub use floor::{PhaseFloor, floors};
 pub use model::{LayerRow, ModelReport, model};
 pub use pairs::{Met, met};

@@ -278,7 +278,7 @@ pub(super) fn grouped(number: u128) -> String {
     text
 }
 
-fn percent(part: u128, all: u128) -> String {
+pub(super) fn percent(part: u128, all: u128) -> String {
     if all == 0 {
         return String::new();
     }

@@ -246,34 +246,7 @@ impl<'a> Counter<'a> {
 
     /// Bytes of an op's inputs and its result; 0 for one that only looks at a value in another way.
     pub(super) fn moved(&self, op: &Op) -> u128 {
-        let is_view = matches!(
-            op,
-            Op::Hidden { .. }
-                | Op::Context { .. }
-                | Op::Columns { .. }
-                | Op::HeadPart { .. }
-                | Op::IntoHeads { .. }
-                | Op::IntoRows { .. }
-                | Op::UnrotatedKey { .. }
-                | Op::TakeKv { .. }
-                | Op::TakenLatent { .. }
-                | Op::TakenKey { .. }
-                | Op::GiveKv { .. }
-                | Op::TakeSelection { .. }
-                | Op::GiveSelection { .. }
-                | Op::AsRows { .. }
-                | Op::Forms { .. }
-                | Op::Learn { .. }
-                | Op::Adjoint(
-                    Adjoint::OutputGradient { .. }
-                        | Adjoint::GivenKvGradient { .. }
-                        | Adjoint::Saved { .. }
-                        | Adjoint::Deferred { .. }
-                        | Adjoint::Drop { .. }
-                )
-                | Op::Probe { .. }
-        );
-        if is_view {
+        if is_view(op) {
             return 0;
         }
         let values = op.reads().into_iter().chain(op.defines());
@@ -288,6 +261,11 @@ impl<'a> Counter<'a> {
     /// Bytes of so many rows of a type.
     fn size_of(&self, ty: &Ty, rows: u64) -> u128 {
         bytes::value(ty, rows.into(), self.program.build.dtype)
+    }
+
+    /// Whether a value has a row for each of a context's tokens, not of the call's.
+    pub(super) fn is_of_context(&self, value: ValueId) -> bool {
+        self.others.contains_key(&value)
     }
 
     pub(super) fn rows(&self, value: ValueId) -> u128 {
@@ -478,6 +456,37 @@ impl<'a> Counter<'a> {
             .next()
             .map_or(0, |constant| u128::from(constant.value))
     }
+}
+
+/// Whether an op only looks at a value in another way, or hands it in or out.
+pub(super) fn is_view(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Hidden { .. }
+            | Op::Context { .. }
+            | Op::Columns { .. }
+            | Op::HeadPart { .. }
+            | Op::IntoHeads { .. }
+            | Op::IntoRows { .. }
+            | Op::UnrotatedKey { .. }
+            | Op::TakeKv { .. }
+            | Op::TakenLatent { .. }
+            | Op::TakenKey { .. }
+            | Op::GiveKv { .. }
+            | Op::TakeSelection { .. }
+            | Op::GiveSelection { .. }
+            | Op::AsRows { .. }
+            | Op::Forms { .. }
+            | Op::Learn { .. }
+            | Op::Adjoint(
+                Adjoint::OutputGradient { .. }
+                    | Adjoint::GivenKvGradient { .. }
+                    | Adjoint::Saved { .. }
+                    | Adjoint::Deferred { .. }
+                    | Adjoint::Drop { .. }
+            )
+            | Op::Probe { .. }
+    )
 }
 
 /// Elements of the matrix in a module.

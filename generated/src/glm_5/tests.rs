@@ -381,12 +381,27 @@ mod covering {
     use mla_runtime::{
         AccumLinear, Attended, Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache,
         Interleaved, LatentCache, LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary,
-        Rows, Selection, Visibility, Weights, absorb, attention, indexer,
+        Rows, Selection, TensorShape, Visibility, Weights, absorb, attention, indexer,
     };
 
     use super::twin::*;
 
     const INDEX_TOPK: usize = 128;
+
+    pub(super) const TENSORS: [TensorShape; 12] = [
+        TensorShape::new("q_a_proj.weight", &[Q_LORA_RANK, HIDDEN_SIZE]),
+        TensorShape::new("q_a_layernorm.weight", &[Q_LORA_RANK]),
+        TensorShape::new("q_b_proj.weight", &[Q_WIDTH, Q_LORA_RANK]),
+        TensorShape::new("indexer.wq_b.weight", &[INDEX_Q_WIDTH, Q_LORA_RANK]),
+        TensorShape::new("indexer.wk.weight", &[INDEX_HEAD_DIM, HIDDEN_SIZE]),
+        TensorShape::new("indexer.k_norm.weight", &[INDEX_HEAD_DIM]),
+        TensorShape::new("indexer.k_norm.bias", &[INDEX_HEAD_DIM]),
+        TensorShape::new("indexer.weights_proj.weight", &[INDEX_N_HEADS, HIDDEN_SIZE]),
+        TensorShape::new("kv_a_proj_with_mqa.weight", &[KV_DOWN_WIDTH, HIDDEN_SIZE]),
+        TensorShape::new("kv_a_layernorm.weight", &[KV_LORA_RANK]),
+        TensorShape::new("kv_b_proj.weight", &[KV_UP_WIDTH, KV_LORA_RANK]),
+        TensorShape::new("o_proj.weight", &[HIDDEN_SIZE, OUT_WIDTH]),
+    ];
 
     type Cache<B, F = f32, I = f32> = IndexedCache<
         LatentCache<B, F, Interleaved, Paged<6>, KV_LORA_RANK, QK_ROPE_HEAD_DIM>,
@@ -395,12 +410,14 @@ mod covering {
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
-        linear_in_proj: Linear<B, HIDDEN_SIZE, IN_PROJ_WIDTH>,
+        linear_q_down_proj: Linear<B, HIDDEN_SIZE, Q_LORA_RANK>,
         q_layernorm: RmsNorm<B, Q_LORA_RANK>,
         linear_q_up_proj: Linear<B, Q_LORA_RANK, Q_WIDTH>,
         indexer_wq_b: Linear<B, Q_LORA_RANK, INDEX_Q_WIDTH>,
+        indexer_wk: Linear<B, HIDDEN_SIZE, INDEX_HEAD_DIM>,
         indexer_k_norm: LayerNorm<B, INDEX_HEAD_DIM>,
         indexer_weights_proj: AccumLinear<B, HIDDEN_SIZE, INDEX_N_HEADS>,
+        linear_kv_down_proj: Linear<B, HIDDEN_SIZE, KV_DOWN_WIDTH>,
         kv_layernorm: RmsNorm<B, KV_LORA_RANK>,
         linear_kv_up_proj: Linear<B, KV_LORA_RANK, KV_UP_WIDTH>,
         linear_proj: Linear<B, OUT_WIDTH, HIDDEN_SIZE>,
@@ -412,14 +429,11 @@ mod covering {
         fn load(weights: &Weights, prefix: &str, device: &B::Device) -> Result<Self> {
             let weights = weights.exactly(prefix, &TENSORS)?;
             Ok(Self {
-                linear_in_proj: Linear::load(
-                    &weights,
-                    &["q_a_proj", "indexer.wk", "kv_a_proj_with_mqa"],
-                    device,
-                )?,
+                linear_q_down_proj: Linear::load(&weights, &["q_a_proj"], device)?,
                 q_layernorm: RmsNorm::load(&weights, "q_a_layernorm", Q_LAYERNORM_EPS, device)?,
                 linear_q_up_proj: Linear::load(&weights, &["q_b_proj"], device)?,
                 indexer_wq_b: Linear::load(&weights, &["indexer.wq_b"], device)?,
+                indexer_wk: Linear::load(&weights, &["indexer.wk"], device)?,
                 indexer_k_norm: LayerNorm::load(
                     &weights,
                     "indexer.k_norm",
@@ -427,6 +441,7 @@ mod covering {
                     device,
                 )?,
                 indexer_weights_proj: AccumLinear::load(&weights, "indexer.weights_proj", device)?,
+                linear_kv_down_proj: Linear::load(&weights, &["kv_a_proj_with_mqa"], device)?,
                 kv_layernorm: RmsNorm::load(&weights, "kv_a_layernorm", KV_LAYERNORM_EPS, device)?,
                 linear_kv_up_proj: Linear::load(&weights, &["kv_b_proj"], device)?,
                 linear_proj: Linear::load(&weights, &["o_proj"], device)?,
@@ -443,19 +458,18 @@ mod covering {
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
             let angles = self.rotary.angles(positions)?;
-            let projected = self.linear_in_proj.forward(hidden)?;
-            let q_compressed = projected.columns::<0, Q_LORA_RANK>();
-            let q_compressed = self.q_layernorm.forward(q_compressed)?;
+            let q_compressed = self.linear_q_down_proj.forward(hidden)?;
+            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = projected.columns::<{ Q_LORA_RANK + INDEX_HEAD_DIM }, KV_DOWN_WIDTH>();
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
             let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
             let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = projected.columns::<Q_LORA_RANK, INDEX_HEAD_DIM>();
-            let index_k = self.indexer_k_norm.forward(index_k)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let index_k = self.indexer_k_norm.forward(&index_k)?;
             let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
@@ -486,19 +500,18 @@ mod covering {
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
-            let projected = self.linear_in_proj.forward(hidden)?;
-            let q_compressed = projected.columns::<0, Q_LORA_RANK>();
-            let q_compressed = self.q_layernorm.forward(q_compressed)?;
+            let q_compressed = self.linear_q_down_proj.forward(hidden)?;
+            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = projected.columns::<{ Q_LORA_RANK + INDEX_HEAD_DIM }, KV_DOWN_WIDTH>();
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
             let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
             let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = projected.columns::<Q_LORA_RANK, INDEX_HEAD_DIM>();
-            let index_k = self.indexer_k_norm.forward(index_k)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let index_k = self.indexer_k_norm.forward(&index_k)?;
             let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
@@ -538,19 +551,18 @@ mod covering {
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
-            let projected = self.linear_in_proj.forward(hidden)?;
-            let q_compressed = projected.columns::<0, Q_LORA_RANK>();
-            let q_compressed = self.q_layernorm.forward(q_compressed)?;
+            let q_compressed = self.linear_q_down_proj.forward(hidden)?;
+            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = projected.columns::<{ Q_LORA_RANK + INDEX_HEAD_DIM }, KV_DOWN_WIDTH>();
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
             let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
             let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = projected.columns::<Q_LORA_RANK, INDEX_HEAD_DIM>();
-            let index_k = self.indexer_k_norm.forward(index_k)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let index_k = self.indexer_k_norm.forward(&index_k)?;
             let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
@@ -598,9 +610,9 @@ mod dense {
 
     pub(super) const TENSORS: [TensorShape; 7] = [
         TensorShape::new("q_a_proj.weight", &[Q_LORA_RANK, HIDDEN_SIZE]),
-        TensorShape::new("kv_a_proj_with_mqa.weight", &[KV_DOWN_WIDTH, HIDDEN_SIZE]),
         TensorShape::new("q_a_layernorm.weight", &[Q_LORA_RANK]),
         TensorShape::new("q_b_proj.weight", &[Q_WIDTH, Q_LORA_RANK]),
+        TensorShape::new("kv_a_proj_with_mqa.weight", &[KV_DOWN_WIDTH, HIDDEN_SIZE]),
         TensorShape::new("kv_a_layernorm.weight", &[KV_LORA_RANK]),
         TensorShape::new("kv_b_proj.weight", &[KV_UP_WIDTH, KV_LORA_RANK]),
         TensorShape::new("o_proj.weight", &[HIDDEN_SIZE, OUT_WIDTH]),
@@ -611,9 +623,10 @@ mod dense {
 
     #[derive(Debug)]
     pub(super) struct Layer<B: Backend> {
-        linear_in_proj: Linear<B, HIDDEN_SIZE, IN_PROJ_WIDTH>,
+        linear_q_down_proj: Linear<B, HIDDEN_SIZE, Q_LORA_RANK>,
         q_layernorm: RmsNorm<B, Q_LORA_RANK>,
         linear_q_up_proj: Linear<B, Q_LORA_RANK, Q_WIDTH>,
+        linear_kv_down_proj: Linear<B, HIDDEN_SIZE, KV_DOWN_WIDTH>,
         kv_layernorm: RmsNorm<B, KV_LORA_RANK>,
         linear_kv_up_proj: Linear<B, KV_LORA_RANK, KV_UP_WIDTH>,
         linear_proj: Linear<B, OUT_WIDTH, HIDDEN_SIZE>,
@@ -624,13 +637,10 @@ mod dense {
         fn load(weights: &Weights, prefix: &str, device: &B::Device) -> Result<Self> {
             let weights = weights.exactly(prefix, &TENSORS)?;
             Ok(Self {
-                linear_in_proj: Linear::load(
-                    &weights,
-                    &["q_a_proj", "kv_a_proj_with_mqa"],
-                    device,
-                )?,
+                linear_q_down_proj: Linear::load(&weights, &["q_a_proj"], device)?,
                 q_layernorm: RmsNorm::load(&weights, "q_a_layernorm", Q_LAYERNORM_EPS, device)?,
                 linear_q_up_proj: Linear::load(&weights, &["q_b_proj"], device)?,
+                linear_kv_down_proj: Linear::load(&weights, &["kv_a_proj_with_mqa"], device)?,
                 kv_layernorm: RmsNorm::load(&weights, "kv_a_layernorm", KV_LAYERNORM_EPS, device)?,
                 linear_kv_up_proj: Linear::load(&weights, &["kv_b_proj"], device)?,
                 linear_proj: Linear::load(&weights, &["o_proj"], device)?,
@@ -646,13 +656,12 @@ mod dense {
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             let segments = mask.segments(hidden.rows(), Visibility::CAUSAL, Padding::Refused)?;
             let angles = self.rotary.angles(positions)?;
-            let projected = self.linear_in_proj.forward(hidden)?;
-            let q_compressed = projected.columns::<0, Q_LORA_RANK>();
-            let q_compressed = self.q_layernorm.forward(q_compressed)?;
+            let q_compressed = self.linear_q_down_proj.forward(hidden)?;
+            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = projected.columns::<Q_LORA_RANK, KV_DOWN_WIDTH>();
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
             let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
@@ -673,13 +682,12 @@ mod dense {
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
-            let projected = self.linear_in_proj.forward(hidden)?;
-            let q_compressed = projected.columns::<0, Q_LORA_RANK>();
-            let q_compressed = self.q_layernorm.forward(q_compressed)?;
+            let q_compressed = self.linear_q_down_proj.forward(hidden)?;
+            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = projected.columns::<Q_LORA_RANK, KV_DOWN_WIDTH>();
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
             let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
@@ -704,13 +712,12 @@ mod dense {
         ) -> Result<Rows<B, HIDDEN_SIZE>> {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
-            let projected = self.linear_in_proj.forward(hidden)?;
-            let q_compressed = projected.columns::<0, Q_LORA_RANK>();
-            let q_compressed = self.q_layernorm.forward(q_compressed)?;
+            let q_compressed = self.linear_q_down_proj.forward(hidden)?;
+            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = projected.columns::<Q_LORA_RANK, KV_DOWN_WIDTH>();
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
             let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();

@@ -6,9 +6,11 @@ pub mod check;
 pub mod conditions;
 mod document;
 mod example;
+pub mod export;
 pub mod import;
 pub mod read;
 pub mod recompute;
+pub mod systems;
 
 pub use document::{document, refusal};
 pub use example::{BASE, CROSS, GROUPED, MODEL, whole};
@@ -36,6 +38,8 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
         .iter()
         .chain(check::rules())
         .chain(import::RULES)
+        .chain(systems::RULES)
+        .chain(export::RULES)
         .chain(recompute::RULES)
         .collect();
     rules.sort_by_key(|rule| rule.code);

@@ -18,6 +18,11 @@ pub(super) const LAYER_OUT_OF_RANGE: Code = Code(713);
 pub(super) const NOT_AN_MLA_LAYER: Code = Code(714);
 pub(super) const LAYER_LISTS: Code = Code(715);
 pub(super) const CONTRADICTION: Code = Code(716);
+pub(super) const REFUSED_THERE: Code = Code(717);
+pub(super) const NOT_ARGUMENTS: Code = Code(718);
+pub(super) const NO_LATENT_ATTENTION: Code = Code(719);
+pub(super) const SIZE_MISSING: Code = Code(720);
+pub(super) const NOT_SAID_HERE: Code = Code(721);
 
 pub(super) const EPS_DIFFERS: Code = Code(730);
 pub(super) const LAYOUT_ASSUMED: Code = Code(731);
@@ -37,6 +42,8 @@ pub(super) const SECOND_HAND: Code = Code(744);
 pub(super) const RELEASED_NAMES: Code = Code(745);
 pub(super) const OUTER_NORM: Code = Code(746);
 pub(super) const READ_OTHERWISE: Code = Code(747);
+pub(super) const IGNORED_THERE: Code = Code(748);
+pub(super) const DIFFERS_THERE: Code = Code(749);
 
 pub(super) const UNKNOWN_SCHEDULE_KEY: Code = Code(750);
 pub(super) const UNKNOWN_SCHEDULE_WORD: Code = Code(751);

@@ -5,39 +5,12 @@ use std::cell::RefCell;
 use super::assemble::{self, Comments};
 use super::config::{Config, Given};
 use super::family::{self, Family, Trait};
-use super::{codes, json, keys, lints, reading, schedule};
-use crate::check::check;
+use super::outcome::{self, Draft, Imported, Options};
+use super::{codes, json, lints, reading, schedule};
+use crate::build::Build;
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::document::Document;
 use crate::node::{Node, NodeKind, Scalar};
 use crate::span::{Sources, Spanned};
-use crate::write;
-
-/// How a config is imported.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
-    /// The layer to import, counted from 0; `None` for the first MLA layer.
-    pub layer: Option<u32>,
-    /// Whether a key that was not reviewed is an error even where nothing in it has to do with attention.
-    pub strict: bool,
-    /// Name of the generated layer; `None` for the family's.
-    pub name: Option<String>,
-}
-
-/// A config in our language.
-#[derive(Debug, Clone)]
-pub struct Imported {
-    /// The spec. It has passed [`check`](crate::check()); values that were read carry their place in the config.
-    pub document: Document,
-    /// Why each value that was not simply read is what it is.
-    pub comments: write::Comments,
-    /// Warnings: what is known to go wrong with configs like this one.
-    pub lints: Diagnostics,
-    /// The layer that was imported, counted from 0.
-    pub layer: u32,
-    /// Where its weights are in the checkpoint: `model.layers.0.self_attn`, without final dot.
-    pub weight_prefix: String,
-}
 
 /// Keys that are read for every family.
 pub(super) const KNOWN: &[&str] = &[
@@ -85,22 +58,10 @@ pub fn hf(
 ) -> Result<Imported, Diagnostics> {
     let root = json::parse(sources, name, text)?;
     let diagnostics = RefCell::new(Diagnostics::new());
-    let imported = whole_config(&root, &diagnostics, |found, outer| {
+    let draft = whole_config(&root, &diagnostics, |found, outer| {
         import(found, outer, options)
     });
-    let mut lints = diagnostics.into_inner();
-    match imported {
-        Some(mut imported) if !lints.has_errors() => {
-            let (_, found) = check(&imported.document);
-            if found.has_errors() {
-                lints.extend(found);
-                return Err(lints);
-            }
-            imported.lints = lints;
-            Ok(imported)
-        }
-        _ => Err(lints),
-    }
+    outcome::proved(draft, diagnostics.into_inner())
 }
 
 /// What `import` makes of a config's language model, given also the object around it; `None` where there is none.
@@ -124,7 +85,7 @@ pub(super) fn whole_config<T>(
     import(&found, &outer)
 }
 
-fn import(found: &Found<'_>, outer: &Config<'_>, options: &Options) -> Option<Imported> {
+fn import(found: &Found<'_>, outer: &Config<'_>, options: &Options) -> Option<Draft> {
     let (config, family) = (&found.config, found.family);
     let mut comments = Comments::default();
 
@@ -140,18 +101,20 @@ fn import(found: &Found<'_>, outer: &Config<'_>, options: &Options) -> Option<Im
     if found.nested {
         lints::quantization(outer);
     }
-    keys::review(config, family, KNOWN, options.strict);
+    family::review(config, family, KNOWN, options.strict);
 
     let ((layer, _), parts) = (chosen?, parts?);
     let sparse = parts.indexer.is_some();
-    let name = match &options.name {
-        Some(name) => name.clone(),
-        None => family.layer_name.to_owned(),
-    };
-    Some(Imported {
-        document: assemble::document(name, assemble::layer(parts), sparse),
-        comments: comments.all,
-        lints: Diagnostics::new(),
+    Some(Draft {
+        name: match &options.name {
+            Some(name) => name.clone(),
+            None => family.layer_name.to_owned(),
+        },
+        spec: assemble::layer(parts),
+        build: Build::default(),
+        sparse,
+        schedule: Vec::new(),
+        comments,
         layer,
         weight_prefix: found.weight_prefix(layer),
     })

@@ -56,7 +56,7 @@ pub(super) fn read(
     };
     agrees?;
     let absent = reader.absent;
-    super::lints::absent_sizes(config, family, &absent);
+    super::lints::absent_sizes(config, &family.class_defaults(), &absent);
     let (k_norm, k_norm_eps) = extras.k_norm?;
     let rotates = kind.rotates && rope_dim > 0;
     add_comments(family, traits, rotates, k_norm, comments);
@@ -73,6 +73,9 @@ pub(super) fn read(
         k_norm,
         k_norm_eps,
         full_precision_weights: traits.full_precision_weights,
+        hadamard: false,
+        relu: Spanned::unplaced(true),
+        loss: None,
         forced: extras.forced?,
         pool: extras.pool?,
         shared,

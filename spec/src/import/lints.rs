@@ -156,23 +156,28 @@ pub(super) fn quantization(config: &Config<'_>) {
     }
 }
 
-/// Sizes that the config leaves to its class.
-pub(super) fn absent_sizes(config: &Config<'_>, family: &Family, absent: &[String]) {
+/// Sizes that the config leaves to `defaults`: its class's, or its system's.
+pub(super) fn absent_sizes(config: &Config<'_>, defaults: &str, absent: &[String]) {
+    let help = "loading compares every shape, so a wrong guess can't go unnoticed";
+    report_absent(config, defaults, absent, help);
+}
+
+/// Numbers that the config leaves to its system's defaults.
+pub(super) fn absent_numbers(config: &Config<'_>, defaults: &str, absent: &[String]) {
+    let help = "state them: no shape shows a wrong one";
+    report_absent(config, defaults, absent, help);
+}
+
+fn report_absent(config: &Config<'_>, defaults: &str, absent: &[String], help: &str) {
     if absent.is_empty() {
         return;
     }
     let names: Vec<_> = absent.iter().map(|name| format!("`{name}`")).collect();
+    let message = format!(
+        "not in the config, so {defaults} are taken: {}",
+        names.join(", ")
+    );
     config.report(
-        Diagnostic::warning(
-            codes::SIZES_ABSENT,
-            format!(
-                "not in the config, so `{}`'s class defaults are taken: {}",
-                family.name(),
-                names.join(", ")
-            ),
-            config.span,
-            "not in here",
-        )
-        .help("loading compares every shape, so a wrong guess can't go unnoticed"),
+        Diagnostic::warning(codes::SIZES_ABSENT, message, config.span, "not in here").help(help),
     );
 }

@@ -6,9 +6,10 @@ use std::collections::HashSet;
 use super::assemble::{self, Comments};
 use super::config::Config;
 use super::family::{Family, Trait};
-use super::hf::{Found, KNOWN, Options};
+use super::hf::{Found, KNOWN};
+use super::outcome::Options;
 use super::schedule::{self, Attention, IndexerUse, KvRole, LayerKind, Schedule};
-use super::{codes, json, keys, lints, reading};
+use super::{codes, family, json, lints, reading};
 use crate::check::check_model;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::Document;
@@ -116,7 +117,7 @@ fn import(found: &Found<'_>, outer: &Config<'_>, options: &Options) -> Option<Im
     if found.nested {
         lints::quantization(outer);
     }
-    keys::review(config, family, KNOWN, options.strict);
+    family::review(config, family, KNOWN, options.strict);
 
     let (mut model, mut comments) = model?;
     let prefix = found.prefix_pattern();

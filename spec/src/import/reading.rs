@@ -4,11 +4,11 @@ use super::assemble::Comments;
 use super::codes;
 use super::config::{Config, Given};
 use super::family::{Family, LatentEps, Trait};
-use super::parts::{Gate, Parts, QueryScaling};
+use super::parts::{Gate, LatentNorm, Logits, Parts, QueryScaling, Sizes};
 use super::rope::{self, RopeOf};
 use super::schedule::{Attention, KvRole, LayerKind};
-use super::sizes::{self, Sizes};
-use super::{indexer, lints};
+
+use super::{indexer, lints, sizes};
 use crate::diagnostic::Diagnostic;
 use crate::span::Spanned;
 
@@ -61,25 +61,24 @@ pub(super) fn layer(
     } else {
         rope.query_scaling
     };
+    let bias = bias?;
     Some(Parts {
-        hidden_size: sizes.hidden_size,
-        num_attention_heads: sizes.num_attention_heads,
-        q_lora_rank: sizes.q_lora_rank,
-        kv_lora_rank: sizes.kv_lora_rank,
-        qk_nope_head_dim: sizes.qk_nope_head_dim,
-        qk_rope_head_dim: sizes.qk_rope_head_dim,
-        v_head_dim: sizes.v_head_dim,
-        rope: rope.node,
         window: window?,
-        latent_eps: latent_eps?,
-        bias: bias?,
+        down_bias: bias,
+        output_bias: bias,
         latent_scales: scaled?,
         query_scaling,
+        logits: Logits {
+            sink: family
+                .has(Trait::Sinks)
+                .then(|| Spanned::unplaced("learnable")),
+            ..Logits::default()
+        },
         gate: gate(family),
-        sinks: family.has(Trait::Sinks),
         rope_key_norm: family.has(Trait::RopeKeyNorm),
         kv: kind.kv,
         indexer: indexer?,
+        ..Parts::plain(sizes, rope.node, Some(LatentNorm::rms(latent_eps?)))
     })
 }
 
@@ -138,7 +137,7 @@ fn bias(
     }
 }
 
-/// How many keys a sliding layer's query sees. Other layers have no window, whatever the config says.
+/// How many tokens before it a sliding layer's query sees. Other layers have no window, whatever the config says.
 fn window(
     config: &Config<'_>,
     family: &Family,
@@ -172,7 +171,7 @@ fn window(
         "params.window_size",
         "sliding_window counts the query itself",
     );
-    Some(Some(keys))
+    Some(Some(Spanned::new(keys.value - 1, keys.span)))
 }
 
 /// `mla_scale_q_lora` and `mla_scale_kv_lora`: the modeling code scales whatever they say.

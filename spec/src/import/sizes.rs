@@ -4,21 +4,10 @@ use super::assemble::Comments;
 use super::codes;
 use super::config::{Config, Given};
 use super::family::{Family, QueryRank, Trait};
+use super::parts::Sizes;
 use super::schedule::Attention;
 use crate::diagnostic::Diagnostic;
 use crate::span::Spanned;
-
-/// The sizes of one layer.
-pub(super) struct Sizes {
-    pub(super) hidden_size: Spanned<u32>,
-    pub(super) num_attention_heads: Spanned<u32>,
-    /// `None` for plain queries.
-    pub(super) q_lora_rank: Option<Spanned<u32>>,
-    pub(super) kv_lora_rank: Spanned<u32>,
-    pub(super) qk_nope_head_dim: Spanned<u32>,
-    pub(super) qk_rope_head_dim: Spanned<u32>,
-    pub(super) v_head_dim: Spanned<u32>,
-}
 
 /// Where a layer's own sizes stand.
 pub(super) enum Own<'c> {
@@ -100,7 +89,7 @@ pub(super) fn read(
         None => reader.read_value_dim(hidden_size, num_attention_heads),
     };
     let q_lora_rank = reader.read_query_rank(family);
-    super::lints::absent_sizes(config, family, &reader.absent);
+    super::lints::absent_sizes(config, &family.class_defaults(), &reader.absent);
     Some(Sizes {
         hidden_size: hidden_size?,
         num_attention_heads: num_attention_heads?,

@@ -2,6 +2,7 @@
 
 mod shape;
 mod table;
+pub(crate) mod work;
 
 use mla_spec::{Checked, Form, Phase};
 

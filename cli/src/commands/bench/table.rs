@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use mla_codegen::report;
-use mla_spec::{Checked, Phase};
+use mla_spec::Checked;
 
-use crate::driver::job::{self, Ceilings, Report, Timing, Work};
+use super::work;
+use crate::driver::job::{self, Ceilings, Report, Timing};
 
 /// A device's ceilings, each call, and each of its kernels.
 pub(super) fn text(checked: &Checked, report: &Report) -> String {
@@ -55,14 +55,7 @@ fn call(checked: &Checked, timing: &Timing, ceilings: Option<&Ceilings>, text: &
     }
     text.push('\n');
     let seconds = timing.device_seconds.unwrap_or(timing.call_seconds);
-    let work = match timing.commands.as_slice() {
-        // Nothing tells what a processor did but the plan
-        [] => planned(checked, bench),
-        commands => commands.iter().fold(Work::default(), |sum, timed| Work {
-            bytes: sum.bytes + timed.work.bytes,
-            flops: sum.flops + timed.work.flops,
-        }),
-    };
+    let work = work::of(checked, timing);
     let _ = write!(
         text,
         "  {}B, {}FLOP: {}B/s, {}FLOP/s",
@@ -81,41 +74,6 @@ fn call(checked: &Checked, timing: &Timing, ceilings: Option<&Ceilings>, text: &
         );
     }
     text.push('\n');
-}
-
-/// What the plan counts, for all requests.
-fn planned(checked: &Checked, bench: job::Bench) -> Work {
-    let mut checked = checked.clone();
-    let expect = &mut checked.build.expect;
-    let (new, cached) = (bench.new as u32, bench.cached as u32);
-    (expect.prefill_tokens, expect.prefill_context) = (new, cached);
-    (expect.decode_tokens, expect.decode_context) = (new, cached);
-    let report = report::report(&checked);
-    let of = |wanted: Phase| {
-        let mut phases = report.phases.iter();
-        phases
-            .find(|phase| phase.phase == wanted)
-            .map(|phase| phase.total())
-    };
-    let training = |backward: bool| {
-        report.training.as_ref().map(|training| {
-            let [forward, back] = training.flops;
-            forward + if backward { back } else { 0 }
-        })
-    };
-    let requests = bench.requests as u64;
-    let (flops, bytes) = match bench.phase {
-        job::Phase::Forward => of(Phase::Forward).map(|work| (work.flops, work.bytes)),
-        job::Phase::Prefill => of(Phase::Prefill).map(|work| (work.flops, work.bytes)),
-        job::Phase::Decode => of(Phase::Decode).map(|work| (work.flops, work.bytes)),
-        job::Phase::ForwardTrain => training(false).map(|flops| (flops, 0)),
-        job::Phase::Backward => training(true).map(|flops| (flops, 0)),
-    }
-    .unwrap_or_default();
-    Work {
-        bytes: bytes as u64 * requests,
-        flops: flops as u64 * requests,
-    }
 }
 
 const HEAD: [&str; 7] = [

@@ -10,8 +10,9 @@ use crate::args::Run;
 use crate::driver::job::{Grad, Job, Mode, Phase, Report, Rope, Split, Stored};
 use crate::driver::{Program, Training, hands_on};
 use crate::failure::Failure;
-use crate::source::{self, counted};
+use crate::source;
 use crate::talk;
+use crate::talk::counted;
 
 /// Compiles the layer with the phase `train`, does one forward and one backward pass, and prints what came of them.
 pub(super) fn run(args: &Run) -> Result<(), Failure> {

@@ -320,10 +320,7 @@ fn speed(checked: &Checked, report: &Report, phase: Phase) -> Option<String> {
     } else {
         0.0
     };
-    let (calls, tokens) = (
-        source::counted(count, "call"),
-        source::counted(tokens, "token"),
-    );
+    let (calls, tokens) = (talk::counted(count, "call"), talk::counted(tokens, "token"));
     Some(line(
         name,
         format!(

@@ -1,8 +1,8 @@
 //! Layers that make themselves what a twin is handed: latents, a selection.
 
 use mla_spec::{
-    Checked, Core, Indexer, IndexerQuery, IndexerRope, KvSource, Latent, Layer, LightningIndexer,
-    Norm, NormKind, NormParams, Pool, Projections, Rope, SplitOrder,
+    Build, Checked, Core, Indexer, IndexerQuery, IndexerRope, KvSource, Latent, Layer,
+    LightningIndexer, Norm, NormKind, NormParams, Pool, Projections, Rope, SplitOrder,
 };
 
 /// The twin with latents and an indexer of its own, which hands them out; `None` where it is handed nothing.
@@ -39,7 +39,11 @@ fn with(twin: &Checked, projections: Projections, core: Core) -> Checked {
             core,
             ..twin.layer.clone()
         },
-        build: twin.build.clone(),
+        // Other projections of the input would be joined to another width
+        build: Build {
+            fold: Vec::new(),
+            ..twin.build.clone()
+        },
     }
 }
 

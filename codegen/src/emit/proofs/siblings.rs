@@ -151,12 +151,16 @@ fn covering(twin: &Checked) -> Option<(Checked, Checked)> {
     if indexer.pool.is_some_and(|pool| !pool.always_select_tail) {
         return None;
     }
+    // Layers with other projections of their input would join them to another width
     let with = |core| Checked {
         layer: Layer {
             core,
             ..twin.layer.clone()
         },
-        build: twin.build.clone(),
+        build: Build {
+            fold: Vec::new(),
+            ..twin.build.clone()
+        },
     };
     let all = LightningIndexer {
         topk: 128,

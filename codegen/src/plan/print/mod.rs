@@ -6,14 +6,16 @@ mod ops;
 
 use std::fmt;
 
-use mla_spec::{Form, NormKind, Phase};
+use mla_spec::{Form, NormKind, Phase, RopeLayout};
 
 use super::{
-    LinearParams, MhaFrom, Module, ModuleKind, NormParams, Numeral, Op, Plan, Program, Rows, Ty,
-    ValueId,
+    CachePlan, LinearParams, MhaFrom, Module, ModuleKind, NormParams, Numeral, Op, Plan, Program,
+    Rows, Ty, ValueId,
 };
 use facts::{cache, indexer, mask, rotary, softmax};
-use ops::{DisplayOp, linear_of, norm_of, words};
+use ops::{DisplayOp, detail, linear_of, norm_of};
+
+pub(crate) use ops::words;
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,6 +155,21 @@ pub(crate) fn name(op: &Op) -> String {
         Some(slot) => format!("{} {slot}", words(op)),
         None => words(op),
     }
+}
+
+/// Which module, elements or number an op uses; `None` where its name says it all.
+pub(crate) fn about(op: &Op) -> Option<String> {
+    detail(op).map(|detail| detail.trim_start_matches([',', ' ']).to_owned())
+}
+
+/// Pairs of a rotated part, as a word.
+pub(crate) fn layout(order: Option<RopeLayout>) -> &'static str {
+    facts::layout(order)
+}
+
+/// A cache's content, format and pages.
+pub(crate) fn stored(plan: &CachePlan) -> String {
+    cache(plan)
 }
 
 pub(crate) fn phase(phase: Phase) -> &'static str {

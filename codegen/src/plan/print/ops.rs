@@ -26,7 +26,7 @@ impl fmt::Display for DisplayOp<'_> {
 }
 
 /// What the op is called.
-pub(super) fn words(op: &Op) -> String {
+pub(crate) fn words(op: &Op) -> String {
     let words = match op {
         Op::Hidden { .. } => "input hidden",
         Op::Context { .. } => "input context",
@@ -106,7 +106,7 @@ pub(super) fn words(op: &Op) -> String {
 }
 
 /// What stands behind the values that the op reads.
-fn detail(op: &Op) -> Option<String> {
+pub(super) fn detail(op: &Op) -> Option<String> {
     let detail = match op {
         Op::Linear { slot, part, .. }
         | Op::AbsorbQueries { slot, part, .. }

@@ -12,7 +12,7 @@ mod cases {
     };
 
     pub(super) fn flat<T: Number>() {
-        for (latent, rope) in [(512, 64), (1, 0), (3, 5), (0, 2), (0, 0)] {
+        for &(latent, rope) in of_type::<T, _>(2, &[(512, 64), (3, 5), (1, 0), (0, 2), (0, 0)]) {
             check::<T, _>(Fp8E4m3::default(), latent, rope);
             check::<T, _>(Fp8E5m2::default(), latent, rope);
             check::<T, _>(Fp8E4m3::of_scale(0.37), latent, rope);
@@ -21,24 +21,24 @@ mod cases {
     }
 
     pub(super) fn latents<T: Number>() {
-        for (latent, rope) in [(512, 64), (128, 0), (640, 3), (0, 7)] {
+        for &(latent, rope) in of_type::<T, _>(2, &[(512, 64), (640, 3), (128, 0), (0, 7)]) {
             check::<T, _>(Fp8DsMla::<AnyScale>::default(), latent, rope);
             check::<T, _>(Fp8DsMla::<PowerOfTwo>::default(), latent, rope);
         }
-        for (latent, rope) in [(448, 64), (64, 0), (640, 3), (0, 7)] {
+        for &(latent, rope) in of_type::<T, _>(2, &[(448, 64), (640, 3), (64, 0), (0, 7)]) {
             check::<T, _>(Fp8Model1, latent, rope);
         }
-        for (latent, rope) in [(448, 64), (32, 0), (160, 32), (0, 64)] {
+        for &(latent, rope) in of_type::<T, _>(2, &[(448, 64), (160, 32), (32, 0), (0, 64)]) {
             check::<T, _>(Mxfp8, latent, rope);
         }
     }
 
     pub(super) fn keys<T: Number>() {
-        for key in [128, 1, 200, 700] {
+        for &key in of_type::<T, _>(2, &[128, 200, 1, 700]) {
             check::<T, _>(IndexFp8::<AnyScale>::default(), key, 0);
             check::<T, _>(IndexFp8::<PowerOfTwo>::default(), key, 0);
         }
-        for key in [128, 32, 288] {
+        for &key in of_type::<T, _>(2, &[128, 288, 32]) {
             check::<T, _>(IndexMxfp4, key, 0);
         }
     }

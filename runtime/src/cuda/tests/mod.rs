@@ -22,6 +22,7 @@ mod sass;
 mod tensor_core;
 mod topk;
 
+use std::any::TypeId;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -247,6 +248,14 @@ pub(super) fn assert_near<S: Scalar>(what: &str, found: &[S], wanted: &[S]) {
 /// What both backends compute in.
 pub(super) trait Number: CpuElement + CudaElement {}
 impl<T: CpuElement + CudaElement> Number for T {}
+
+/// What a type is tested with: the host, which compiles a text for each size and type and runs it slowly, has time for `few` where it isn't f32.
+pub(super) fn of_type<T: Number, S>(few: usize, all: &[S]) -> &[S] {
+    match device().is_emulated() && TypeId::of::<T>() != TypeId::of::<f32>() {
+        true => &all[..few],
+        false => all,
+    }
+}
 
 /// Runs a test in each number type.
 macro_rules! in_each_type {

@@ -6,8 +6,9 @@ use crate::layer::RopeLayout;
 use crate::node::{Node, NodeKind, Scalar};
 use crate::span::{Span, Spanned};
 
-/// A `build:` section that says every choice there is. Sparse layers never expand what they cached.
-pub(super) fn build(build: &Build, sparse: bool) -> Node {
+/// A `build:` section that says every choice there is. Sparse layers never expand what they cached, and what a naive cache holds is
+/// expanded already.
+pub(in crate::import) fn build(build: &Build, sparse: bool) -> Node {
     let mut cache = vec![word(
         "format",
         &cache_format(build.cache.kind, build.cache.store),
@@ -62,11 +63,16 @@ pub(super) fn build(build: &Build, sparse: bool) -> Node {
                 .collect()),
         ),
     ];
-    if !sparse {
+    if !sparse && build.cache.kind == CacheKind::Latent {
         entries.push(size(
             "context_chunk",
             Spanned::unplaced(build.context_chunk),
         ));
+    }
+    for (key, parts) in [("recompute", &build.recompute), ("offload", &build.offload)] {
+        if !parts.is_empty() {
+            entries.push(entry(key, words(parts.iter().map(|part| part.word()))));
+        }
     }
     entries.push(entry(
         "targets",

@@ -2,7 +2,9 @@
 
 use super::{entry, flag, list, map, real, size, word};
 use crate::document::{ModuleSpec, Param, Submodule};
-use crate::import::parts::{Gate, Indexer, Lightning, Parts, QueryScaling};
+use crate::import::parts::{
+    Gate, Indexer, IndexerLoss, LatentNorm, Lightning, Logits, Parts, QueryScaling,
+};
 use crate::import::schedule::KvRole;
 use crate::layer::{QueryScaleSite, RopeLayout, SplitOrder};
 use crate::node::{Entry, Node, Scalar};
@@ -17,27 +19,24 @@ pub(in crate::import) fn layer(parts: Parts) -> ModuleSpec {
 }
 
 fn params(parts: Parts) -> Vec<Entry> {
+    let sizes = parts.sizes;
     let mut params = vec![
-        size("hidden_size", parts.hidden_size),
-        size("num_attention_heads", parts.num_attention_heads),
+        size("hidden_size", sizes.hidden_size),
+        size("num_attention_heads", sizes.num_attention_heads),
     ];
-    params.extend(parts.q_lora_rank.map(|rank| size("q_lora_rank", rank)));
+    params.extend(sizes.q_lora_rank.map(|rank| size("q_lora_rank", rank)));
     params.extend([
-        size("kv_lora_rank", parts.kv_lora_rank),
-        size("qk_nope_head_dim", parts.qk_nope_head_dim),
-        size("qk_rope_head_dim", parts.qk_rope_head_dim),
-        size("v_head_dim", parts.v_head_dim),
+        size("kv_lora_rank", sizes.kv_lora_rank),
+        size("qk_nope_head_dim", sizes.qk_nope_head_dim),
+        size("qk_rope_head_dim", sizes.qk_rope_head_dim),
+        size("v_head_dim", sizes.v_head_dim),
         word("attn_mask_type", "causal", Span::NONE),
     ]);
     params.extend(parts.window.map(window));
     params.push(entry("rope", parts.rope));
     params.extend(parts.query_scaling.map(query_scaling));
     params.extend(parts.latent_scales.into_iter().flat_map(latent_scales));
-    params.extend(
-        parts
-            .sinks
-            .then(|| word("softmax_type", "learnable", Span::NONE)),
-    );
+    params.extend(logits(parts.logits));
     params.extend(parts.gate.map(|gate| {
         let granularity = match gate {
             Gate::PerHead { .. } => "per_head",
@@ -51,15 +50,26 @@ fn params(parts: Parts) -> Vec<Entry> {
         KvRole::Stored => Some(flag("share_kv", Spanned::unplaced(true))),
         KvRole::Reused => Some(word("kv_source", "shared", Span::NONE)),
     });
+    params.extend(parts.qk_clip.map(|clip| {
+        let entries = vec![real("threshold", clip.threshold), real("alpha", clip.alpha)];
+        entry("qk_clip", map(entries))
+    }));
     params
 }
 
-/// `window_size: [w - 1, 0]`: Hugging Face counts the query itself.
-fn window(keys: Spanned<u32>) -> Entry {
-    let left = Node::scalar(
-        Scalar::Int(i64::from(keys.value.saturating_sub(1))),
-        keys.span,
-    );
+fn logits(logits: Logits) -> impl Iterator<Item = Entry> {
+    let scale = logits.scale.map(|scale| real("softmax_scale", scale));
+    let sink = logits
+        .sink
+        .map(|sink| word("softmax_type", sink.value, sink.span));
+    let soft_cap = logits.soft_cap.map(|cap| real("attn_logits_soft_cap", cap));
+    let dropout = logits.dropout.map(|rate| real("attention_dropout", rate));
+    [scale, sink, soft_cap, dropout].into_iter().flatten()
+}
+
+/// `window_size: [left, 0]`.
+fn window(left: Spanned<u32>) -> Entry {
+    let left = Node::scalar(Scalar::Int(i64::from(left.value)), left.span);
     let right = Node::scalar(Scalar::Int(0), Span::NONE);
     entry("window_size", list(vec![left, right]))
 }
@@ -93,43 +103,75 @@ fn latent_scales(site: QueryScaleSite) -> [Entry; 2] {
 }
 
 fn submodules(parts: &Parts) -> Vec<Submodule> {
-    let norm = || module("RMSNorm", vec![real("eps", parts.latent_eps)]);
-    let biased = |name: &str| {
-        let bias = parts.bias.map(|bias| flag("bias", bias));
-        module(name, bias.into_iter().collect())
+    let biased = |slot_name: &str, name: &str, bias: Option<Spanned<bool>>| {
+        let bias = bias.map(|bias| flag("bias", bias));
+        slot(slot_name, module(name, bias.into_iter().collect()))
     };
-    let plain = |slot_name: &str, name: &str| slot(slot_name, module(name, Vec::new()));
     let mut slots = Vec::new();
-    match parts.q_lora_rank {
+    match parts.sizes.q_lora_rank {
         None => slots.push(plain("linear_q_proj", "ColumnParallelLinear")),
         Some(_) => {
             let up = match parts.gate {
                 Some(Gate::WithQuery) => "linear_q_gate_proj",
                 _ => "linear_q_up_proj",
             };
-            slots.extend([
-                slot("linear_q_down_proj", biased("Linear")),
-                slot("q_layernorm", norm()),
-                plain(up, "ColumnParallelLinear"),
-            ]);
+            if !parts.fused_down {
+                slots.push(biased("linear_q_down_proj", "Linear", parts.down_bias));
+            }
+            slots.extend(normed_up("q_layernorm", up, parts.latent_norm.as_ref()));
         }
     }
-    if parts.kv != KvRole::Reused {
-        slots.extend([
-            slot("linear_kv_down_proj", biased("Linear")),
-            slot("kv_layernorm", norm()),
-        ]);
+    if parts.kv == KvRole::Reused {
+        slots.push(plain("linear_kv_up_proj", "ColumnParallelLinear"));
+    } else {
+        let down = match parts.fused_down {
+            true => "linear_qkv_down_proj",
+            false => "linear_kv_down_proj",
+        };
+        slots.push(biased(down, "Linear", parts.down_bias));
+        let norm = parts.latent_norm.as_ref();
+        slots.extend(normed_up("kv_layernorm", "linear_kv_up_proj", norm));
     }
-    slots.push(plain("linear_kv_up_proj", "ColumnParallelLinear"));
-    slots.extend(
-        parts
-            .rope_key_norm
-            .then(|| slot("k_rope_layernorm", norm())),
-    );
+    if parts.rope_key_norm {
+        slots.extend(parts.latent_norm.as_ref().map(|norm| {
+            let eps = real("eps", norm.eps);
+            slot("k_rope_layernorm", module(norm.kind, vec![eps]))
+        }));
+    }
     slots.push(slot("core_attention", core(parts.indexer.as_ref())));
     slots.extend(gate(parts.gate));
-    slots.push(slot("linear_proj", biased("RowParallelLinear")));
+    slots.push(biased(
+        "linear_proj",
+        "RowParallelLinear",
+        parts.output_bias,
+    ));
     slots
+}
+
+fn plain(slot_name: &str, name: &str) -> Submodule {
+    slot(slot_name, module(name, Vec::new()))
+}
+
+/// A latent's norm and the projection behind it, which may hold the norm.
+fn normed_up(norm_slot: &str, up_slot: &str, norm: Option<&LatentNorm>) -> [Submodule; 2] {
+    let Some(norm) = norm else {
+        return [
+            plain(norm_slot, "IdentityOp"),
+            plain(up_slot, "ColumnParallelLinear"),
+        ];
+    };
+    let eps = real("eps", norm.eps);
+    if norm.fused {
+        let params = vec![word("normalization", norm.kind, Span::NONE), eps];
+        return [
+            plain(norm_slot, "IdentityOp"),
+            slot(up_slot, module("LayerNormColumnParallelLinear", params)),
+        ];
+    }
+    [
+        slot(norm_slot, module(norm.kind, vec![eps])),
+        plain(up_slot, "ColumnParallelLinear"),
+    ]
 }
 
 fn gate(gate: Option<Gate>) -> Option<Submodule> {
@@ -191,7 +233,10 @@ fn indexer_params(indexer: &Lightning) -> Vec<Entry> {
         "q_latent"
     };
     params.push(word("query_input", input, Span::NONE));
-    params.push(flag("relu", Spanned::unplaced(true)));
+    params.push(flag("relu", indexer.relu));
+    if indexer.hadamard {
+        params.push(flag("hadamard", Spanned::unplaced(true)));
+    }
     if indexer.log_position {
         params.push(query_scaling(QueryScaling::LogPosition));
     }
@@ -210,7 +255,18 @@ fn indexer_params(indexer: &Lightning) -> Vec<Entry> {
     if indexer.shared {
         params.push(flag("share_topk", Spanned::unplaced(true)));
     }
+    params.extend(indexer.loss.as_ref().map(loss));
     params
+}
+
+fn loss(loss: &IndexerLoss) -> Entry {
+    let entries = vec![
+        word("stage", loss.stage.value, loss.stage.span),
+        real("coeff", loss.coeff),
+        word("reduction", loss.reduction.value, loss.reduction.span),
+        word("epsilon", loss.epsilon, Span::NONE),
+    ];
+    entry("loss", map(entries))
 }
 
 fn indexer_slots(indexer: &Lightning) -> Vec<Submodule> {

@@ -2,7 +2,9 @@
 
 mod build;
 mod layer;
+pub(super) mod rope;
 
+pub(super) use build::build;
 pub(super) use layer::layer;
 
 use crate::build::Build;
@@ -49,19 +51,19 @@ impl Comments {
     }
 }
 
-/// The whole document, its `build` section written out. `sparse`: no layer attends to everything it sees.
-pub(super) fn document(name: String, layer: ModuleSpec, sparse: bool) -> Document {
+/// The whole document of one layer.
+pub(super) fn document(name: String, layer: ModuleSpec, build: Node) -> Document {
     Document {
         mla: Spanned::unplaced(1),
         name: Spanned::unplaced(name),
         body: Body::Layer(layer),
-        build: Some(usual_build(sparse)),
+        build: Some(build),
     }
 }
 
-/// What an absent `build` section means, written out.
+/// What an absent `build` section means, written out. `sparse`: no layer attends to everything it sees.
 pub(super) fn usual_build(sparse: bool) -> Node {
-    build::build(&Build::default(), sparse)
+    build(&Build::default(), sparse)
 }
 
 /// A mapping.
@@ -88,11 +90,6 @@ pub(super) fn entry(key: &str, value: Node) -> Entry {
     }
 }
 
-/// `rope: { type: none }`.
-pub(super) fn rope_none() -> Node {
-    map(vec![word("type", "none", Span::NONE)])
-}
-
 /// `key: value`, an integer.
 pub(super) fn size(key: &str, value: Spanned<u32>) -> Entry {
     entry(
@@ -108,7 +105,12 @@ pub(super) fn real(key: &str, value: Spanned<f64>) -> Entry {
 
 /// `key: value`, a word.
 pub(super) fn word(key: &str, value: &str, span: Span) -> Entry {
-    entry(key, Node::scalar(Scalar::Str(value.to_owned()), span))
+    entry(key, string(value, span))
+}
+
+/// A word by itself.
+fn string(value: &str, span: Span) -> Node {
+    Node::scalar(Scalar::Str(value.to_owned()), span)
 }
 
 /// `key: value`, a boolean.

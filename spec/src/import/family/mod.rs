@@ -2,7 +2,10 @@
 //! attention differs from DeepSeek-V3's.
 
 mod dense;
+mod keys;
 mod sparse;
+
+pub(super) use keys::review;
 
 use super::schedule;
 use crate::layer::{QueryScaleSite, RopeLayout, SplitOrder};
@@ -160,6 +163,11 @@ impl Family {
     /// How messages name it.
     pub(super) fn name(&self) -> &'static str {
         self.model_types[0]
+    }
+
+    /// Whose values absent keys have, for messages.
+    pub(super) fn class_defaults(&self) -> String {
+        format!("`{}`'s class defaults", self.name())
     }
 
     /// Whether this is one of its traits.

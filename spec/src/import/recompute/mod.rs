@@ -51,12 +51,22 @@ pub fn recompute(
     text: &str,
     layer: &Layer,
 ) -> Result<Recomputed, Diagnostics> {
-    let root = read::yaml_tree(sources, name, text)?;
+    of_node(&read::yaml_tree(sources, name, text)?, layer)
+}
+
+/// The same, of options that another importer came upon.
+pub(super) fn of_entries(entries: &[Entry], layer: &Layer) -> Result<Recomputed, Diagnostics> {
+    let span = entries.first().map_or(Span::NONE, |entry| entry.key.span);
+    let kind = NodeKind::Map(entries.to_vec());
+    of_node(&Node { kind, span }, layer)
+}
+
+fn of_node(root: &Node, layer: &Layer) -> Result<Recomputed, Diagnostics> {
     let mut reader = Reader {
         layer,
         found: Diagnostics::new(),
     };
-    match (reader.read(&root), reader.found) {
+    match (reader.read(root), reader.found) {
         (Some(choice), lints) if !lints.has_errors() => Ok(Recomputed {
             recompute: choice.recompute,
             offload: choice.offload,
@@ -64,6 +74,16 @@ pub fn recompute(
         }),
         (_, found) => Err(found),
     }
+}
+
+/// Whether a key is one of MaxText's options that are read here.
+pub(super) fn is_maxtexts(key: &str) -> bool {
+    maxtext::has(key)
+}
+
+/// Whether a key is one of Megatron's options that are read here.
+pub(super) fn is_megatrons(key: &str) -> bool {
+    megatron::has(key)
 }
 
 /// The two lists.

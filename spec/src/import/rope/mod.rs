@@ -11,9 +11,11 @@ mod stretched;
 mod unrotated;
 mod yarn;
 
+pub(super) use yarn::mscales_differ;
+
 use scaled::softmax_correction;
 
-use super::assemble::{Comments, rope_none};
+use super::assemble::{self, Comments};
 use super::codes;
 use super::config::{Config, Given};
 use super::family::{Family, Rotation, Trait};
@@ -160,7 +162,7 @@ pub(super) fn read(
             "a layer without rope: its rope part belongs to the other one",
         );
         return Some(Read {
-            node: rope_none(),
+            node: assemble::rope::none(),
             query_scaling,
         });
     }

@@ -1,6 +1,6 @@
 //! Rope types `default` and `linear`, and what scaled types have in common.
 
-use super::super::assemble::{real, word};
+use super::super::assemble;
 use super::super::codes;
 use super::super::config::{Config, Given};
 use crate::diagnostic::Diagnostic;
@@ -24,11 +24,7 @@ pub(super) fn plain(
         "truncate",
     ];
     lint_unread(rope, kind.value, &unread);
-    vec![
-        word("type", "plain", kind.span),
-        real("theta", theta),
-        word("layout", layout.value, layout.span),
-    ]
+    assemble::rope::plain(kind.span, theta, layout)
 }
 
 pub(super) fn linear(
@@ -51,12 +47,7 @@ pub(super) fn linear(
             "truncate",
         ],
     );
-    Some(vec![
-        word("type", "linear", kind.span),
-        real("theta", theta),
-        word("layout", layout.value, layout.span),
-        real("factor", factor),
-    ])
+    Some(assemble::rope::linear(kind.span, theta, layout, factor))
 }
 
 /// The language states the softmax correction of `mscale_all_dim` for `yarn` only.

@@ -1,6 +1,6 @@
 //! Layers that rotate nothing.
 
-use super::super::assemble::{Comments, rope_none};
+use super::super::assemble::{self, Comments};
 use super::super::codes;
 use super::super::config::{Config, Given};
 use super::super::family::Family;
@@ -52,7 +52,7 @@ pub(super) fn unrotated(
         "params.rope.type",
         "nothing is rotated (mla_use_nope); the rope part still counts in the dot product",
     );
-    Some(rope_none())
+    Some(assemble::rope::none())
 }
 
 /// A family without a rope part.
@@ -84,7 +84,7 @@ pub(super) fn no_rope_part(
         rope.entry(key);
     }
     comments.add("params.rope.type", "there is no rope part");
-    Some(rope_none())
+    Some(assemble::rope::none())
 }
 
 /// `qk_rope_head_dim` 0: there is nothing to rotate, but a scaled rope still corrects the softmax scale.
@@ -108,5 +108,5 @@ pub(super) fn without_rope_part(
         return None;
     }
     comments.add("params.rope.type", "there is no rope part");
-    Some(rope_none())
+    Some(assemble::rope::none())
 }

@@ -1,6 +1,7 @@
 //! YaRN: frequencies stretched by a ramp, and the two mscales.
 
-use super::super::assemble::{Comments, flag, real, size, word};
+use super::super::assemble::rope::Magnitude;
+use super::super::assemble::{self, Comments};
 use super::super::codes;
 use super::super::config::{Config, Given};
 use super::super::family::Family;
@@ -55,18 +56,19 @@ pub(super) fn read(
         "params.rope.type",
         "applies at every length, also below the original one",
     );
-    let mut entries = vec![
-        word("type", "yarn", kind.span),
-        real("theta", theta),
-        word("layout", layout.value, layout.span),
-        real("factor", factor),
-        size("original_max_position_embeddings", original),
-        real("beta_fast", beta(rope, "beta_fast", 32.0, comments)),
-        real("beta_slow", beta(rope, "beta_slow", 1.0, comments)),
-    ];
-    entries.extend(magnitudes(rope, factor.value, comments));
-    entries.push(flag("truncate", truncate));
-    Some(entries)
+    let (magnitude, mscale_all_dim) = magnitudes(rope, factor.value, comments);
+    Some(assemble::rope::yarn(assemble::rope::Yarn {
+        kind: kind.span,
+        theta,
+        layout,
+        factor,
+        original,
+        beta_fast: beta(rope, "beta_fast", 32.0, comments),
+        beta_slow: beta(rope, "beta_slow", 1.0, comments),
+        magnitude,
+        mscale_all_dim,
+        truncate,
+    }))
 }
 
 /// `original_max_position_embeddings`, or what stands in for it.
@@ -114,18 +116,22 @@ fn beta(rope: &Config<'_>, key: &str, default: f64, comments: &mut Comments) -> 
 ///
 /// cos and sin: an explicit `attention_factor` wins; else the ratio where both mscales are set; else `g(f, 1)`.
 /// Softmax scale: `g(f, mscale_all_dim)²` where `mscale_all_dim` is set. 0 counts as not set.
-fn magnitudes(rope: &Config<'_>, factor: f64, comments: &mut Comments) -> [Entry; 2] {
+fn magnitudes(
+    rope: &Config<'_>,
+    factor: f64,
+    comments: &mut Comments,
+) -> (Magnitude, Spanned<f64>) {
     let set = |given: Given<f64>| given.value().filter(|given| given.value != 0.0);
     let (mscale, all_dim) = (set(rope.real("mscale")), set(rope.real("mscale_all_dim")));
     let explicit = rope.real("attention_factor").value();
-    let all_dim_entry = match all_dim {
-        Some(all_dim) => real("mscale_all_dim", all_dim),
+    let stated_all_dim = match all_dim {
+        Some(all_dim) => all_dim,
         None => {
             comments.add(
                 "params.rope.mscale_all_dim",
                 "not set: the softmax scale is not corrected",
             );
-            real("mscale_all_dim", Spanned::unplaced(0.0))
+            Spanned::unplaced(0.0)
         }
     };
     let magnitude = match (explicit, mscale, all_dim) {
@@ -133,13 +139,13 @@ fn magnitudes(rope: &Config<'_>, factor: f64, comments: &mut Comments) -> [Entry
             if let Some(mscale) = mscale {
                 lint_mscale_unread(rope, mscale.span, "`attention_factor` is there too");
             }
-            real("attention_factor", explicit)
+            Magnitude::Constant(explicit)
         }
         (None, Some(mscale), Some(all_dim)) => {
             if mscale.value != all_dim.value {
                 rope.report(mscales_differ(mscale, all_dim, factor));
             }
-            real("mscale", mscale)
+            Magnitude::Mscale(mscale)
         }
         (None, mscale, None) => {
             comments.add(
@@ -153,23 +159,24 @@ fn magnitudes(rope: &Config<'_>, factor: f64, comments: &mut Comments) -> [Entry
                     "it counts only together with `mscale_all_dim`",
                 );
             }
-            real("mscale", Spanned::unplaced(1.0))
+            Magnitude::Mscale(Spanned::unplaced(1.0))
         }
         (None, None, Some(_)) => {
             comments.add(
                 "params.rope.attention_factor",
                 "0.1 ln(factor) + 1, since mscale is not set",
             );
-            real(
-                "attention_factor",
-                Spanned::unplaced(yarn_magnitude(factor, 1.0)),
-            )
+            Magnitude::Constant(Spanned::unplaced(yarn_magnitude(factor, 1.0)))
         }
     };
-    [magnitude, all_dim_entry]
+    (magnitude, stated_all_dim)
 }
 
-fn mscales_differ(mscale: Spanned<f64>, all_dim: Spanned<f64>, factor: f64) -> Diagnostic {
+pub(in crate::import) fn mscales_differ(
+    mscale: Spanned<f64>,
+    all_dim: Spanned<f64>,
+    factor: f64,
+) -> Diagnostic {
     let ratio = yarn_magnitude(factor, mscale.value) / yarn_magnitude(factor, all_dim.value);
     Diagnostic::warning(
         codes::MSCALES_DIFFER,

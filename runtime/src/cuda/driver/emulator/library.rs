@@ -32,10 +32,8 @@ const ROOMS: [&str; 5] = [
 ];
 
 /// What kernels are compiled with.
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 9] = [
     "-std=c++17",
-    // Compiling takes longer than running, and twice as long with more
-    "-O1",
     "-shared",
     "-fPIC",
     "-pthread",
@@ -47,6 +45,13 @@ const FLAGS: [&str; 10] = [
     "-x",
     "c++",
 ];
+
+/// How much kernels are optimised. Compiling takes longer than running, and twice as long with more.
+const PLAIN: &str = "-O1";
+/// The same where they do their work in instructions that are emulated: those are optimised, and what stands between them is not worth it.
+const INSTRUCTED: &str = "-O0";
+const OPTIMISED: &str = "#pragma GCC push_options\n#pragma GCC optimize(\"O2\")\n";
+const NO_LONGER: &str = "#pragma GCC pop_options\n";
 
 /// A kernel: its parameter, the blocks of the grid, whether they run at the same time, and what chance begins with.
 pub(super) type Entry = unsafe extern "C" fn(*const u8, u32, u32, u32, bool, u32);
@@ -97,8 +102,16 @@ impl Module for Loaded {
 /// The compiled library, from the cache where it is there.
 fn compiled(source: &Source<'_>) -> Result<PathBuf> {
     let text = whole(source);
+    let optimised = match is_instructed(source) {
+        true => INSTRUCTED,
+        false => PLAIN,
+    };
     let mut digest = Sha256::new();
-    for part in FLAGS.iter().copied().chain([compiler().as_str(), &text]) {
+    for part in FLAGS
+        .iter()
+        .copied()
+        .chain([optimised, compiler().as_str(), &text])
+    {
         digest.update(part);
         digest.update([0]);
     }
@@ -129,6 +142,7 @@ fn compiled(source: &Source<'_>) -> Result<PathBuf> {
     let made = tempfile_name(&folder);
     let mut process = Process::new(compiler())
         .args(FLAGS)
+        .arg(optimised)
         .arg("-o")
         .arg(&made)
         .arg("-")
@@ -162,11 +176,18 @@ fn compiler() -> String {
     std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned())
 }
 
+/// Whether a text has instructions that C++ has no word for.
+fn is_instructed(source: &Source<'_>) -> bool {
+    source.text.contains(EMULATED)
+}
+
 /// The text with its macros, what it stands on before it, and behind it a function for each kernel that runs it over a grid.
 fn whole(source: &Source<'_>) -> String {
     let mut text = SIMT.concat();
-    if source.text.contains(EMULATED) {
+    if is_instructed(source) {
+        text.insert_str(0, OPTIMISED);
         text.extend(ROOMS);
+        text.push_str(NO_LONGER);
     }
     for (name, value) in source.defines {
         let _ = writeln!(text, "#define {name} {value}");

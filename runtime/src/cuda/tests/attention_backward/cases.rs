@@ -36,7 +36,7 @@ fn prefixed() -> Segments {
 }
 
 pub(super) fn forms<T: Number>() {
-    for form in [ABSORBED, EXPANDED, GROUPED, WIDE] {
+    for &form in of_type::<T, _>(2, &[ABSORBED, GROUPED, EXPANDED, WIDE]) {
         for visibility in [Visibility::CAUSAL, Visibility::FULL] {
             check::<T>("packed", &packed(visibility), form, Options::default());
         }
@@ -116,7 +116,7 @@ pub(super) fn softmaxes<T: Number>() {
             check::<T>("packed", &packed(Visibility::CAUSAL), form, options);
         }
     }
-    for form in [ABSORBED, EXPANDED, GROUPED] {
+    for &form in of_type::<T, _>(1, &[ABSORBED, EXPANDED, GROUPED]) {
         for heads in [1, form.heads] {
             let all = Options {
                 cap,
@@ -134,7 +134,7 @@ pub(super) fn selections<T: Number>() {
     let dice = &mut Dice::new();
     let bits: Vec<bool> = (0..2 * 18 * 18).map(|_| dice.below(3) > 0).collect();
     let given = rows(&Mask::visible(2, 18, &bits), 36, Visibility::GIVEN);
-    for form in [ABSORBED, EXPANDED, GROUPED] {
+    for &form in of_type::<T, _>(1, &[ABSORBED, EXPANDED, GROUPED]) {
         let chosen = Options {
             chosen: Some(9),
             ..Options::default()
@@ -159,7 +159,7 @@ pub(super) fn popular_keys<T: Number>() {
         171,
         Visibility::CAUSAL,
     );
-    for form in [ABSORBED, EXPANDED, GROUPED] {
+    for &form in of_type::<T, _>(1, &[ABSORBED, EXPANDED, GROUPED]) {
         for chosen in [2, 4] {
             let options = Options {
                 chosen: Some(chosen),
@@ -192,7 +192,7 @@ pub(super) fn unseen_values_are_never_used<T: Number>() {
     let given = rows(&Mask::visible(2, 18, &bits), 36, Visibility::GIVEN);
     let real: Vec<bool> = (0..44).map(|i| i % 11 > 2).collect();
     let padded = rows(&Mask::padded(4, 11, &real), 44, Visibility::CAUSAL);
-    for form in [ABSORBED, EXPANDED, GROUPED] {
+    for &form in of_type::<T, _>(1, &[ABSORBED, EXPANDED, GROUPED]) {
         for chosen in [None, Some(9)] {
             let options = Options {
                 poisoned: true,

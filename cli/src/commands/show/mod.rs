@@ -1,15 +1,21 @@
 //! `mla-gen show SPEC`
 
+mod page;
+mod timed;
+
 use mla_codegen::report;
-use mla_spec::{Activation, Build, CheckedModel, FormChoice, Phase, check_model, import};
+use mla_spec::{Activation, Build, Checked, CheckedModel, FormChoice, Phase, check_model, import};
 
 use crate::args::Show;
 use crate::failure::Failure;
 use crate::source::{self, Described, Spec};
 use crate::talk;
 
-/// Prints what a layer costs, or a model's layers as a table.
+/// Prints what a layer costs, or a model's layers as a table; or writes a page of a layer, or of two.
 pub(crate) fn show(args: &Show) -> Result<(), Failure> {
+    if let Some(file) = &args.html {
+        return page::write(args, file);
+    }
     if args.model {
         return table(args, &imported(args)?);
     }
@@ -20,22 +26,13 @@ pub(crate) fn show(args: &Show) -> Result<(), Failure> {
 }
 
 fn layer(args: &Show, spec: Spec) -> Result<(), Failure> {
-    let mut checked = spec.checked;
-    if let Some(form) = args.form {
-        checked.build.form = FormChoice::Forced(form.into());
-    }
-    if let Some(path) = &args.schedule {
-        let schedule = source::schedule(path, &checked.layer)?;
-        checked.build.recompute = schedule.recompute;
-        checked.build.offload = schedule.offload;
+    let checked = scheduled(args, spec.checked)?;
+    if args.schedule.is_some() {
         announce(&checked.build)?;
     }
     let phase = args.phase.map(Phase::from);
     if let Some(phase) = phase.filter(|phase| !checked.build.phases.contains(phase)) {
-        return Err(Failure::Usage(format!(
-            "`{}` has no phase {phase:?}: its `build.phases` leave it out",
-            spec.shown
-        )));
+        return Err(without(&spec.shown, phase));
     }
     talk::data(&report::report(&checked).text(phase))?;
     let Some(budget) = args.budget else {
@@ -56,6 +53,25 @@ fn layer(args: &Show, spec: Spec) -> Result<(), Failure> {
     talk::data(&format!(
         "\n{verdict}: recompute: [{}]\n{cheapest}\n",
         words.join(", ")
+    ))
+}
+
+/// The layer in the form and with the schedule that are asked for.
+fn scheduled(args: &Show, mut checked: Checked) -> Result<Checked, Failure> {
+    if let Some(form) = args.form {
+        checked.build.form = FormChoice::Forced(form.into());
+    }
+    if let Some(path) = &args.schedule {
+        let schedule = source::schedule(path, &checked.layer)?;
+        checked.build.recompute = schedule.recompute;
+        checked.build.offload = schedule.offload;
+    }
+    Ok(checked)
+}
+
+fn without(shown: &str, phase: Phase) -> Failure {
+    Failure::Usage(format!(
+        "`{shown}` has no phase {phase:?}: its `build.phases` leave it out"
     ))
 }
 
@@ -90,7 +106,7 @@ fn imported(args: &Show) -> Result<CheckedModel, Failure> {
         name: None,
     };
     let model = source::model_config(&args.spec, &options)?;
-    talk::plain(&model.warnings);
+    talk::plain(&model.warnings.text);
     let (checked, _) = check_model(&model.imported.document);
     checked
         .ok_or_else(|| Failure::Usage(format!("`{}` is no model that can be shown", model.shown)))
