@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 /// How often files are looked at. Looking sees a file that an editor has replaced as well as one that it has written, on every file system.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What shows that a file has changed; `None`: there is none.
 type Stamp = Option<(SystemTime, u64)>;
@@ -23,9 +23,13 @@ impl Watched {
         }
     }
 
-    /// Waits until a file is another one, is gone or is there again.
+    /// Waits until a file is another one, is gone or is there again, and all have stayed as they are for a while: who writes a file empties it first.
     pub(crate) fn wait(&mut self) {
         while !self.look() {
+            thread::sleep(PAUSE);
+        }
+        thread::sleep(PAUSE);
+        while self.look() {
             thread::sleep(PAUSE);
         }
     }

@@ -48,6 +48,7 @@ const UNTESTED: &[(&str, &str, &str)] = &[
         "$ mla-gen run --grad",
         "compiles the runtime: minutes",
     ),
+    ("editors.md", "$ mla-gen check --watch", "does not end"),
     ("cuda.md", "$ pip install", "an installation"),
     ("cuda.md", "$ mla-gen build", "wants NVRTC"),
     ("cuda.md", "$ mla-gen bench", "wants a GPU"),

@@ -1,7 +1,11 @@
 //! A folder to work in, and the command run there.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
 
 /// A folder that goes away with it.
 pub(crate) struct Room {
@@ -58,7 +62,7 @@ impl Room {
             .args(words)
             .envs(environment.iter().copied())
             .current_dir(self.folder.path())
-            .stdin(std::process::Stdio::null())
+            .stdin(Stdio::null())
             .output()
             .unwrap();
         Told {
@@ -66,6 +70,56 @@ impl Room {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// Starts `mla-gen` in here.
+    pub(crate) fn start(&self, words: &[&str]) -> Running {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mla-gen"))
+            .args(words)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            // Nobody listens once the test is over
+            let _ = stderr
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line));
+        });
+        Running { child, lines }
+    }
+}
+
+/// A command that goes on until it is dropped.
+pub(crate) struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    /// What it says on stderr up to a line with this word.
+    pub(crate) fn until(&mut self, word: &str) -> String {
+        let mut told = String::new();
+        while !told.lines().last().is_some_and(|line| line.contains(word)) {
+            // Longer than the busiest machine takes: who says nothing fails, and doesn't hang
+            let line = self.lines.recv_timeout(Duration::from_secs(120));
+            let line = line.unwrap_or_else(|_| panic!("no `{word}` after `{told}`"));
+            told.push_str(&(line + "\n"));
+        }
+        told
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -272,3 +272,49 @@ fn a_wrong_command_line_is_usage() {
         assert!(told.code == 0 && told.stdout.contains("verify"), "{shell}");
     }
 }
+
+#[test]
+fn diagnostics_are_objects_of_their_own_lines_where_that_is_asked_for() {
+    let room = Room::new();
+    assert_eq!(room.run(&["init", "a.yaml"]).code, 0);
+    let text = room.read("a.yaml");
+    room.write("b.yaml", &text.replace("v_head_dim: 128", "v_head_dim: 0"));
+    let told = room.run(&["check", "--message-format", "json", "a.yaml", "b.yaml"]);
+    assert_eq!(told.code, 3, "{told:?}");
+    let lines: Vec<serde_json::Value> = told
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let (last, found) = lines.split_last().unwrap();
+    assert_eq!(last["$message_type"], "check_finished");
+    assert_eq!((&last["specs"], &last["failed"]), (&2.into(), &1.into()));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["spans"][0]["file_name"], "b.yaml");
+    assert!(
+        found[0]["rendered"]
+            .as_str()
+            .unwrap()
+            .contains("--> b.yaml:"),
+        "{found:?}"
+    );
+    assert!(told.stderr.contains("accepted `a.yaml`"), "{told:?}");
+}
+
+#[test]
+fn a_watched_spec_is_checked_again_when_it_changes() {
+    let room = Room::new();
+    assert_eq!(room.run(&["init", "a.yaml"]).code, 0);
+    let text = room.read("a.yaml");
+    let mut watching = room.start(&["check", "--watch", "a.yaml"]);
+    let first = watching.until("watching");
+    assert!(first.contains("accepted `a.yaml`"), "{first}");
+    room.write("a.yaml", &text.replace("v_head_dim: 128", "v_head_dim: 0"));
+    let second = watching.until("watching");
+    assert!(second.contains("--> a.yaml:"), "{second}");
+    room.write("a.yaml", &text);
+    let third = watching.until("watching");
+    assert!(third.contains("accepted `a.yaml`"), "{third}");
+    let told = room.run(&["check", "--watch", "-"]);
+    assert_eq!(told.code, 2, "{told:?}");
+}

@@ -10,7 +10,6 @@
 //! | `yaml other` | another system's file, which a console block reads |
 //! | `file=NAME` | the chapter's file of that name, from here on |
 //! | `console` | commands behind `$`, run in a folder with the chapter's files, and what they print; a line `…` stands for any lines |
-//! | `needs=COMMAND:OPTION` | run only where the command has that option |
 //! | `untested` | shown and not run: a test lists all of these |
 
 use std::path::{Path, PathBuf};
