@@ -122,10 +122,10 @@ pub fn file(package: &str, chapter: &str, name: &str) -> String {
     let text = std::fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let blocks = blocks(chapter, &text);
-    let named = blocks
+    let mut named = blocks
         .iter()
         .filter(|block| block.value("file") == Some(name));
-    match named.last() {
+    match named.next_back() {
         Some(block) => block.text.clone(),
         None => panic!("docs/book/src/{chapter} has no file {name}"),
     }
