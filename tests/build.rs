@@ -1,5 +1,8 @@
 //! Writes a layer for every option of the language, with its proofs, and the same layer trained: `tests/language.rs` compiles and runs them.
 
+#[path = "../spec/tests/book/blocks.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a file that several tests read")]
+mod blocks;
 #[path = "src/language.rs"]
 #[allow(
     unreachable_pub,
@@ -91,6 +94,7 @@ fn main() -> io::Result<()> {
     }
     fs::write(out.join("bits.rs"), bits)?;
     real_training(&out)?;
+    book(&out)?;
     fs::write(out.join("trained.rs"), trained)?;
     fs::write(out.join("language.rs"), modules)?;
     println!("cargo:rerun-if-changed=src/random_spec");
@@ -115,6 +119,24 @@ fn real_training(out: &Path) -> io::Result<()> {
     };
     write(&folder, &emit(&language::trained(NAME, &checked), &options))?;
     fs::write(out.join("real_training.rs"), module(NAME, &folder))
+}
+
+/// The layer of the book's first chapter, which its Rust uses, in the file `book.rs`.
+fn book(out: &Path) -> io::Result<()> {
+    const CHAPTER: &str = "first-layer.md";
+    const NAME: &str = "my_layer";
+    println!("cargo:rerun-if-changed=../docs/book/src/{CHAPTER}");
+    let spec = blocks::file(env!("CARGO_MANIFEST_DIR"), CHAPTER, "my_layer.yaml");
+    let folder = out.join("book").join(NAME);
+    let options = Options {
+        tests: false,
+        kernels: Kernels::Always,
+        ..Options::new(origin(NAME))
+    };
+    let mut checked = language::checked(NAME, &spec);
+    checked.layer.name = "MyLayer".to_owned();
+    write(&folder, &emit(&checked, &options))?;
+    fs::write(out.join("book.rs"), module(NAME, &folder))
 }
 
 /// Random layers in the file `random.rs`, with comparisons with the oracle on the backend `Here`.

@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// Exits with 1 where the mathematics differ, with 0 otherwise. Numbers such as frequencies and the softmax scale are derived before they are
     /// compared, so that two ways to say the same are no difference.
     Diff(Diff),
-    /// Explain a diagnostic code, such as MLA0103
+    /// Explain a diagnostic code, such as MLA0103, or a key of the language, such as rope.layout
     Explain(Explain),
     /// Write a commented spec to start from
     Init(Init),
@@ -253,8 +253,9 @@ pub(crate) struct Diff {
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// Code of a diagnostic: MLA0103, or 103
-    pub(crate) code: String,
+    /// Code of a diagnostic: MLA0103, or 103; or a key, with as much of its path as tells it from others: layout, rope.layout
+    #[arg(value_name = "CODE|KEY")]
+    pub(crate) word: String,
 }
 
 #[derive(Debug, Args)]

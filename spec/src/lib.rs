@@ -19,6 +19,7 @@ pub mod model;
 mod model_document;
 pub mod node;
 pub mod read;
+pub mod reference;
 pub mod render;
 pub mod schema;
 pub mod span;

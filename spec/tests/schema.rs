@@ -42,8 +42,10 @@ fn messages(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Codes that call a key, a slot, a module or a word unknown.
-const UNKNOWN: [&str; 5] = ["MLA0011", "MLA0101", "MLA0111", "MLA0201", "MLA0203"];
+/// Codes that call a key, a slot, a module or a word unknown, at all or in this module.
+const UNKNOWN: [&str; 6] = [
+    "MLA0011", "MLA0101", "MLA0111", "MLA0201", "MLA0203", "MLA0660",
+];
 
 fn refused(text: &str) -> Vec<String> {
     messages(text)

@@ -1,8 +1,8 @@
-//! `mla-gen explain CODE`
+//! `mla-gen explain CODE|KEY`
 
 use std::collections::BTreeMap;
 
-use mla_spec::explain;
+use mla_spec::{explain, reference};
 
 use crate::args::Explain;
 use crate::failure::Failure;
@@ -21,14 +21,14 @@ const SUBJECTS: [(u16, &str); 9] = [
     (8, "macros"),
 ];
 
-/// Prints the rule behind a code, why it is there, a wrong and a right example.
+/// Prints the rule behind a code, why it is there, a wrong and a right example; or what a key of the language means.
 pub(crate) fn explain(args: &Explain) -> Result<(), Failure> {
-    match explain::explain(&args.code) {
+    match explain::explain(&args.word).or_else(|| reference::explain(&args.word)) {
         Some(text) => talk::data(&(text.trim_end().to_owned() + "\n")),
         None => Err(Failure::Usage(format!(
-            "no code `{}`{}\n\n{}",
-            args.code,
-            nearest(&args.code),
+            "no code and no key `{}`{}\n\n{}",
+            args.word,
+            nearest(&args.word),
             ranges()
         ))),
     }

@@ -1,5 +1,6 @@
 //! The command as its users meet it: exit codes, what goes to stdout and to stderr, what is written and what is left alone.
 
+mod book;
 mod build;
 mod golden;
 mod gpu;

@@ -2,40 +2,20 @@
 
 use std::process::Command;
 
+use crate::book::{PACKAGE, blocks};
 use crate::room::{Room, checkout};
 
-/// A small layer with all phases.
-const SPEC: &str = "\
-mla: 1
-name: ForC
-module: MLASelfAttention
-params:
-  hidden_size: 24
-  num_attention_heads: 2
-  kv_lora_rank: 8
-  qk_nope_head_dim: 6
-  qk_rope_head_dim: 4
-  v_head_dim: 5
-  attn_mask_type: causal
-  rope: { type: plain, theta: 10000.0, layout: interleaved }
-submodules:
-  linear_q_proj: ColumnParallelLinear
-  linear_kv_down_proj: Linear
-  kv_layernorm: { module: RMSNorm, params: { eps: 1.0e-6 } }
-  linear_kv_up_proj: ColumnParallelLinear
-  core_attention: DotProductAttention
-  linear_proj: RowParallelLinear
-build:
-  phases: [forward, prefill, decode, mixed]
-  dtype: f32
-  cache: { format: latent_f32, page_size: 4 }
-  targets: [cpu]
-";
+/// The chapter that shows all of this, and its layer with all phases.
+const CHAPTER: &str = "engines.md";
+
+fn of_the_book(name: &str) -> String {
+    blocks::file(PACKAGE, CHAPTER, name)
+}
 
 #[test]
 fn a_library_is_called_from_python() {
     let room = Room::new();
-    room.write("spec.yaml", SPEC);
+    room.write("spec.yaml", &of_the_book("for_c.yaml"));
     let told = room.run(&["build", "spec.yaml", "--shared", "for_c.so"]);
     assert_eq!(told.code, 0, "{}", told.stderr);
     assert!(
@@ -44,19 +24,26 @@ fn a_library_is_called_from_python() {
         told.stderr
     );
     assert_eq!(room.names("."), ["for_c.so", "mla.h", "spec.yaml"]);
-    let script = checkout("cli/tests/command/shared.py");
-    let called = Command::new("python3")
-        .arg(script)
-        .arg(room.path("for_c.so"))
-        .output();
-    match called {
-        Err(error) => println!("skipped: no python3 ({error})"),
-        Ok(output) => assert!(
-            output.status.success(),
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        ),
+    room.write("call.py", &of_the_book("call.py"));
+    let scripts = [
+        checkout("cli/tests/command/shared.py"),
+        room.path("call.py").to_str().unwrap().to_owned(),
+    ];
+    for script in scripts {
+        let called = Command::new("python3")
+            .arg(&script)
+            .arg(room.path("for_c.so"))
+            .current_dir(room.path("."))
+            .output();
+        match called {
+            Err(error) => println!("skipped: no python3 ({error})"),
+            Ok(output) => assert!(
+                output.status.success(),
+                "{script}: {}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            ),
+        }
     }
 }
 
@@ -90,7 +77,7 @@ fn the_header_is_c() {
 #[test]
 fn what_can_not_be_a_library_is_refused() {
     let room = Room::new();
-    let trained = SPEC
+    let trained = of_the_book("for_c.yaml")
         .replace("[forward, prefill, decode, mixed]", "[train]")
         .replace("  cache: { format: latent_f32, page_size: 4 }\n", "");
     room.write("trained.yaml", &trained);

@@ -202,6 +202,26 @@ fn codes_are_explained() {
 }
 
 #[test]
+fn keys_are_explained() {
+    let room = Room::new();
+    let told = room.run(&["explain", "rope.layout"]);
+    assert_eq!(told.code, 0);
+    assert!(
+        told.stdout.starts_with("rope.layout: interleaved | half\n")
+            && told.stdout.contains("formula:"),
+        "{}",
+        told.stdout
+    );
+    let told = room.run(&["explain", "rope.sharpness"]);
+    assert_eq!((told.code, told.stdout.as_str()), (2, ""));
+    assert!(
+        told.stderr.contains("no code and no key `rope.sharpness`"),
+        "{}",
+        told.stderr
+    );
+}
+
+#[test]
 fn the_first_spec_is_written_once() {
     let room = Room::new();
     assert_eq!(room.run(&["init"]).code, 0);

@@ -15,11 +15,12 @@ use super::{About, Found, logits, mask, qk_clip};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::ModuleSpec;
 use crate::layer::{AttnMask, Core, Cross, Layer, MaskKind, Projections, QueryScaling, Rope};
+use crate::reference::CROSS_SLOTS;
 use crate::span::Spanned;
 
 const SLOTS: Known = Known {
     module: "CrossAttention",
-    slots: &["linear_q", "linear_kv", "core_attention", "linear_proj"],
+    slots: &CROSS_SLOTS,
     foreign: FOREIGN,
 };
 

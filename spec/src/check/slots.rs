@@ -4,6 +4,7 @@ use super::codes;
 use super::text::{listed, quoted};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{ModuleSpec, Submodule};
+use crate::reference::Section;
 use crate::span::Span;
 use crate::suggest::suggest;
 
@@ -12,9 +13,15 @@ pub(super) struct Known {
     /// Name of the module.
     pub(super) module: &'static str,
     /// Its slots.
-    pub(super) slots: &'static [&'static str],
+    pub(super) slots: &'static Section,
     /// Other systems' slots and names of weights: the slot that is meant, where it is one, and what to do.
     pub(super) foreign: &'static [(&'static str, Option<&'static str>, &'static str)],
+}
+
+impl Known {
+    fn names(&self) -> Vec<&'static str> {
+        self.slots.keys().map(|key| key.name).collect()
+    }
 }
 
 /// What of them is filled.
@@ -31,7 +38,7 @@ impl<'a> Slots<'a> {
     pub(super) fn read(spec: &'a ModuleSpec, known: &Known, out: &mut Diagnostics) -> Self {
         let mut expected = Vec::new();
         for (index, submodule) in spec.submodules.iter().enumerate() {
-            if known.slots.contains(&submodule.slot.value.as_str()) {
+            if known.names().contains(&submodule.slot.value.as_str()) {
                 refuse_again(&spec.submodules[..index], submodule, out);
             } else {
                 expected.extend(refuse_unknown(submodule, known, out));
@@ -113,12 +120,15 @@ fn refuse_unknown(
     let foreign = known.foreign.iter().find(|(foreign, ..)| *foreign == name);
     let near = match foreign {
         Some((_, ours, _)) => *ours,
-        None => suggest(name, known.slots.iter().copied()),
+        None => suggest(name, known.names()),
     };
     out.push(match (foreign, near) {
         (Some((.., remedy)), _) => unknown.help(*remedy),
         (None, Some(near)) => unknown.help(format!("did you mean `{near}`?")),
-        (None, None) => unknown.help(format!("remove it; the slots are {}", listed(known.slots))),
+        (None, None) => unknown.help(format!(
+            "remove it; the slots are {}",
+            listed(&known.names())
+        )),
     });
     near
 }

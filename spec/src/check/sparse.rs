@@ -9,11 +9,12 @@ use super::slots::{Known, Slots};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::Submodule;
 use crate::layer::{Core, MaskKind, Rope};
+use crate::reference::SPARSE_SLOTS;
 use crate::span::{Span, Spanned};
 
 const SLOTS: Known = Known {
     module: "SparseAttention",
-    slots: &["indexer"],
+    slots: &SPARSE_SLOTS,
     foreign: &[
         ("wq_b", None, "write it in the indexer, as `linear_wq_b`"),
         ("wk", None, "write it in the indexer, as `linear_wk`"),

@@ -2,78 +2,35 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{build, closed, described, grouped, latent, list_of, mla, name, size};
+use super::{closed, described, head, layer, list_of, value};
 use crate::read::MODEL_FILE_KEYS;
+use crate::reference::{BUILD, Body, FILES, NAME, Section, VERSION};
 
 /// A spec of a model.
-pub(super) fn model() -> Value {
-    let sections = [mla(), name(), section(), build()];
+pub(super) fn model(section: &Section) -> Value {
+    let sections = [
+        head(&VERSION),
+        head(&NAME),
+        value::section(section),
+        value::section(&BUILD),
+    ];
     closed(
         MODEL_FILE_KEYS.into_iter().zip(sections),
         &["mla", "name", "model"],
     )
 }
 
-fn section() -> Value {
-    let index = || json!({ "type": "integer", "minimum": 0 });
-    let sources = |description: &str| {
-        let pairs = json!({ "type": "object", "additionalProperties": index() });
-        json!({ "description": description, "anyOf": [pairs, list_of(index(), description)] })
-    };
-    described(
-        "A model's attention layers.",
-        closed(
-            [
-                ("num_hidden_layers", size("Number of decoder layers.")),
-                (
-                    "attentions_per_layer",
-                    size(
-                        "Attentions in a decoder layer. `pattern` and sources count attentions. Default: 1.",
-                    ),
-                ),
-                (
-                    "prefix",
-                    json!({ "type": "string",
-                            "description": "Where checkpoints hold an attention's tensors. Default: model.layers.{layer}.self_attn, \
-                                            with .{attention} behind it where a layer has several." }),
-                ),
-                (
-                    "pipeline_stages",
-                    list_of(
-                        size("A decoder layer."),
-                        "First layer of every pipeline stage but the first.",
-                    ),
-                ),
-                ("layers", layers()),
-                ("pattern", pattern()),
-                (
-                    "topk_source",
-                    sources(
-                        "Whose selection an attention with a shared indexer attends to, both counted from 0. Default: the nearest \
-                         earlier one's.",
-                    ),
-                ),
-                (
-                    "kv_source",
-                    sources(
-                        "Whose latents an attention with `kv_source: shared` attends to, both counted from 0. Default: the nearest \
-                         earlier one's that fit.",
-                    ),
-                ),
-            ],
-            &["num_hidden_layers", "layers", "pattern"],
-        ),
-    )
-}
-
-fn layers() -> Value {
-    let modules = std::iter::once(latent::layer()).chain(grouped::layers());
-    let layer = json!({ "anyOf": modules.map(|layer| named(&layer)).collect::<Vec<_>>() });
+/// Named layers.
+pub(super) fn layers() -> Value {
+    let kinds = FILES.iter().filter_map(|file| match file.body {
+        Body::Layer { params, submodules } => Some(layer(file.name, params, submodules)),
+        Body::Model(_) => None,
+    });
+    let layer = json!({ "anyOf": kinds.map(|layer| named(&layer)).collect::<Vec<_>>() });
     json!({
         "type": "object",
         "propertyNames": { "pattern": "^[a-z][a-z0-9]*(_[a-z0-9]+)*$" },
         "additionalProperties": layer,
-        "description": "The layers that differ from each other, by name. Name and model's name make the type.",
     })
 }
 
@@ -116,15 +73,12 @@ fn nullable(properties: &Map<String, Value>) -> Value {
         .into()
 }
 
-fn pattern() -> Value {
-    let layer = json!({ "type": "string", "description": "A layer's name." });
-    let block = list_of(layer.clone(), "Layers, in the order in which they run.");
-    let repetition = closed(
-        [("repeat", size("How often the block runs.")), ("of", block)],
-        &["repeat", "of"],
-    );
-    list_of(
-        json!({ "anyOf": [layer, repetition] }),
-        "Which layer stands where, every attention in the order in which it runs.",
-    )
+/// Which layer stands where.
+pub(super) fn pattern() -> Value {
+    let layer = || json!({ "type": "string", "description": "A layer's name." });
+    let block = described("Layers, in the order in which they run.", list_of(layer()));
+    let often =
+        json!({ "type": "integer", "minimum": 1, "description": "How often the block runs." });
+    let repetition = closed([("repeat", often), ("of", block)], &["repeat", "of"]);
+    list_of(json!({ "anyOf": [layer(), repetition] }))
 }

@@ -10,21 +10,12 @@ use crate::check::value::Stated;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::{ModuleSpec, Submodule};
 use crate::layer::{Gate, GateGranularity, GateSource, HeadNorms, NormParams, QkvProjection};
+use crate::reference::SELF_SLOTS;
 use crate::span::Span;
 
 const SLOTS: Known = Known {
     module: "SelfAttention",
-    slots: &[
-        "input_layernorm",
-        "linear_qkv",
-        "linear_q",
-        "linear_kv",
-        "q_layernorm",
-        "k_layernorm",
-        "core_attention",
-        "linear_gate_proj",
-        "linear_proj",
-    ],
+    slots: &SELF_SLOTS,
     foreign: FOREIGN,
 };
 

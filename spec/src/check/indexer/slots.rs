@@ -9,12 +9,13 @@ use crate::check::value::Table;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::document::Submodule;
 use crate::layer::NormParams;
+use crate::reference::INDEXER_SLOTS;
 use crate::span::{Span, Spanned};
 
 #[rustfmt::skip] // a table
 const SLOTS: Known = Known {
     module: "LightningIndexer",
-    slots: &["linear_wq_b", "linear_wk", "linear_weights_proj", "k_norm", "q_input_norm"],
+    slots: &INDEXER_SLOTS,
     foreign: &[
         ("wq_b", Some("linear_wq_b"), "here it is called `linear_wq_b`"),
         ("wk", Some("linear_wk"), "here it is called `linear_wk`"),

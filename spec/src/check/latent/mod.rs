@@ -20,6 +20,7 @@ use crate::layer::{
     Core, Latent, LatentScale, Layer, Logits, Norm, NormParams, Projections, Query, QueryScaleSite,
     QueryScaling, Rope,
 };
+use crate::reference::LATENT_SLOTS;
 use crate::span::Span;
 use kv::Source;
 use query::{Asked, Path};
@@ -28,11 +29,7 @@ use sizes::{Rank, Sizes};
 #[rustfmt::skip] // a table
 const SLOTS: Known = Known {
     module: "MLASelfAttention",
-    slots: &[
-        "input_layernorm", "linear_q_proj", "linear_q_down_proj", "q_layernorm", "linear_q_up_proj",
-        "linear_q_gate_proj", "linear_kv_down_proj", "linear_qkv_down_proj", "kv_layernorm", "k_rope_layernorm",
-        "linear_kv_up_proj", "core_attention", "linear_gate_proj", "linear_proj",
-    ],
+    slots: &LATENT_SLOTS,
     foreign: &[
         ("q_proj", Some("linear_q_proj"), "here it is called `linear_q_proj`"),
         ("query", Some("linear_q_proj"), "here it is called `linear_q_proj`"),
