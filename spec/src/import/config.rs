@@ -166,6 +166,21 @@ impl<'a> Config<'a> {
         })
     }
 
+    /// The layer that is meant, counted from 0; `count` is the key that says how many there are.
+    pub(super) fn layer(&self, wanted: Option<u32>, count: &str) -> Option<u32> {
+        let layer = wanted.unwrap_or(0);
+        let there = self.size(count).value();
+        let Some(there) = there.filter(|there| layer >= there.value) else {
+            return Some(layer);
+        };
+        let message = format!("there is no layer {layer}: the model has {}", there.value);
+        let (code, label) = (codes::LAYER_OUT_OF_RANGE, "the number of layers");
+        self.report(
+            Diagnostic::error(code, message, there.span, label).help("layers count from 0"),
+        );
+        None
+    }
+
     fn look_up<T>(
         &self,
         key: &str,

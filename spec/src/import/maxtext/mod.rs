@@ -133,22 +133,8 @@ fn asks_for_latent_attention(config: &Config<'_>) -> Option<()> {
 
 /// The layer that is meant, and where its tensors are.
 fn place(config: &Config<'_>, wanted: Option<u32>) -> Option<(u32, String)> {
-    let layer = wanted.unwrap_or(0);
-    let count = config.size("base_num_decoder_layers").value();
+    let layer = config.layer(wanted, "base_num_decoder_layers")?;
     let dense = config.size("first_num_dense_layers").value();
-    if let Some(count) = count.filter(|count| layer >= count.value) {
-        let message = format!("there is no layer {layer}: the model has {}", count.value);
-        config.report(
-            Diagnostic::error(
-                codes::LAYER_OUT_OF_RANGE,
-                message,
-                count.span,
-                "the number of layers",
-            )
-            .help("layers count from 0"),
-        );
-        return None;
-    }
     let dense = dense.map_or(0, |dense| dense.value);
     let (group, index) = match layer.checked_sub(dense) {
         None => ("dense_layers", layer),

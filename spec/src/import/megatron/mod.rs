@@ -113,22 +113,7 @@ fn asks_for_latent_attention(config: &Config<'_>, form: Form) -> Option<()> {
 
 /// The layer that is meant, counted from 1 as Megatron does.
 fn layer_number(config: &Config<'_>, wanted: Option<u32>) -> Option<u32> {
-    let layer = wanted.unwrap_or(0);
-    let count = config.size("num_layers").value();
-    if let Some(count) = count.filter(|count| layer >= count.value) {
-        let message = format!("there is no layer {layer}: the model has {}", count.value);
-        config.report(
-            Diagnostic::error(
-                codes::LAYER_OUT_OF_RANGE,
-                message,
-                count.span,
-                "the number of layers",
-            )
-            .help("layers count from 0"),
-        );
-        return None;
-    }
-    layer.checked_add(1)
+    config.layer(wanted, "num_layers")?.checked_add(1)
 }
 
 /// What Megatron says a training step computes again. `recompute_activations` is the old word for the selective granularity.
