@@ -105,7 +105,7 @@ fn agrees(shown: &str, printed: &str) -> bool {
     rest.is_empty()
 }
 
-/// Cargo reads each piece of a manifest behind a package's name.
+/// Cargo reads each piece of a manifest behind a package's name, beside a folder that stands for the checkout.
 #[test]
 fn manifests_are_read_by_cargo() {
     let mut seen = 0;
@@ -115,9 +115,17 @@ fn manifests_are_read_by_cargo() {
                 continue;
             }
             let room = Room::new();
-            let head = "[package]\nname = \"book\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[workspace]\n";
-            room.write("Cargo.toml", &format!("{head}{}", block.text));
-            room.write("src/lib.rs", "");
+            let head = "[package]\nname = \"book\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+            room.write(
+                "book/Cargo.toml",
+                &format!("{head}[workspace]\n{}", block.text),
+            );
+            room.write(
+                "mla-gen/runtime/Cargo.toml",
+                &head.replace("book", "mla-runtime"),
+            );
+            room.write("mla-gen/runtime/src/lib.rs", "");
+            room.write("book/src/lib.rs", "");
             let output = Command::new(env!("CARGO"))
                 .args([
                     "metadata",
@@ -126,7 +134,7 @@ fn manifests_are_read_by_cargo() {
                     "--format-version",
                     "1",
                 ])
-                .current_dir(room.path("."))
+                .current_dir(room.path("book"))
                 .output()
                 .unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
