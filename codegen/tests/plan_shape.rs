@@ -170,6 +170,7 @@ fn a_trace_names_every_pass() {
             "cache",
             "drop-probes",
             "drop-unused",
+            "fold",
             "differentiate",
             "fuse-norm"
         ]

@@ -76,6 +76,8 @@ impl Training {
         let mut checked = checked.clone();
         let build = &mut checked.build;
         build.phases = vec![Phase::Train];
+        // Training changes each weight by itself
+        build.fold.clear();
         if let Some(form) = self.form {
             build.form = FormChoice::Forced(form);
         }

@@ -28,6 +28,7 @@ pub(crate) fn layer(seed: u64) -> Checked {
     layer.build.phases = vec![Phase::Train];
     layer.build.recompute.clear();
     layer.build.offload.clear();
+    layer.build.fold.clear();
     match dice.within(0, 9) {
         0 => cross(&mut layer, &mut dice),
         1 => take_kv(&mut layer),
@@ -50,6 +51,7 @@ pub(crate) fn named() -> Vec<(String, Checked)> {
         layer.build.phases = vec![Phase::Train];
         layer.build.recompute.clear();
         layer.build.offload.clear();
+        layer.build.fold.clear();
         (name, layer)
     };
     language::language().into_iter().map(trained).collect()

@@ -243,9 +243,9 @@ impl Lines {
             self.indent -= INDENT;
         } else if before.is_empty() && call.breaks_between_links() {
             self.links(call, after);
-        } else if before.is_empty() && call.breaks_behind_receiver() {
+        } else if (before.is_empty() || before.ends_with("= ")) && call.breaks_behind_receiver() {
             let (receiver, method) = call.callee.split_once('.').unwrap_or((&call.callee, ""));
-            self.line(receiver);
+            self.line(&format!("{before}{receiver}"));
             self.indent += INDENT;
             self.line(&format!(
                 ".{method}({}){}{after}",
@@ -280,9 +280,24 @@ impl Lines {
                     return lines.packed(&call.arguments);
                 }
                 for argument in &call.arguments {
-                    lines.line(&format!("{argument},"));
+                    lines.argument(argument);
                 }
             });
+        }
+    }
+
+    /// An argument on a line of its own; an array that is long, element by element.
+    fn argument(&mut self, argument: &str) {
+        let elements = argument
+            .strip_prefix("&[")
+            .and_then(|rest| rest.strip_suffix(']'));
+        match elements.filter(|elements| width(elements) > SMALL_WIDTH) {
+            Some(elements) => self.block("&[", "],", |lines| {
+                for element in elements.split(", ") {
+                    lines.line(&format!("{element},"));
+                }
+            }),
+            None => self.line(&format!("{argument},")),
         }
     }
 
