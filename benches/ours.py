@@ -10,8 +10,11 @@ layer is `deepseek-v3-plain.so`, whose rope is the plain one of a default config
 layer with such heads, whatever their number: `WIDTHS` says which. An indexer's logits are those of `deepseek-v3.2.so`. Specs are in spec/models and in this folder. Where a library is missing,
 or made for other sizes, a function returns {}.
 
+Whole layers over a cache are in `ours_layers.py`.
+
 Left out, and why:
-- small: norms, rotation and the cache's writing are kernels of a layer's own here, and are timed within `layer`.
+- small, small_index: norms, rotation and the cache's writing are kernels of a layer's own here, and are timed within `layer`.
+- gemm: products are a layer's own too; the C ABI has none.
 - backward passes through a callable: it refuses tensors that want gradients. Those that a harness asks for as such are below.
 """
 import ctypes
@@ -338,3 +341,8 @@ def dense_prefill_dims_backward(q, k, v, cu, lengths, scale, d_out):
         gradients = [d_q, d_k, None, d_v]
         return RowsBackward(lib, [q, k, None, v], cu, scale, d_out, gradients, (d_q, d_k, d_v), deterministic)
     return both_orders(backward)
+
+
+# ---- Whole layers over a cache: hooks of benches/peers/layer.py ----
+
+from ours_layers import layer_decode, layer_prefill, layer_v32_decode, layer_v32_prefill  # noqa: E402, F401  last: it is made of what is above

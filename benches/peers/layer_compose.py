@@ -63,8 +63,9 @@ class FlashMlaOfAll(FlashMla):
     def __init__(self, layer):
         super().__init__(layer)
         work = layer.work
-        at = torch.arange(work.longest, device=dev).expand(work.requests, -1)
-        slots = work.table.gather(1, at // model.PAGE) * model.PAGE + at % model.PAGE
+        # As many as the kernel takes at a time, twice
+        at = torch.arange(-(-work.longest // 128) * 128, device=dev).expand(work.requests, -1)
+        slots = work.table.gather(1, (at // model.PAGE).clamp(max=work.table.shape[1] - 1)) * model.PAGE + at % model.PAGE
         self.slots = slots.masked_fill(at >= work.total, -1).int()[:, None]
 
     def __call__(self):

@@ -38,6 +38,11 @@ def one():
     return torch.ones((), device=dev)
 
 
+@functools.cache
+def first_row():
+    return torch.zeros(1, device=dev, dtype=torch.int32)
+
+
 def compiled(function):
     """By torch.compile, as vLLM has what it writes in plain torch. PEERS_COMPILE=0 leaves it as it is."""
     @functools.cache
@@ -167,7 +172,7 @@ def attend_chosen(q, entries, chosen, scale):
 
 def gather(cache, out, table):
     """A request's entries of 656 bytes, as rows of bf16."""
-    vllm_cache().cp_gather_and_upconvert_fp8_kv_cache(cache, out, table, torch.zeros(1, device=dev, dtype=torch.int32), 1, None)
+    vllm_cache().cp_gather_and_upconvert_fp8_kv_cache(cache, out, table, first_row(), 1, None)
 
 
 # ---- Indexer ----

@@ -2,6 +2,7 @@
 
     PEERS_DIR=… python3 benches/peers/rehearse_layer.py
 """
+import ctypes
 import json
 import os
 import sys
@@ -248,7 +249,7 @@ FAULTS = {  # the kernel: the sections that call it, and what is wrong
     "write": ("234", lambda latents, keys, cache, slots: write(latents, keys, cache, off_by_one(slots))),
     "rotate_and_write": ("14", lambda p, q, k, latents, table, slots, cache: rotate_and_write(p + 1, q, k, latents, table.roll(1, 0).roll(3, 1), slots, cache)),
     "multiply": ("1356", lambda x, weight, out: multiply(x, weight.roll(1, 0), out)),
-    "multiply_down": ("16", lambda x, weight, out: multiply(x * 1.03, weight, out)),
+    "multiply_down": ("16", lambda x, weight, out: multiply(x, weight.roll(1, 0), out)),
     "multiply_deep": ("5", lambda x, weight, out: multiply(x * 1.03, weight, out)),
     "multiply_rows_scaled": ("5", lambda x, weight: multiply_rows_scaled((x[0], x[1] * 1.2), weight)),
     "quantise": ("256", lambda x, codes, scales: (quantise(x, codes, scales), scales.copy_(scales.roll(1, 1) * 1.5))),
@@ -263,7 +264,7 @@ FAULTS = {  # the kernel: the sections that call it, and what is wrong
     "index_write": ("346", lambda keys, index, slots: index_write(keys, index, off_by_one(slots))),
     "index_gather": ("36", lambda index, codes, scales, table, ends: index_gather(index, codes, scales, table.flip(1), ends)),
     "paged_logits": ("36", lambda q, *rest: paged_logits(q.roll(1, 1), *rest)),
-    "row_logits": ("36", lambda q, codes, scales, *rest: row_logits(q, codes, scales.roll(64), *rest)),
+    "row_logits": ("36", lambda q, codes, scales, *rest: row_logits(q, codes.view(torch.uint8).roll(1, 0).view(FP8), scales, *rest)),
     "best_of_requests": ("36", lambda logits, *rest: best_of_requests(-logits, *rest)),
     "best_of_rows": ("36", lambda logits, starts, ends, out: best_of_rows(logits.nan_to_num(9), starts, ends * 0 + logits.shape[1], out)),
     "slots_of": ("36", lambda chosen, table: chosen),
@@ -326,12 +327,61 @@ def check_counts(rows):
     assert counts["6"] == 3 * (7 + 1 + 5) + 2 + 6 + 4 + 2 * 11, counts
 
 
+# ---- Ours, over a library that is not there ----
+
+class Pretended:
+    """A library whose cache remembers by slot which hidden state and position it was told."""
+    device = None
+
+    def __init__(self):
+        self.slots, self.asked = {}, None
+
+    def call(self, function, *arguments):
+        if function == "mla_prefill":
+            batch, hidden = arguments[3]._obj, arguments[4]._obj
+            rows = (ctypes.c_uint16 * (hidden.shape[0] * hidden.shape[1])).from_address(hidden.data)[::hidden.shape[1]]
+            at = 0
+            for request in range(batch.requests):
+                assert batch.cached[request] == 0 and batch.block_counts[request] == 1 and batch.added[request] <= 64
+                for i in range(batch.added[request]):
+                    self.slots[batch.blocks[request], i] = rows[at], batch.positions[at]
+                    at += 1
+
+    def step(self, function, arguments, out, of=None):
+        self.asked = function, arguments[1]._obj
+        return lambda: out
+
+
+def check_filling(cached=200, new=3):
+    """What a library is told of cached tokens, as the harness has them."""
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+    hooks = sys.modules.pop("ours")
+    import ours
+    import ours_layers
+    sys.modules["ours"] = hooks
+    library, ours_layers.stream = Pretended(), lambda: None
+    ours.library = lambda name: library if name == "deepseek-v3.so" else None
+    pool = torch.arange(100.).bfloat16()[:, None].expand(-1, 8).contiguous()
+    given = dict(hidden=pool[:2 * new], pool=pool, shifts=[0, 61], cached=cached, new=new, table=torch.tensor([[5, 0, 3, 7], [2, 1, 6, 4]]))
+    assert list(ours.layer_decode(weights={"w": pool}, coded_cache=True, **given)) == ["mla-gen, caches of bf16"]
+    for request, (shift, blocks) in enumerate(zip(given["shifts"], given["table"].tolist())):
+        for t in range(cached):
+            state = torch.tensor(float((t + shift) % 100)).bfloat16().view(torch.int16).item()
+            assert library.slots[blocks[t // 64], t % 64] == (state, t), (request, t)
+    assert len(library.slots) == 2 * cached
+    function, batch = library.asked
+    assert function == "mla_step_decode" and batch.cached[:2] == [cached] * 2 and batch.added[:2] == [new] * 2
+    assert batch.blocks[:8] == given["table"].flatten().tolist() and not batch.positions
+    assert ours.layer_v32_decode(weights={"w_scale_inv": pool}, coded_cache=True, **given) == {}
+
+
 def main():
     rehearse.without_a_gpu()
     for name, stand_in in STAND_INS.items():
         setattr(ops, name, stand_in)
     kernels.flash3 = rehearse.flash3
     sys.modules["ours"] = OURS
+    check_filling()
     harness.measure(layer.SECTIONS, "layer.json")
     with open(os.path.join(os.environ["OUT"], "layer.json")) as f:
         rows = json.load(f)["rows"]
