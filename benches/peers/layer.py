@@ -12,7 +12,9 @@ what is cached of attended tokens, what comes in and goes out; of a part alone a
 over the same caches, and one whose error is above its tolerance has no time. Of ours over chosen keys the choice is not known: fp8 logits take some keys
 for others, so its output is compared loosely with that over f32's choice.
 
-PEERS_ONLY, PEERS_SKIP, PEERS_ROUNDS and PEERS_SETTLE_S as in the harness. PEERS_COMPILE=0 leaves the indexer's small kernels to plain torch.
+PEERS_ONLY, PEERS_SKIP, PEERS_ROUNDS and PEERS_SETTLE_S as in the harness. PEERS_ROUNDS=0 compiles and checks, and times nothing: DeepGEMM and
+torch.compile keep what they compiled, so a few such processes side by side, of some sections each, save the time that one would compile. PEERS_COMPILE=0 leaves the indexer's small
+kernels to plain torch.
 
 Hooks: `ours.py` on PYTHONPATH may define layer_decode, layer_prefill, layer_v32_decode, layer_v32_prefill, small, small_index and gemm, which
 README.md beside this file describes. Each is called once a case, outside of the timing.
@@ -31,10 +33,9 @@ BATCHES, CACHED, NEW = (1, 32, 128), 8192, 4096
 SPARSE_REQUESTS, SPARSE_CACHED = 128, 32768
 FEW = 16  # rows that vLLM's own down projection takes
 SETS = 8  # of weights and small caches, for parts of a decode step
-TIMED_S = 0.06  # a row and round, after it has settled
 # Errors of an output: by weights in bf16, over entries of 656 bytes whose new ones are rounded too, and by products of codes
 PLAIN, ENTRIES, CODED = 1.5e-2, 3e-2, 1e-1
-CHOSEN, CHOSEN_CODED = 0.35, 0.6  # of an output whose choice is not known
+CHOSEN, CHOSEN_CODED = 0.2, 0.3  # of an output whose choice is not known
 MISSED, MISSED_CODED = 6e-2, 0.15  # the share of the best keys that fp8 logits may leave out
 
 
@@ -51,7 +52,7 @@ def total(layer):
 def whole(case, work, layers, hook):
     """Rows of a whole layer: {peer: composition}, and ours."""
     check, first = checked(work), next(iter(layers.values()))
-    timed = functools.partial(dict, case=case, flops=total(first), nbytes=first.floor(), budget=TIMED_S)
+    timed = functools.partial(dict, case=case, flops=total(first), nbytes=first.floor(), budget=layer_small.TIMED_S)
     for name, layer in layers.items():
         yield timed(peer=name, fns=layer, check=check.peer(layer))
     for name, fns in hooked(hook, **work.hook()).items():
@@ -64,7 +65,7 @@ def parts(case, name, layers, work, only=None):
     for part, (flops, nbytes) in first.parts().items():
         if not only or part in only:
             yield dict(case=f"{case}: {part}", peer=name, fns=[layer.part(part) for layer in layers], flops=flops, nbytes=nbytes,
-                       check=lambda _: check(first()), budget=TIMED_S)
+                       check=lambda _: check(first()), budget=layer_small.TIMED_S)
 
 
 def label(weights, attention):

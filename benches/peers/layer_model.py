@@ -5,7 +5,7 @@ Sizes are this module's, so that a rehearsal can shrink them before anything is 
 import functools
 import math
 
-import harness  # noqa: F401  first: it finds the harness's modules
+import harness  # noqa: F401 first: it finds the harness's modules
 
 import torch
 import torch.nn.functional as F

@@ -11,6 +11,7 @@ from common import BF16, dev, n_sets, randn, rel
 from layer_reference import within
 
 TOKENS, INPUTS_OF_FEW = (4096, 128), 24
+TIMED_S = 0.06  # a row and round, after it has settled
 ROUNDED, CODED = 6e-3, 6e-2  # errors of bf16 results, and of products of codes
 
 
@@ -25,6 +26,7 @@ class Small:
         # The keys are columns of a product that makes the heads' weights too
         self.inputs = [(randn(tokens, width), randn(tokens, model.HEADS, model.NOPE + model.ROPE),
                         randn(tokens, model.INDEX_WIDTH + model.INDEX_HEADS)[:, :model.INDEX_WIDTH]) for _ in range(copies)]
+        self.first = [x.clone() for x in self.inputs[0]]  # before anything is rotated
         self.w_q, self.w_kv, self.w_k, self.b_k = (randn(n) for n in (model.Q_LORA, model.LATENT, model.INDEX_WIDTH, model.INDEX_WIDTH))
         self.angles = model.cos_sin(tokens)
         self.cos_sin, self.positions = self.angles.to(BF16), torch.arange(tokens, device=dev)
@@ -79,27 +81,21 @@ class Small:
             return error
         return of
 
-    @functools.cached_property
-    def first(self):
-        """The first inputs as they were before anything ran."""
-        return [x.clone() for x in self.inputs[0]]
-
 
 def small():
     """2x RMSNorm, rotation and the cache's writing; and the same beside an indexer's keys."""
     for tokens in TOKENS:
         case, layer = f"2x RMSNorm + RoPE + cache write, {tokens} tokens", Small(tokens)
-        kept = layer.first  # before anything is rotated
         given = dict(w_q=layer.w_q, w_kv=layer.w_kv, cos_sin=layer.cos_sin, positions=layer.positions, slots=layer.slots, cache=layer.cache)
         peers = {"vLLM, 3 kernels (RoPE fused with the write)": layer.three, "vLLM, 4 kernels": layer.four}
         for name, run in (peers | hooked("small", **given)).items():
             yield dict(case=case, peer=name, fns=[functools.partial(run, a, q) for a, q, _ in layer.inputs], nbytes=layer.bytes,
-                       check=layer.check(run, False))
+                       check=layer.check(run, False), budget=TIMED_S)
         case = f"the same + index key (LayerNorm, RoPE, fp8, write), {tokens} tokens"
         peers = {f"{name}; torch.compile, vLLM's fp8 write": layer.and_index(run) for name, run in peers.items()}
         for name, run in (peers | hooked("small_index", **given, w_k=layer.w_k, b_k=layer.b_k, index=layer.index)).items():
             yield dict(case=case, peer=name, fns=[functools.partial(run, *inputs) for inputs in layer.inputs],
-                       nbytes=layer.bytes + layer.index_bytes, check=layer.check(run, True))
+                       nbytes=layer.bytes + layer.index_bytes, check=layer.check(run, True), budget=TIMED_S)
 
 
 def row_codes(x):
@@ -126,7 +122,7 @@ def product(rows, n, k):
     def row(peer, fns, nbytes, tolerance):
         def check(got):
             return within(rel((out if got is None else got)[:64], want), tolerance, "product")
-        return dict(case=f"{rows}x{n}x{k}", peer=peer, fns=fns, flops=flops, nbytes=nbytes, check=check)
+        return dict(case=f"{rows}x{n}x{k}", peer=peer, fns=fns, flops=flops, nbytes=nbytes, check=check, budget=TIMED_S)
 
     def into(multiply, x, weights):
         return [functools.partial(multiply, x, w, out) for w in weights]

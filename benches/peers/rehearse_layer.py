@@ -29,7 +29,7 @@ layer.SPARSE_REQUESTS, layer.SPARSE_CACHED = 3, 330
 layer_small.TOKENS, layer_small.INPUTS_OF_FEW = (192, 64), 2
 common.n_sets = layer_small.n_sets = lambda nbytes: 2
 # Of so few keys, each that is missed weighs more
-layer.MISSED, layer.MISSED_CODED, layer.CHOSEN = 0.1, 0.2, 0.6
+layer.MISSED, layer.MISSED_CODED, layer.CHOSEN, layer.CHOSEN_CODED = 0.1, 0.2, 0.6, 0.6
 FP8 = model.FP8
 
 
