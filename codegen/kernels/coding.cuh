@@ -3,6 +3,13 @@
 
 #include "narrow.cuh"
 
+// Where an entry's bytes stand.
+struct Spot {
+  u8* data;  // null: the row has no entry
+  u8* scales;
+  i64 scale_bytes;
+};
+
 // Where bytes stand: in each block first all tokens' data, then all tokens' scales, then padding.
 struct Places {
   const i64* slots;  // one per row; negative: none
@@ -19,6 +26,12 @@ struct Places {
   }
   __device__ i64 data_of(i64 slot) const { return slot / page * block_bytes + slot % page * data; }
   __device__ i64 scales_of(i64 slot) const { return slot / page * block_bytes + page * data + slot % page * scales; }
+  // Where a row's entry is written.
+  __device__ Spot of(u8* bytes, i64 row) const {
+    const i64 at = slot(row);
+    if (at < 0) return {};
+    return {bytes + data_of(at), bytes + scales_of(at), scales};
+  }
 };
 
 struct Encode {

@@ -1,32 +1,36 @@
-// Entries of a code per value, and one scale for the cache. A thread works on each value.
+// Entries of a code per value, and one scale for the cache.
 
 #include "coding.cuh"
 
+template <class Code>
+struct Fp8Flat {
+  // Writes an entry, by a block.
+  template <int LATENT, int ROPE>
+  static __device__ void write(const Elem* latent, const Elem* rope, f32 scale, const Spot& spot) {
+    for (int i = threadIdx.x; i < LATENT + ROPE; i += THREADS) {
+      const Elem* from = i < LATENT ? latent + i : rope + (i - LATENT);
+      spot.data[i] = Code::encode(scaled_down(value_at(from), scale));
+    }
+  }
+};
+
 template <class Code, class Cfg>
 __device__ inline void encode_flat(const Encode& args) {
-  constexpr i64 width = Cfg::LATENT + Cfg::ROPE;
-  for (i64 i = thread_of_grid(); i < args.latent.rows * width; i += threads_of_grid()) {
-    const i64 row = i / width;
-    const i64 column = i % width;
-    const i64 slot = args.places.slot(row);
-    if (slot < 0) continue;
-    const Elem* from =
-        column < Cfg::LATENT ? args.latent.at(row, 0) + column : args.rope.at(row, 0) + (column - Cfg::LATENT);
-    args.bytes[args.places.data_of(slot) + column] = Code::encode(scaled_down(value_at(from), f32(args.scale)));
-  }
+  const i64 row = blockIdx.x;
+  const Spot spot = args.places.of(args.bytes, row);
+  if (!spot.data) return;
+  Fp8Flat<Code>::template write<Cfg::LATENT, Cfg::ROPE>(args.latent.at(row, 0), args.rope.at(row, 0), f32(args.scale), spot);
 }
 
 template <class Code, class Cfg>
 __device__ inline void decode_flat(const Decode& args) {
-  constexpr i64 width = Cfg::LATENT + Cfg::ROPE;
-  for (i64 i = thread_of_grid(); i < args.rows * width; i += threads_of_grid()) {
-    const i64 row = i / width;
-    const i64 column = i % width;
-    const i64 slot = args.places.slot(row);
-    if (slot < 0) continue;
-    const f32 value = Code::decode(args.bytes[args.places.data_of(slot) + column]) * f32(args.scale);
-    store(column < Cfg::LATENT ? args.latent + row * Cfg::LATENT + column : args.rope + row * Cfg::ROPE + (column - Cfg::LATENT),
-          value);
+  const i64 row = blockIdx.x;
+  const i64 slot = args.places.slot(row);
+  if (slot < 0) return;
+  const u8* codes = args.bytes + args.places.data_of(slot);
+  for (int i = threadIdx.x; i < Cfg::LATENT + Cfg::ROPE; i += THREADS) {
+    Elem* to = i < Cfg::LATENT ? args.latent + row * Cfg::LATENT + i : args.rope + row * Cfg::ROPE + (i - Cfg::LATENT);
+    store(to, Code::decode(codes[i]) * f32(args.scale));
   }
 }
 

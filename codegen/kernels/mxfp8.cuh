@@ -2,21 +2,29 @@
 
 #include "coding.cuh"
 
-constexpr int GROUP = 32;
+struct Mxfp8 {
+  static constexpr int GROUP = 32;
+
+  // Writes an entry, by a block.
+  template <int LATENT, int ROPE>
+  static __device__ void write(const Elem* latent, const Elem* rope, const Spot& spot) {
+    u8* scales = spot.data + LATENT + ROPE;
+    encode_powers<GROUP>(latent, LATENT, spot.data, scales);
+    encode_powers<GROUP>(rope, ROPE, spot.data + LATENT, scales + LATENT / GROUP);
+  }
+};
 
 template <class Cfg>
 __device__ void encode_mxfp8(const Encode& args) {
   const i64 row = blockIdx.x;
-  const i64 slot = args.places.slot(row);
-  if (slot < 0) return;
-  u8* codes = args.bytes + args.places.data_of(slot);
-  u8* scales = codes + Cfg::LATENT + Cfg::ROPE;
-  encode_powers<GROUP>(args.latent.at(row, 0), Cfg::LATENT, codes, scales);
-  encode_powers<GROUP>(args.rope.at(row, 0), Cfg::ROPE, codes + Cfg::LATENT, scales + Cfg::LATENT / GROUP);
+  const Spot spot = args.places.of(args.bytes, row);
+  if (!spot.data) return;
+  Mxfp8::write<Cfg::LATENT, Cfg::ROPE>(args.latent.at(row, 0), args.rope.at(row, 0), spot);
 }
 
 template <class Cfg>
 __device__ void decode_mxfp8(const Decode& args) {
+  constexpr int GROUP = Mxfp8::GROUP;
   const i64 row = blockIdx.x;
   const i64 slot = args.places.slot(row);
   if (slot < 0) return;

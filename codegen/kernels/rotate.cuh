@@ -1,41 +1,87 @@
 // Rotary embedding in place: `2 · PAIRS` values of each head, from value `START` on.
 
-#include "prelude.cuh"
+#include "fours.cuh"
+#include "pairs.cuh"
 
 struct Turning {
   Elem* x;           // [rows, heads, WIDTH]
   const Accum* cos;  // [rows, PAIRS]
   const Accum* sin;
+  i64 lines;  // rows · heads
   i64 heads;
   i64 backward;
 };
 
-// Where the values of a pair stand among the rotated ones.
+// Threads that turn a line, four pairs each, where a warp's can be shared out so; else 0.
+template <class Cfg>
+constexpr int LANES_OF_LINE = Cfg::PAIRS % 4 == 0 && WARP * 4 % Cfg::PAIRS == 0 ? Cfg::PAIRS / 4 : 0;
+
+// The eight values of four pairs, and back: two runs of neighbours that are `PAIRS` apart, or one.
 template <class Cfg, int HALF>
-__device__ inline int first_of(int pair) {
-  return HALF ? pair : 2 * pair;
+__device__ inline void load_pairs(const Elem* line, int pair, Pair (&pairs)[4]) {
+  constexpr int VALUES = 2 * Cfg::PAIRS;
+  Accum x[2][4];
+  load_four<VALUES>(line, HALF ? pair : 2 * pair, x[0]);
+  load_four<VALUES>(line, HALF ? pair + Cfg::PAIRS : 2 * pair + 4, x[1]);
+#pragma unroll
+  for (int i = 0; i < 4; i++) pairs[i] = HALF ? Pair{x[0][i], x[1][i]} : Pair{x[i / 2][i % 2 * 2], x[i / 2][i % 2 * 2 + 1]};
 }
 template <class Cfg, int HALF>
-__device__ inline int second_of(int pair) {
-  return HALF ? pair + Cfg::PAIRS : 2 * pair + 1;
+__device__ inline void store_pairs(Elem* line, int pair, const Pair (&pairs)[4]) {
+  constexpr int VALUES = 2 * Cfg::PAIRS;
+  Accum x[2][4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    (HALF ? x[0][i] : x[i / 2][i % 2 * 2]) = pairs[i].a;
+    (HALF ? x[1][i] : x[i / 2][i % 2 * 2 + 1]) = pairs[i].b;
+  }
+  store_four<VALUES>(line, HALF ? pair : 2 * pair, x[0]);
+  store_four<VALUES>(line, HALF ? pair + Cfg::PAIRS : 2 * pair + 4, x[1]);
 }
 
-// (a, b) → (a cos θ − b sin θ, a sin θ + b cos θ), a block for each row and head. `-θ` if backward.
+// Some lanes of a warp for each line, four pairs each. They read before any of them writes: pairs may be written where others stood.
 template <class Cfg>
-__device__ void rotate(const Turning& args) {
+__device__ inline void rotate_fours(const Turning& args) {
+  constexpr int LANES = LANES_OF_LINE<Cfg>;
+  const i64 line = thread_of_grid() / LANES;
+  const int pair = threadIdx.x % LANES * 4;
+  const bool there = line < args.lines;
+  Elem* x = args.x + line * Cfg::WIDTH + Cfg::START;
+  Pair pairs[4];
+  if (there) {
+    const i64 row = line / args.heads;
+    Accum cos[4], sin[4];
+    load_pairs<Cfg, Cfg::HALF_IN>(x, pair, pairs);
+    load_four<Cfg::PAIRS>(args.cos + row * Cfg::PAIRS, pair, cos);
+    load_four<Cfg::PAIRS>(args.sin + row * Cfg::PAIRS, pair, sin);
+#pragma unroll
+    for (int i = 0; i < 4; i++) pairs[i] = pairs[i].turned(cos[i], args.backward ? -sin[i] : sin[i]);
+  }
+  if (Cfg::HALF_IN != Cfg::HALF_OUT) __syncwarp();
+  if (there) store_pairs<Cfg, Cfg::HALF_OUT>(x, pair, pairs);
+}
+
+// A block for each line.
+template <class Cfg>
+__device__ inline void rotate_lines(const Turning& args) {
   __shared__ Elem turned[2 * Cfg::PAIRS];
   const i64 row = blockIdx.x / args.heads;
   Elem* x = args.x + i64(blockIdx.x) * Cfg::WIDTH + Cfg::START;
   for (int pair = threadIdx.x; pair < Cfg::PAIRS; pair += THREADS) {
-    const Accum cos = args.cos[row * Cfg::PAIRS + pair];
-    const Accum forward = args.sin[row * Cfg::PAIRS + pair];
-    const Accum sin = args.backward ? -forward : forward;
-    const Accum a = load(x + first_of<Cfg, Cfg::HALF_IN>(pair));
-    const Accum b = load(x + second_of<Cfg, Cfg::HALF_IN>(pair));
-    store(turned + first_of<Cfg, Cfg::HALF_OUT>(pair), a * cos - b * sin);
-    store(turned + second_of<Cfg, Cfg::HALF_OUT>(pair), a * sin + b * cos);
+    const Accum sin = args.sin[row * Cfg::PAIRS + pair];
+    const Pair read = {load(x + first_of(Cfg::HALF_IN, pair)), load(x + second_of(Cfg::HALF_IN, pair, Cfg::PAIRS))};
+    const Pair now = read.turned(args.cos[row * Cfg::PAIRS + pair], args.backward ? -sin : sin);
+    store(turned + first_of(Cfg::HALF_OUT, pair), now.a);
+    store(turned + second_of(Cfg::HALF_OUT, pair, Cfg::PAIRS), now.b);
   }
   // Pairs may be written where other pairs are still to be read
   __syncthreads();
   for (int i = threadIdx.x; i < 2 * Cfg::PAIRS; i += THREADS) x[i] = turned[i];
+}
+
+// `-θ` if backward.
+template <class Cfg>
+__device__ void rotate(const Turning& args) {
+  if constexpr (LANES_OF_LINE<Cfg> > 0) rotate_fours<Cfg>(args);
+  else rotate_lines<Cfg>(args);
 }

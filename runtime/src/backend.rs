@@ -14,7 +14,8 @@ pub use self::attention::{
 };
 pub use self::index_loss::{IndexLoss, IndexLossParts};
 pub use crate::batch::Pages;
-use crate::cache::{ByteFormat, EntryShape};
+use crate::cache::{ByteFormat, CacheFormat, EntryShape};
+pub use crate::cache::{Prologue, PrologueKey, PrologueParts};
 use crate::element::{Element, Scalar};
 use crate::error::Result;
 pub use crate::gradients::{Gamma, GateGradients, GradientOps};
@@ -536,6 +537,14 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         place: Place,
         width: usize,
     ) -> Result<Self::Buffer<Self::Elem>>;
+
+    /// Norms rows, rotates keys, and writes both to caches, in one pass; `None`, and nothing done, where there is no kernel for it.
+    fn prologue<F: CacheFormat, I: CacheFormat>(
+        _device: &Self::Device,
+        _prologue: Prologue<'_, Self, F, I>,
+    ) -> Result<Option<PrologueParts<Self>>> {
+        Ok(None)
+    }
 
     /// `len` zeros.
     fn zero_bytes(device: &Self::Device, len: usize) -> Result<Self::Bytes>;

@@ -26,6 +26,7 @@ pub mod narrow;
 pub mod parameters;
 pub mod position_scale;
 pub mod probe;
+pub mod prologue;
 pub mod qk_clip;
 pub mod slots;
 

@@ -7,6 +7,7 @@ use crate::error::{Error, Result, expect_count};
 use crate::heads::{Heads, HeadsView};
 use crate::linear::Linear;
 use crate::parameters::{NormParameters, shifted};
+use crate::prologue::Normed;
 use crate::rows::{Rows, RowsView};
 use crate::weights::Selected;
 
@@ -87,6 +88,11 @@ impl<B: Backend, const W: usize> RmsNorm<B, W> {
             gamma: B::upload(device, gamma)?,
             eps: checked_eps(eps)?,
         })
+    }
+
+    /// The normalised rows, not yet computed.
+    pub fn of<'a>(&'a self, x: impl Into<RowsView<'a, B, W>>) -> Normed<'a, B, W> {
+        Normed::new(&self.device, x.into(), (&self.gamma, None), self.eps)
     }
 
     /// The normalised rows.
@@ -223,6 +229,12 @@ impl<B: Backend, const W: usize> LayerNorm<B, W> {
             beta,
             eps: checked_eps(eps)?,
         })
+    }
+
+    /// The normalised rows, not yet computed.
+    pub fn of<'a>(&'a self, x: impl Into<RowsView<'a, B, W>>) -> Normed<'a, B, W> {
+        let weights = (&self.gamma, Some(&self.beta));
+        Normed::new(&self.device, x.into(), weights, self.eps)
     }
 
     /// The normalised rows.

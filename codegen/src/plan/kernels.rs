@@ -10,6 +10,7 @@ use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, S
 use super::absorbed::{Absorbed, Codes, kernel_over_chosen};
 use super::flash::{self, FlashChoice};
 use super::logits::{self, Operands};
+use super::prologue;
 use super::tuned;
 use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
@@ -40,6 +41,7 @@ pub fn kernels(program: &Program) -> Vec<KernelUnit> {
     needs.stores();
     for plan in &program.plans {
         needs.plan(plan);
+        needs.units.extend(prologue::unit(program, plan));
     }
     if let Some(training) = &program.training {
         TRAINED.iter().for_each(|unit| needs.add(unit, &[]));
@@ -519,7 +521,7 @@ fn heads(ty: &Ty) -> u32 {
 }
 
 /// The last axis of a value.
-fn width(ty: &Ty) -> u32 {
+pub(super) fn width(ty: &Ty) -> u32 {
     match ty {
         Ty::Rows(dim)
         | Ty::Columns(dim)

@@ -19,6 +19,7 @@ mod module;
 mod op;
 pub mod passes;
 pub(crate) mod print;
+mod prologue;
 mod table;
 mod tensors;
 mod train;
@@ -37,6 +38,7 @@ pub use op::{
     Aspect, GroupPart, Handed, LinearPart, NormPart, Offset, Op, PositionScale, Turn, Turned,
 };
 pub use passes::{ProbeMode, program, program_with, stages, trace};
+pub(crate) use prologue::Prologue;
 pub use table::{
     ByLength, CacheContent, CachePlan, IndexCachePlan, IndexerPlan, MhaFrom, PoolPlan, RotaryTable,
     SoftmaxPlan, SoftmaxScale,
@@ -210,6 +212,8 @@ pub struct Step {
     pub ops: Vec<Op>,
     /// The form of the requests that it is for, and that there have to be some of; `None`: it is for the whole call.
     pub part: Option<Form>,
+    /// Whether a device does all its ops in one pass: each computes what it says, and what they make passes from one to the next on the way.
+    pub fused: bool,
 }
 
 impl Step {
@@ -219,6 +223,7 @@ impl Step {
             formula: formula.into(),
             ops,
             part: None,
+            fused: false,
         }
     }
 }

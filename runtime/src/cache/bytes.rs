@@ -227,6 +227,13 @@ macro_rules! byte_format {
                 None
             }
 
+            fn coded<B: crate::backend::Backend>(
+                store: &Self::Store<B>,
+            ) -> Option<(crate::cache::bytes::Coding, fn(usize, usize) -> crate::cache::bytes::ByteLayout, &B::Bytes)> {
+                let coding = crate::cache::bytes::ByteFormat::coding(store.format);
+                Some((coding, <Self as crate::cache::bytes::ByteFormat>::layout, &store.bytes))
+            }
+
             fn bytes<B: crate::backend::Backend>(
                 entries: &crate::cache::format::Entries<B, Self>,
             ) -> crate::error::Result<Vec<u8>> {

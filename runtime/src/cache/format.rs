@@ -7,6 +7,7 @@
 
 use std::fmt::Debug;
 
+use super::bytes::{ByteLayout, Coding};
 use super::layout::{CacheElement, Geometry};
 use crate::backend::{AttentionParts, Backend, BytesAttention, BytesIndexing, Place, Strided};
 use crate::element::Scalar;
@@ -156,6 +157,14 @@ pub trait CacheFormat: sealed::Sealed + Debug + Send + Sync + Sized + 'static {
     #[doc(hidden)]
     fn plain<B: Backend>(store: &Self::Store<B>) -> Option<&B::Buffer<Self::Element>>;
 
+    /// The memory of a byte format, and how it codes values; `None` for plain formats.
+    #[doc(hidden)]
+    fn coded<B: Backend>(
+        _store: &Self::Store<B>,
+    ) -> Option<(Coding, fn(usize, usize) -> ByteLayout, &B::Bytes)> {
+        None
+    }
+
     /// The memory, as bytes.
     ///
     /// # Errors
@@ -234,6 +243,12 @@ impl<B: Backend, F: CacheFormat> Entries<B, F> {
             shape,
             store,
         }
+    }
+
+    /// The memory, and what stands in it.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn memory(&self) -> (&F::Store<B>, EntryShape) {
+        (&self.store, self.shape)
     }
 
     /// Writes one entry per slot; skips `None`.

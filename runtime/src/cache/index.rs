@@ -108,6 +108,16 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> IndexCache<B, 
         self.entries.write(&slots, k, nothing)
     }
 
+    /// Where a batch's new keys go.
+    pub(super) fn written(&self, batch: &Batch) -> Result<Vec<Option<usize>>> {
+        self.geometry.written(batch)
+    }
+
+    /// The keys' memory.
+    pub(super) fn entries_mut(&mut self) -> &mut Entries<B, F> {
+        &mut self.entries
+    }
+
     /// The `K` best keys of each new token, already written, among all tokens of its request that it sees.
     ///
     /// # Errors

@@ -324,7 +324,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         Ok(self.dressed(slots.len(), self.entries.read(slots)?))
     }
 
-    fn dressed(
+    pub(super) fn dressed(
         &self,
         rows: usize,
         [latent, k_rope]: [B::Buffer<B::Elem>; 2],

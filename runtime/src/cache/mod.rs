@@ -12,6 +12,7 @@ mod latent;
 mod layout;
 mod naive;
 mod pooled;
+mod prologue;
 
 #[cfg_attr(
     not(feature = "cuda"),
@@ -35,3 +36,4 @@ pub(crate) use layout::Geometry;
 pub use layout::{CacheElement, CacheLayout, Contiguous, Paged};
 pub use naive::NaiveCache;
 pub use pooled::PooledIndexCache;
+pub use prologue::{Prologue, PrologueKey, PrologueParts};

@@ -46,12 +46,12 @@ const HEADERS: &[(&str, &str)] = &[
         include_str!("../../../kernels/decode_wide.cuh"),
     ),
     (
-        "decoding.cuh",
-        include_str!("../../../kernels/decoding.cuh"),
-    ),
-    (
         "decode_wide_fp8.cuh",
         include_str!("../../../kernels/decode_wide_fp8.cuh"),
+    ),
+    (
+        "decoding.cuh",
+        include_str!("../../../kernels/decoding.cuh"),
     ),
     (
         "deep_sums.cuh",
@@ -97,6 +97,31 @@ const HEADERS: &[(&str, &str)] = &[
         "flash_tiles.cuh",
         include_str!("../../../kernels/flash_tiles.cuh"),
     ),
+    ("fours.cuh", include_str!("../../../kernels/fours.cuh")),
+    (
+        "fp8_ds_mla.cuh",
+        include_str!("../../../kernels/fp8_ds_mla.cuh"),
+    ),
+    (
+        "fp8_flat.cuh",
+        include_str!("../../../kernels/fp8_flat.cuh"),
+    ),
+    (
+        "fp8_model1.cuh",
+        include_str!("../../../kernels/fp8_model1.cuh"),
+    ),
+    (
+        "hadamard_row.cuh",
+        include_str!("../../../kernels/hadamard_row.cuh"),
+    ),
+    (
+        "index_fp8.cuh",
+        include_str!("../../../kernels/index_fp8.cuh"),
+    ),
+    (
+        "index_mxfp4.cuh",
+        include_str!("../../../kernels/index_mxfp4.cuh"),
+    ),
     (
         "index_tiles.cuh",
         include_str!("../../../kernels/index_tiles.cuh"),
@@ -105,6 +130,7 @@ const HEADERS: &[(&str, &str)] = &[
         "key_sums.cuh",
         include_str!("../../../kernels/key_sums.cuh"),
     ),
+    ("mxfp8.cuh", include_str!("../../../kernels/mxfp8.cuh")),
     ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
     (
         "narrow_chosen.cuh",
@@ -126,15 +152,21 @@ const HEADERS: &[(&str, &str)] = &[
         "narrow_tiles.cuh",
         include_str!("../../../kernels/narrow_tiles.cuh"),
     ),
+    ("pairs.cuh", include_str!("../../../kernels/pairs.cuh")),
     ("prelude.cuh", include_str!("../../../kernels/prelude.cuh")),
     ("ptx.cuh", include_str!("../../../kernels/ptx.cuh")),
     (
         "query_rows.cuh",
         include_str!("../../../kernels/query_rows.cuh"),
     ),
+    (
+        "row_norm.cuh",
+        include_str!("../../../kernels/row_norm.cuh"),
+    ),
     ("shared.cuh", include_str!("../../../kernels/shared.cuh")),
     ("sights.cuh", include_str!("../../../kernels/sights.cuh")),
     ("steps.cuh", include_str!("../../../kernels/steps.cuh")),
+    ("stores.cuh", include_str!("../../../kernels/stores.cuh")),
     (
         "tall_rows.cuh",
         include_str!("../../../kernels/tall_rows.cuh"),

@@ -103,6 +103,11 @@ pub const UNITS: &[Unit] = &[
         &["WIDTH", "START", "PAIRS", "HALF_IN", "HALF_OUT"],
         &[("rotate", "Turning")]
     ),
+    unit!(
+        "prologue",
+        &["QUERIES", "LATENT", "ROPE", "STORE", "KEY", "KEY_STORE"],
+        &[("prologue", "Prologue")]
+    ),
     unit!("poison", &[], &[("poison", "Poison")]),
     unit!("random", &[], &[("uniform", "Drawing")]),
     unit!("swizzles", &[], &[("swizzles", "Swizzles")]),

@@ -1,6 +1,6 @@
 //! `fuse-norm`: a norm-linear is one op where only its linear reads the normed latent.
 //!
-//! Where the latent is cached, absorbed or probed, the two stay apart. Both ways compute the same numbers.
+//! Where the latent is cached, absorbed or probed, or its norm is part of a pass over rows, the two stay apart. Both ways compute the same numbers.
 
 use mla_spec::Checked;
 
@@ -41,7 +41,9 @@ fn find(plan: &Plan) -> Option<Pair> {
         else {
             return None;
         };
-        (slot == of && plan.uses(normed) == 1).then_some(Pair { x, normed })
+        let mut passes = plan.steps.iter().filter(|step| step.fused);
+        let is_apart = passes.any(|step| step.ops.iter().any(|op| op.makes(normed)));
+        (slot == of && plan.uses(normed) == 1 && !is_apart).then_some(Pair { x, normed })
     })
 }
 

@@ -5,6 +5,7 @@ mod cache;
 mod expansion;
 mod fold;
 mod fuse_norm;
+mod prologue;
 mod unused;
 
 pub(super) use unused::{compact, drop_unused};
@@ -44,7 +45,7 @@ const LOWER: &str = "lower";
 const DROP_PROBES: &str = "drop-probes";
 
 /// All passes after lowering, in order.
-pub const PASSES: [Pass; 8] = [
+pub const PASSES: [Pass; 9] = [
     Pass {
         name: "choose-form",
         run: choose_form,
@@ -72,6 +73,10 @@ pub const PASSES: [Pass; 8] = [
     Pass {
         name: "differentiate",
         run: super::train::run,
+    },
+    Pass {
+        name: "prologue",
+        run: prologue::run,
     },
     Pass {
         name: "fuse-norm",

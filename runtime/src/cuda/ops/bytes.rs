@@ -5,22 +5,48 @@ use bytemuck::{Pod, Zeroable};
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
 use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
-use super::args::{Window, blocks};
+use super::args::Window;
 use super::entries::signed;
 use crate::backend::Strided;
-use crate::cache::{ByteFormat, Coding, EntryShape};
+use crate::cache::{ByteFormat, ByteLayout, Coding, EntryShape};
 use crate::error::Result;
 
 /// `Places` of `coding.cuh`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Places {
+pub(super) struct Places {
     slots: Address,
     slot_count: i64,
     page: i64,
     block_bytes: i64,
     data: i64,
     scales: i64,
+}
+
+impl Places {
+    /// Where the bytes of some slots stand.
+    pub(super) fn new(slots: &CudaBuffer<i64>, shape: EntryShape, layout: ByteLayout) -> Self {
+        Self {
+            slots: slots.at(),
+            slot_count: shape.slots() as i64,
+            page: shape.page as i64,
+            block_bytes: layout.block_bytes(shape.page) as i64,
+            data: layout.data as i64,
+            scales: layout.scales as i64,
+        }
+    }
+
+    /// Where entries of numbers stand, `bytes` each.
+    pub(super) fn of_numbers(slots: &CudaBuffer<i64>, shape: EntryShape, bytes: usize) -> Self {
+        Self {
+            slots: slots.at(),
+            slot_count: shape.slots() as i64,
+            page: 1,
+            block_bytes: bytes as i64,
+            data: bytes as i64,
+            scales: 0,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -50,8 +76,6 @@ struct Kernels {
     encode: &'static str,
     decode: &'static str,
     dims: Vec<usize>,
-    /// A thread for each value, not a block for each token.
-    flat: bool,
     /// The scale of a format that has one for the whole cache.
     scale: f64,
 }
@@ -64,7 +88,6 @@ impl Kernels {
             encode,
             decode,
             dims: both.clone(),
-            flat: true,
             scale: f64::from(k_scale),
         };
         let scaled = |unit, encode, decode, dims| Self {
@@ -72,7 +95,6 @@ impl Kernels {
             encode,
             decode,
             dims,
-            flat: false,
             scale: 1.0,
         };
         match coding {
@@ -105,30 +127,12 @@ impl Kernels {
         &self,
         device: &CudaDevice,
         entry: &'static str,
-        (rows, width): (usize, usize),
+        rows: usize,
         work: Work,
         args: &A,
     ) -> Result<()> {
         let kernel = Kernel::of::<T>(self.unit, entry, &self.dims);
-        let grid = if self.flat {
-            blocks(rows * width)
-        } else {
-            [rows, 1, 1]
-        };
-        device.launch(&kernel, grid, work, args)
-    }
-}
-
-/// Where the bytes of some slots stand.
-fn places<F: ByteFormat>(slots: &CudaBuffer<i64>, shape: EntryShape) -> Places {
-    let layout = F::layout(shape.latent, shape.rope);
-    Places {
-        slots: slots.at(),
-        slot_count: shape.slots() as i64,
-        page: shape.page as i64,
-        block_bytes: layout.block_bytes(shape.page) as i64,
-        data: layout.data as i64,
-        scales: layout.scales as i64,
+        device.launch(&kernel, [rows, 1, 1], work, args)
     }
 }
 
@@ -153,13 +157,12 @@ pub(super) fn encode<T: CudaElement, F: ByteFormat>(
     let args = Encode {
         latent: latent.into(),
         rope: rope.into(),
-        places: places::<F>(&slots, shape),
+        places: Places::new(&slots, shape, F::layout(shape.latent, shape.rope)),
         bytes: bytes.at(),
         scale: kernels.scale,
     };
-    let sizes = (rows, shape.width());
     let work = moved::<T, F>(rows, shape);
-    kernels.launch::<T, _>(device, kernels.encode, sizes, work, &args)
+    kernels.launch::<T, _>(device, kernels.encode, rows, work, &args)
 }
 
 /// The latents and the rotated parts of `slots`.
@@ -177,15 +180,14 @@ pub(super) fn decode<T: CudaElement, F: ByteFormat>(
     let slots = device.upload(&slots)?;
     let kernels = Kernels::of(format.coding(), shape);
     let args = Decode {
-        places: places::<F>(&slots, shape),
+        places: Places::new(&slots, shape, F::layout(shape.latent, shape.rope)),
         bytes: bytes.at(),
         latent: latent.at(),
         rope: rope.at(),
         rows: rows as i64,
         scale: kernels.scale,
     };
-    let sizes = (rows, shape.width());
     let work = moved::<T, F>(rows, shape);
-    kernels.launch::<T, _>(device, kernels.decode, sizes, work, &args)?;
+    kernels.launch::<T, _>(device, kernels.decode, rows, work, &args)?;
     Ok([latent, rope])
 }

@@ -19,6 +19,7 @@ mod output;
 mod parameters;
 mod pointwise;
 mod products;
+mod prologue;
 mod random;
 
 use bytemuck::{Pod, Zeroable};
@@ -31,7 +32,7 @@ use crate::backend::{
     Cubin, HeadMatrices, IndexLoss, IndexLossParts, Indexing, KernelSource, Landings, Parts,
     PartsMut, Place, Pooling, Rotation, Strided,
 };
-use crate::cache::{ByteFormat, EntryShape};
+use crate::cache::{ByteFormat, CacheFormat, EntryShape, Prologue, PrologueParts};
 use crate::element::Scalar;
 use crate::error::Result;
 use crate::weights::generator::Recipe;
@@ -350,6 +351,13 @@ impl<T: CudaElement> Backend for Cuda<T> {
         width: usize,
     ) -> Result<CudaBuffer<T>> {
         entries::gather(device, cache, slots, place, width)
+    }
+
+    fn prologue<F: CacheFormat, I: CacheFormat>(
+        device: &CudaDevice,
+        prologue: Prologue<'_, Self, F, I>,
+    ) -> Result<Option<PrologueParts<Self>>> {
+        prologue::prologue(device, &prologue)
     }
 
     fn zero_bytes(device: &CudaDevice, len: usize) -> Result<CudaBuffer<u8>> {

@@ -1,11 +1,11 @@
-//! Norms and rotations: a block for each row and head.
+//! Norms, a block for each row and head, and rotations.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
 use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
-use super::args::{Window, bytes, len};
+use super::args::{THREADS, Window, bytes, len};
 use crate::backend::{Rotation, Strided};
 use crate::error::Result;
 
@@ -59,6 +59,7 @@ struct Turning {
     x: Address,
     cos: Address,
     sin: Address,
+    lines: i64,
     heads: i64,
     backward: i64,
 }
@@ -87,9 +88,21 @@ pub(super) fn rotate<T: CudaElement>(
         x: x.at(),
         cos: rotation.cos.at(),
         sin: rotation.sin.at(),
+        lines: lines as i64,
         heads: heads as i64,
         backward: i64::from(rotation.backward),
     };
     let turned = lines * 2 * rotation.pairs * size_of::<T>();
-    device.launch(&kernel, [lines, 1, 1], Work::moving(2 * turned), &args)
+    let blocks = match lanes_of_line(rotation.pairs) {
+        None => lines,
+        Some(lanes) => (lines * lanes).div_ceil(THREADS),
+    };
+    device.launch(&kernel, [blocks, 1, 1], Work::moving(2 * turned), &args)
+}
+
+/// Threads that turn a line, as `rotate.cuh` shares a warp's out; `None`: a block does.
+fn lanes_of_line(pairs: usize) -> Option<usize> {
+    const WARP: usize = 32;
+    const PAIRS: usize = 4;
+    (pairs.is_multiple_of(PAIRS) && (WARP * PAIRS).is_multiple_of(pairs)).then_some(pairs / PAIRS)
 }

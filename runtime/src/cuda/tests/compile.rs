@@ -55,6 +55,16 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
         Keys::Own,
     ),
     ("hadamard", &[&[128], &[1]], Keys::Own),
+    (
+        "prologue",
+        &[
+            &[1536, 512, 64, 0, 0, 0],
+            &[0, 512, 64, 1, 0, 0],
+            &[1536, 512, 64, 3, 128, 7],
+            &[33, 96, 6, 6, 64, 9],
+        ],
+        Keys::Entries,
+    ),
     ("product", &[&[]], Keys::Sums),
     ("entries", &[&[]], Keys::Entries),
     ("gradients", &[&[]], Keys::Sums),

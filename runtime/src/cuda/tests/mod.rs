@@ -17,6 +17,7 @@ mod near;
 mod parameters;
 mod pointwise;
 mod products;
+mod prologue;
 mod random;
 mod sass;
 mod tensor_core;

@@ -3,6 +3,7 @@
 mod attend;
 mod inputs;
 mod mixed;
+mod prologue;
 mod returns;
 mod rows;
 mod select;
@@ -117,7 +118,11 @@ impl<'a> Body<'a> {
                 self.formula(step);
             }
             *first = false;
-            self.step(step, tail);
+            if step.fused {
+                self.prologue(step);
+            } else {
+                self.step(step, tail);
+            }
         }
     }
 

@@ -1,0 +1,14 @@
+// Pairs of values that rotary embeddings turn.
+
+#include "prelude.cuh"
+
+// Where the values of a pair stand among the `2 · pairs` rotated ones: `half` says that they are half of these apart, and not neighbours.
+__device__ inline int first_of(bool half, int pair) { return half ? pair : 2 * pair; }
+__device__ inline int second_of(bool half, int pair, int pairs) { return half ? pair + pairs : 2 * pair + 1; }
+
+struct Pair {
+  Accum a, b;
+
+  // (a, b) → (a cos θ − b sin θ, a sin θ + b cos θ)
+  __device__ Pair turned(Accum cos, Accum sin) const { return {a * cos - b * sin, a * sin + b * cos}; }
+};

@@ -1,0 +1,96 @@
+//! The step in front of attention over a latent cache that a device does in one pass: each op is said, and the last statement does them all.
+
+use super::{Body, words};
+use crate::emit::rust::layout::Call;
+use crate::plan::{NormPart, Op, Prologue, Step, Turned, ValueId};
+
+impl Body<'_> {
+    pub(super) fn prologue(&mut self, step: &Step) {
+        for op in &step.ops {
+            self.said(op);
+        }
+        let Some(Prologue {
+            queries,
+            latent,
+            k_rope,
+            key,
+        }) = Prologue::of(step)
+        else {
+            return;
+        };
+        let is_kept = self.leaves(step, latent) || self.leaves(step, k_rope);
+        let cache = match (key, self.kv_cache()) {
+            (None, "cache.kv") => {
+                self.lines.line("let kv_cache = &mut cache.kv;");
+                "kv_cache"
+            }
+            _ => "cache",
+        };
+        let method = if is_kept { "prologue_kept" } else { "prologue" };
+        let mut arguments = vec!["batch".to_owned()];
+        arguments.push(queries.map_or("()".to_owned(), |q| self.name(q).to_owned()));
+        let rows = [latent, k_rope].into_iter().chain(key);
+        arguments.extend(rows.map(|value| self.name(value).to_owned()));
+        let call = Call::fallible(format!("{cache}.{method}"), &words(&arguments));
+        let bound = match (queries, is_kept) {
+            (None, false) => String::new(),
+            (Some(q), false) => format!("let {} = ", self.name(q)),
+            (q, true) => format!(
+                "let ({}, {}, {}) = ",
+                q.map_or("()", |q| self.name(q)),
+                self.name(latent),
+                self.name(k_rope)
+            ),
+        };
+        self.lines.call(&bound, &call, ";");
+    }
+
+    /// An op of the pass, before anything is computed.
+    fn said(&mut self, op: &Op) {
+        match op {
+            Op::Norm { x, slot, part, out } => {
+                let norm = match part {
+                    NormPart::Whole => format!("self.{slot}"),
+                    NormPart::Inner => format!("self.{slot}.norm()"),
+                };
+                let call = Call::infallible(format!("{norm}.of"), &[&self.read(*x)]);
+                self.bind(*out, &call);
+            }
+            Op::RotateKey { x, angles, out } => {
+                let arguments = [self.read(*x), self.read(*angles)];
+                let call = Call::infallible("self.rotary.key_of", &words(&arguments));
+                self.bind(*out, &call);
+            }
+            Op::RotateRows {
+                x,
+                angles,
+                turn,
+                out,
+            } => {
+                let method = match turn.part {
+                    Turned::First => "first_of",
+                    Turned::Last => "last_of",
+                };
+                let arguments = [self.name(*x).to_owned(), self.read(*angles)];
+                let callee = format!("self.{}.{method}", super::rows::rotary(*turn));
+                self.bind(*out, &Call::infallible(callee, &words(&arguments)));
+            }
+            Op::Hadamard { x, out } => {
+                let callee = format!("{}.transformed", self.name(*x));
+                self.bind(*out, &Call::infallible(callee, &[]));
+            }
+            Op::WriteLatent { .. } | Op::WriteIndex { .. } => {}
+            _ => self.op(op, None),
+        }
+    }
+
+    /// Whether anybody outside a step reads a value.
+    fn leaves(&self, step: &Step, value: ValueId) -> bool {
+        let all = |ops: &mut dyn Iterator<Item = &Op>| {
+            ops.flat_map(Op::reads)
+                .filter(|read| *read == value)
+                .count()
+        };
+        all(&mut self.ops()) > all(&mut step.ops.iter())
+    }
+}
