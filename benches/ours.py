@@ -10,10 +10,9 @@ layer is `deepseek-v3-plain.so`, whose rope is the plain one of a default config
 layer with such heads, whatever their number: `WIDTHS` says which. An indexer's logits are those of `deepseek-v3.2.so`. Specs are in spec/models and in this folder. Where a library is missing,
 or made for other sizes, a function returns {}.
 
-Whole layers over a cache are in `ours_layers.py`.
+Whole layers over a cache are in `ours_layers.py`, norms, rotation and the cache's writing in `ours_small.py`.
 
 Left out, and why:
-- small, small_index: norms, rotation and the cache's writing are kernels of a layer's own here, and are timed within `layer`.
 - gemm: products are a layer's own too; the C ABI has none.
 - backward passes through a callable: it refuses tensors that want gradients. Those that a harness asks for as such are below.
 """
@@ -26,6 +25,7 @@ import torch
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3, torch.int32: 4, torch.float8_e4m3fn: 5, torch.uint8: 6}
 PREFIX = "mla-gen"
+FOLDER = pathlib.Path(os.environ.get("MLA_OURS_LIBS") or pathlib.Path(__file__).parent)
 LATENT, NOPE, BYTES = 512, 128, 656
 # Whose indexer has 64 heads of 128
 INDEXER = "deepseek-v3.2.so"
@@ -92,8 +92,7 @@ class Library:
 @functools.cache
 def library(name):
     """A library of the folder, or None where there is none that can be used."""
-    folder = os.environ.get("MLA_OURS_LIBS") or pathlib.Path(__file__).parent
-    path = pathlib.Path(folder) / name
+    path = FOLDER / name
     if not path.exists():
         print(f"ours: no {path}", flush=True)
         return None
@@ -343,12 +342,8 @@ def dense_prefill_dims_backward(q, k, v, cu, lengths, scale, d_out):
     return both_orders(backward)
 
 
-# ---- Whole layers over a cache: hooks of benches/peers/layer.py ----
+# ---- Whole layers over a cache, and what stands between their products: hooks of benches/peers/layer.py ----
 
-try:
-    # Last: it is made of what is above
-    from ours_layers import layer_decode, layer_prefill, layer_v32_decode, layer_v32_prefill  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != "ours_layers":
-        raise
-    print("ours: no ours_layers.py beside this file, so no whole layers over a cache", flush=True)
+# Last: they are made of what is above
+from ours_layers import layer_decode, layer_prefill, layer_v32_decode, layer_v32_prefill  # noqa: E402, F401
+from ours_small import small, small_index  # noqa: E402, F401

@@ -60,6 +60,16 @@ const TESTS: [(&str, &[&str]); 9] = [
 const TIMED: [&str; 2] = ["deepseek-v3", "deepseek-v3.2"];
 const TIMES: [&str; 6] = ["--dtype", "bf16", "--prefill", "1", "--train", "1"];
 
+/// Modules that make a benchmark of peers one of ours, too.
+const HOOKS: [&str; 3] = ["ours.py", "ours_layers.py", "ours_small.py"];
+
+/// Specs in bf16 that say themselves how they are built: whole layers over caches of codes.
+const CODED: [&str; 2] = ["deepseek-v3-fp8_ds_mla", "deepseek-v3.2-fp8_ds_mla"];
+
+/// Specs whose kernels `ours_small.py` launches by themselves, and what those are called.
+const LAUNCHED: [&str; 2] = ["deepseek-v3-bf16", "deepseek-v3.2-bf16"];
+const KERNELS: [&str; 2] = ["prologue_", "rotate_"];
+
 /// Libraries for the peers' harness, as `benches/ours.py` looks for them: a name, and a spec.
 const LIBRARIES: [(&str, &str); 8] = [
     ("deepseek-v3.so", "spec/models/deepseek-v3.yaml"),
@@ -147,22 +157,55 @@ fn tuner(command: &Path, folder: &Path) -> Result<(), String> {
     stripped(&program, &program)
 }
 
-/// Layers as shared libraries, and the module that a benchmark of their peers imports.
+/// Layers as shared libraries, the kernels that are launched by themselves, and the modules that a benchmark of their peers imports.
 fn libraries(command: &Path, folder: &Path) -> Result<(), String> {
-    for (name, spec) in LIBRARIES {
-        let (spec, library) = (root().join(spec), folder.join(name));
-        let words: [&OsStr; 6] = [
-            "build".as_ref(),
-            spec.as_os_str(),
-            "--dtype".as_ref(),
-            "bf16".as_ref(),
-            "--shared".as_ref(),
-            library.as_os_str(),
-        ];
+    let shared = |name: &str, spec: &Path, dtype: &[&str]| {
+        let library = folder.join(name);
+        let mut words: Vec<&OsStr> = vec!["build".as_ref(), spec.as_os_str()];
+        words.extend(dtype.iter().map(OsStr::new));
+        words.extend([OsStr::new("--shared"), library.as_os_str()]);
         run(command, &words)?;
-        stripped(&library, &library)?;
+        stripped(&library, &library)
+    };
+    for (name, spec) in LIBRARIES {
+        shared(name, &root().join(spec), &["--dtype", "bf16"])?;
     }
-    copy(&root().join("benches/ours.py"), &folder.join("ours.py"))
+    for name in CODED {
+        let spec = root().join(format!("benches/{name}.yaml"));
+        shared(&format!("{name}.so"), &spec, &[])?;
+    }
+    for name in LAUNCHED {
+        kernels(command, &root().join(format!("benches/{name}.yaml")), folder)?;
+    }
+    for module in HOOKS {
+        copy(&root().join("benches").join(module), &folder.join(module))?;
+    }
+    Ok(())
+}
+
+/// What a layer's kernels of some names were compiled to.
+fn kernels(command: &Path, spec: &Path, folder: &Path) -> Result<(), String> {
+    let layer = folder.join("layer");
+    let words: [&OsStr; 5] = [
+        "build".as_ref(),
+        spec.as_os_str(),
+        "--cubin".as_ref(),
+        "-o".as_ref(),
+        layer.as_os_str(),
+    ];
+    run(command, &words)?;
+    let failed = |error: std::io::Error| format!("{}: {error}", layer.display());
+    for entry in fs::read_dir(layer.join("cuda")).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let Some(name) = path.file_name().and_then(OsStr::to_str) else {
+            continue;
+        };
+        let is_wanted = KERNELS.iter().any(|kernel| name.starts_with(kernel));
+        if is_wanted && name.ends_with(".cubin") {
+            copy(&path, &folder.join(name))?;
+        }
+    }
+    fs::remove_dir_all(&layer).map_err(failed)
 }
 
 /// The cases of `tests/golden`.
