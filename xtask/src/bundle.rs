@@ -175,7 +175,11 @@ fn libraries(command: &Path, folder: &Path) -> Result<(), String> {
         shared(&format!("{name}.so"), &spec, &[])?;
     }
     for name in LAUNCHED {
-        kernels(command, &root().join(format!("benches/{name}.yaml")), folder)?;
+        kernels(
+            command,
+            &root().join(format!("benches/{name}.yaml")),
+            folder,
+        )?;
     }
     for module in HOOKS {
         copy(&root().join("benches").join(module), &folder.join(module))?;
