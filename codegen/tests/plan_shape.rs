@@ -172,7 +172,8 @@ fn a_trace_names_every_pass() {
             "drop-unused",
             "fold",
             "differentiate",
-            "fuse-norm"
+            "fuse-norm",
+            "fuse-round"
         ]
     );
     let last = &trace.last().expect("there is a last pass").1;

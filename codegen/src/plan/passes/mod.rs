@@ -5,6 +5,7 @@ mod cache;
 mod expansion;
 mod fold;
 mod fuse_norm;
+mod fuse_round;
 mod unused;
 
 pub(super) use unused::{compact, drop_unused};
@@ -35,7 +36,8 @@ pub struct Pass {
 pub enum ProbeMode {
     /// No: ordinary code.
     Drop,
-    /// Yes: code for `run` and `verify`. The outputs are the same to the bit.
+    /// Yes: code for `run` and `verify`. The outputs are the same to the bit, but on a device that rounds sums elsewhere where it is not
+    /// asked for an attention's log-sum-exp.
     Keep,
 }
 
@@ -44,7 +46,7 @@ const LOWER: &str = "lower";
 const DROP_PROBES: &str = "drop-probes";
 
 /// All passes after lowering, in order.
-pub const PASSES: [Pass; 8] = [
+pub const PASSES: [Pass; 9] = [
     Pass {
         name: "choose-form",
         run: choose_form,
@@ -76,6 +78,10 @@ pub const PASSES: [Pass; 8] = [
     Pass {
         name: "fuse-norm",
         run: fuse_norm::run,
+    },
+    Pass {
+        name: "fuse-round",
+        run: fuse_round::run,
     },
 ];
 
