@@ -282,6 +282,51 @@ fn context_chunks_hold_every_token_once_new_ones_behind_their_last() {
 }
 
 #[test]
+fn an_output_over_a_context_is_the_whole_answer_rounded() {
+    let mut caches = Pair::<Paged<3>, f64>::new(4, 3);
+    let batch = |cached: usize, new: usize| {
+        let request = Sequence {
+            cached,
+            new,
+            blocks: &[3, 0, 2],
+        };
+        Batch::new(&[request]).expect("a batch")
+    };
+    caches.step(&batch(0, 6));
+    let batch = batch(6, 2);
+    let (latent, key) = (rows::<C>(values(2 * C, 0.4)), key(values(2 * R, 0.5)));
+    let q = heads::<{ N + R }>(values(2 * H * (N + R), 0.6));
+    let expand = |latent: &Rows<B, C>| {
+        let seed = latent.to_vec()?.iter().sum();
+        Ok(heads::<{ N + V }>(values(
+            latent.rows() * H * (N + V),
+            seed,
+        )))
+    };
+    // Six chunks, two, and one
+    for chunk in [1, 3, 6] {
+        let context = || {
+            caches
+                .latent
+                .context(&batch, &latent, &key, chunk, Visibility::CAUSAL)
+        };
+        let whole: Attended<B, H, V> =
+            attention::over_context(&q, context(), SCALE, expand).expect("attended");
+        let found: Heads<B, H, V> =
+            attention::over_context(&q, context(), SCALE, expand).expect("attended");
+        let wanted = whole.into_out().expect("rounded").to_vec();
+        assert_eq!(found.to_vec().expect("values"), wanted.expect("values"));
+    }
+    let nothing = caches
+        .latent
+        .context(&batch, &latent, &key, 6, Visibility::CAUSAL)
+        .take(0);
+    let refused: Result<Heads<B, H, V>, Error> =
+        attention::over_context(&q, nothing, SCALE, expand);
+    assert!(refused.is_err());
+}
+
+#[test]
 fn padding_of_a_slot_mapping_is_not_written_and_sees_nothing() {
     let mut cache = Latent::<Paged<4>>::paged(&DEVICE, 3).expect("cache");
     KvCache::<B>::fill(&mut cache, f64::NAN).expect("filled");

@@ -118,7 +118,7 @@ fn absorb(checked: &Checked, latents: &Latent, plan: &mut Plan) {
             ];
         }
         let mut end = None;
-        for op in &mut step.ops {
+        for (at, op) in step.ops.iter_mut().enumerate() {
             match *op {
                 Op::Sink { x, out, .. } if zs.contains(&x) => {
                     plan.values[out.0].ty = Ty::Attended(sizes.heads, sizes.kv_rank);
@@ -126,14 +126,13 @@ fn absorb(checked: &Checked, latents: &Latent, plan: &mut Plan) {
                 }
                 Op::AttendedOut { x, out } if zs.contains(&x) => {
                     *op = Op::AttendedOut { x, out: z };
-                    end = Some(Op::AbsorbValues { z, slot, part, out });
+                    end = Some((at + 1, Op::AbsorbValues { z, slot, part, out }));
                 }
                 _ => {}
             }
         }
-        if let Some(end) = end {
-            let rounded = step.ops.iter().position(|op| op.makes(z));
-            step.ops.insert(rounded.map_or(0, |at| at + 1), end);
+        if let Some((at, values)) = end {
+            step.ops.insert(at, values);
             step.formula = formulas::absorbed_output(&checked.layer);
         }
     }
