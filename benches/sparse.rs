@@ -104,16 +104,15 @@ fn attend(options: &Options, context: usize) -> Result<Vec<Cost>, Fault> {
         ($selection:expr) => {
             measure(options, || {
                 let q_rope = q.part::<0, ROPE>();
-                cache
-                    .attend_selected(
-                        &batch,
-                        &q_latent,
-                        q_rope,
-                        &$selection,
-                        Visibility::CAUSAL,
-                        SCALE,
-                    )
-                    .map(drop)
+                let attended: Heads<Cpu, HEADS, LATENT> = cache.attend_selected(
+                    &batch,
+                    &q_latent,
+                    q_rope,
+                    &$selection,
+                    Visibility::CAUSAL,
+                    SCALE,
+                )?;
+                Ok(drop(attended))
             })?
         };
     }

@@ -69,17 +69,61 @@ fn probes_are_printed_only_where_asked_for() {
             "layer_traits!(DeepSeekV3Attention: probed forward, prefill, decode, mixed);"
         )
     );
-    // Without the lines about probes the two are one text
+    // Without the lines about probes the two are one text, but where an attention's log-sum-exp is read, it is not asked to round
     let without: Vec<&str> = probed
         .lines()
         .filter(|line| !line.contains("probe"))
         .collect();
     for line in plain
         .lines()
-        .filter(|line| line.trim_start().starts_with("let "))
+        .filter(|line| line.trim_start().starts_with("let ") && !line.contains("attended"))
     {
         assert!(without.contains(&line), "{line}");
     }
+}
+
+/// The text of a function, up to the next one's documentation.
+fn function<'a>(text: &'a str, name: &str) -> &'a str {
+    let at = text.find(&format!("pub fn {name}")).unwrap();
+    let body = &text[at..];
+    &body[..body.find("///").unwrap_or(body.len())]
+}
+
+#[test]
+fn attention_rounds_its_output_where_nobody_reads_more_of_it() {
+    let models = specs::models();
+    let text = |stem: &str| emit_module_text(of(&models, stem), &options("x.yaml"));
+    // Expanded, over a context, absorbed over a cache, and requests of both forms; with gates; groups, and over their cache
+    for stem in [
+        "deepseek-v3",
+        "deepseek-v3.2",
+        "axk2",
+        "llama3-8b",
+        "bart-large-cross",
+    ] {
+        let text = text(stem);
+        assert!(!text.contains("Attended"), "{stem}");
+        assert!(!text.contains("into_out"), "{stem}");
+        assert!(text.contains("let attended: Heads<B, "), "{stem}");
+    }
+    let prefill = text("deepseek-v3");
+    let prefill = function(&prefill, "prefill");
+    assert!(prefill.contains("attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {"));
+    assert!(prefill.contains("let out = attended.into_rows::<OUT_WIDTH>();"));
+    // A sink takes its share of what is not rounded, before it is absorbed
+    let sunk = text("hy-v4");
+    assert!(!sunk.contains("let attended: Heads<"), "{sunk}");
+    let decode = function(&sunk, "decode");
+    assert!(decode.contains("let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> ="));
+    assert!(decode.contains("let attended = attended.with_sinks(&self.sinks)?;"));
+    assert!(decode.contains("let z = attended.into_out()?;"));
+    assert!(decode.contains("absorb::values(&self.linear_kv_up_proj, &z)?;"));
+    // Training keeps the log-sum-exp
+    let trained = text("moonlight-train");
+    assert!(function(&trained, "forward(").contains("let attended: Heads<"));
+    let kept = function(&trained, "forward_train");
+    assert!(kept.contains("let attended: Attended<"), "{kept}");
+    assert!(kept.contains("= attended.into_parts()?;"), "{kept}");
 }
 
 #[test]

@@ -44,6 +44,32 @@ fn training_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
 }
 
 #[test]
+fn kernels_tell_the_largest_logit_where_more_than_the_output_is_read() {
+    let flashes = |name: &str, phases: &[Phase]| {
+        let mut checked = model(name);
+        checked.build.dtype = DType::Bf16;
+        checked.build.phases.retain(|phase| phases.contains(phase));
+        let units = kernels(&program(&checked)).into_iter();
+        let names = units.map(|unit| unit.name());
+        names
+            .filter(|name| name.starts_with("flash_forward"))
+            .collect::<Vec<_>>()
+    };
+    let (untold, told) = (
+        "flash_forward_128_64_128_0_0_0",
+        "flash_forward_128_64_128_0_1_0",
+    );
+    assert_eq!(flashes("deepseek-v3", &[Phase::Forward]), [untold]);
+    // Where chunks of a context are merged
+    assert_eq!(flashes("deepseek-v3", &[Phase::Prefill]), [untold, told]);
+    assert_eq!(flashes("moonlight-train", &[Phase::Train]), [told]);
+    assert_eq!(
+        flashes("moonlight-train", &[Phase::Forward, Phase::Train]),
+        [untold, told]
+    );
+}
+
+#[test]
 fn training_over_chosen_keys_has_the_kernels_that_turn_lists_around() {
     let of_lists = |name: &str| {
         let units = kernels(&program(&model(name))).into_iter();

@@ -173,7 +173,8 @@ fn a_trace_names_every_pass() {
             "fold",
             "differentiate",
             "prologue",
-            "fuse-norm"
+            "fuse-norm",
+            "fuse-round"
         ]
     );
     let last = &trace.last().expect("there is a last pass").1;

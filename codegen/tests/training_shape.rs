@@ -125,7 +125,6 @@ fn taken(plan: &Plan, op: &Op) -> Option<ValueId> {
         | Op::Sink { x, .. }
         | Op::AttendedOut { x, .. }
         | Op::AttendedParts { x, .. }
-        | Op::AbsorbValues { z: x, .. }
         | Op::GiveSelection { x, .. }
         | Op::Adjoint(
             Adjoint::LearnedScale { dy: x, .. }

@@ -2,7 +2,6 @@
 //!
 //! The weight's rows stand head by head, `N` key rows (W_UK,h) then `V` value rows (W_UV,h).
 
-use crate::attended::Attended;
 use crate::backend::{Backend, HeadMatrices};
 use crate::error::{Error, Result, product};
 use crate::heads::{Heads, HeadsView};
@@ -32,17 +31,6 @@ pub fn queries<B: Backend, const C: usize, const W: usize, const H: usize, const
 /// # Errors
 /// When the up projection has a bias, which no absorbed form carries.
 pub fn values<B: Backend, const C: usize, const W: usize, const H: usize, const V: usize>(
-    w_ukv: &Linear<B, C, W>,
-    z: Attended<B, H, C>,
-) -> Result<Heads<B, H, V>> {
-    values_of(w_ukv, &z.into_out()?)
-}
-
-/// [`values`] of an output that is rounded already.
-///
-/// # Errors
-/// As [`values`].
-pub fn values_of<B: Backend, const C: usize, const W: usize, const H: usize, const V: usize>(
     w_ukv: &Linear<B, C, W>,
     z: &Heads<B, H, C>,
 ) -> Result<Heads<B, H, V>> {

@@ -2,7 +2,7 @@
 
 use crate::backend::{Accum, AttentionParts, Backend, ParameterOps, Parts, PartsMut, Strided};
 use crate::element::Scalar;
-use crate::error::{Error, Result, expect_count, finite};
+use crate::error::{Result, expect_count, finite};
 use crate::heads::Heads;
 use crate::rows::Rows;
 use crate::sinks::Sinks;
@@ -164,26 +164,6 @@ impl<B: Backend, const H: usize, const D: usize> Attended<B, H, D> {
     /// Largest logit among what a row sees, scaled, capped and biased as the softmax has it; -∞ where it sees nothing.
     pub fn max_logit(&self) -> &PerHead<B, H> {
         &self.max_logit
-    }
-
-    /// What `attend` makes of all chunks of keys, of which there is at least one, merged.
-    ///
-    /// # Errors
-    /// A chunk's, those of `attend`, and when there is no chunk.
-    pub fn merged<C>(
-        chunks: impl IntoIterator<Item = Result<C>>,
-        mut attend: impl FnMut(C) -> Result<Self>,
-    ) -> Result<Self> {
-        let mut whole: Option<Self> = None;
-        for chunk in chunks {
-            let part = attend(chunk?)?;
-            match &mut whole {
-                Some(whole) => whole.merge(&part)?,
-                None => whole = Some(part),
-            }
-        }
-        whole
-            .ok_or_else(|| Error::BadBatch("there are no keys, not even chunks of none".to_owned()))
     }
 
     /// Joins the result over other keys: with `l = ln(e^l₁ + e^l₂)`, `o = e^(l₁ - l) o₁ + e^(l₂ - l) o₂` (features I-05). The pair (0, -∞)

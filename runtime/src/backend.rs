@@ -416,6 +416,14 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         attention: &Attention<'_, Self, E>,
     ) -> Result<AttentionParts<Self>>;
 
+    /// The output of [`attend`](Self::attend) rounded to the element type, `[queries, H, V]`, and nothing beside it.
+    fn attend_rounded<E: Scalar>(
+        device: &Self::Device,
+        attention: &Attention<'_, Self, E>,
+    ) -> Result<Self::Buffer<Self::Elem>> {
+        Self::round(device, Self::attend(device, attention)?.out)
+    }
+
     /// Writes the gradients of attention's operands to windows of `into`, buffers of zeros. Rows that see nothing, or that nobody sees,
     /// stay zeros. Memory beside the buffers is linear in rows and keys.
     fn attend_backward(
@@ -573,6 +581,20 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         _attention: &BytesAttention<'_, Self>,
     ) -> Result<Option<AttentionParts<Self>>> {
         Ok(None)
+    }
+
+    /// The output of [`attend_bytes`](Self::attend_bytes) rounded to the element type, and nothing beside it; `None` where that gives `None`.
+    fn attend_bytes_rounded<F: ByteFormat>(
+        device: &Self::Device,
+        format: F,
+        bytes: &Self::Bytes,
+        shape: EntryShape,
+        attention: &BytesAttention<'_, Self>,
+    ) -> Result<Option<Self::Buffer<Self::Elem>>> {
+        let parts = Self::attend_bytes(device, format, bytes, shape, attention)?;
+        parts
+            .map(|parts| Self::round(device, parts.out))
+            .transpose()
     }
 
     /// The entries of `slots`, decoded and rounded to the element type: `[slots, latent]` and `[slots, rope]`.

@@ -279,6 +279,48 @@ fn wrong_row_counts_and_scales_are_errors() {
     assert!(!run(3, 3, &rope, f64::NAN));
 }
 
+fn assert_rounded<T: CpuElement, const H: usize, const V: usize>(
+    whole: Attended<Cpu<T>, H, V>,
+    found: &Heads<Cpu<T>, H, V>,
+) {
+    let wanted = whole.into_out().expect("rounded").to_vec();
+    assert_eq!(
+        found.to_vec().expect("values"),
+        wanted.expect("values"),
+        "the same bits"
+    );
+}
+
+/// The output alone is what the whole answer is rounded to.
+fn rounded<T: CpuElement>() {
+    const LEN: usize = 9;
+    let mask = Mask::segment_ids(1, LEN, &[1, 1, 1, 1, 2, 2, 2, 2, 2]);
+    let segments = segments(LEN, &mask, Visibility::CAUSAL);
+    let (q, kv) = (heads::<T, 2, 5>(LEN, 0.1), heads::<T, 2, 7>(LEN, 0.2));
+    let rope = RopeKey::absent(&DEVICE, LEN).expect("key");
+    assert_rounded::<T, 2, 2>(
+        attention::expanded(&q, &kv, &rope, &segments, SCALE).expect("attended"),
+        &attention::expanded(&q, &kv, &rope, &segments, SCALE).expect("attended"),
+    );
+    let latent = heads::<T, 1, 5>(LEN, 0.3).into_rows::<5>();
+    let none = q.part::<0, 0>();
+    assert_rounded::<T, 2, 5>(
+        attention::absorbed(&q, none, &latent, &rope, &segments, SCALE).expect("attended"),
+        &attention::absorbed(&q, none, &latent, &rope, &segments, SCALE).expect("attended"),
+    );
+    assert_rounded::<T, 2, 7>(
+        attention::grouped(&q, &q, &kv, &segments, SCALE).expect("attended"),
+        &attention::grouped(&q, &q, &kv, &segments, SCALE).expect("attended"),
+    );
+}
+
+#[test]
+fn an_output_alone_is_the_whole_answer_rounded() {
+    rounded::<bf16>();
+    rounded::<f32>();
+    rounded::<f64>();
+}
+
 /// One query against `keys` keys, or none.
 fn part(keys: usize, seed: f64) -> Attended<Cpu<f64>, 2, 3> {
     let total = keys.max(1);

@@ -76,7 +76,7 @@ fn gradients_need_memory_per_token_and_not_per_pair() {
                 .collect();
             let chosen = Selection::<Cpu, K>::from_lists(&DEVICE, &chosen).expect("a selection");
             let q_rope = q_rope.view();
-            let attended = if selects {
+            let attended: mla_runtime::Result<Attended<Cpu, H, 12>> = if selects {
                 attention::absorbed_selected(&q, q_rope, &latent, &k_rope, &segments, &chosen, 0.5)
             } else {
                 attention::absorbed(&q, q_rope, &latent, &k_rope, &segments, 0.5)
@@ -97,7 +97,8 @@ fn gradients_need_memory_per_token_and_not_per_pair() {
     };
     let loss = slope(|tokens| {
         let (q, k, segments) = (heads::<H, 8>(tokens), heads::<1, 8>(tokens), dense(tokens));
-        let attended = attention::grouped(&q, &k, &k, &segments, 0.5).expect("attended");
+        let attended: Attended<Cpu, H, 8> =
+            attention::grouped(&q, &k, &k, &segments, 0.5).expect("attended");
         let (_, lse, _) = attended.into_parts().expect("parts");
         let (index_q, index_k) = (heads::<4, 8>(tokens), rows::<8>(tokens));
         let weights = rows::<4>(tokens).view().to_per_head().expect("a copy");

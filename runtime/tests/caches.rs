@@ -78,7 +78,7 @@ impl<P: CacheLayout, E: CacheFormat> Pair<P, E> {
             .write(batch, &heads::<{ N + V }>(all(H * (N + V), 0.3)), &k_rope)
             .expect("written");
         let q_rope = heads::<R>(all(H * R, 0.5));
-        let latent = self
+        let latent: Attended<B, H, C> = self
             .latent
             .attend(
                 batch,
@@ -88,7 +88,7 @@ impl<P: CacheLayout, E: CacheFormat> Pair<P, E> {
                 SCALE,
             )
             .expect("attended");
-        let naive = self
+        let naive: Attended<B, H, V> = self
             .naive
             .attend(
                 batch,
@@ -113,8 +113,9 @@ fn whole(seed: f64, len: usize) -> (Vec<f64>, Vec<f64>) {
     let latent = rows::<C>(tokens::<C>(seed + 0.2, 0, len));
     let q_rope = heads::<R>(values(len * H * R, seed + 0.5));
     let q = heads::<C>(values(len * H * C, seed + 0.4));
-    let absorbed = attention::absorbed(&q, q_rope.view(), &latent, &k_rope, &segments, SCALE)
-        .expect("attended");
+    let absorbed: Attended<B, H, C> =
+        attention::absorbed(&q, q_rope.view(), &latent, &k_rope, &segments, SCALE)
+            .expect("attended");
     let kv = heads::<{ N + V }>(values(len * H * (N + V), seed + 0.3));
     let q = heads::<{ N + R }>(values(len * H * (N + R), seed + 0.6));
     let expanded: Attended<B, H, V> =
@@ -281,6 +282,51 @@ fn context_chunks_hold_every_token_once_new_ones_behind_their_last() {
 }
 
 #[test]
+fn an_output_over_a_context_is_the_whole_answer_rounded() {
+    let mut caches = Pair::<Paged<3>, f64>::new(4, 3);
+    let batch = |cached: usize, new: usize| {
+        let request = Sequence {
+            cached,
+            new,
+            blocks: &[3, 0, 2],
+        };
+        Batch::new(&[request]).expect("a batch")
+    };
+    caches.step(&batch(0, 6));
+    let batch = batch(6, 2);
+    let (latent, key) = (rows::<C>(values(2 * C, 0.4)), key(values(2 * R, 0.5)));
+    let q = heads::<{ N + R }>(values(2 * H * (N + R), 0.6));
+    let expand = |latent: &Rows<B, C>| {
+        let seed = latent.to_vec()?.iter().sum();
+        Ok(heads::<{ N + V }>(values(
+            latent.rows() * H * (N + V),
+            seed,
+        )))
+    };
+    // Six chunks, two, and one
+    for chunk in [1, 3, 6] {
+        let context = || {
+            caches
+                .latent
+                .context(&batch, &latent, &key, chunk, Visibility::CAUSAL)
+        };
+        let whole: Attended<B, H, V> =
+            attention::over_context(&q, context(), SCALE, expand).expect("attended");
+        let found: Heads<B, H, V> =
+            attention::over_context(&q, context(), SCALE, expand).expect("attended");
+        let wanted = whole.into_out().expect("rounded").to_vec();
+        assert_eq!(found.to_vec().expect("values"), wanted.expect("values"));
+    }
+    let nothing = caches
+        .latent
+        .context(&batch, &latent, &key, 6, Visibility::CAUSAL)
+        .take(0);
+    let refused: Result<Heads<B, H, V>, Error> =
+        attention::over_context(&q, nothing, SCALE, expand);
+    assert!(refused.is_err());
+}
+
+#[test]
 fn padding_of_a_slot_mapping_is_not_written_and_sees_nothing() {
     let mut cache = Latent::<Paged<4>>::paged(&DEVICE, 3).expect("cache");
     KvCache::<B>::fill(&mut cache, f64::NAN).expect("filled");
@@ -306,7 +352,7 @@ fn padding_of_a_slot_mapping_is_not_written_and_sees_nothing() {
     let latent = latent.to_vec().expect("values");
     assert_eq!(latent[..2 * C], values(15, 0.2)[..2 * C]);
     assert!(latent[2 * C..].iter().all(|value| value.is_nan()));
-    let attended = cache
+    let attended: Attended<B, H, C> = cache
         .attend(
             &padded,
             &heads::<C>(values(3 * H * C, 0.0)),
@@ -390,7 +436,7 @@ fn refused(batch: &Batch, rows_given: usize) {
     );
     if written.is_ok() {
         // A table may be too short though its slots are mapped; then reading is what is refused
-        let attended = cache.attend(
+        let attended: Result<Attended<B, H, C>, Error> = cache.attend(
             batch,
             &heads::<C>(values(n * H * C, 0.0)),
             heads::<R>(values(n * H * R, 0.0)).view(),
@@ -555,7 +601,7 @@ proptest! {
         let n = batch.tokens();
         let fits = cache.check(&batch, n).is_ok();
         let written = cache.write(&batch, rows::<C>(values(n * C, 0.0)).view(), &key(values(n * R, 0.0)));
-        let attended = cache.attend(&batch, &heads::<C>(values(n * H * C, 0.0)), heads::<R>(values(n * H * R, 0.0)).view(), Visibility::CAUSAL, SCALE);
+        let attended: Result<Attended<B, H, C>, Error> = cache.attend(&batch, &heads::<C>(values(n * H * C, 0.0)), heads::<R>(values(n * H * R, 0.0)).view(), Visibility::CAUSAL, SCALE);
         let (own, own_key) = (rows::<C>(vec![0.0; batch.tokens() * C]), key(vec![0.0; batch.tokens() * R]));
         let context = cache.context(&batch, &own, &own_key, 3, Visibility::CAUSAL).collect::<mla_runtime::Result<Vec<_>>>();
         if fits {

@@ -310,7 +310,8 @@ fn absorption<T: CpuElement>(count: usize, tolerance: f64) {
     }
     let found = absorb::queries(&up, q.part::<0, N>()).expect("queries");
     assert_close(&found.to_vec().expect("values"), &latent, tolerance);
-    let found: Heads<Cpu<T>, H, V> = absorb::values(&up, z).expect("values");
+    let found: Heads<Cpu<T>, H, V> =
+        absorb::values(&up, &z.into_out().expect("rounded")).expect("values");
     assert_close(&found.to_vec().expect("values"), &out, tolerance);
 }
 

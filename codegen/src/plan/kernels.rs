@@ -32,7 +32,6 @@ const TRAINED: [&str; 2] = ["gradients", "parameters"];
 pub fn kernels(program: &Program) -> Vec<KernelUnit> {
     let mut needs = Needs {
         program,
-        operations: false,
         units: BTreeSet::new(),
     };
     ALWAYS.iter().for_each(|unit| needs.add(unit, &[]));
@@ -58,7 +57,6 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
     const RANKS: [u32; 4] = [1, 2, 4, 8];
     let mut needs = Needs {
         program,
-        operations: true,
         units: BTreeSet::new(),
     };
     ALWAYS.iter().for_each(|unit| needs.add(unit, &[]));
@@ -83,10 +81,12 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
                 needs.choosing_codes(Codes::DsMla, heads, latent, rope);
             }
             let (own, value) = (dims.qk_nope_head_dim, dims.v_head_dim);
-            needs.grouped(heads, heads, own + rope, value, Keys::Rows);
+            // Rows of one chunk are not told the largest logits, chunks that are merged are
+            let asked = [Asked::Output, Asked::All];
+            needs.grouped(heads, heads, own + rope, value, Keys::Rows, &asked);
             // The same with keys' rotated part where it lies
             needs.attention([heads, heads, 1, heads, own, rope, value]);
-            needs.flash([own, rope, value], Keys::Rows);
+            needs.flash([own, rope, value], Keys::Rows, &asked);
             needs.attention_backward([heads, heads, heads, own + rope, 0, value], None);
             needs.attention_backward([heads, heads, 1, own, rope, value], None);
             needs.flash_backward([own + rope, 0, value]);
@@ -105,10 +105,27 @@ enum Keys {
     Pages,
 }
 
+/// What is asked of an attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The output, rounded.
+    Output,
+    /// The log-sum-exp and the largest logits, too.
+    All,
+}
+
+impl Asked {
+    /// What is asked of an op that gives a value of this type.
+    fn of(ty: &Ty) -> Self {
+        match ty {
+            Ty::Attended(..) => Self::All,
+            _ => Self::Output,
+        }
+    }
+}
+
 struct Needs<'a> {
     program: &'a Program,
-    /// Whether they are for single operations.
-    operations: bool,
     units: BTreeSet<KernelUnit>,
 }
 
@@ -146,6 +163,7 @@ impl Needs<'_> {
 
     fn op(&mut self, plan: &Plan, op: &Op) {
         let width = |id: &ValueId| width(&plan.values[id.0].ty);
+        let asked = |id: &ValueId| Asked::of(&plan.values[id.0].ty);
         match op {
             Op::L2Norm { x, .. } => self.norm(width(x)),
             Op::Hadamard { x, .. } => self.add("hadamard", &[width(x) as usize]),
@@ -153,9 +171,12 @@ impl Needs<'_> {
                 self.rotation(width(x), turn.part, turn.indexer, false);
             }
             Op::RotateKey { x, .. } => self.rotation(width(x), Turned::First, false, false),
-            Op::AttendExpanded { q, k_rope, out, .. }
-            | Op::AttendContext { q, k_rope, out, .. } => {
-                self.expanded(plan, *q, width(k_rope), width(out));
+            Op::AttendExpanded { q, k_rope, out, .. } => {
+                self.expanded(plan, [*q, *k_rope, *out], &[asked(out)]);
+            }
+            // Of one chunk that is asked, of several everything
+            Op::AttendContext { q, k_rope, out, .. } => {
+                self.expanded(plan, [*q, *k_rope, *out], &[asked(out), Asked::All]);
             }
             Op::AttendAbsorbed {
                 q_latent,
@@ -171,16 +192,17 @@ impl Needs<'_> {
             } => self.absorbed(plan, *q_latent, width(q_rope), selection.is_some()),
             Op::AttendNaiveCache { q, out, .. } => {
                 let heads = heads(&plan.values[q.0].ty);
-                self.grouped(heads, heads, width(q), width(out), Keys::Pages);
+                let (key, value) = (width(q), width(out));
+                self.grouped(heads, heads, key, value, Keys::Pages, &[asked(out)]);
             }
             Op::AttendGroups { q, out, .. } => {
-                self.groups(plan, *q, width(out), Keys::Rows);
+                self.groups(plan, *q, *out, Keys::Rows);
             }
             Op::AttendGroupCache { q, out } => {
-                self.groups(plan, *q, width(out), Keys::Pages);
+                self.groups(plan, *q, *out, Keys::Pages);
             }
             Op::FlashDecode { q, k, out, .. } => {
-                self.groups(plan, *q, width(out), Keys::Pages);
+                self.groups(plan, *q, *out, Keys::Pages);
                 self.rotation(width(q), Turned::First, false, false);
                 self.rotation(width(k), Turned::First, false, false);
             }
@@ -189,11 +211,13 @@ impl Needs<'_> {
         }
     }
 
-    fn expanded(&mut self, plan: &Plan, q: ValueId, rope: u32, value: u32) {
-        let ty = &plan.values[q.0].ty;
-        let (heads, key) = (heads(ty), width(ty).saturating_sub(rope));
+    /// Attention of queries over keys whose rotated part is shared, and what comes of it.
+    fn expanded(&mut self, plan: &Plan, values: [ValueId; 3], asked: &[Asked]) {
+        let [q, k_rope, out] = values.map(|id| &plan.values[id.0].ty);
+        let (rope, value) = (width(k_rope), width(out));
+        let (heads, key) = (heads(q), width(q).saturating_sub(rope));
         self.attention([heads, heads, 1, heads, key, rope, value]);
-        self.flash([key, rope, value], Keys::Rows);
+        self.flash([key, rope, value], Keys::Rows, asked);
     }
 
     fn absorbed(&mut self, plan: &Plan, q_latent: ValueId, rope: u32, selects: bool) {
@@ -284,19 +308,34 @@ impl Needs<'_> {
     }
 
     /// The program's own groups.
-    fn groups(&mut self, plan: &Plan, q: ValueId, value: u32, lie: Keys) {
-        let ty = &plan.values[q.0].ty;
+    fn groups(&mut self, plan: &Plan, q: ValueId, out: ValueId, lie: Keys) {
+        let [q, out] = [q, out].map(|id| &plan.values[id.0].ty);
         let groups = self.program.groups().size;
-        self.grouped(heads(ty), groups, width(ty), value, lie);
+        self.grouped(
+            heads(q),
+            groups,
+            width(q),
+            width(out),
+            lie,
+            &[Asked::of(out)],
+        );
     }
 
-    fn grouped(&mut self, heads: u32, groups: u32, key: u32, value: u32, lie: Keys) {
+    fn grouped(
+        &mut self,
+        heads: u32,
+        groups: u32,
+        key: u32,
+        value: u32,
+        lie: Keys,
+        asked: &[Asked],
+    ) {
         self.attention([heads, groups, 1, groups, key, 0, value]);
-        self.flash([key, 0, value], lie);
+        self.flash([key, 0, value], lie, asked);
     }
 
     /// Attention over keys and values with Hopper's tensor cores, where the layer is such that the runtime can take it.
-    fn flash(&mut self, widths: [u32; 3], lie: Keys) {
+    fn flash(&mut self, widths: [u32; 3], lie: Keys, asked: &[Asked]) {
         let widths = widths.map(|width| width as usize);
         let build = &self.program.build;
         let in_bf16 = match lie {
@@ -307,13 +346,11 @@ impl Needs<'_> {
         if !in_bf16 || !self.may_be_on_hopper() || softmax.bias || !flash::takes(widths) {
             return;
         }
-        // Layers are told the largest logit; an operation is not, but where it merges
-        let untold = self.operations.then_some(false);
-        for tells_most in untold.into_iter().chain([true]) {
+        for asked in asked {
             let choice = FlashChoice {
                 widths,
                 capped: softmax.soft_cap.is_some(),
-                tells_most,
+                tells_most: *asked == Asked::All,
                 paged: lie == Keys::Pages,
             };
             self.units.insert(choice.unit());

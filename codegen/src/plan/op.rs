@@ -191,7 +191,8 @@ pub enum Op {
         out: ValueId,
     },
 
-    // Attention: over all visible keys, or over those of a selection
+    // Attention: over all visible keys, or over those of a selection. The result's type says whether it is rounded (`Ty::Heads`), or comes with
+    // its log-sum-exp (`Ty::Attended`)
     /// Expanded attention over the call's own tokens.
     AttendExpanded {
         q: ValueId,
@@ -267,7 +268,7 @@ pub enum Op {
         part: LinearPart,
         out: ValueId,
     },
-    /// `o_h = W_UV,h z_h`, with the up projection in `slot`; consumes the attended latent.
+    /// `o_h = W_UV,h z_h`: attended latents, rounded, as values, with the up projection in `slot`.
     AbsorbValues {
         z: ValueId,
         slot: &'static str,
@@ -281,7 +282,7 @@ pub enum Op {
         slot: Option<&'static str>,
         out: ValueId,
     },
-    /// The output of an attention, without its log-sum-exp; consumes `x`.
+    /// The output of an attention, rounded, without its log-sum-exp; consumes `x`.
     AttendedOut { x: ValueId, out: ValueId },
     /// What training keeps of an attention: the output, its log-sum-exp and its largest logit; consumes `x`.
     AttendedParts {
@@ -289,13 +290,6 @@ pub enum Op {
         out: ValueId,
         lse: ValueId,
         max_logit: ValueId,
-    },
-    /// `o_h = W_UV,h z_h` of an attended latent that is read again.
-    AbsorbHeads {
-        z: ValueId,
-        slot: &'static str,
-        part: LinearPart,
-        out: ValueId,
     },
     /// Heads seen as rows, borrowed.
     AsRows {

@@ -69,7 +69,6 @@ impl Op {
             | Op::AsRows { x, out, .. }
             | Op::Copy { x, out }
             | Op::Pick { x, out }
-            | Op::AbsorbHeads { z: x, out, .. }
             | Op::IntoRows { x, out, .. } => (vec![x], vec![out]),
             Op::RotateHeads { x, angles, out, .. }
             | Op::RotateKey { x, angles, out }

@@ -163,11 +163,16 @@ impl Expansion {
                 chunk,
                 out,
                 ..
-            } => Some(Self {
-                chunk: chunk.size,
-                token: bytes(&Ty::Heads(*heads, *dim)),
-                merged: bytes(&plan.values[out.0].ty),
-            }),
+            } => {
+                let (Ty::Heads(_, value) | Ty::Attended(_, value)) = plan.values[out.0].ty else {
+                    return None;
+                };
+                Some(Self {
+                    chunk: chunk.size,
+                    token: bytes(&Ty::Heads(*heads, *dim)),
+                    merged: bytes(&Ty::Attended(*heads, value)),
+                })
+            }
             _ => None,
         })
     }

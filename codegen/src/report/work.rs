@@ -160,7 +160,7 @@ impl<'a> Counter<'a> {
                 vec![(group, self.absorbing(flops, slot, moved))]
             }
             Op::Adjoint(adjoint) => self.backward(op, adjoint),
-            Op::AbsorbValues { slot, .. } | Op::AbsorbHeads { slot, .. } => {
+            Op::AbsorbValues { slot, .. } => {
                 let flops = 2 * self.heads() * self.size("V_HEAD_DIM") * self.latent();
                 vec![(group, self.absorbing(flops, slot, moved))]
             }
@@ -197,9 +197,7 @@ impl<'a> Counter<'a> {
             Op::Linear { slot, .. } if self.group_of(slot) != Group::Projections => {
                 self.group_of(slot)
             }
-            Op::AbsorbQueries { .. } | Op::AbsorbValues { .. } | Op::AbsorbHeads { .. } => {
-                Group::Up
-            }
+            Op::AbsorbQueries { .. } | Op::AbsorbValues { .. } => Group::Up,
             Op::AttendExpanded { .. }
             | Op::AttendAbsorbed { .. }
             | Op::AttendGroups { .. }

@@ -1,6 +1,6 @@
 //! The absorbed (MQA) form.
 
-use crate::attended::{Attended, PerHead};
+use crate::attended::PerHead;
 use crate::backend::{Attention, Backend, Chosen, Landing, Landings};
 use crate::error::{Result, expect_count};
 use crate::heads::{Heads, HeadsView};
@@ -10,8 +10,8 @@ use crate::segments::Segments;
 use crate::selection::Selection;
 use crate::softmax::{AttentionBias, Softmax};
 
-use super::attend;
 use super::backward::{self, Given};
+use super::{AttentionOutput, attend};
 
 /// `d_q_latent`, `d_q_rope`, `d_latent`, `d_k_rope`.
 type Gradients<B, const H: usize, const C: usize, const R: usize> =
@@ -21,28 +21,38 @@ type Gradients<B, const H: usize, const C: usize, const R: usize> =
 ///
 /// # Errors
 /// As [`expanded`](super::expanded()).
-pub fn absorbed<'a, B, L, const H: usize, const C: usize, const R: usize>(
+pub fn absorbed<'a, B, L, O, const H: usize, const C: usize, const R: usize>(
     q_latent: &Heads<B, H, C>,
     q_rope: HeadsView<'_, B, H, R>,
     latent: impl Into<RowsView<'a, B, C>>,
     k_rope: &RopeKey<B, L, R>,
     segments: &Segments,
     softmax: impl Into<Softmax<'a, B>>,
-) -> Result<Attended<B, H, C>>
+) -> Result<O>
 where
     B: Backend + 'a,
     L: RopeLayout,
+    O: AttentionOutput<B, H, C>,
 {
     let (latent, softmax) = (latent.into(), softmax.into());
     let question = question(q_latent, q_rope, latent, k_rope, segments, None, softmax)?;
-    attend(&q_latent.device, q_latent.rows(), question)
+    attend(&q_latent.device, question)
 }
 
 /// [`absorbed`] over the selected keys that a query sees; work and memory of a query grow with `K`, not with the keys there are.
 ///
 /// # Errors
 /// As [`absorbed`], and when the selection has another number of rows.
-pub fn absorbed_selected<'a, B, L, const H: usize, const C: usize, const R: usize, const K: usize>(
+pub fn absorbed_selected<
+    'a,
+    B,
+    L,
+    O,
+    const H: usize,
+    const C: usize,
+    const R: usize,
+    const K: usize,
+>(
     q_latent: &Heads<B, H, C>,
     q_rope: HeadsView<'_, B, H, R>,
     latent: impl Into<RowsView<'a, B, C>>,
@@ -50,15 +60,16 @@ pub fn absorbed_selected<'a, B, L, const H: usize, const C: usize, const R: usiz
     segments: &Segments,
     selection: &Selection<B, K>,
     softmax: impl Into<Softmax<'a, B>>,
-) -> Result<Attended<B, H, C>>
+) -> Result<O>
 where
     B: Backend + 'a,
     L: RopeLayout,
+    O: AttentionOutput<B, H, C>,
 {
     let chosen = Some(selection.of(segments)?);
     let (latent, softmax) = (latent.into(), softmax.into());
     let question = question(q_latent, q_rope, latent, k_rope, segments, chosen, softmax)?;
-    attend(&q_latent.device, q_latent.rows(), question)
+    attend(&q_latent.device, question)
 }
 
 /// Gradients of [`absorbed`]: `d_q_latent`, `d_q_rope`, `d_latent`, the latent's part as key and as value, and `d_k_rope`, both summed over

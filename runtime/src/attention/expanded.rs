@@ -1,6 +1,6 @@
 //! The expanded (MHA) form.
 
-use crate::attended::{Attended, PerHead};
+use crate::attended::PerHead;
 use crate::backend::{Attention, Backend, Chosen, Landing, Landings};
 use crate::error::{Result, expect_count};
 use crate::heads::Heads;
@@ -11,7 +11,7 @@ use crate::selection::Selection;
 use crate::softmax::{AttentionBias, Softmax};
 
 use super::backward::{self, Given};
-use super::{attend, narrowed};
+use super::{AttentionOutput, attend, narrowed};
 
 /// `d_q`, `d_kv`, `d_k_rope`.
 type Gradients<B, const H: usize, const QK: usize, const KV: usize, const R: usize> =
@@ -29,6 +29,7 @@ pub fn expanded<
     'a,
     B,
     L,
+    O,
     const H: usize,
     const QK: usize,
     const KV: usize,
@@ -40,14 +41,15 @@ pub fn expanded<
     k_rope: &RopeKey<B, L, R>,
     segments: &Segments,
     softmax: impl Into<Softmax<'a, B>>,
-) -> Result<Attended<B, H, V>>
+) -> Result<O>
 where
     B: Backend + 'a,
     L: RopeLayout,
+    O: AttentionOutput<B, H, V>,
 {
     const { whole_heads(QK, KV, R, V) };
     let question = question(q, kv, k_rope, segments, None, softmax.into())?;
-    attend(&q.device, q.rows(), question)
+    attend(&q.device, question)
 }
 
 /// [`expanded`] over the selected keys that a query sees; work and memory of a query grow with `K`, not with the keys there are.
@@ -58,6 +60,7 @@ pub fn expanded_selected<
     'a,
     B,
     L,
+    O,
     const H: usize,
     const QK: usize,
     const KV: usize,
@@ -71,15 +74,16 @@ pub fn expanded_selected<
     segments: &Segments,
     selection: &Selection<B, K>,
     softmax: impl Into<Softmax<'a, B>>,
-) -> Result<Attended<B, H, V>>
+) -> Result<O>
 where
     B: Backend + 'a,
     L: RopeLayout,
+    O: AttentionOutput<B, H, V>,
 {
     const { whole_heads(QK, KV, R, V) };
     let chosen = selection.of(segments)?;
     let question = question(q, kv, k_rope, segments, Some(chosen), softmax.into())?;
-    attend(&q.device, q.rows(), question)
+    attend(&q.device, question)
 }
 
 /// Gradients of [`expanded`]: `d_q`, `d_kv`, and `d_k_rope` summed over the heads.

@@ -1,6 +1,6 @@
 //! The grouped (GQA) form.
 
-use crate::attended::{Attended, PerHead};
+use crate::attended::PerHead;
 use crate::backend::{Attention, Backend, Chosen, Landing, Landings};
 use crate::error::{Result, expect_count};
 use crate::heads::Heads;
@@ -9,7 +9,7 @@ use crate::selection::Selection;
 use crate::softmax::{AttentionBias, Softmax};
 
 use super::backward::{self, Given};
-use super::{attend, narrowed, whole_groups};
+use super::{AttentionOutput, attend, narrowed, whole_groups};
 
 /// `d_q`, `d_k`, `d_v`.
 type Gradients<B, const H: usize, const G: usize, const D: usize, const V: usize> =
@@ -20,18 +20,19 @@ type Gradients<B, const H: usize, const G: usize, const D: usize, const V: usize
 ///
 /// # Errors
 /// When the rows of `q` are not the segments' queries, or those of `k` and `v` not their keys; what [`expanded`](super::expanded()) refuses of the softmax.
-pub fn grouped<'a, B, const H: usize, const G: usize, const D: usize, const V: usize>(
+pub fn grouped<'a, B, O, const H: usize, const G: usize, const D: usize, const V: usize>(
     q: &Heads<B, H, D>,
     k: &Heads<B, G, D>,
     v: &Heads<B, G, V>,
     segments: &Segments,
     softmax: impl Into<Softmax<'a, B>>,
-) -> Result<Attended<B, H, V>>
+) -> Result<O>
 where
     B: Backend + 'a,
+    O: AttentionOutput<B, H, V>,
 {
     let question = question(q, k, v, segments, None, softmax.into())?;
-    attend(&q.device, q.rows(), question)
+    attend(&q.device, question)
 }
 
 /// [`grouped`] over the selected keys that a query sees; work and memory of a query grow with `K`, not with the keys there are.
@@ -41,6 +42,7 @@ where
 pub fn grouped_selected<
     'a,
     B,
+    O,
     const H: usize,
     const G: usize,
     const D: usize,
@@ -53,13 +55,14 @@ pub fn grouped_selected<
     segments: &Segments,
     selection: &Selection<B, K>,
     softmax: impl Into<Softmax<'a, B>>,
-) -> Result<Attended<B, H, V>>
+) -> Result<O>
 where
     B: Backend + 'a,
+    O: AttentionOutput<B, H, V>,
 {
     let chosen = selection.of(segments)?;
     let question = question(q, k, v, segments, Some(chosen), softmax.into())?;
-    attend(&q.device, q.rows(), question)
+    attend(&q.device, question)
 }
 
 /// Gradients of [`grouped`]: `d_q`, and `d_k` and `d_v`, each summed over the heads of its group.

@@ -9,14 +9,17 @@
 
 mod absorbed;
 mod backward;
+mod context;
 mod expanded;
 mod grouped;
+mod output;
 
 pub(crate) use absorbed::question as absorbed_question;
 pub use absorbed::{
     absorbed, absorbed_backward, absorbed_backward_with_bias, absorbed_selected,
     absorbed_selected_backward, absorbed_selected_backward_with_bias,
 };
+pub use context::over_context;
 pub(crate) use expanded::question as expanded_question;
 pub use expanded::{
     expanded, expanded_backward, expanded_backward_with_bias, expanded_selected,
@@ -27,8 +30,8 @@ pub use grouped::{
     grouped, grouped_backward, grouped_backward_with_bias, grouped_selected,
     grouped_selected_backward, grouped_selected_backward_with_bias,
 };
+pub use output::AttentionOutput;
 
-use crate::attended::Attended;
 use crate::backend::{Attention, Backend, Strided};
 use crate::error::{Result, expect_count, product};
 use crate::segments::Segments;
@@ -42,21 +45,22 @@ pub(crate) const fn whole_groups(heads: usize, groups: usize) {
     );
 }
 
-/// Runs attention, its softmax checked, and dresses its result.
-pub(crate) fn attend<B, E, const H: usize, const V: usize>(
+/// Runs attention, its softmax checked.
+pub(crate) fn attend<B, E, O, const H: usize, const V: usize>(
     device: &B::Device,
-    rows: usize,
     attention: Attention<'_, B, E>,
-) -> Result<Attended<B, H, V>>
+) -> Result<O>
 where
     B: Backend,
     E: crate::element::Scalar,
+    O: AttentionOutput<B, H, V>,
 {
+    let rows = attention.q.rows;
     let attention = Attention {
         softmax: checked::<B, H, V>(rows, attention.segments, attention.softmax)?,
         ..attention
     };
-    Ok(Attended::new(device, rows, B::attend(device, &attention)?))
+    O::attend(device, &attention)
 }
 
 /// The softmax of attention of `rows` rows of queries, checked, as the output's size and the segments' rows are.

@@ -206,12 +206,16 @@ macro_rules! byte_format {
                 B::decode(&entries.device, store.format, &store.bytes, entries.shape, slots)
             }
 
-            fn attend<B: crate::backend::Backend>(
+            fn attend<B, O, const H: usize, const C: usize>(
                 entries: &crate::cache::format::Entries<B, Self>,
                 attention: &crate::backend::BytesAttention<'_, B>,
-            ) -> crate::error::Result<Option<crate::backend::AttentionParts<B>>> {
+            ) -> crate::error::Result<Option<O>>
+            where
+                B: crate::backend::Backend,
+                O: crate::attention::AttentionOutput<B, H, C>,
+            {
                 let (store, shape) = (&entries.store, entries.shape);
-                B::attend_bytes(&entries.device, store.format, &store.bytes, shape, attention)
+                O::attend_bytes(&entries.device, store.format, &store.bytes, shape, attention)
             }
 
             fn select<B: crate::backend::Backend>(

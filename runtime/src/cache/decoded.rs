@@ -4,7 +4,7 @@ use super::format::CacheFormat;
 use super::latent::{Cursor, LatentCache};
 use super::layout::CacheLayout;
 use crate::attended::Attended;
-use crate::attention;
+use crate::attention::{self, AttentionOutput};
 use crate::backend::Backend;
 use crate::batch::Batch;
 use crate::error::{Result, expect_count};
@@ -22,7 +22,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
     LatentCache<B, F, L, P, C, R>
 {
     /// Absorbed attention over decoded entries.
-    pub(super) fn attend_decoded<const H: usize, const K: usize>(
+    pub(super) fn attend_decoded<O: AttentionOutput<B, H, C>, const H: usize, const K: usize>(
         &self,
         batch: &Batch,
         q_latent: &Heads<B, H, C>,
@@ -30,7 +30,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         selection: Option<&Selection<B, K>>,
         visibility: Visibility,
         softmax: Softmax<'_, B>,
-    ) -> Result<Attended<B, H, C>> {
+    ) -> Result<O> {
         // Bias and dropout count keys in their sequence, and gathered keys have left it
         if let Some(selection) = selection
             && softmax.added().is_none()
@@ -64,7 +64,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             }
         }
         if let Some(whole) = whole {
-            return Ok(whole);
+            return O::of(whole);
         }
         // Nobody sees anything
         let (latent, k_rope) = self.gather(&[])?;

@@ -9,7 +9,8 @@ use std::fmt::Debug;
 
 use super::bytes::{ByteLayout, Coding};
 use super::layout::{CacheElement, Geometry};
-use crate::backend::{AttentionParts, Backend, BytesAttention, BytesIndexing, Place, Strided};
+use crate::attention::AttentionOutput;
+use crate::backend::{Backend, BytesAttention, BytesIndexing, Place, Strided};
 use crate::element::Scalar;
 use crate::error::{Result, product};
 use crate::weights::generator::Recipe;
@@ -132,10 +133,10 @@ pub trait CacheFormat: sealed::Sealed + Debug + Send + Sync + Sized + 'static {
     /// # Errors
     /// When the device refuses.
     #[doc(hidden)]
-    fn attend<B: Backend>(
+    fn attend<B: Backend, O: AttentionOutput<B, H, C>, const H: usize, const C: usize>(
         _entries: &Entries<B, Self>,
         _attention: &BytesAttention<'_, B>,
-    ) -> Result<Option<AttentionParts<B>>> {
+    ) -> Result<Option<O>> {
         Ok(None)
     }
 
@@ -267,10 +268,10 @@ impl<B: Backend, F: CacheFormat> Entries<B, F> {
     }
 
     /// Absorbed attention over entries of bytes, read where they are, if that can be.
-    pub(super) fn attend(
+    pub(super) fn attend<O: AttentionOutput<B, H, C>, const H: usize, const C: usize>(
         &self,
         attention: &BytesAttention<'_, B>,
-    ) -> Result<Option<AttentionParts<B>>> {
+    ) -> Result<Option<O>> {
         F::attend(self, attention)
     }
 

@@ -7,8 +7,7 @@ use std::ops::Range;
 use super::context::{Chunk, Chunks};
 use super::format::{CacheFormat, Entries, EntryKind, EntryShape};
 use super::layout::{CacheLayout, Contiguous, Geometry, Paged};
-use crate::attended::Attended;
-use crate::attention;
+use crate::attention::{self, AttentionOutput};
 use crate::backend::{Attention, Backend, BytesAttention, Strided};
 use crate::batch::Batch;
 use crate::error::{Result, expect_count};
@@ -146,25 +145,26 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
     ///
     /// # Errors
     /// As [`LatentCache::check`], [`Batch::segments`] and [`attention::absorbed`].
-    pub fn attend<'a, const H: usize>(
+    pub fn attend<'a, O, const H: usize>(
         &self,
         batch: &Batch,
         q_latent: &Heads<B, H, C>,
         q_rope: HeadsView<'_, B, H, R>,
         visibility: Visibility,
         softmax: impl Into<Softmax<'a, B>>,
-    ) -> Result<Attended<B, H, C>>
+    ) -> Result<O>
     where
         B: 'a,
+        O: AttentionOutput<B, H, C>,
     {
-        self.attend_over::<H, 1>(batch, q_latent, q_rope, None, visibility, softmax.into())
+        self.attend_over::<O, H, 1>(batch, q_latent, q_rope, None, visibility, softmax.into())
     }
 
     /// [`LatentCache::attend`] over the selected tokens that a new token sees.
     ///
     /// # Errors
     /// As [`LatentCache::attend`], and when the selection has another number of rows.
-    pub fn attend_selected<'a, const H: usize, const K: usize>(
+    pub fn attend_selected<'a, O, const H: usize, const K: usize>(
         &self,
         batch: &Batch,
         q_latent: &Heads<B, H, C>,
@@ -172,9 +172,10 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         selection: &Selection<B, K>,
         visibility: Visibility,
         softmax: impl Into<Softmax<'a, B>>,
-    ) -> Result<Attended<B, H, C>>
+    ) -> Result<O>
     where
         B: 'a,
+        O: AttentionOutput<B, H, C>,
     {
         let selection = Some(selection);
         self.attend_over(
@@ -187,7 +188,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         )
     }
 
-    fn attend_over<const H: usize, const K: usize>(
+    fn attend_over<O: AttentionOutput<B, H, C>, const H: usize, const K: usize>(
         &self,
         batch: &Batch,
         q_latent: &Heads<B, H, C>,
@@ -195,7 +196,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         selection: Option<&Selection<B, K>>,
         visibility: Visibility,
         softmax: Softmax<'_, B>,
-    ) -> Result<Attended<B, H, C>> {
+    ) -> Result<O> {
         expect_count("rows of rotated queries", q_rope.rows(), q_latent.rows())?;
         let Some(entries) = self.entries.window() else {
             if B::READS_BYTES
@@ -221,11 +222,11 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             selection,
             softmax,
         };
-        attention::attend(&self.device, q_latent.rows(), attention)
+        attention::attend(&self.device, attention)
     }
 
     /// Absorbed attention over entries of bytes where they are; `None` where they have to be decoded.
-    fn attend_bytes<const H: usize, const K: usize>(
+    fn attend_bytes<O: AttentionOutput<B, H, C>, const H: usize, const K: usize>(
         &self,
         batch: &Batch,
         q_latent: &Heads<B, H, C>,
@@ -233,7 +234,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         selection: Option<&Selection<B, K>>,
         visibility: Visibility,
         softmax: Softmax<'_, B>,
-    ) -> Result<Option<Attended<B, H, C>>> {
+    ) -> Result<Option<O>> {
         let (segments, pages) = self.geometry.reading(batch, visibility)?;
         let rows = q_latent.rows();
         let selection = selection
@@ -247,8 +248,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             selection,
             softmax: attention::checked::<B, H, C>(rows, &segments, softmax)?,
         };
-        let parts = self.entries.attend(&attention)?;
-        Ok(parts.map(|parts| Attended::new(&self.device, rows, parts)))
+        self.entries.attend(&attention)
     }
 
     /// What attention in the expanded form meets: what the requests already have in the cache, `chunk_tokens` tokens at a time, and behind the

@@ -5,8 +5,7 @@ use std::marker::PhantomData;
 
 use super::format::CacheFormat;
 use super::layout::{CacheLayout, Contiguous, Geometry, Paged};
-use crate::attended::Attended;
-use crate::attention;
+use crate::attention::{self, AttentionOutput};
 use crate::backend::{Attention, Backend, Chosen, Place, Strided};
 use crate::batch::{Batch, Pages, Sequence};
 use crate::error::{Result, expect_count, product};
@@ -170,7 +169,7 @@ impl<
     /// # Errors
     /// As [`NaiveCache::write_heads`] and [`NaiveCache::attend`].
     #[allow(clippy::too_many_arguments)] // a step of decoding reads as many things
-    pub fn flash_decode<'a, In: RopeLayout, const R: usize, const H: usize>(
+    pub fn flash_decode<'a, In: RopeLayout, O, const R: usize, const H: usize>(
         &mut self,
         batch: &Batch,
         q: Heads<B, H, QK>,
@@ -179,9 +178,10 @@ impl<
         rotary: &Rotary<B, In, L, R>,
         visibility: Visibility,
         softmax: impl Into<Softmax<'a, B>>,
-    ) -> Result<Attended<B, H, V>>
+    ) -> Result<O>
     where
         B: 'a,
+        O: AttentionOutput<B, H, V>,
     {
         let angles = rotary.angles(batch.positions())?;
         let (q, k) = (
@@ -197,15 +197,16 @@ impl<
     ///
     /// # Errors
     /// As [`NaiveCache::check`], [`Batch::segments`] and [`attention::grouped`].
-    pub fn attend<'a, const H: usize>(
+    pub fn attend<'a, O, const H: usize>(
         &self,
         batch: &Batch,
         q: &Heads<B, H, QK>,
         visibility: Visibility,
         softmax: impl Into<Softmax<'a, B>>,
-    ) -> Result<Attended<B, H, V>>
+    ) -> Result<O>
     where
         B: 'a,
+        O: AttentionOutput<B, H, V>,
     {
         let (segments, pages) = self.geometry.reading(batch, visibility)?;
         self.attend_over(q, &segments, &pages, None, softmax.into())
@@ -215,16 +216,17 @@ impl<
     ///
     /// # Errors
     /// As [`NaiveCache::attend`], and when the selection has another number of rows.
-    pub fn attend_selected<'a, const H: usize, const K: usize>(
+    pub fn attend_selected<'a, O, const H: usize, const K: usize>(
         &self,
         batch: &Batch,
         q: &Heads<B, H, QK>,
         selection: &Selection<B, K>,
         visibility: Visibility,
         softmax: impl Into<Softmax<'a, B>>,
-    ) -> Result<Attended<B, H, V>>
+    ) -> Result<O>
     where
         B: 'a,
+        O: AttentionOutput<B, H, V>,
     {
         let (segments, pages) = self.geometry.reading(batch, visibility)?;
         let chosen = selection.of(&segments)?;
@@ -268,27 +270,28 @@ impl<
     ///
     /// # Errors
     /// As [`NaiveCache::check_context`] and [`attention::grouped`].
-    pub fn attend_context<'a, const H: usize>(
+    pub fn attend_context<'a, O, const H: usize>(
         &self,
         batch: &Batch,
         q: &Heads<B, H, QK>,
         softmax: impl Into<Softmax<'a, B>>,
-    ) -> Result<Attended<B, H, V>>
+    ) -> Result<O>
     where
         B: 'a,
+        O: AttentionOutput<B, H, V>,
     {
         let (segments, pages) = self.geometry.context(batch)?;
         self.attend_over(q, &segments, &pages, None, softmax.into())
     }
 
-    fn attend_over<const H: usize>(
+    fn attend_over<O: AttentionOutput<B, H, V>, const H: usize>(
         &self,
         q: &Heads<B, H, QK>,
         segments: &Segments,
         pages: &Pages,
         selection: Option<Chosen<'_, B>>,
         softmax: Softmax<'_, B>,
-    ) -> Result<Attended<B, H, V>> {
+    ) -> Result<O> {
         const { attention::whole_groups(H, G) };
         let keys = self.window(&self.keys, QK);
         let q_all = q.view().strided();
@@ -303,7 +306,7 @@ impl<
             selection,
             softmax,
         };
-        attention::attend(&self.device, q.rows(), attention)
+        attention::attend(&self.device, attention)
     }
 
     fn window<'a>(

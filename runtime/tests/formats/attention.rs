@@ -205,7 +205,7 @@ fn long_contexts_are_decoded_in_pieces() {
         let every: Vec<u32> = (0..TOKENS as u32).collect();
         let selection = Selection::<B, TOKENS>::from_lists(&DEVICE, &[&every, &every]);
         let selection = selection.expect("selection");
-        let attended = if sparse {
+        let attended: mla_runtime::Result<Attended<B, H, 128>> = if sparse {
             cache.attend_selected(&last, &q, q_rope, &selection, Visibility::CAUSAL, softmax())
         } else {
             cache.attend(&last, &q, q_rope, Visibility::CAUSAL, softmax())

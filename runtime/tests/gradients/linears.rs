@@ -179,7 +179,7 @@ fn absorbed<T: CpuElement>(count: usize, tolerance: f64) {
         &back.to_vec().unwrap(),
         tolerance,
     );
-    let out: Heads<Cpu<T>, H, V> = absorb::values_of(&up, &z).unwrap();
+    let out: Heads<Cpu<T>, H, V> = absorb::values(&up, &z).unwrap();
     let back = absorb::values_backward(&up, &d_out).unwrap();
     let d_outs = d_out.to_vec().unwrap();
     assert_adjoint(
@@ -269,7 +269,7 @@ fn absorbed_gradients_refuse_biases_and_other_row_counts() {
     let latent = heads::<f32, H, C, { H * C }>(2, 0.0);
     let out = heads::<f32, H, V, { H * V }>(2, 0.0);
     assert!(absorb::queries_backward::<_, C, UP, H, N>(&up, &latent).is_err());
-    assert!(absorb::values_of::<_, C, UP, H, V>(&up, &latent).is_err());
+    assert!(absorb::values::<_, C, UP, H, V>(&up, &latent).is_err());
     assert!(absorb::values_backward(&up, &out).is_err());
     assert!(
         parameters::<f32, C, UP>(true)

@@ -1,9 +1,8 @@
 //! A layer written by hand in the look of generated code: LoRA queries, separate norms, a paged latent cache, yarn-free rope.
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask,
-    Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb,
-    attention,
+    Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask, Padding,
+    Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb, attention,
 };
 
 pub(crate) const HIDDEN_SIZE: usize = 20;
@@ -115,11 +114,10 @@ impl<B: Backend> SampleAttention<B> {
             .linear_kv_up_proj
             .forward(&kv_compressed)?
             .into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
-        self.linear_proj
-            .forward(&attended.into_out()?.into_rows::<OUT_WIDTH>())
+        self.linear_proj.forward(&attended.into_rows::<OUT_WIDTH>())
     }
 
     /// `forward` in the absorbed form.
@@ -148,7 +146,7 @@ impl<B: Backend> SampleAttention<B> {
             .key(kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>(), &angles)?;
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q.part::<0, QK_NOPE_HEAD_DIM>())?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = attention::absorbed(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = attention::absorbed(
             &q_latent,
             q_rope,
             kv_compressed.view(),
@@ -157,7 +155,7 @@ impl<B: Backend> SampleAttention<B> {
             SOFTMAX_SCALE,
         )?;
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         self.linear_proj.forward(&out.into_rows::<OUT_WIDTH>())
     }
 
@@ -191,15 +189,13 @@ impl<B: Backend> SampleAttention<B> {
             CONTEXT_CHUNK,
             Visibility::CAUSAL,
         );
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            Attended::merged(context, |context| {
-                let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                let kv = self.linear_kv_up_proj.forward(latent)?;
+                Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
             })?;
         cache.write(batch, &kv_compressed, &k_rope)?;
-        self.linear_proj
-            .forward(&attended.into_out()?.into_rows::<OUT_WIDTH>())
+        self.linear_proj.forward(&attended.into_rows::<OUT_WIDTH>())
     }
 
     pub(crate) fn decode<E: CacheFormat>(
@@ -227,7 +223,7 @@ impl<B: Backend> SampleAttention<B> {
             .key(kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>(), &angles)?;
         cache.write(batch, &kv_compressed, &k_rope)?;
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q.part::<0, QK_NOPE_HEAD_DIM>())?;
-        let attended = cache.attend(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.attend(
             batch,
             &q_latent,
             q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>(),
@@ -235,7 +231,7 @@ impl<B: Backend> SampleAttention<B> {
             SOFTMAX_SCALE,
         )?;
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         self.linear_proj.forward(&out.into_rows::<OUT_WIDTH>())
     }
 }

@@ -190,10 +190,7 @@ fn latent<P: CacheLayout, E: CacheElement>(problem: &Problem, dice: &mut Dice, t
             let wanted = wanted_expanded.of(problem, C - N, &pieces);
             problem.check::<f64, { C - N }>(&wanted, tolerance, |softmax| {
                 let context = cache.context(&batch, &latent, &k_rope, 3, visibility);
-                Attended::merged(context, |context| {
-                    let (kv, k_rope) = (expand(&context.latent), &context.k_rope);
-                    attention::expanded(&q, &kv, k_rope, &context.segments, softmax)
-                })
+                attention::over_context(&q, context, softmax, |latent| Ok(expand(latent)))
             });
         }
         cache.write(&batch, &latent, &k_rope).expect("written");
@@ -379,7 +376,7 @@ fn a_decoding_step_rotates_writes_and_attends() {
         caches[0]
             .write_heads(&batch, &turned_k, &v)
             .expect("written");
-        let apart = caches[0]
+        let apart: Attended<B, H, V> = caches[0]
             .attend(&batch, &turned_q, Visibility::CAUSAL, 0.5)
             .expect("attended");
         let at_once: Attended<B, H, V> = caches[1]

@@ -1,8 +1,8 @@
 //! The softmax: what is no number, merging, sinks, dropout, and what is refused.
 
 use mla_runtime::{
-    AttentionBias, Cpu, Dropout, Mask, Padding, Selection, Sinks, Softmax, TensorShape, Visibility,
-    Weights, attention, bf16,
+    Attended, AttentionBias, Cpu, Dropout, Mask, Padding, Result, Selection, Sinks, Softmax,
+    TensorShape, Visibility, Weights, attention, bf16,
 };
 
 use crate::plain::Rule;
@@ -62,7 +62,7 @@ fn poison(len: usize, rule: &Rule, selects: bool, poisoned: usize, poison: f64) 
             heads::<f64, H, D>(&k),
             heads::<f64, H, D>(&v),
         );
-        let attended = match &selection {
+        let attended: Result<Attended<Cpu<f64>, H, D>> = match &selection {
             Some(selection) => attention::grouped_selected(&q, &k, &v, &segments, selection, 0.5),
             None => attention::grouped(&q, &k, &v, &segments, 0.5),
         };
@@ -94,7 +94,7 @@ fn a_long_context_in_many_parts_is_rounded_once() {
     let segments = Mask::dense(1, 1)
         .segments(1, Visibility::FULL, Padding::Refused)
         .expect("segments");
-    let one = |v: f64| {
+    let one = |v: f64| -> Attended<Cpu<bf16>, 1, 1> {
         let (q, v) = (heads::<bf16, 1, 1>(&[0.0]), heads::<bf16, 1, 1>(&[v]));
         attention::grouped(&q, &q, &v, &segments, 1.0).expect("attended")
     };
@@ -118,7 +118,9 @@ fn off_by_one_is_a_sink_at_zero() {
         heads::<f64, 2, 1>(&[1.0; 6]),
         heads::<f64, 2, 1>(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
     );
-    let run = || attention::grouped(&q, &q, &v, &segments, 0.5).expect("attended");
+    let run = || -> Attended<Cpu<f64>, 2, 1> {
+        attention::grouped(&q, &q, &v, &segments, 0.5).expect("attended")
+    };
     let sunk = run().off_by_one().expect("sunk");
     let e = 0.5_f64.exp();
     let wanted = [
@@ -184,7 +186,9 @@ fn unusable_softmaxes_are_refused() {
         .expect("segments");
     let x = heads::<f64, 2, 1>(&[1.0; 6]);
     let refused = |softmax: Softmax<'_, Cpu<f64>>| {
-        attention::grouped(&x, &x, &x, &segments, softmax).is_err()
+        let attended: Result<Attended<_, 2, 1>> =
+            attention::grouped(&x, &x, &x, &segments, softmax);
+        attended.is_err()
     };
     let plain = Softmax::scaled(1.0);
     assert!(!refused(plain));
@@ -206,7 +210,9 @@ fn unusable_softmaxes_are_refused() {
     }
     assert!(AttentionBias::<Cpu<f64>>::from_f64(&DEVICE, &[0.0; 5], [1, 2, 3]).is_err());
     let selection = Selection::<Cpu<f64>, K>::from_lists(&DEVICE, &[[0]; 2]).expect("lists");
-    assert!(attention::grouped_selected(&x, &x, &x, &segments, &selection, 1.0).is_err());
+    let attended: Result<Attended<_, 2, 1>> =
+        attention::grouped_selected(&x, &x, &x, &segments, &selection, 1.0);
+    assert!(attended.is_err());
 }
 
 #[test]

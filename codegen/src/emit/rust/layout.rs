@@ -264,7 +264,7 @@ impl Lines {
                 }
             }
         } else if let Some(assigned) = before.strip_suffix("= ")
-            && self.indent + width(&open) > MAX_WIDTH
+            && self.indent + width(&open) + tried > MAX_WIDTH
         {
             self.line(&format!("{assigned}="));
             self.indent += INDENT;

@@ -94,9 +94,6 @@ impl Machine<'_> {
                 q_nope, slot, part, ..
             } => self.absorb_queries(*q_nope, self.inner(slot, *part)?)?,
             Op::AbsorbValues { z, slot, part, .. } => {
-                self.absorb_values(&self.attended(*z)?.out, self.inner(slot, *part)?)?
-            }
-            Op::AbsorbHeads { z, slot, part, .. } => {
                 self.absorb_values(self.array(*z)?, self.inner(slot, *part)?)?
             }
             Op::AttendedOut { x, .. } => self.attended(*x)?.out.clone(),

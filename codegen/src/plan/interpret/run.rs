@@ -10,7 +10,7 @@ use super::call::{Call, Queries, SharedKv};
 use super::params::Params;
 use super::train::Reverse;
 use super::{Error, Given, Run};
-use crate::plan::{Aspect, Numeral, Op, Plan, Program, ValueId};
+use crate::plan::{Aspect, Numeral, Op, Plan, Program, Ty, ValueId};
 
 #[derive(Debug, Clone)]
 pub(super) enum Value {
@@ -212,10 +212,22 @@ impl<'a> Machine<'a> {
             | Op::AttendNaiveCache { .. }
             | Op::AttendGroupCache { .. }
             | Op::FlashDecode { .. }
-            | Op::Sink { .. } => Value::Attended(self.attention(op)?),
+            | Op::Sink { .. } => {
+                let attended = self.attention(op)?;
+                match self.is_rounded(op) {
+                    true => Value::Array(attended.out),
+                    false => Value::Attended(attended),
+                }
+            }
             _ => self.pointwise(op)?,
         };
         Ok(vec![value])
+    }
+
+    /// Whether an attention gives its output alone.
+    fn is_rounded(&self, op: &Op) -> bool {
+        let mut given = op.defines().into_iter();
+        given.any(|out| matches!(self.plan.values[out.0].ty, Ty::Heads(..)))
     }
 
     /// What a probe reports; nothing where what picks has reported its scores itself. A selection is `[rows, width]`, -1 behind the last key.

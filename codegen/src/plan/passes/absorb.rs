@@ -80,6 +80,7 @@ fn absorb(checked: &Checked, latents: &Latent, plan: &mut Plan) {
     let q_nope = plan.define("q_nope", Ty::HeadPart(sizes.heads, sizes.nope));
     let q_latent = plan.define("q_latent", Ty::Heads(sizes.heads, sizes.kv_rank));
     let q_rope = plan.define("q_rope", Ty::HeadPart(sizes.heads, sizes.rope));
+    let z = plan.define("z", Ty::Heads(sizes.heads, sizes.kv_rank));
     plan.values[attended.0].ty = Ty::Attended(sizes.heads, sizes.kv_rank);
     // What was attended, before and behind a sink
     let mut zs = vec![attended];
@@ -116,23 +117,23 @@ fn absorb(checked: &Checked, latents: &Latent, plan: &mut Plan) {
                 },
             ];
         }
-        for op in &mut step.ops {
+        let mut end = None;
+        for (at, op) in step.ops.iter_mut().enumerate() {
             match *op {
                 Op::Sink { x, out, .. } if zs.contains(&x) => {
                     plan.values[out.0].ty = Ty::Attended(sizes.heads, sizes.kv_rank);
                     zs.push(out);
                 }
                 Op::AttendedOut { x, out } if zs.contains(&x) => {
-                    *op = Op::AbsorbValues {
-                        z: x,
-                        slot,
-                        part,
-                        out,
-                    };
-                    step.formula = formulas::absorbed_output(&checked.layer);
+                    *op = Op::AttendedOut { x, out: z };
+                    end = Some((at + 1, Op::AbsorbValues { z, slot, part, out }));
                 }
                 _ => {}
             }
+        }
+        if let Some((at, values)) = end {
+            step.ops.insert(at, values);
+            step.formula = formulas::absorbed_output(&checked.layer);
         }
     }
 }

@@ -5,6 +5,7 @@ mod cache;
 mod expansion;
 mod fold;
 mod fuse_norm;
+mod fuse_round;
 mod prologue;
 mod unused;
 
@@ -36,7 +37,8 @@ pub struct Pass {
 pub enum ProbeMode {
     /// No: ordinary code.
     Drop,
-    /// Yes: code for `run` and `verify`. The outputs are the same to the bit.
+    /// Yes: code for `run` and `verify`. The outputs are the same to the bit, but on a device that rounds sums elsewhere where it is not
+    /// asked for an attention's log-sum-exp.
     Keep,
 }
 
@@ -45,7 +47,7 @@ const LOWER: &str = "lower";
 const DROP_PROBES: &str = "drop-probes";
 
 /// All passes after lowering, in order.
-pub const PASSES: [Pass; 9] = [
+pub const PASSES: [Pass; 10] = [
     Pass {
         name: "choose-form",
         run: choose_form,
@@ -81,6 +83,10 @@ pub const PASSES: [Pass; 9] = [
     Pass {
         name: "fuse-norm",
         run: fuse_norm::run,
+    },
+    Pass {
+        name: "fuse-round",
+        run: fuse_round::run,
     },
 ];
 

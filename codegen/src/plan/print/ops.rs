@@ -92,7 +92,6 @@ pub(crate) fn words(op: &Op) -> String {
         Op::AttendedOut { .. } => "attended_out",
         Op::IntoRows { .. } => "into_rows",
         Op::AttendedParts { .. } => "attended_parts",
-        Op::AbsorbHeads { .. } => "absorb_heads",
         Op::AsRows { .. } => "as_rows",
         Op::Copy { .. } => "copy",
         Op::Forms { .. } => "forms of batch",
@@ -110,7 +109,6 @@ pub(super) fn detail(op: &Op) -> Option<String> {
     let detail = match op {
         Op::Linear { slot, part, .. }
         | Op::AbsorbQueries { slot, part, .. }
-        | Op::AbsorbHeads { slot, part, .. }
         | Op::AbsorbValues { slot, part, .. } => format!(", {}", linear_of(slot, *part)),
         Op::Norm { slot, part, .. } => format!(", {}", norm_of(slot, *part)),
         Op::HeadNorm { slot, .. }

@@ -32,52 +32,32 @@ pub(super) fn normalise(plan: &mut Plan) -> Option<Learner> {
     learner
 }
 
-/// `AttendedOut` and `AbsorbValues` read an attention whole; training needs its parts.
+/// `AttendedOut` gives an attention's output alone; training needs all of its parts.
 fn part_attended(plan: &mut Plan) {
     let ends: Vec<(ValueId, Ty)> = plan
         .ops()
         .filter_map(|op| match *op {
-            Op::AttendedOut { x, .. } | Op::AbsorbValues { z: x, .. } => {
-                Some((x, plan.values[x.0].ty.clone()))
-            }
+            Op::AttendedOut { x, .. } => Some((x, plan.values[x.0].ty.clone())),
             _ => None,
         })
         .collect();
-    for (x, ty) in ends {
-        let Ty::Attended(heads, dim) = ty else {
+    for (attended, ty) in ends {
+        let Ty::Attended(heads, _) = ty else {
             continue;
         };
         let lse = plan.define("lse", Ty::PerHead(heads));
         let max_logit = plan.define("max_logit", Ty::PerHead(heads));
-        let z = plan.define("z", Ty::Heads(heads, dim));
-        for step in &mut plan.steps {
-            let mut ops = Vec::new();
-            for op in step.ops.drain(..) {
-                match op {
-                    Op::AttendedOut { x: of, out } if of == x => ops.push(Op::AttendedParts {
-                        x,
-                        out,
-                        lse,
-                        max_logit,
-                    }),
-                    Op::AbsorbValues {
-                        z: of,
-                        slot,
-                        part,
-                        out,
-                    } if of == x => {
-                        ops.push(Op::AttendedParts {
-                            x,
-                            out: z,
-                            lse,
-                            max_logit,
-                        });
-                        ops.push(Op::AbsorbHeads { z, slot, part, out });
-                    }
-                    other => ops.push(other),
-                }
+        for op in plan.steps.iter_mut().flat_map(|step| &mut step.ops) {
+            if let Op::AttendedOut { x, out } = *op
+                && x == attended
+            {
+                *op = Op::AttendedParts {
+                    x,
+                    out,
+                    lse,
+                    max_logit,
+                };
             }
-            step.ops = ops;
         }
     }
 }
@@ -114,7 +94,6 @@ pub(super) fn consumed(plan: &Plan, op: &Op) -> Option<ValueId> {
         | Op::Sink { x, .. }
         | Op::AttendedParts { x, .. }
         | Op::AttendedOut { x, .. }
-        | Op::AbsorbValues { z: x, .. }
         | Op::IntoRows { x, .. } => Some(*x),
         Op::Adjoint(adjoint) => adjoint.consumes(),
         _ => None,

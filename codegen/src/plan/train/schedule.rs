@@ -223,7 +223,7 @@ fn parts(forward: &Plan) -> Vec<Option<Activation>> {
             | Op::AttendGroups { .. }
             | Op::Sink { .. }
             | Op::AttendedParts { .. } => Some(Activation::CoreAttn),
-            Op::AbsorbHeads { .. } | Op::Gate { .. } | Op::AsRows { .. } => None,
+            Op::AbsorbValues { .. } | Op::Gate { .. } | Op::AsRows { .. } => None,
             Op::Select { .. } | Op::Hidden { .. } | Op::Context { .. } => None,
             _ => inherited,
         };

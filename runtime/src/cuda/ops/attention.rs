@@ -14,9 +14,8 @@ use super::attention_tables::Seen;
 use super::decode::{self, Codes};
 use super::flash;
 use super::output::Output;
-use super::pointwise::narrow_to;
 use crate::backend::{Attention, AttentionParts, BytesAttention, Parts, PartsMut, Strided};
-use crate::cache::{ByteFormat, Coding, EntryShape};
+use crate::cache::{ByteFormat, EntryShape};
 use crate::element::Scalar;
 use crate::error::Result;
 
@@ -69,13 +68,17 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     let lines = attention.q.rows * attention.q.heads;
     let whole = room::<T>(device, lines, attention.v.width)?;
     if lines > 0 && !by_tensor_cores(device, attention, Output::parts::<T>(&whole))? {
-        by_any_gpu(device, attention, &whole)?;
+        by_any_gpu(
+            device,
+            attention,
+            [&whole.out, &whole.lse, &whole.max_logit],
+        )?;
     }
     Ok(whole)
 }
 
 /// Attention by a kernel for Hopper's tensor cores, where one of them can; otherwise says so and does nothing.
-fn by_tensor_cores<T: CudaElement, E: Scalar>(
+pub(super) fn by_tensor_cores<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, E>,
     output: Output,
@@ -102,35 +105,11 @@ pub(super) fn attend_bytes<T: CudaElement, F: ByteFormat>(
     })
 }
 
-/// The same, rounded to elements that there are, all of which are written; says whether there is such a kernel, and does nothing where there is none.
-pub(crate) fn attend_bytes_to<T: CudaElement>(
-    device: &CudaDevice,
-    coding: Coding,
-    bytes: &CudaBuffer<u8>,
-    shape: EntryShape,
-    attention: &BytesAttention<'_, Cuda<T>>,
-    out: &CudaBuffer<T>,
-) -> Result<bool> {
-    let lines = attention.q.rows * attention.q.heads;
-    let Some(codes) = Codes::of(coding, bytes, shape) else {
-        return Ok(false);
-    };
-    if lines == 0 {
-        return Ok(true);
-    }
-    let done = decode::attend_codes(device, &codes, attention, || {
-        let of_lines = [device.room(lines)?, device.room(lines)?];
-        let output = Output::rounded(out, of_lines.each_ref());
-        Ok((of_lines, output))
-    })?;
-    Ok(done.is_some())
-}
-
-/// Attention of some queries by the kernel for every GPU and every layer.
-fn by_any_gpu<T: CudaElement, E: Scalar>(
+/// Attention by the kernel for every GPU and every layer, which writes the output, the log-sum-exp and the largest logits to buffers of as many.
+pub(super) fn by_any_gpu<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, E>,
-    whole: &AttentionParts<Cuda<T>>,
+    whole: [&CudaBuffer<Accum<T>>; 3],
 ) -> Result<()> {
     let (rows, heads, width) = (attention.q.rows, attention.q.heads, attention.v.width);
     let dims = dims(attention);
@@ -152,7 +131,7 @@ fn by_any_gpu<T: CudaElement, E: Scalar>(
     let kernel = Kernel::of::<T>("attend", "attend", &dims).reading::<E>();
 
     // Where rows come some at a time, the first launch stands for all of them
-    let mut work = Some(work(attention));
+    let mut work = Some(work(attention, size_of::<Accum<T>>()));
     let softmax = attention.softmax;
     let [bias_heads, bias_queries, bias_keys] = softmax.added().map_or([0; 3], |bias| bias.shape());
     for own in rows_at_once(rows, splits, heads * width * size_of::<Accum<T>>()) {
@@ -162,9 +141,10 @@ fn by_any_gpu<T: CudaElement, E: Scalar>(
             _ => Some(room::<T>(device, splits * lines, width)?),
         };
         let into = Lines::of(whole, own.start * heads, lines, width);
-        let written = parts
-            .as_ref()
-            .map_or(into, |parts| Lines::of(parts, 0, splits * lines, width));
+        let written = parts.as_ref().map_or(into, |parts| {
+            let parts = [&parts.out, &parts.lse, &parts.max_logit];
+            Lines::of(parts, 0, splits * lines, width)
+        });
         let chosen = attention
             .selection
             .map(|chosen| chosen.indices.place(own.start * chosen.width));
@@ -205,37 +185,12 @@ fn by_any_gpu<T: CudaElement, E: Scalar>(
     Ok(())
 }
 
-/// Attention over all segments, rounded to elements that there are, all of which are written.
-pub(crate) fn attend_to<T: CudaElement>(
-    device: &CudaDevice,
-    attention: &Attention<'_, Cuda<T>, T>,
-    out: &CudaBuffer<T>,
-) -> Result<()> {
-    let lse = device.room(attention.q.rows * attention.q.heads)?;
-    attend_with_lse(device, attention, out, &lse)
-}
-
-/// The same, and the log-sum-exp of each row and head.
-pub(crate) fn attend_with_lse<T: CudaElement>(
-    device: &CudaDevice,
-    attention: &Attention<'_, Cuda<T>, T>,
-    out: &CudaBuffer<T>,
-    lse: &CudaBuffer<Accum<T>>,
-) -> Result<()> {
-    let lines = attention.q.rows * attention.q.heads;
-    let max_logit = device.room(lines)?;
-    let rounded = Output::rounded(out, [lse, &max_logit]);
-    if lines == 0 || by_tensor_cores(device, attention, rounded)? {
-        return Ok(());
-    }
-    let parts = room::<T>(device, lines, attention.v.width)?;
-    by_any_gpu(device, attention, &parts)?;
-    device.copy_to(&parts.lse, lse)?;
-    narrow_to::<T>(device, &parts.out, out)
-}
-
-/// Queries and results once, each key that is seen once in its segment, and the products of each query with the keys that it sees.
-pub(super) fn work<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>, E>) -> Work {
+/// Queries and results, whose numbers have so many bytes, once, each key that is seen once in its segment, and the products of each query with
+/// the keys that it sees.
+pub(super) fn work<T: CudaElement, E: Scalar>(
+    attention: &Attention<'_, Cuda<T>, E>,
+    result: usize,
+) -> Work {
     let Attention {
         q,
         q_rope,
@@ -255,7 +210,7 @@ pub(super) fn work<T: CudaElement, E: Scalar>(attention: &Attention<'_, Cuda<T>,
         v.heads * v.width
     };
     let entry = (k.heads * k.width + k_rope.heads * k_rope.width + values) * size_of::<E>();
-    work_of([q, q_rope], &seen, entry, v.width)
+    work_of([q, q_rope], &seen, entry, [v.width, result])
 }
 
 /// The same of absorbed attention over a cache of bytes, of so many for each entry.
@@ -263,21 +218,27 @@ pub(super) fn work_over_bytes<T: CudaElement>(
     attention: &BytesAttention<'_, Cuda<T>>,
     latent: usize,
     entry: usize,
+    result: usize,
 ) -> Work {
     let width = attention.selection.map(|chosen| chosen.width);
     let seen = Seen::of(attention.segments, width);
-    work_of([&attention.q, &attention.q_rope], &seen, entry, latent)
+    work_of(
+        [&attention.q, &attention.q_rope],
+        &seen,
+        entry,
+        [latent, result],
+    )
 }
 
-/// Work over keys of so many bytes each, whose values are so wide.
+/// Work over keys of so many bytes each, whose values are so wide, and the numbers of whose results have so many bytes.
 fn work_of<T: CudaElement>(
     queries: [&Strided<'_, Cuda<T>, T>; 2],
     seen: &Seen,
     entry: usize,
-    value: usize,
+    [value, result]: [usize; 2],
 ) -> Work {
     let [q, q_rope] = queries;
-    let results = q.rows * q.heads * value * size_of::<Accum<T>>();
+    let results = q.rows * q.heads * value * result;
     Work::moving(bytes(q) + bytes(q_rope) + results + seen.keys * entry)
         .adding(seen.pairs * q.heads * (q.width + q_rope.width + value))
 }
@@ -305,16 +266,16 @@ struct Lines {
 }
 
 impl Lines {
-    fn of<T: CudaElement>(
-        parts: &AttentionParts<Cuda<T>>,
+    fn of<A>(
+        [out, lse, max_logit]: [&CudaBuffer<A>; 3],
         first: usize,
         lines: usize,
         width: usize,
     ) -> Self {
         Self {
-            out: parts.out.place(first * width),
-            lse: parts.lse.place(first),
-            max_logit: parts.max_logit.place(first),
+            out: out.place(first * width),
+            lse: lse.place(first),
+            max_logit: max_logit.place(first),
             lines,
             width,
         }

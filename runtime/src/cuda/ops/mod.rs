@@ -21,6 +21,7 @@ mod pointwise;
 mod products;
 mod prologue;
 mod random;
+mod rounded;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -37,13 +38,13 @@ use crate::element::Scalar;
 use crate::error::Result;
 use crate::weights::generator::Recipe;
 
-pub(crate) use attention::{attend_bytes_to, attend_to, attend_with_lse};
 pub(crate) use attention_backward::{Wanted, gradients_to};
 pub(super) use decode::Schedules;
 pub(crate) use indexing::{AskedLogits, GivenKeys, Scores, choose, logits_of};
 #[cfg(test)]
 pub(super) use indexing::{Spread, choose_spread};
 pub(crate) use pointwise::narrow_to;
+pub(crate) use rounded::{attend_bytes_to, attend_to, attend_with_lse};
 
 /// What `poison.cuh` is told.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -238,6 +239,13 @@ impl<T: CudaElement> Backend for Cuda<T> {
         attention::attend(device, attention)
     }
 
+    fn attend_rounded<E: Scalar>(
+        device: &CudaDevice,
+        attention: &Attention<'_, Self, E>,
+    ) -> Result<CudaBuffer<T>> {
+        rounded::attend_rounded(device, attention)
+    }
+
     fn attend_backward(
         device: &CudaDevice,
         backward: &AttentionBackward<'_, Self>,
@@ -388,6 +396,16 @@ impl<T: CudaElement> Backend for Cuda<T> {
         attention: &BytesAttention<'_, Self>,
     ) -> Result<Option<AttentionParts<Self>>> {
         attention::attend_bytes(device, format, bytes, shape, attention)
+    }
+
+    fn attend_bytes_rounded<F: ByteFormat>(
+        device: &CudaDevice,
+        format: F,
+        bytes: &CudaBuffer<u8>,
+        shape: EntryShape,
+        attention: &BytesAttention<'_, Self>,
+    ) -> Result<Option<CudaBuffer<T>>> {
+        rounded::attend_bytes_rounded(device, format, bytes, shape, attention)
     }
 
     fn decode<F: ByteFormat>(

@@ -41,4 +41,12 @@ impl Output {
             tells_most: false,
         }
     }
+
+    /// Bytes of a number of the output.
+    pub(super) fn number_bytes<T: CudaElement>(&self) -> usize {
+        match self.elements {
+            0 => size_of::<Accum<T>>(),
+            _ => size_of::<T>(),
+        }
+    }
 }

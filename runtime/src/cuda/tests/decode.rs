@@ -7,7 +7,7 @@ mod sizes;
 use half::bf16;
 
 use super::super::{CudaGraph, CudaOptions};
-use super::near::assert_near;
+use super::near::{assert_near, assert_rounded};
 use super::{
     Backend, CPU, Cpu, Cuda, CudaBuffer, CudaDevice, Dice, Strided, hopper, own_hopper, segment,
 };
@@ -257,6 +257,35 @@ fn decode_gives_the_same_bits_every_time_and_is_scheduled_once() {
     Question::new(dice, Case::new(16, V3, None, 1)).check(&device);
     let (parts, _) = question.found(&device, &given);
     assert!(bits(&device, &parts) == first, "other bits");
+}
+
+#[test]
+fn decode_rounds_what_it_writes_and_is_all_that_runs() {
+    let dice = &mut Dice::new();
+    // Whole requests of a block, and those that several share
+    let mut long = Case::new(128, V3, Some(64), 1);
+    long.requests = vec![(3000, 1)];
+    let cases = [
+        Case::new(128, V3, Some(64), 2),
+        long,
+        Case::new(16, V3, Some(64), 1),
+        Case::new(40, [256, 32], None, 1),
+    ];
+    for case in cases {
+        let device = hopper();
+        let question = Question::new(dice, case);
+        let given @ [q, entries] = &question.upload(&device);
+        let asked = question.asked::<Cuda<bf16>, bf16>(q, entries);
+        let (found, commands) = device
+            .time_commands(|| Cuda::attend_rounded(&device, &asked))
+            .expect("runs");
+        let others = commands
+            .iter()
+            .filter(|one| !one.name.starts_with("decode_"));
+        assert_eq!(others.count(), 0, "{commands:?}");
+        let whole = question.attend(&device, given).expect("runs");
+        assert_rounded(&device, whole, &found, &format!("{:?}", question.case));
+    }
 }
 
 #[test]

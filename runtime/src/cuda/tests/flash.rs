@@ -204,10 +204,8 @@ impl Question {
     fn found_rounded(&self, device: &CudaDevice) -> (Vec<f64>, Vec<String>) {
         let values = self.upload(device);
         let asked = self.asked::<Cuda<bf16>, bf16>(values.each_ref());
-        let numbers = asked.q.rows * asked.q.heads * asked.v.width;
-        let out = device.upload(&vec![bf16::NAN; numbers]).expect("room");
-        let ((), commands) = device
-            .time_commands(|| attend_to(device, &asked, &out))
+        let (out, commands) = device
+            .time_commands(|| Cuda::attend_rounded(device, &asked))
             .expect("runs");
         let out = device.download(&out).expect("values");
         (

@@ -2,8 +2,8 @@
 
 use half::bf16;
 
-use super::{Cpu, Cuda, CudaDevice};
-use crate::backend::AttentionParts;
+use super::{Cpu, Cuda, CudaBuffer, CudaDevice, Number};
+use crate::backend::{AttentionParts, Backend};
 use crate::element::Scalar;
 
 /// Probabilities are rounded to bf16 before values are added: each line of `width` values of the output is as near as that. How much lines, of
@@ -49,4 +49,18 @@ pub(super) fn assert_lines_near(wanted: &[f64], found: &[f64], width: usize, off
         let near = apart.sqrt() <= off * size.sqrt();
         assert!(near, "line {line}: {apart} of {size} in {what}");
     }
+}
+
+/// An output that was rounded where it was computed, against the one that is rounded behind it: the same bits.
+#[track_caller]
+pub(super) fn assert_rounded<T: Number>(
+    device: &CudaDevice,
+    whole: AttentionParts<Cuda<T>>,
+    found: &CudaBuffer<T>,
+    what: &str,
+) {
+    let wanted = Cuda::<T>::round(device, whole.out).expect("runs");
+    let wanted = device.download(&wanted).expect("values");
+    assert!(wanted.iter().any(|x| x.to_f64() != 0.0), "{what}");
+    assert!(device.download(found).expect("values") == wanted, "{what}");
 }

@@ -130,10 +130,9 @@ impl<B: Backend> GoldenLayer<B> {
         cache.check(batch, hidden.rows())?;
         let Projected { q, latent, k_rope } = self.project(hidden, batch.positions(), probe)?;
         let context = cache.context(batch, &latent, &k_rope, 7, Visibility::CAUSAL);
-        let attended: Attended<B, H, V> = Attended::merged(context, |context| {
-            let kv = self.kv_up.forward(&context.latent)?;
-            let kv = kv.into_heads::<H, { N + V }>();
-            attention::expanded(&q, &kv, &context.k_rope, &context.segments, SCALE)
+        let attended: Attended<B, H, V> = attention::over_context(&q, context, SCALE, |latent| {
+            let kv = self.kv_up.forward(latent)?;
+            Ok(kv.into_heads::<H, { N + V }>())
         })?;
         cache.write(batch, &latent, &k_rope)?;
         record(&attended, probe)?;
@@ -151,7 +150,7 @@ impl<B: Backend> GoldenLayer<B> {
         let Projected { q, latent, k_rope } = self.project(hidden, batch.positions(), probe)?;
         cache.write(batch, &latent, &k_rope)?;
         let q_latent = absorb::queries(&self.kv_up, q.part::<0, N>())?;
-        let attended = cache.attend(
+        let attended: Attended<B, H, C> = cache.attend(
             batch,
             &q_latent,
             q.part::<N, R>(),
@@ -159,7 +158,8 @@ impl<B: Backend> GoldenLayer<B> {
             SCALE,
         )?;
         record(&attended, probe)?;
-        self.finish(absorb::values(&self.kv_up, attended)?, probe)
+        let z = attended.into_out()?;
+        self.finish(absorb::values(&self.kv_up, &z)?, probe)
     }
 }
 

@@ -137,10 +137,10 @@ macro_rules! small_layer {
             cache.write(batch, &latent, &k_rope)?;
             let scale = if MISTAKE == "forgets_the_scale" { 1.0 } else { SCALE };
             let q_latent = absorb::queries(&self.kv_up, q.part::<0, N>())?;
-            let attended = cache.attend(batch, &q_latent, q.part::<N, R>(), Visibility::CAUSAL, scale)?;
+            let attended: Attended<B, H, C> = cache.attend(batch, &q_latent, q.part::<N, R>(), Visibility::CAUSAL, scale)?;
             probe::record(probe, "mid.lse", attended.lse())?;
             probe::record(probe, "mid.max_logit", attended.max_logit())?;
-            let out: Heads<B, H, V> = absorb::values(&self.kv_up, attended)?;
+            let out: Heads<B, H, V> = absorb::values(&self.kv_up, &attended.into_out()?)?;
             let out = out.into_rows::<{ H * V }>();
             probe::record(probe, "mid.attn_out", &out)?;
             self.out.forward(&out)
@@ -161,9 +161,8 @@ macro_rules! small_layer {
                 attention::expanded(&q, &kv, &k_rope, &batch.segments(Visibility::CAUSAL)?, SCALE)?
             } else {
                 let context = cache.context(batch, &latent, &k_rope, 5, Visibility::CAUSAL);
-                Attended::merged(context, |context| {
-                    let kv = self.kv_up.forward(&context.latent)?.into_heads::<H, { N + V }>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SCALE)
+                attention::over_context(&q, context, SCALE, |latent| {
+                    Ok(self.kv_up.forward(latent)?.into_heads::<H, { N + V }>())
                 })?
             };
             cache.write(batch, &latent, &k_rope)?;

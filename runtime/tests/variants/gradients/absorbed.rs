@@ -90,7 +90,7 @@ fn absorbed_equals_expanded() {
 
         let (ql, qr) = (heads::<f64, H, C>(&q_latent), heads::<f64, H, R>(&q_rope));
         let c = rows::<f64, C>(&latent);
-        let attended = match &chosen {
+        let attended: mla_runtime::Result<Attended<Cpu<f64>, H, C>> = match &chosen {
             Some(chosen) => {
                 attention::absorbed_selected(&ql, qr.view(), &c, &key, &segments, chosen, softmax)
             }

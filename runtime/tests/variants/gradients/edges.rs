@@ -113,7 +113,9 @@ fn off_by_one_has_the_gradients_of_a_sink_at_zero() {
         heads::<f64, 1, V>(&v),
         heads::<f64, H, V>(&d_out),
     );
-    let attended = || attention::grouped(&q, &k, &v, &segments, 0.4).expect("attended");
+    let attended = || -> Attended<Cpu<f64>, H, V> {
+        attention::grouped(&q, &k, &v, &segments, 0.4).expect("attended")
+    };
     let sinks = Sinks::from_f64(&DEVICE, &[0.0; H]).expect("sinks");
     let run = |(out, lse): Given| {
         let (q, k, v) = attention::grouped_backward(&q, &k, &v, &segments, 0.4, &out, &lse, &d_out)

@@ -136,10 +136,10 @@ impl<'a> Case<'a> {
                 let kv: Vec<f64> = keys.flat_map(|k| [&k[..D - R], &[7.0]].concat()).collect();
                 let kv = heads::<T, H, { D - R + 1 }>(&kv);
                 let attended = match chosen {
-                    Some(c) => attention::expanded_selected::<_, _, H, D, _, R, 1, K>(
+                    Some(c) => attention::expanded_selected::<_, _, _, H, D, _, R, 1, K>(
                         &q, &kv, &k_rope, segments, c, softmax,
                     ),
-                    None => attention::expanded::<_, _, H, D, _, R, 1>(
+                    None => attention::expanded::<_, _, _, H, D, _, R, 1>(
                         &q, &kv, &k_rope, segments, softmax,
                     ),
                 };

@@ -1,8 +1,8 @@
 //! An indexer's loss against its formula, and its gradients against differences of that.
 
 use mla_runtime::{
-    Cpu, IndexerGradients, IndexerLoss, LossEpsilon, LossReduction, Mask, Padding, Selecting,
-    Visibility, attention, bf16, indexer,
+    Attended, Cpu, IndexerGradients, IndexerLoss, LossEpsilon, LossReduction, Mask, Padding,
+    Selecting, Visibility, attention, bf16, indexer,
 };
 use proptest::prelude::*;
 
@@ -171,8 +171,9 @@ fn wrong_rows_and_constants_are_refused() {
         heads::<f64, H, D>(&[0.5; 3 * H * D]),
         heads::<f64, H, D>(&[0.5; 2 * H * D]),
     );
-    let lse = attention::grouped(&q, &q, &q, &segments, 0.5).expect("attended");
-    let lse = lse.into_parts().expect("parts").1;
+    let attended: Attended<Cpu<f64>, H, D> =
+        attention::grouped(&q, &q, &q, &segments, 0.5).expect("attended");
+    let lse = attended.into_parts().expect("parts").1;
     let (iq, ik) = (
         heads::<f64, HI, DI>(&[0.5; 3 * HI * DI]),
         rows::<f64, DI>(&[0.5; 3 * DI]),

@@ -1,7 +1,7 @@
 //! Attention, and what surrounds it.
 
 use super::{Body, linear, up_projection, words};
-use crate::emit::rust::layout::Call;
+use crate::emit::rust::layout::{Call, Lines};
 use crate::plan::{Op, ValueId};
 
 impl Body<'_> {
@@ -17,7 +17,7 @@ impl Body<'_> {
             } => {
                 let read = [*q, *kv, *k_rope, *segments];
                 let call = self.over_rows("attention::expanded", &read, *selection);
-                self.bind_typed(*out, &call);
+                self.bind_or_give(*out, &call);
             }
             Op::AttendAbsorbed {
                 q_latent,
@@ -30,7 +30,7 @@ impl Body<'_> {
             } => {
                 let read = [*q_latent, *q_rope, *latent, *k_rope, *segments];
                 let call = self.over_rows("attention::absorbed", &read, *selection);
-                self.bind(*out, &call);
+                self.bind_or_give(*out, &call);
             }
             Op::AttendGroups {
                 q,
@@ -40,7 +40,7 @@ impl Body<'_> {
                 out,
             } => {
                 let call = self.over_rows("attention::grouped", &[*q, *k, *v, *segments], None);
-                self.bind(*out, &call);
+                self.bind_or_give(*out, &call);
             }
             Op::AttendLatentCache {
                 q_latent,
@@ -49,11 +49,11 @@ impl Body<'_> {
                 out,
             } => {
                 let call = self.over_cache(&[*q_latent, *q_rope], *selection);
-                self.bind(*out, &call);
+                self.bind_or_give(*out, &call);
             }
             Op::AttendNaiveCache { q, selection, out } => {
                 let call = self.over_cache(&[*q], *selection);
-                self.bind(*out, &call);
+                self.bind_or_give(*out, &call);
             }
             Op::AttendGroupCache { q, out } => self.group_cache(*q, *out),
             Op::FlashDecode { q, k, v, out } => self.flash_decode([*q, *k, *v], *out),
@@ -87,7 +87,16 @@ impl Body<'_> {
         } else {
             self.over_cache(&[q], None)
         };
-        self.bind(out, &call);
+        self.bind_or_give(out, &call);
+    }
+
+    /// Binds a value with its type, which says what attention is to give; where it is what a part gives, there is no name to bind.
+    fn bind_or_give(&mut self, out: ValueId, call: &Call) {
+        if self.is_given(out) {
+            self.given(call);
+        } else {
+            self.bind_typed(out, call);
+        }
     }
 
     /// The batch whose requests are attended to.
@@ -113,7 +122,7 @@ impl Body<'_> {
             self.softmax().to_owned(),
         ];
         let call = Call::fallible("cache.flash_decode", &words(&arguments));
-        self.bind(out, &call);
+        self.bind_or_give(out, &call);
     }
 
     /// What stands before and behind attention.
@@ -145,12 +154,8 @@ impl Body<'_> {
                 self.bind(*out, &Call::fallible("absorb::queries", &words(&arguments)));
             }
             Op::AbsorbValues { z, slot, part, out } => {
-                let up = up_projection(slot, *part);
-                if self.is_given(*out) {
-                    return self.given_values(*z, &up);
-                }
-                let z = self.name(*z);
-                self.bind_typed(*out, &Call::fallible("absorb::values", &[&up, z]));
+                let arguments = [up_projection(slot, *part), self.read(*z)];
+                self.bind_or_give(*out, &Call::fallible("absorb::values", &words(&arguments)));
             }
             Op::Sink { x, slot, out } => {
                 let x = self.name(*x);
@@ -191,28 +196,24 @@ impl Body<'_> {
             self.visibility().to_owned(),
         ];
         let chunks = Call::infallible(format!("{}.context", self.kv_cache()), &words(&chunks));
-        let expand = Call::fallible(
-            format!("{}.forward", linear(slot, *part)),
-            &["&context.latent"],
+        let attend = format!(
+            "attention::over_context({}, context, {}, |latent| {{",
+            self.read(*q),
+            self.softmax()
         );
-        let into_heads = format!("kv.into_heads::<{}, {}>", heads.name, dim.name);
-        let attend = [
-            &self.read(*q),
-            "&kv",
-            "&context.k_rope",
-            "&context.segments",
-            self.softmax(),
-        ];
-        let attend = Call::infallible("attention::expanded", &attend);
+        let expand = Call::fallible(format!("{}.forward", linear(slot, *part)), &["latent"]);
+        let into_heads = format!("Ok(kv.into_heads::<{}, {}>())", heads.name, dim.name);
+        let inside = |lines: &mut Lines| {
+            lines.call("let kv = ", &expand, ";");
+            lines.line(&into_heads);
+        };
         self.lines.call("let context = ", &chunks, ";");
+        if self.is_given(*out) {
+            return self.lines.block(&attend, "})", inside);
+        }
         let bound = format!("let {}: {} =", self.name(*out), self.type_of(*out));
-        self.lines.beneath(&bound, |lines| {
-            lines.block("Attended::merged(context, |context| {", "})?;", |lines| {
-                lines.call("let kv = ", &expand, ";");
-                lines.call("let kv = ", &Call::infallible(into_heads, &[]), ";");
-                lines.call("", &attend, "");
-            });
-        });
+        self.lines
+            .beneath(&bound, |lines| lines.block(&attend, "})?;", inside));
     }
 }
 

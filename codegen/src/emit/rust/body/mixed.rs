@@ -37,10 +37,13 @@ impl Body<'_> {
             })
     }
 
-    /// Expanded values of a part's attended latents.
-    pub(super) fn given_values(&mut self, z: ValueId, up: &str) {
-        let call = Call::fallible("absorb::values", &[up, self.name(z)]);
-        self.lines.call("", &Call { tail: "", ..call }, "");
+    /// What a part gives: the last expression of its closure.
+    pub(super) fn given(&mut self, call: &Call) {
+        let call = Call {
+            tail: "",
+            ..call.clone()
+        };
+        self.lines.call("", &call, "");
     }
 
     pub(super) fn mixed(&mut self, op: &Op) {
@@ -57,7 +60,8 @@ impl Body<'_> {
             } => {
                 let callee = format!("{}.join", self.name(*forms));
                 let parts = [self.name(*expanded), self.name(*absorbed)];
-                self.bind(*out, &Call::fallible(callee, &parts));
+                // Both parts are what this is
+                self.bind_typed(*out, &Call::fallible(callee, &parts));
             }
             _ => {}
         }

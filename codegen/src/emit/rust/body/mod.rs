@@ -280,10 +280,7 @@ impl<'a> Body<'a> {
             | Op::AbsorbQueries { .. }
             | Op::AbsorbValues { .. }
             | Op::Sink { .. } => self.around_attention(op),
-            Op::AttendedParts { .. }
-            | Op::AbsorbHeads { .. }
-            | Op::AsRows { .. }
-            | Op::Copy { .. } => self.kept(op),
+            Op::AttendedParts { .. } | Op::AsRows { .. } | Op::Copy { .. } => self.kept(op),
             Op::Forms { .. } | Op::Pick { .. } | Op::Join { .. } => self.mixed(op),
             Op::Learn { .. } => {}
             Op::Adjoint(adjoint) => self.adjoint(adjoint),

@@ -211,7 +211,7 @@ impl Body<'_> {
             Op::AttendedOut { x, out } => {
                 let call = Call::fallible(format!("{}.into_out", self.name(*x)), &[]);
                 if self.is_given(*out) {
-                    return self.lines.call("", &Call { tail: "", ..call }, "");
+                    return self.given(&call);
                 }
                 return self.bind(*out, &call);
             }

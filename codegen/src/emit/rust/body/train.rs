@@ -23,10 +23,6 @@ impl Body<'_> {
                 let call = Call::fallible(format!("{}.into_parts", self.name(*x)), &[]);
                 self.lines.call(&format!("let {parts} = "), &call, ";");
             }
-            Op::AbsorbHeads { z, slot, part, out } => {
-                let (up, z) = (up_projection(slot, *part), self.read(*z));
-                self.bind_typed(*out, &Call::fallible("absorb::values_of", &[&up, &z]));
-            }
             Op::AsRows { x, width, out } => {
                 let callee = format!("{}.as_rows::<{}>", self.name(*x), width.name);
                 self.bind(*out, &Call::infallible(callee, &[]));

@@ -8,7 +8,7 @@ use mla_spec::{Checked, Form, Latent};
 use super::latent::{Canonical, is_own};
 use super::{Site, single};
 use crate::plan::lower::Sizes;
-use crate::plan::{Offset, Op, Plan, Step, Ty, ValueId, formulas};
+use crate::plan::{Offset, Op, Plan, Step, Ty, Value, ValueId, formulas};
 
 /// Takes the expanded attention at `site` apart.
 pub(super) fn run(checked: &Checked, latent: &Latent, plan: &mut Plan, site: Site, op: &Op) {
@@ -52,7 +52,7 @@ impl Mixing<'_> {
     fn expanded(&mut self) -> (ValueId, Vec<Step>) {
         let sizes = &self.sizes;
         let of_values = Ty::Attended(sizes.heads, sizes.v);
-        let attended = self.plan.define("attended", of_values);
+        let attended = self.plan.define("expanded", of_values);
         let (formula, attend) = self
             .canonical
             .over_context(self.checked, self.latent, attended);
@@ -116,8 +116,12 @@ impl Mixing<'_> {
         let out = self
             .plan
             .define("absorbed", Ty::Heads(sizes.heads, sizes.v));
-        let (z, mut end) = self.sunk(attended);
-        end.push(Op::AbsorbValues { z, slot, part, out });
+        let z = self.plan.define("z", Ty::Heads(sizes.heads, sizes.kv_rank));
+        let (x, mut end) = self.sunk(attended);
+        end.extend([
+            Op::AttendedOut { x, out: z },
+            Op::AbsorbValues { z, slot, part, out },
+        ]);
         let layer = &self.checked.layer;
         let steps = [
             (formulas::absorbed(layer, self.latent), attend),
@@ -136,8 +140,8 @@ impl Mixing<'_> {
         let Some(slot) = sink else {
             return (attended, Vec::new());
         };
-        let ty = self.plan.values[attended.0].ty.clone();
-        let out = self.plan.define("attended", ty);
+        let Value { name, ty } = self.plan.values[attended.0].clone();
+        let out = self.plan.define(name, ty);
         let sink = Op::Sink {
             x: attended,
             slot,

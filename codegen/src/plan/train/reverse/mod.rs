@@ -263,7 +263,7 @@ impl Tape<'_> {
                     out,
                 });
             }
-            Op::AbsorbHeads { z, slot, part, .. } => {
+            Op::AbsorbValues { z, slot, part, .. } => {
                 self.push(Adjoint::AbsorbValuesWeight { z, dy, slot, part });
                 self.map(z, |out| Adjoint::AbsorbValues {
                     dy,

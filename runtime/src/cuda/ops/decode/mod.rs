@@ -148,7 +148,7 @@ fn attend_by<T: CudaElement, E: Scalar>(
     };
     let dims = dims(variant, heads, &attention.k, &attention.k_rope);
     let kernel = Kernel::of::<T>(variant.unit(), variant.unit(), &dims).reading::<E>();
-    let work = work(attention);
+    let work = work(attention, output.number_bytes::<T>());
     run(variant, device, &kernel, &question, &keys, work, output)
 }
 
@@ -187,7 +187,7 @@ fn attend_to_lists<T: CudaElement, E: Scalar>(
     let dims = dims_for_chosen(variant, attention);
     let unit = variant.unit_for_chosen();
     let kernel = Kernel::of::<T>(unit, unit, &dims).reading::<E>();
-    let work = work(attention);
+    let work = work(attention, output.number_bytes::<T>());
     run(variant, device, &kernel, &question, &keys, work, output)?;
     Ok(true)
 }
@@ -259,7 +259,8 @@ pub(super) fn attend_codes<T: CudaElement, R>(
     let unit = variant.unit_for_codes(chooses);
     let dims = dims_for_codes(variant, heads, codes, chooses);
     let kernel = Kernel::of::<T>(unit, unit, &dims);
-    let work = work_over_bytes(attention, codes.shape.latent, codes.entry());
+    let number = output.number_bytes::<T>();
+    let work = work_over_bytes(attention, codes.shape.latent, codes.entry(), number);
     run(variant, device, &kernel, &question, &keys, work, output)?;
     Ok(Some(room))
 }

@@ -140,7 +140,8 @@ fn attend_by<T: CudaElement, E: Scalar>(
     let kernel = Kernel::of::<T>(FORWARD, FORWARD, &sizes.dims).reading::<E>();
     let blocks = (device.multiprocessors() as usize).min(tables.works.len() * heads);
     let grid = Grid::sharing([blocks, 1, 1], SHARED_BYTES);
-    device.launch(&kernel, grid, work(attention), &args)
+    let work = work(attention, output.number_bytes::<T>());
+    device.launch(&kernel, grid, work, &args)
 }
 
 /// Heads whose works are taken side by side: about as many as have all their keys and values in the L2, and at least those that share them.

@@ -257,6 +257,23 @@ pub(super) fn splits<T: Number>() {
     question.choosing(chosen, 700).check("splits of choices");
 }
 
+/// The output alone, by one block of a row and by several.
+pub(super) fn rounded<T: Number>() {
+    let dice = &mut Dice::new();
+    let (list, queries, keys) = sequences();
+    let segments = Segments::new(list, Visibility::CAUSAL, queries, keys);
+    Question::<T, f16>::new(dice, SMALL, segments).check_rounded("keys of f16");
+    let segments = requests(&[(900, 1), (30, 1)], 960, Visibility::CAUSAL);
+    let (tables, _) = tables(dice, 16, 60, &[900, 30]);
+    let chosen = choices(dice, 2, 900, 700);
+    let question =
+        Question::<T, T>::absorbed(dice, [20, 40, 9], 960, segments).in_pages(16, tables);
+    question.check_rounded("splits of pages");
+    question
+        .choosing(chosen, 700)
+        .check_rounded("splits of choices");
+}
+
 /// With the option for it, what a request gets is the same bits whatever requests are beside it, however large the cache is.
 pub(super) fn rows_beside<T: Number>() {
     let dice = &mut Dice::new();

@@ -1,5 +1,6 @@
 //! Attention over rows and pages, all keys or chosen ones, with everything that may stand between logits and probabilities.
 
+use super::near::assert_rounded;
 use super::{
     Accum, Both, CPU, Cpu, Cuda, CudaBuffer, CudaDevice, Dice, Number, Shape, assert_near,
     assert_same, device, in_each_type, segment,
@@ -12,7 +13,7 @@ use crate::softmax::{AttentionBias, Dropout, Softmax};
 
 mod cases;
 
-in_each_type! { visibilities adjustments shapes absorbed_pages key_types selections splits rows_beside poisoned joins graphs }
+in_each_type! { visibilities adjustments shapes absorbed_pages key_types selections splits rows_beside poisoned rounded joins graphs }
 
 /// Heads of queries, of both parts of keys and of values; widths of the three.
 type Sizes = [usize; 7];
@@ -163,6 +164,24 @@ impl<T: Number, E: Scalar> Question<T, E> {
     }
 
     fn on(&self, device: &CudaDevice) -> Result<AttentionParts<Cuda<T>>> {
+        self.ask(device, |asked| Cuda::attend(device, asked))
+    }
+
+    /// Asks for the output alone as well, and compares.
+    #[track_caller]
+    fn check_rounded(&self, what: &str) {
+        let device = device();
+        let found = self.ask(&device, |asked| Cuda::attend_rounded(&device, asked));
+        let whole = self.on(&device).expect("runs");
+        assert_rounded(&device, whole, &found.expect("runs"), what);
+    }
+
+    /// What `answer` makes of the question on a device.
+    fn ask<R>(
+        &self,
+        device: &CudaDevice,
+        answer: impl FnOnce(&Attention<'_, Cuda<T>, E>) -> R,
+    ) -> R {
         let bias = self
             .bias
             .map(|shape| AttentionBias::from_f64(device, &biases(shape), shape).expect("room"));
@@ -182,7 +201,7 @@ impl<T: Number, E: Scalar> Question<T, E> {
             }),
             softmax: self.softmax(bias.as_ref()),
         };
-        Cuda::attend(device, &attention)
+        answer(&attention)
     }
 
     /// Compares, and returns the CPU's parts.

@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::super::near::assert_rounded;
 use super::super::{Backend, CPU, Cpu, Cuda, CudaDevice, Dice, hopper_for};
 use super::codes::{Encoded, OFF};
 use super::{Case, Question, V3, bits, first};
@@ -108,6 +109,11 @@ impl Lists {
         self.question.compare_with(&wanted, device, &parts, OFF);
         let again = ask().expect("the same kernel");
         assert!(bits(device, &again) == bits(device, &parts));
+        let (format, shape) = (encoded.format, encoded.shape());
+        let found = Cuda::attend_bytes_rounded(device, format, &bytes, shape, &attention);
+        let found = found.expect("runs").expect("the same kernel");
+        let what = format!("{:?}", self.question.case);
+        assert_rounded(device, parts, &found, &what);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use half::bf16;
 
-use super::super::{Backend, CPU, Cpu, Cuda, CudaDevice, Dice, hopper, hopper_for};
+use super::super::near::assert_rounded;
+use super::super::{Backend, CPU, Cpu, Cuda, CudaBuffer, CudaDevice, Dice, hopper, hopper_for};
 use super::{Case, Question, V3, first};
 use crate::backend::{AttentionParts, BytesAttention};
 use crate::cache::{AnyScale, ByteFormat, EntryShape, Fp8DsMla, Fp8E4m3, Fp8E5m2, PowerOfTwo};
@@ -74,6 +75,28 @@ impl<'a, F: ByteFormat> Encoded<'a, F> {
 
     /// The answer of a device, where it has a kernel for it.
     fn found(&self, device: &CudaDevice) -> Option<AttentionParts<Cuda<bf16>>> {
+        self.ask(device, |bytes, asked| {
+            Cuda::attend_bytes(device, self.format, bytes, self.shape(), asked).expect("runs")
+        })
+    }
+
+    /// Asks for the output alone as well, and compares.
+    #[track_caller]
+    fn check_rounded(&self, device: &CudaDevice) {
+        let found = self.ask(device, |bytes, asked| {
+            Cuda::attend_bytes_rounded(device, self.format, bytes, self.shape(), asked)
+        });
+        let found = found.expect("runs").expect("a kernel");
+        let whole = self.found(device).expect("the same kernel");
+        assert_rounded(device, whole, &found, &format!("{:?}", self.question.case));
+    }
+
+    /// What `answer` makes of the question over a cache of bytes.
+    fn ask<R>(
+        &self,
+        device: &CudaDevice,
+        answer: impl FnOnce(&CudaBuffer<u8>, &BytesAttention<'_, Cuda<bf16>>) -> R,
+    ) -> R {
         let [q, entries] = self.question.upload(device);
         let bytes = device.upload(&self.bytes).expect("room");
         let asked = self.question.asked::<Cuda<bf16>, bf16>(&q, &entries);
@@ -85,7 +108,7 @@ impl<'a, F: ByteFormat> Encoded<'a, F> {
             selection: None,
             softmax: asked.softmax,
         };
-        Cuda::attend_bytes(device, self.format, &bytes, self.shape(), &attention).expect("runs")
+        answer(&bytes, &attention)
     }
 
     #[track_caller]
@@ -111,6 +134,16 @@ fn check_sizes(sizes: &[(usize, [usize; 2], usize, usize)]) {
     for (i, &(heads, widths, page, new)) in sizes.iter().enumerate() {
         let case = Case::new(heads, widths, Some(page), new);
         check_each(&hopper_for(i), &Question::new(dice, case));
+    }
+}
+
+#[test]
+fn an_output_over_codes_is_rounded_where_it_is_written() {
+    let dice = &mut Dice::new();
+    for heads in [16, 128] {
+        let question = Question::new(dice, Case::new(heads, V3, Some(64), 1));
+        Encoded::new(&question, Fp8E4m3::of_scale(0.037)).check_rounded(&hopper());
+        Encoded::new(&question, Fp8DsMla::<AnyScale>::default()).check_rounded(&hopper());
     }
 }
 

@@ -1,0 +1,94 @@
+//! Attention whose output is wanted in elements. Kernels with tensor cores write them; what another kernel gives is rounded behind it.
+
+use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::attention::{by_any_gpu, by_tensor_cores};
+use super::decode::{self, Codes};
+use super::output::Output;
+use super::pointwise::narrow_to;
+use crate::backend::{Attention, BytesAttention};
+use crate::cache::{ByteFormat, Coding, EntryShape};
+use crate::element::Scalar;
+use crate::error::Result;
+
+/// Attention over all segments, rounded to elements.
+pub(super) fn attend_rounded<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
+) -> Result<CudaBuffer<T>> {
+    let out = device.room(attention.q.rows * attention.q.heads * attention.v.width)?;
+    attend_to(device, attention, &out)?;
+    Ok(out)
+}
+
+/// The same, to elements that there are, all of which are written.
+pub(crate) fn attend_to<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
+    out: &CudaBuffer<T>,
+) -> Result<()> {
+    let lse = device.room(attention.q.rows * attention.q.heads)?;
+    attend_with_lse(device, attention, out, &lse)
+}
+
+/// The same, and the log-sum-exp of each row and head.
+pub(crate) fn attend_with_lse<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
+    out: &CudaBuffer<T>,
+    lse: &CudaBuffer<Accum<T>>,
+) -> Result<()> {
+    let lines = attention.q.rows * attention.q.heads;
+    let max_logit = device.room(lines)?;
+    let rounded = Output::rounded(out, [lse, &max_logit]);
+    if lines == 0 || by_tensor_cores(device, attention, rounded)? {
+        return Ok(());
+    }
+    let wide = device.room(lines * attention.v.width)?;
+    by_any_gpu(device, attention, [&wide, lse, &max_logit])?;
+    narrow_to::<T>(device, &wide, out)
+}
+
+/// Absorbed attention over a cache of bytes, rounded to elements, where there is a kernel that reads them.
+pub(super) fn attend_bytes_rounded<T: CudaElement, F: ByteFormat>(
+    device: &CudaDevice,
+    format: F,
+    bytes: &CudaBuffer<u8>,
+    shape: EntryShape,
+    attention: &BytesAttention<'_, Cuda<T>>,
+) -> Result<Option<CudaBuffer<T>>> {
+    let lines = attention.q.rows * attention.q.heads;
+    let Some(codes) = Codes::of(format.coding(), bytes, shape).filter(|_| lines > 0) else {
+        return Ok(None);
+    };
+    let given = decode::attend_codes(device, &codes, attention, || {
+        let out = device.room(lines * shape.latent)?;
+        let of_lines = [device.room(lines)?, device.room(lines)?];
+        let output = Output::rounded(&out, of_lines.each_ref());
+        Ok(((out, of_lines), output))
+    })?;
+    Ok(given.map(|(out, _)| out))
+}
+
+/// The same, to elements that there are, all of which are written; says whether there is such a kernel, and does nothing where there is none.
+pub(crate) fn attend_bytes_to<T: CudaElement>(
+    device: &CudaDevice,
+    coding: Coding,
+    bytes: &CudaBuffer<u8>,
+    shape: EntryShape,
+    attention: &BytesAttention<'_, Cuda<T>>,
+    out: &CudaBuffer<T>,
+) -> Result<bool> {
+    let lines = attention.q.rows * attention.q.heads;
+    let Some(codes) = Codes::of(coding, bytes, shape) else {
+        return Ok(false);
+    };
+    if lines == 0 {
+        return Ok(true);
+    }
+    let done = decode::attend_codes(device, &codes, attention, || {
+        let of_lines = [device.room(lines)?, device.room(lines)?];
+        let output = Output::rounded(out, of_lines.each_ref());
+        Ok((of_lines, output))
+    })?;
+    Ok(done.is_some())
+}
