@@ -172,7 +172,7 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        AccumLinear, Attended, Backend, Batch, CacheFormat, Half, Heads, IndexCache, IndexedCache,
+        AccumLinear, Backend, Batch, CacheFormat, Half, Heads, IndexCache, IndexedCache,
         Interleaved, LatentCache, LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary,
         Rows, Selection, Visibility, Weights, absorb, attention, concat, gate, indexer,
     };
@@ -261,17 +261,15 @@ mod planned {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?;
-            let out = gate::per_element(out, &gate)?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = gate::per_element(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -285,7 +283,16 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_normed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_normed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_normed = cache.prologue(batch, q_normed, kv_compressed, k_rope, index_k)?;
             let q_latents: Rows<B, Q_GATE_INPUT> = concat::rows(&q_normed, &q_compressed)?;
             let q_gate = self.linear_q_gate_proj.forward(&q_latents)?;
             let q_gate = q_gate.into_heads::<NUM_ATTENTION_HEADS, Q_GATE_HEAD_DIM>();
@@ -295,19 +302,10 @@ mod planned {
             let gate = gate.to_heads()?;
             let gate = gate.into_rows::<OUT_WIDTH>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_normed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -315,11 +313,10 @@ mod planned {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -328,7 +325,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -343,7 +340,16 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_normed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_normed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_normed = cache.prologue(batch, q_normed, kv_compressed, k_rope, index_k)?;
             let q_latents: Rows<B, Q_GATE_INPUT> = concat::rows(&q_normed, &q_compressed)?;
             let q_gate = self.linear_q_gate_proj.forward(&q_latents)?;
             let q_gate = q_gate.into_heads::<NUM_ATTENTION_HEADS, Q_GATE_HEAD_DIM>();
@@ -353,19 +359,10 @@ mod planned {
             let gate = gate.to_heads()?;
             let gate = gate.into_rows::<OUT_WIDTH>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_normed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -373,11 +370,10 @@ mod planned {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -386,7 +382,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -399,7 +395,7 @@ mod planned {
 /// The twin, picking more keys than there are.
 mod covering {
     use mla_runtime::{
-        AccumLinear, Attended, Backend, Batch, CacheFormat, Half, Heads, IndexCache, IndexedCache,
+        AccumLinear, Backend, Batch, CacheFormat, Half, Heads, IndexCache, IndexedCache,
         Interleaved, LatentCache, LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary,
         Rows, Selection, Visibility, Weights, absorb, attention, concat, gate, indexer,
     };
@@ -490,17 +486,15 @@ mod covering {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?;
-            let out = gate::per_element(out, &gate)?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = gate::per_element(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -514,7 +508,16 @@ mod covering {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_normed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_normed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_normed = cache.prologue(batch, q_normed, kv_compressed, k_rope, index_k)?;
             let q_latents: Rows<B, Q_GATE_INPUT> = concat::rows(&q_normed, &q_compressed)?;
             let q_gate = self.linear_q_gate_proj.forward(&q_latents)?;
             let q_gate = q_gate.into_heads::<NUM_ATTENTION_HEADS, Q_GATE_HEAD_DIM>();
@@ -524,19 +527,10 @@ mod covering {
             let gate = gate.to_heads()?;
             let gate = gate.into_rows::<OUT_WIDTH>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_normed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -544,11 +538,10 @@ mod covering {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -557,7 +550,7 @@ mod covering {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -572,7 +565,16 @@ mod covering {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_normed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_normed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_normed = cache.prologue(batch, q_normed, kv_compressed, k_rope, index_k)?;
             let q_latents: Rows<B, Q_GATE_INPUT> = concat::rows(&q_normed, &q_compressed)?;
             let q_gate = self.linear_q_gate_proj.forward(&q_latents)?;
             let q_gate = q_gate.into_heads::<NUM_ATTENTION_HEADS, Q_GATE_HEAD_DIM>();
@@ -582,19 +584,10 @@ mod covering {
             let gate = gate.to_heads()?;
             let gate = gate.into_rows::<OUT_WIDTH>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_normed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -602,11 +595,10 @@ mod covering {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -615,7 +607,7 @@ mod covering {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -628,9 +620,9 @@ mod covering {
 /// The twin without an indexer.
 mod dense {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
-        Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb,
-        attention, concat, gate,
+        Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask, Padding, Paged,
+        Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb, attention, concat,
+        gate,
     };
 
     use super::twin::*;
@@ -701,10 +693,9 @@ mod dense {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?;
-            let out = gate::per_element(out, &gate)?;
+            let out = gate::per_element(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -718,7 +709,13 @@ mod dense {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_normed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_normed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_normed = cache.prologue(batch, q_normed, kv_compressed, k_rope)?;
             let q_latents: Rows<B, Q_GATE_INPUT> = concat::rows(&q_normed, &q_compressed)?;
             let q_gate = self.linear_q_gate_proj.forward(&q_latents)?;
             let q_gate = q_gate.into_heads::<NUM_ATTENTION_HEADS, Q_GATE_HEAD_DIM>();
@@ -728,19 +725,13 @@ mod dense {
             let gate = gate.to_heads()?;
             let gate = gate.into_rows::<OUT_WIDTH>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -755,7 +746,13 @@ mod dense {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_normed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_normed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_normed = cache.prologue(batch, q_normed, kv_compressed, k_rope)?;
             let q_latents: Rows<B, Q_GATE_INPUT> = concat::rows(&q_normed, &q_compressed)?;
             let q_gate = self.linear_q_gate_proj.forward(&q_latents)?;
             let q_gate = q_gate.into_heads::<NUM_ATTENTION_HEADS, Q_GATE_HEAD_DIM>();
@@ -765,19 +762,13 @@ mod dense {
             let gate = gate.to_heads()?;
             let gate = gate.into_rows::<OUT_WIDTH>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -875,17 +866,18 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed_selected(
-                &q_latent,
-                q_rope,
-                &kv_compressed,
-                &k_rope,
-                &segments,
-                &selection,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                attention::absorbed_selected(
+                    &q_latent,
+                    q_rope,
+                    &kv_compressed,
+                    &k_rope,
+                    &segments,
+                    &selection,
+                    SOFTMAX_SCALE,
+                )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -898,7 +890,7 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        AccumLinear, Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, IndexCache,
+        AccumLinear, Backend, Batch, CacheFormat, Contiguous, Half, Heads, IndexCache,
         IndexedCache, Interleaved, LatentCache, LayerNorm, LayerNormLinear, Linear, Mask, Padding,
         Result, RmsNorm, Rotary, Rows, Selection, TensorShape, Visibility, Weights, absorb,
         attention, concat, gate, indexer,
@@ -1005,17 +997,15 @@ mod other_parts {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?;
-            let out = gate::per_element(out, &gate)?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = gate::per_element(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -1029,8 +1019,16 @@ mod other_parts {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q_normed = self.q_layernorm.forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_normed = self.q_layernorm.of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_normed = cache.prologue(batch, q_normed, kv_compressed, k_rope, index_k)?;
             let q_latents: Rows<B, Q_GATE_INPUT> = concat::rows(&q_normed, q_compressed)?;
             let q_gate = self.linear_q_gate_proj.forward(&q_latents)?;
             let q_gate = q_gate.into_heads::<NUM_ATTENTION_HEADS, Q_GATE_HEAD_DIM>();
@@ -1040,18 +1038,10 @@ mod other_parts {
             let gate = gate.to_heads()?;
             let gate = gate.into_rows::<OUT_WIDTH>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_normed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -1059,11 +1049,10 @@ mod other_parts {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -1072,7 +1061,7 @@ mod other_parts {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -1087,8 +1076,16 @@ mod other_parts {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q_normed = self.q_layernorm.forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_normed = self.q_layernorm.of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_normed = cache.prologue(batch, q_normed, kv_compressed, k_rope, index_k)?;
             let q_latents: Rows<B, Q_GATE_INPUT> = concat::rows(&q_normed, q_compressed)?;
             let q_gate = self.linear_q_gate_proj.forward(&q_latents)?;
             let q_gate = q_gate.into_heads::<NUM_ATTENTION_HEADS, Q_GATE_HEAD_DIM>();
@@ -1098,18 +1095,10 @@ mod other_parts {
             let gate = gate.to_heads()?;
             let gate = gate.into_rows::<OUT_WIDTH>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_normed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -1117,11 +1106,10 @@ mod other_parts {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -1130,7 +1118,7 @@ mod other_parts {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)

@@ -150,9 +150,9 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        AccumLinear, Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache,
-        Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb,
-        attention, gate,
+        AccumLinear, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
+        Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
+        gate,
     };
 
     use super::twin::*;
@@ -203,11 +203,10 @@ mod planned {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -225,9 +224,11 @@ mod planned {
             let q = self.rotary.heads(q, &angles)?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let ((), kv_compressed, k_rope) =
+                cache.prologue_kept(batch, (), kv_compressed, k_rope)?;
             let context = cache.context(
                 batch,
                 &kv_compressed,
@@ -235,16 +236,13 @@ mod planned {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -262,18 +260,18 @@ mod planned {
             let q = self.rotary.heads(q, &angles)?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -286,9 +284,9 @@ mod planned {
 /// The twin with the absorbed form for the expanded one, and the other way round.
 mod other_form {
     use mla_runtime::{
-        AccumLinear, Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache,
-        Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb,
-        attention, gate,
+        AccumLinear, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
+        Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
+        gate,
     };
 
     use super::twin::*;
@@ -340,7 +338,7 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = attention::absorbed(
                 &q_latent,
                 q_rope,
                 &kv_compressed,
@@ -350,7 +348,7 @@ mod other_form {
             )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -369,18 +367,18 @@ mod other_form {
             let q = self.rotary.heads(q, &angles)?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -399,9 +397,11 @@ mod other_form {
             let q = self.rotary.heads(q, &angles)?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let ((), kv_compressed, k_rope) =
+                cache.prologue_kept(batch, (), kv_compressed, k_rope)?;
             let context = cache.context(
                 batch,
                 &kv_compressed,
@@ -409,16 +409,13 @@ mod other_form {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -430,7 +427,7 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        AccumLinear, Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, Interleaved,
+        AccumLinear, Backend, Batch, CacheFormat, Contiguous, Half, Heads, Interleaved,
         LatentCache, LayerNormLinear, Linear, Mask, Padding, Result, RmsNorm, Rotary, Rows,
         Visibility, Weights, absorb, attention, gate,
     };
@@ -482,11 +479,10 @@ mod other_parts {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -504,9 +500,11 @@ mod other_parts {
             let q = self.rotary.heads(q, &angles)?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let ((), kv_compressed, k_rope) =
+                cache.prologue_kept(batch, (), kv_compressed, k_rope)?;
             let context = cache.context(
                 batch,
                 &kv_compressed,
@@ -514,16 +512,13 @@ mod other_parts {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.linear().forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -541,18 +536,18 @@ mod other_parts {
             let q = self.rotary.heads(q, &angles)?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -565,8 +560,8 @@ mod other_parts {
 /// The twin with a cache of every head's keys and values.
 mod other_cache {
     use mla_runtime::{
-        AccumLinear, Backend, Batch, CacheFormat, Interleaved, Linear, NaiveCache, Paged, Result,
-        RmsNorm, Rotary, Rows, Visibility, Weights, gate,
+        AccumLinear, Backend, Batch, CacheFormat, Heads, Interleaved, Linear, NaiveCache, Paged,
+        Result, RmsNorm, Rotary, Rows, Visibility, Weights, gate,
     };
 
     use super::twin::*;
@@ -618,10 +613,10 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -645,10 +640,10 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }

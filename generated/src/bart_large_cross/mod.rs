@@ -20,8 +20,8 @@
 //! of every head.
 
 use mla_runtime::{
-    Backend, Batch, CacheFormat, Cpu, GroupPart, Linear, Mask, NaiveCache, Padding, Paged, Result,
-    Rows, TensorShape, Unrotated, Visibility, Weights, attention, groups,
+    Backend, Batch, CacheFormat, Cpu, GroupPart, Heads, Linear, Mask, NaiveCache, Padding, Paged,
+    Result, Rows, TensorShape, Unrotated, Visibility, Weights, attention, groups,
 };
 
 /// Width of the residual stream, h.
@@ -127,10 +127,11 @@ impl<B: Backend> BartLargeCrossAttention<B> {
         let v = groups::value::<B, KV_WIDTH, NUM_ATTENTION_HEADS, HEAD_DIM>(&kv)?;
 
         // Attention: p = softmax(τ · (q_h·k_h));  o_h = Σ p · v_h
-        let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+            attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H] + b
-        let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+        let out = attended.into_rows::<Q_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -164,10 +165,11 @@ impl<B: Backend> BartLargeCrossAttention<B> {
         cache.write_context(batch, &k, &v)?;
 
         // Attention: p = softmax(τ · (q_h·k_h));  o_h = Σ p · v_h
-        let attended = cache.attend_context(batch, &q, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+            cache.attend_context(batch, &q, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H] + b
-        let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+        let out = attended.into_rows::<Q_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -193,10 +195,11 @@ impl<B: Backend> BartLargeCrossAttention<B> {
         let q = q.into_heads::<NUM_ATTENTION_HEADS, HEAD_DIM>();
 
         // Attention: p = softmax(τ · (q_h·k_h));  o_h = Σ p · v_h
-        let attended = cache.attend_context(batch, &q, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+            cache.attend_context(batch, &q, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H] + b
-        let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+        let out = attended.into_rows::<Q_WIDTH>();
         self.linear_proj.forward(&out)
     }
 }

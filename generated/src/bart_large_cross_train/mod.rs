@@ -15,8 +15,8 @@
 //! - `forward` is in the expanded form (MHA): keys and values are made from no latent.
 
 use mla_runtime::{
-    Backend, Cpu, GroupPart, Heads, Linear, LinearParameters, Mask, Padding, PerHead, Result, Rows,
-    Segments, TensorShape, Visibility, Weights, attention, groups,
+    Attended, Backend, Cpu, GroupPart, Heads, Linear, LinearParameters, Mask, Padding, PerHead,
+    Result, Rows, Segments, TensorShape, Visibility, Weights, attention, groups,
 };
 
 /// Width of the residual stream, h.
@@ -181,10 +181,11 @@ impl<B: Backend> BartLargeCrossTrainAttention<B> {
         let v = groups::value::<B, KV_WIDTH, NUM_ATTENTION_HEADS, HEAD_DIM>(&kv)?;
 
         // Attention: p = softmax(τ · (q_h·k_h));  o_h = Σ p · v_h
-        let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+            attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H] + b
-        let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+        let out = attended.into_rows::<Q_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -224,7 +225,8 @@ impl<B: Backend> BartLargeCrossTrainAttention<B> {
         drop(kv);
 
         // Attention: p = softmax(τ · (q_h·k_h));  o_h = Σ p · v_h
-        let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+        let attended: Attended<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+            attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H] + b
         let (out, lse, max_logit) = attended.into_parts()?;

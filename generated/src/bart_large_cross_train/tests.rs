@@ -50,8 +50,8 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Backend, GroupPart, Linear, Mask, Padding, Result, Rows, Visibility, Weights, attention,
-        groups,
+        Backend, GroupPart, Heads, Linear, Mask, Padding, Result, Rows, Visibility, Weights,
+        attention, groups,
     };
 
     use super::twin::*;
@@ -101,8 +101,9 @@ mod planned {
             let kv = self.linear_kv.forward(context)?;
             let k = groups::key::<B, KV_WIDTH, NUM_ATTENTION_HEADS, HEAD_DIM>(&kv)?;
             let v = groups::value::<B, KV_WIDTH, NUM_ATTENTION_HEADS, HEAD_DIM>(&kv)?;
-            let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }

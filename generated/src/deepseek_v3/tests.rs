@@ -172,8 +172,8 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
-        Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
+        Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask, Padding, Paged,
+        Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
@@ -228,9 +228,9 @@ mod planned {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -243,15 +243,17 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let (q_compressed, kv_compressed, k_rope) =
+                cache.prologue_kept(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let context = cache.context(
                 batch,
                 &kv_compressed,
@@ -259,14 +261,12 @@ mod planned {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -279,23 +279,23 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -309,16 +309,17 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let (q_compressed, kv_compressed, k_rope) =
+                cache.prologue_kept(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let forms = batch.forms(&MHA_FROM)?;
             let expanded = forms.expanded(|requests| {
                 let context = cache.context(
@@ -328,35 +329,26 @@ mod planned {
                     CONTEXT_CHUNK,
                     Visibility::CAUSAL,
                 );
-                let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                    Attended::merged(context, |context| {
-                        let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                        let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                        attention::expanded(
-                            &q,
-                            &kv,
-                            &context.k_rope,
-                            &context.segments,
-                            SOFTMAX_SCALE,
-                        )
-                    })?;
-                attended.into_out()
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
+                })
             })?;
             let absorbed = forms.absorbed(|requests| {
                 let q = requests.heads(q)?;
                 let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
                 let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
                 let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-                let attended = cache.attend(
+                let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.attend(
                     requests.batch(),
                     &q_latent,
                     q_rope,
                     Visibility::CAUSAL,
                     SOFTMAX_SCALE,
                 )?;
-                absorb::values(&self.linear_kv_up_proj, attended)
+                absorb::values(&self.linear_kv_up_proj, &attended)
             })?;
-            let out = forms.join(expanded, absorbed)?;
+            let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = forms.join(expanded, absorbed)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -368,8 +360,8 @@ mod planned {
 /// The twin with the absorbed form for the expanded one, and the other way round.
 mod other_form {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
-        Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
+        Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask, Padding, Paged,
+        Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
@@ -425,7 +417,7 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = attention::absorbed(
                 &q_latent,
                 q_rope,
                 &kv_compressed,
@@ -434,7 +426,7 @@ mod other_form {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -448,23 +440,23 @@ mod other_form {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -478,15 +470,17 @@ mod other_form {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let (q_compressed, kv_compressed, k_rope) =
+                cache.prologue_kept(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let context = cache.context(
                 batch,
                 &kv_compressed,
@@ -494,14 +488,12 @@ mod other_form {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -512,7 +504,7 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, Interleaved, LatentCache,
+        Backend, Batch, CacheFormat, Contiguous, Half, Heads, Interleaved, LatentCache,
         LayerNormLinear, Linear, Mask, Padding, Result, RmsNorm, Rotary, Rows, TensorShape,
         Visibility, Weights, absorb, attention,
     };
@@ -580,9 +572,9 @@ mod other_parts {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -596,13 +588,16 @@ mod other_parts {
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q = self.linear_q_up_proj.forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let (q_compressed, kv_compressed, k_rope) =
+                cache.prologue_kept(batch, q_compressed, kv_compressed, k_rope)?;
+            let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let context = cache.context(
                 batch,
                 &kv_compressed,
@@ -610,14 +605,12 @@ mod other_parts {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.linear().forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -631,21 +624,22 @@ mod other_parts {
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q = self.linear_q_up_proj.forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
+            let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -660,14 +654,16 @@ mod other_parts {
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q = self.linear_q_up_proj.forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let (q_compressed, kv_compressed, k_rope) =
+                cache.prologue_kept(batch, q_compressed, kv_compressed, k_rope)?;
+            let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let forms = batch.forms(&MHA_FROM)?;
             let expanded = forms.expanded(|requests| {
                 let context = cache.context(
@@ -677,35 +673,26 @@ mod other_parts {
                     CONTEXT_CHUNK,
                     Visibility::CAUSAL,
                 );
-                let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                    Attended::merged(context, |context| {
-                        let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-                        let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                        attention::expanded(
-                            &q,
-                            &kv,
-                            &context.k_rope,
-                            &context.segments,
-                            SOFTMAX_SCALE,
-                        )
-                    })?;
-                attended.into_out()
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.linear().forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
+                })
             })?;
             let absorbed = forms.absorbed(|requests| {
                 let q = requests.heads(q)?;
                 let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
                 let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
                 let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-                let attended = cache.attend(
+                let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.attend(
                     requests.batch(),
                     &q_latent,
                     q_rope,
                     Visibility::CAUSAL,
                     SOFTMAX_SCALE,
                 )?;
-                absorb::values(self.linear_kv_up_proj.linear(), attended)
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)
             })?;
-            let out = forms.join(expanded, absorbed)?;
+            let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = forms.join(expanded, absorbed)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -717,8 +704,8 @@ mod other_parts {
 /// The twin with a cache of every head's keys and values.
 mod other_cache {
     use mla_runtime::{
-        Backend, Batch, CacheFormat, Interleaved, Linear, NaiveCache, Paged, Result, RmsNorm,
-        Rotary, Rows, Visibility, Weights,
+        Backend, Batch, CacheFormat, Heads, Interleaved, Linear, NaiveCache, Paged, Result,
+        RmsNorm, Rotary, Rows, Visibility, Weights,
     };
 
     use super::twin::*;
@@ -774,8 +761,9 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -800,8 +788,9 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }

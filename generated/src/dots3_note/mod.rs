@@ -32,9 +32,9 @@
 //! and 128 in the format `f32`, the indexer's key.
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheFormat, Cpu, Heads, IndexCache, IndexedCache, Interleaved,
-    LatentCache, LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Selecting,
-    Selection, TensorShape, Visibility, Weights, absorb, attention, gate, indexer,
+    Backend, Batch, CacheFormat, Cpu, Heads, IndexCache, IndexedCache, Interleaved, LatentCache,
+    LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Selecting, Selection,
+    TensorShape, Visibility, Weights, absorb, attention, gate, indexer,
 };
 
 /// Width of the residual stream, h.
@@ -282,15 +282,14 @@ impl<B: Backend> Dots3NoteAttention<B> {
         //   p = softmax(τ · (q_n·k_n + q_r·k_r)) over the selected keys;  o_h = Σ p · v_h
         let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
         let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded_selected(&q, &kv, &k_rope, &segments, &selection, SOFTMAX_SCALE)?;
 
         // Output gate, one per head: g = W_G · x
         let gate = self.linear_gate_proj.forward(hidden)?;
 
         // Output: y = W_O · [σ(g_1) o_1; …; σ(g_H) o_H]
-        let out = attended.into_out()?;
-        let out = gate::per_head(out, &gate)?;
+        let out = gate::per_head(attended, &gate)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
@@ -364,7 +363,7 @@ impl<B: Backend> Dots3NoteAttention<B> {
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.kv.attend_selected(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
             batch,
             &q_latent,
             q_rope,
@@ -378,7 +377,7 @@ impl<B: Backend> Dots3NoteAttention<B> {
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [σ(g_1) o_1; …; σ(g_H) o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = gate::per_head(out, &gate)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
@@ -453,7 +452,7 @@ impl<B: Backend> Dots3NoteAttention<B> {
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.kv.attend_selected(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
             batch,
             &q_latent,
             q_rope,
@@ -467,7 +466,7 @@ impl<B: Backend> Dots3NoteAttention<B> {
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [σ(g_1) o_1; …; σ(g_H) o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = gate::per_head(out, &gate)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)

@@ -176,9 +176,9 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache, Interleaved,
-        LatentCache, LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows,
-        Selection, Visibility, Weights, absorb, attention, gate, indexer,
+        Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache, Interleaved, LatentCache,
+        LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Selection,
+        Visibility, Weights, absorb, attention, gate, indexer,
     };
 
     use super::twin::*;
@@ -272,18 +272,16 @@ mod planned {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -329,7 +327,7 @@ mod planned {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -339,7 +337,7 @@ mod planned {
             )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -386,7 +384,7 @@ mod planned {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -396,7 +394,7 @@ mod planned {
             )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -409,9 +407,9 @@ mod planned {
 /// The twin, picking more keys than there are.
 mod covering {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache, Interleaved,
-        LatentCache, LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows,
-        Selection, Visibility, Weights, absorb, attention, gate, indexer,
+        Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache, Interleaved, LatentCache,
+        LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Selection,
+        Visibility, Weights, absorb, attention, gate, indexer,
     };
 
     use super::twin::*;
@@ -507,18 +505,16 @@ mod covering {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -564,7 +560,7 @@ mod covering {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -574,7 +570,7 @@ mod covering {
             )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -621,7 +617,7 @@ mod covering {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -631,7 +627,7 @@ mod covering {
             )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -644,9 +640,8 @@ mod covering {
 /// The twin without an indexer.
 mod dense {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
-        Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb,
-        attention, gate,
+        Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask, Padding, Paged,
+        Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb, attention, gate,
     };
 
     use super::twin::*;
@@ -725,11 +720,10 @@ mod dense {
             let k_rope = self.rotary.key(&k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -759,11 +753,11 @@ mod dense {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -794,11 +788,11 @@ mod dense {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -902,18 +896,19 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed_selected(
-                &q_latent,
-                q_rope,
-                &kv_compressed,
-                &k_rope,
-                &segments,
-                &selection,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                attention::absorbed_selected(
+                    &q_latent,
+                    q_rope,
+                    &kv_compressed,
+                    &k_rope,
+                    &segments,
+                    &selection,
+                    SOFTMAX_SCALE,
+                )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -926,7 +921,7 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, IndexCache, IndexedCache,
+        Backend, Batch, CacheFormat, Contiguous, Half, Heads, IndexCache, IndexedCache,
         Interleaved, LatentCache, LayerNorm, LayerNormLinear, Linear, Mask, Padding, Result,
         RmsNorm, Rotary, Rows, Selection, TensorShape, Visibility, Weights, absorb, attention,
         gate, indexer,
@@ -1044,18 +1039,16 @@ mod other_parts {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.linear().forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -1101,7 +1094,7 @@ mod other_parts {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -1111,7 +1104,7 @@ mod other_parts {
             )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -1158,7 +1151,7 @@ mod other_parts {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -1168,7 +1161,7 @@ mod other_parts {
             )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)

@@ -31,9 +31,9 @@
 //! key.
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask,
-    Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb,
-    attention, gate,
+    Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask, Padding,
+    Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb, attention,
+    gate,
 };
 
 /// Width of the residual stream, h.
@@ -226,15 +226,14 @@ impl<B: Backend> Dots3NoteSlidingAttention<B> {
         //   o_h = Σ p · v_h
         let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
         let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // Output gate, one per head: g = W_G · x
         let gate = self.linear_gate_proj.forward(hidden)?;
 
         // Output: y = W_O · [σ(g_1) o_1; …; σ(g_H) o_H]
-        let out = attended.into_out()?;
-        let out = gate::per_head(out, &gate)?;
+        let out = gate::per_head(attended, &gate)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
@@ -279,11 +278,10 @@ impl<B: Backend> Dots3NoteSlidingAttention<B> {
         //   o_h = Σ p · v_h;
         //   over what the cache already holds, 32768 tokens at a time, and the new tokens
         let context = cache.context(batch, &kv_compressed, &k_rope, CONTEXT_CHUNK, VISIBILITY);
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            Attended::merged(context, |context| {
-                let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                let kv = self.linear_kv_up_proj.forward(latent)?;
+                Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
             })?;
 
         // The cache keeps ĉ and k_r
@@ -293,8 +291,7 @@ impl<B: Backend> Dots3NoteSlidingAttention<B> {
         let gate = self.linear_gate_proj.forward(hidden)?;
 
         // Output: y = W_O · [σ(g_1) o_1; …; σ(g_H) o_H]
-        let out = attended.into_out()?;
-        let out = gate::per_head(out, &gate)?;
+        let out = gate::per_head(attended, &gate)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
@@ -342,14 +339,15 @@ impl<B: Backend> Dots3NoteSlidingAttention<B> {
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.attend(batch, &q_latent, q_rope, VISIBILITY, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+            cache.attend(batch, &q_latent, q_rope, VISIBILITY, SOFTMAX_SCALE)?;
 
         // Output gate, one per head: g = W_G · x
         let gate = self.linear_gate_proj.forward(hidden)?;
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [σ(g_1) o_1; …; σ(g_H) o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = gate::per_head(out, &gate)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)

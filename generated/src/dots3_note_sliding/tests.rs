@@ -161,8 +161,8 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
-        Padding, Paged, Result, RmsNorm, Rotary, Rows, Weights, absorb, attention, gate,
+        Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask, Padding, Paged,
+        Result, RmsNorm, Rotary, Rows, Weights, absorb, attention, gate,
     };
 
     use super::twin::*;
@@ -229,11 +229,10 @@ mod planned {
             let k_rope = self.rotary.key(&k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -260,16 +259,14 @@ mod planned {
             let k_rope = self.k_rope_layernorm.forward(k_rope)?;
             let k_rope = self.rotary.key(&k_rope, &angles)?;
             let context = cache.context(batch, &kv_compressed, &k_rope, CONTEXT_CHUNK, VISIBILITY);
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -299,10 +296,11 @@ mod planned {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, VISIBILITY, SOFTMAX_SCALE)?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                cache.attend(batch, &q_latent, q_rope, VISIBILITY, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -315,8 +313,8 @@ mod planned {
 /// The twin with the absorbed form for the expanded one, and the other way round.
 mod other_form {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
-        Padding, Paged, Result, RmsNorm, Rotary, Rows, Weights, absorb, attention, gate,
+        Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask, Padding, Paged,
+        Result, RmsNorm, Rotary, Rows, Weights, absorb, attention, gate,
     };
 
     use super::twin::*;
@@ -384,7 +382,7 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = attention::absorbed(
                 &q_latent,
                 q_rope,
                 &kv_compressed,
@@ -394,7 +392,7 @@ mod other_form {
             )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -425,10 +423,11 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, VISIBILITY, SOFTMAX_SCALE)?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                cache.attend(batch, &q_latent, q_rope, VISIBILITY, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -456,16 +455,14 @@ mod other_form {
             let k_rope = self.k_rope_layernorm.forward(k_rope)?;
             let k_rope = self.rotary.key(&k_rope, &angles)?;
             let context = cache.context(batch, &kv_compressed, &k_rope, CONTEXT_CHUNK, VISIBILITY);
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -477,7 +474,7 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, Interleaved, LatentCache,
+        Backend, Batch, CacheFormat, Contiguous, Half, Heads, Interleaved, LatentCache,
         LayerNormLinear, Linear, Mask, Padding, Result, RmsNorm, Rotary, Rows, TensorShape,
         Weights, absorb, attention, gate,
     };
@@ -561,11 +558,10 @@ mod other_parts {
             let k_rope = self.rotary.key(&k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.linear().forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -592,16 +588,14 @@ mod other_parts {
             let k_rope = self.k_rope_layernorm.forward(k_rope)?;
             let k_rope = self.rotary.key(&k_rope, &angles)?;
             let context = cache.context(batch, &kv_compressed, &k_rope, CONTEXT_CHUNK, VISIBILITY);
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.linear().forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -631,10 +625,11 @@ mod other_parts {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend(batch, &q_latent, q_rope, VISIBILITY, SOFTMAX_SCALE)?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                cache.attend(batch, &q_latent, q_rope, VISIBILITY, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = gate::per_head(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -647,8 +642,8 @@ mod other_parts {
 /// The twin with a cache of every head's keys and values.
 mod other_cache {
     use mla_runtime::{
-        Backend, Batch, CacheFormat, Interleaved, Linear, NaiveCache, Paged, Result, RmsNorm,
-        Rotary, Rows, Weights, gate,
+        Backend, Batch, CacheFormat, Heads, Interleaved, Linear, NaiveCache, Paged, Result,
+        RmsNorm, Rotary, Rows, Weights, gate,
     };
 
     use super::twin::*;
@@ -716,10 +711,10 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, VISIBILITY, SOFTMAX_SCALE)?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, VISIBILITY, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -748,10 +743,10 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, VISIBILITY, SOFTMAX_SCALE)?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, VISIBILITY, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
-            let out = attended.into_out()?;
-            let out = gate::per_head(out, &gate)?;
+            let out = gate::per_head(attended, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }

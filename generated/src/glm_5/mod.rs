@@ -32,9 +32,9 @@
 //! and 128 in the format `f32`, the indexer's key.
 
 use mla_runtime::{
-    AccumLinear, Attended, Backend, Batch, CacheFormat, Cpu, Heads, IndexCache, IndexedCache,
-    Interleaved, LatentCache, LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary,
-    Rows, Selecting, Selection, TensorShape, Visibility, Weights, absorb, attention, indexer,
+    AccumLinear, Backend, Batch, CacheFormat, Cpu, Heads, IndexCache, IndexedCache, Interleaved,
+    LatentCache, LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Selecting,
+    Selection, TensorShape, Visibility, Weights, absorb, attention, indexer,
 };
 
 /// Width of the residual stream, h.
@@ -261,11 +261,11 @@ impl<B: Backend> GLM5Attention<B> {
         //   p = softmax(τ · (q_n·k_n + q_r·k_r)) over the selected keys;  o_h = Σ p · v_h
         let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
         let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded_selected(&q, &kv, &k_rope, &segments, &selection, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -290,33 +290,30 @@ impl<B: Backend> GLM5Attention<B> {
         // Projections of the input, at once: [W_DQ; W_IK; W_DKV] · x
         let projected = self.linear_in_proj.forward(hidden)?;
 
-        // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 64 of each head's 256
+        // Prologue, in one pass: ĉ_q = RMSNorm(c_q);  ĉ = RMSNorm(c), rope on k_r;
+        //   K = LayerNorm(W_IK · x), roped;  the cache keeps ĉ, k_r and K
         let q_compressed = projected.columns::<0, Q_LORA_RANK>();
-        let q_compressed = self.q_layernorm.forward(q_compressed)?;
+        let kv_down = projected.columns::<{ Q_LORA_RANK + INDEX_HEAD_DIM }, KV_DOWN_WIDTH>();
+        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+        let index_k = projected.columns::<Q_LORA_RANK, INDEX_HEAD_DIM>();
+        let q_compressed = self.q_layernorm.of(q_compressed);
+        let kv_compressed = self.kv_layernorm.of(kv_compressed);
+        let k_rope = self.rotary.key_of(k_rope, &angles);
+        let index_k = self.indexer_k_norm.of(index_k);
+        let index_k = self.indexer_rotary.first_of(index_k, &angles);
+        let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
+
+        // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 64 of each head's 256
         let q = self.linear_q_up_proj.forward(&q_compressed)?;
         let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
-
-        // Latent and shared rope key: [c; k_r] = W_DKV · x;  ĉ = RMSNorm(c);  rope on k_r
-        let kv_down = projected.columns::<{ Q_LORA_RANK + INDEX_HEAD_DIM }, KV_DOWN_WIDTH>();
-        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-        let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-        let k_rope = self.rotary.key(k_rope, &angles)?;
-
-        // Indexer key: K = LayerNorm(W_IK · x), roped
-        let index_k = projected.columns::<Q_LORA_RANK, INDEX_HEAD_DIM>();
-        let index_k = self.indexer_k_norm.forward(index_k)?;
-        let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
 
         // Indexer queries and weights: Q = W_IQ · ĉ_q, roped;  w = W_IW · x
         let index_q = self.indexer_wq_b.forward(&q_compressed)?;
         let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
         let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
         let index_weights = self.indexer_weights_proj.forward(hidden)?;
-
-        // The cache keeps K
-        cache.index.write(batch, &index_k)?;
 
         // Selection: I(t, u) = Σ_j w_j · 32^-1/2 · 128^-1/2 · relu(Q_j(t)·K(u));
         //   the 2048 keys with the highest scores
@@ -328,15 +325,12 @@ impl<B: Backend> GLM5Attention<B> {
             &SELECTING,
         )?;
 
-        // The cache keeps ĉ and k_r
-        cache.kv.write(batch, &kv_compressed, &k_rope)?;
-
         // Absorbed form: q̃_h = W_UK,hᵀ · q_n;
         //   p = softmax(τ · (q̃·ĉ + q_r·k_r)) over the selected keys;  z_h = Σ p · ĉ
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.kv.attend_selected(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
             batch,
             &q_latent,
             q_rope,
@@ -347,7 +341,7 @@ impl<B: Backend> GLM5Attention<B> {
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
@@ -373,33 +367,30 @@ impl<B: Backend> GLM5Attention<B> {
         // Projections of the input, at once: [W_DQ; W_IK; W_DKV] · x
         let projected = self.linear_in_proj.forward(hidden)?;
 
-        // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 64 of each head's 256
+        // Prologue, in one pass: ĉ_q = RMSNorm(c_q);  ĉ = RMSNorm(c), rope on k_r;
+        //   K = LayerNorm(W_IK · x), roped;  the cache keeps ĉ, k_r and K
         let q_compressed = projected.columns::<0, Q_LORA_RANK>();
-        let q_compressed = self.q_layernorm.forward(q_compressed)?;
+        let kv_down = projected.columns::<{ Q_LORA_RANK + INDEX_HEAD_DIM }, KV_DOWN_WIDTH>();
+        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+        let index_k = projected.columns::<Q_LORA_RANK, INDEX_HEAD_DIM>();
+        let q_compressed = self.q_layernorm.of(q_compressed);
+        let kv_compressed = self.kv_layernorm.of(kv_compressed);
+        let k_rope = self.rotary.key_of(k_rope, &angles);
+        let index_k = self.indexer_k_norm.of(index_k);
+        let index_k = self.indexer_rotary.first_of(index_k, &angles);
+        let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
+
+        // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 64 of each head's 256
         let q = self.linear_q_up_proj.forward(&q_compressed)?;
         let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
-
-        // Latent and shared rope key: [c; k_r] = W_DKV · x;  ĉ = RMSNorm(c);  rope on k_r
-        let kv_down = projected.columns::<{ Q_LORA_RANK + INDEX_HEAD_DIM }, KV_DOWN_WIDTH>();
-        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-        let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-        let k_rope = self.rotary.key(k_rope, &angles)?;
-
-        // Indexer key: K = LayerNorm(W_IK · x), roped
-        let index_k = projected.columns::<Q_LORA_RANK, INDEX_HEAD_DIM>();
-        let index_k = self.indexer_k_norm.forward(index_k)?;
-        let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
 
         // Indexer queries and weights: Q = W_IQ · ĉ_q, roped;  w = W_IW · x
         let index_q = self.indexer_wq_b.forward(&q_compressed)?;
         let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
         let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
         let index_weights = self.indexer_weights_proj.forward(hidden)?;
-
-        // The cache keeps K
-        cache.index.write(batch, &index_k)?;
 
         // Selection: I(t, u) = Σ_j w_j · 32^-1/2 · 128^-1/2 · relu(Q_j(t)·K(u));
         //   the 2048 keys with the highest scores
@@ -411,15 +402,12 @@ impl<B: Backend> GLM5Attention<B> {
             &SELECTING,
         )?;
 
-        // The cache keeps ĉ and k_r
-        cache.kv.write(batch, &kv_compressed, &k_rope)?;
-
         // Absorbed form: q̃_h = W_UK,hᵀ · q_n;
         //   p = softmax(τ · (q̃·ĉ + q_r·k_r)) over the selected keys;  z_h = Σ p · ĉ
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.kv.attend_selected(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
             batch,
             &q_latent,
             q_rope,
@@ -430,7 +418,7 @@ impl<B: Backend> GLM5Attention<B> {
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }

@@ -29,8 +29,8 @@
 //! A cached token takes 2304 bytes: 576 values in the format `f32`, the latent and the shared key.
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask,
-    Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape, TopK, Visibility, Weights, absorb,
+    Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask, Padding,
+    Paged, Result, RmsNorm, Rotary, Rows, TensorShape, TopK, Visibility, Weights, absorb,
     attention,
 };
 
@@ -204,11 +204,11 @@ impl<B: Backend> GLM52SharedAttention<B> {
         //   p = softmax(τ · (q_n·k_n + q_r·k_r)) over the selected keys;  o_h = Σ p · v_h
         let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
         let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded_selected(&q, &kv, &k_rope, &segments, selection, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -232,32 +232,33 @@ impl<B: Backend> GLM52SharedAttention<B> {
         cache.check(batch, hidden.rows())?;
         let angles = self.rotary.angles(batch.positions())?;
 
-        // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 64 of each head's 256
+        // Down projections: W_DQ · x;  W_DKV · x
         let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-        let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+        let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+
+        // Prologue, in one pass: ĉ_q = RMSNorm(c_q);  ĉ = RMSNorm(c), rope on k_r;
+        //   the cache keeps ĉ and k_r
+        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+        let q_compressed = self.q_layernorm.of(&q_compressed);
+        let kv_compressed = self.kv_layernorm.of(kv_compressed);
+        let k_rope = self.rotary.key_of(k_rope, &angles);
+        let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
+
+        // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 64 of each head's 256
         let q = self.linear_q_up_proj.forward(&q_compressed)?;
         let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
 
-        // Latent and shared rope key: [c; k_r] = W_DKV · x;  ĉ = RMSNorm(c);  rope on k_r
-        let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-        let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-        let k_rope = self.rotary.key(k_rope, &angles)?;
-
         // Selection: the keys that another layer picked
         let selection = topk.get(hidden.rows())?;
-
-        // The cache keeps ĉ and k_r
-        cache.write(batch, &kv_compressed, &k_rope)?;
 
         // Absorbed form: q̃_h = W_UK,hᵀ · q_n;
         //   p = softmax(τ · (q̃·ĉ + q_r·k_r)) over the selected keys;  z_h = Σ p · ĉ
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.attend_selected(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.attend_selected(
             batch,
             &q_latent,
             q_rope,
@@ -268,7 +269,7 @@ impl<B: Backend> GLM52SharedAttention<B> {
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
@@ -293,32 +294,33 @@ impl<B: Backend> GLM52SharedAttention<B> {
         cache.check(batch, hidden.rows())?;
         let angles = self.rotary.angles(batch.positions())?;
 
-        // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 64 of each head's 256
+        // Down projections: W_DQ · x;  W_DKV · x
         let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-        let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+        let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+
+        // Prologue, in one pass: ĉ_q = RMSNorm(c_q);  ĉ = RMSNorm(c), rope on k_r;
+        //   the cache keeps ĉ and k_r
+        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+        let q_compressed = self.q_layernorm.of(&q_compressed);
+        let kv_compressed = self.kv_layernorm.of(kv_compressed);
+        let k_rope = self.rotary.key_of(k_rope, &angles);
+        let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
+
+        // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 64 of each head's 256
         let q = self.linear_q_up_proj.forward(&q_compressed)?;
         let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
 
-        // Latent and shared rope key: [c; k_r] = W_DKV · x;  ĉ = RMSNorm(c);  rope on k_r
-        let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-        let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-        let k_rope = self.rotary.key(k_rope, &angles)?;
-
         // Selection: the keys that another layer picked
         let selection = topk.get(hidden.rows())?;
-
-        // The cache keeps ĉ and k_r
-        cache.write(batch, &kv_compressed, &k_rope)?;
 
         // Absorbed form: q̃_h = W_UK,hᵀ · q_n;
         //   p = softmax(τ · (q̃·ĉ + q_r·k_r)) over the selected keys;  z_h = Σ p · ĉ
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.attend_selected(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.attend_selected(
             batch,
             &q_latent,
             q_rope,
@@ -329,7 +331,7 @@ impl<B: Backend> GLM52SharedAttention<B> {
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }

@@ -87,9 +87,8 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
-        Padding, Paged, Result, RmsNorm, Rotary, Rows, TopK, Visibility, Weights, absorb,
-        attention,
+        Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask, Padding, Paged,
+        Result, RmsNorm, Rotary, Rows, TopK, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
@@ -146,16 +145,15 @@ mod planned {
             let selection = topk.get(hidden.rows())?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -169,21 +167,21 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let selection = topk.get(hidden.rows())?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -192,7 +190,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -207,21 +205,21 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let selection = topk.get(hidden.rows())?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -230,7 +228,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -242,9 +240,9 @@ mod planned {
 /// The twin, making itself what it is handed, and handing it out.
 mod own {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache, Interleaved,
-        LatentCache, LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows,
-        Selection, TensorShape, TopK, Visibility, Weights, absorb, attention, indexer,
+        Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache, Interleaved, LatentCache,
+        LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Selection,
+        TensorShape, TopK, Visibility, Weights, absorb, attention, indexer,
     };
 
     use super::twin::*;
@@ -344,16 +342,15 @@ mod own {
             let selection = topk.get(hidden.rows())?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -367,24 +364,25 @@ mod own {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -394,11 +392,10 @@ mod own {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -407,7 +404,7 @@ mod own {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -422,24 +419,25 @@ mod own {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -449,11 +447,10 @@ mod own {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -462,7 +459,7 @@ mod own {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }

@@ -178,9 +178,9 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, IndexedCache, KeyPools, LatentCache,
-        LayerNorm, Linear, Mask, Padding, Paged, PooledIndexCache, Result, RmsNorm, RopeKey, Rows,
-        Selection, Unrotated, Visibility, Weights, absorb, attention, indexer,
+        Backend, Batch, CacheFormat, Heads, IndexedCache, KeyPools, LatentCache, LayerNorm, Linear,
+        Mask, Padding, Paged, PooledIndexCache, Result, RmsNorm, RopeKey, Rows, Selection,
+        Unrotated, Visibility, Weights, absorb, attention, indexer,
     };
 
     use super::twin::*;
@@ -267,16 +267,15 @@ mod planned {
             )?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -316,7 +315,7 @@ mod planned {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -325,7 +324,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -366,7 +365,7 @@ mod planned {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -375,7 +374,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -387,9 +386,9 @@ mod planned {
 /// The twin, picking more keys than there are.
 mod covering {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, IndexedCache, KeyPools, LatentCache,
-        LayerNorm, Linear, Mask, Padding, Paged, PooledIndexCache, Result, RmsNorm, RopeKey, Rows,
-        Selection, Unrotated, Visibility, Weights, absorb, attention, indexer,
+        Backend, Batch, CacheFormat, Heads, IndexedCache, KeyPools, LatentCache, LayerNorm, Linear,
+        Mask, Padding, Paged, PooledIndexCache, Result, RmsNorm, RopeKey, Rows, Selection,
+        Unrotated, Visibility, Weights, absorb, attention, indexer,
     };
 
     use super::twin::*;
@@ -478,16 +477,15 @@ mod covering {
             )?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -527,7 +525,7 @@ mod covering {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -536,7 +534,7 @@ mod covering {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -577,7 +575,7 @@ mod covering {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -586,7 +584,7 @@ mod covering {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -598,9 +596,8 @@ mod covering {
 /// The twin without an indexer.
 mod dense {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, LatentCache, Linear, Mask, Padding, Paged,
-        Result, RmsNorm, RopeKey, Rows, TensorShape, Unrotated, Visibility, Weights, absorb,
-        attention,
+        Backend, Batch, CacheFormat, Heads, LatentCache, Linear, Mask, Padding, Paged, Result,
+        RmsNorm, RopeKey, Rows, TensorShape, Unrotated, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
@@ -659,9 +656,9 @@ mod dense {
             let k_rope = RopeKey::unrotated(hidden.columns::<0, QK_ROPE_HEAD_DIM>())?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -684,10 +681,10 @@ mod dense {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -711,10 +708,10 @@ mod dense {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -810,17 +807,18 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed_selected(
-                &q_latent,
-                q_rope,
-                &kv_compressed,
-                &k_rope,
-                &segments,
-                &selection,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                attention::absorbed_selected(
+                    &q_latent,
+                    q_rope,
+                    &kv_compressed,
+                    &k_rope,
+                    &segments,
+                    &selection,
+                    SOFTMAX_SCALE,
+                )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -832,10 +830,10 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, Heads, IndexedCache, KeyPools,
-        LatentCache, LayerNorm, LayerNormLinear, Linear, Mask, Padding, PooledIndexCache, Result,
-        RmsNorm, RopeKey, Rows, Selection, TensorShape, Unrotated, Visibility, Weights, absorb,
-        attention, indexer,
+        Backend, Batch, CacheFormat, Contiguous, Heads, IndexedCache, KeyPools, LatentCache,
+        LayerNorm, LayerNormLinear, Linear, Mask, Padding, PooledIndexCache, Result, RmsNorm,
+        RopeKey, Rows, Selection, TensorShape, Unrotated, Visibility, Weights, absorb, attention,
+        indexer,
     };
 
     use super::twin::*;
@@ -948,16 +946,15 @@ mod other_parts {
             )?;
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -997,7 +994,7 @@ mod other_parts {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -1006,7 +1003,7 @@ mod other_parts {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -1047,7 +1044,7 @@ mod other_parts {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -1056,7 +1053,7 @@ mod other_parts {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }

@@ -289,23 +289,24 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.last_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_last(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -315,22 +316,23 @@ mod planned {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
-                batch,
-                &q_latent,
-                q_rope,
-                selection,
-                Visibility::CAUSAL,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                cache.kv.attend_selected(
+                    batch,
+                    &q_latent,
+                    q_rope,
+                    selection,
+                    Visibility::CAUSAL,
+                    SOFTMAX_SCALE,
+                )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let attended = attended.with_sinks(&self.sinks)?;
+            let z = attended.into_out()?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &z)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -346,23 +348,24 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.last_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_last(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -372,22 +375,23 @@ mod planned {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
-                batch,
-                &q_latent,
-                q_rope,
-                selection,
-                Visibility::CAUSAL,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                cache.kv.attend_selected(
+                    batch,
+                    &q_latent,
+                    q_rope,
+                    selection,
+                    Visibility::CAUSAL,
+                    SOFTMAX_SCALE,
+                )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let attended = attended.with_sinks(&self.sinks)?;
+            let z = attended.into_out()?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &z)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -519,23 +523,24 @@ mod covering {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.last_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_last(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -545,22 +550,23 @@ mod covering {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
-                batch,
-                &q_latent,
-                q_rope,
-                selection,
-                Visibility::CAUSAL,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                cache.kv.attend_selected(
+                    batch,
+                    &q_latent,
+                    q_rope,
+                    selection,
+                    Visibility::CAUSAL,
+                    SOFTMAX_SCALE,
+                )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let attended = attended.with_sinks(&self.sinks)?;
+            let z = attended.into_out()?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &z)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -576,23 +582,24 @@ mod covering {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.last_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_last(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -602,22 +609,23 @@ mod covering {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
-                batch,
-                &q_latent,
-                q_rope,
-                selection,
-                Visibility::CAUSAL,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                cache.kv.attend_selected(
+                    batch,
+                    &q_latent,
+                    q_rope,
+                    selection,
+                    Visibility::CAUSAL,
+                    SOFTMAX_SCALE,
+                )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let attended = attended.with_sinks(&self.sinks)?;
+            let z = attended.into_out()?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &z)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -721,25 +729,26 @@ mod dense {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let attended = attended.with_sinks(&self.sinks)?;
+            let z = attended.into_out()?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &z)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -754,25 +763,26 @@ mod dense {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let attended = attended.with_sinks(&self.sinks)?;
+            let z = attended.into_out()?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &z)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -785,9 +795,9 @@ mod dense {
 /// The twin with the absorbed form for the expanded one, and the other way round.
 mod other_form {
     use mla_runtime::{
-        AccumLinear, Backend, Half, Heads, LayerNorm, Linear, Mask, Padding, Result, RmsNorm,
-        Rotary, Rows, Selection, Sinks, TopK, Visibility, Weights, absorb, attention, gate,
-        indexer,
+        AccumLinear, Attended, Backend, Half, Heads, LayerNorm, Linear, Mask, Padding, Result,
+        RmsNorm, Rotary, Rows, Selection, Sinks, TopK, Visibility, Weights, absorb, attention,
+        gate, indexer,
     };
 
     use super::twin::*;
@@ -871,19 +881,21 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed_selected(
-                &q_latent,
-                q_rope,
-                &kv_compressed,
-                &k_rope,
-                &segments,
-                selection,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                attention::absorbed_selected(
+                    &q_latent,
+                    q_rope,
+                    &kv_compressed,
+                    &k_rope,
+                    &segments,
+                    selection,
+                    SOFTMAX_SCALE,
+                )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let attended = attended.with_sinks(&self.sinks)?;
+            let z = attended.into_out()?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &z)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -1034,23 +1046,24 @@ mod other_parts {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q_compressed = self.linear_q_up_proj.norm().forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.last_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_last(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -1060,22 +1073,23 @@ mod other_parts {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
-                batch,
-                &q_latent,
-                q_rope,
-                selection,
-                Visibility::CAUSAL,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                cache.kv.attend_selected(
+                    batch,
+                    &q_latent,
+                    q_rope,
+                    selection,
+                    Visibility::CAUSAL,
+                    SOFTMAX_SCALE,
+                )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let attended = attended.with_sinks(&self.sinks)?;
+            let z = attended.into_out()?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &z)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
@@ -1091,23 +1105,24 @@ mod other_parts {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q_compressed = self.linear_q_up_proj.norm().forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.last_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_last(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -1117,22 +1132,23 @@ mod other_parts {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
-                batch,
-                &q_latent,
-                q_rope,
-                selection,
-                Visibility::CAUSAL,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                cache.kv.attend_selected(
+                    batch,
+                    &q_latent,
+                    q_rope,
+                    selection,
+                    Visibility::CAUSAL,
+                    SOFTMAX_SCALE,
+                )?;
             let gate = self.linear_gate_proj.forward(hidden)?;
             let attended = attended.with_sinks(&self.sinks)?;
+            let z = attended.into_out()?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &z)?;
             let out = gate::per_element(out, &gate)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)

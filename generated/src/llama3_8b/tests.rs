@@ -134,8 +134,8 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Backend, Batch, CacheFormat, GroupPart, Half, Linear, Mask, NaiveCache, Padding, Paged,
-        Result, Rotary, Rows, Visibility, Weights, attention, bf16, groups,
+        Backend, Batch, CacheFormat, GroupPart, Half, Heads, Linear, Mask, NaiveCache, Padding,
+        Paged, Result, Rotary, Rows, Visibility, Weights, attention, bf16, groups,
     };
 
     use super::twin::*;
@@ -189,8 +189,9 @@ mod planned {
             let v = groups::value::<B, QKV_WIDTH, NUM_QUERY_GROUPS, HEAD_DIM>(&qkv)?;
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
-            let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -211,8 +212,9 @@ mod planned {
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
             cache.write_heads(batch, &k, &v)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -233,8 +235,9 @@ mod planned {
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
             cache.write_heads(batch, &k, &v)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -245,7 +248,7 @@ mod planned {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Backend, Batch, CacheFormat, Contiguous, GroupPart, Half, Linear, Mask, NaiveCache,
+        Backend, Batch, CacheFormat, Contiguous, GroupPart, Half, Heads, Linear, Mask, NaiveCache,
         Padding, Result, Rotary, Rows, Visibility, Weights, attention, bf16, groups,
     };
 
@@ -296,8 +299,9 @@ mod other_parts {
             let v = groups::value::<B, KV_WIDTH, NUM_QUERY_GROUPS, HEAD_DIM>(&kv)?;
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
-            let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -317,8 +321,9 @@ mod other_parts {
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
             cache.write_heads(batch, &k, &v)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -338,8 +343,9 @@ mod other_parts {
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
             cache.write_heads(batch, &k, &v)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }

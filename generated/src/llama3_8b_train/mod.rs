@@ -16,8 +16,9 @@
 //! - `forward` is in the expanded form (MHA): keys and values are made from no latent.
 
 use mla_runtime::{
-    Angles, Backend, Cpu, GroupPart, Half, Heads, Linear, LinearParameters, Mask, Padding, PerHead,
-    Result, Rotary, Rows, Segments, TensorShape, Visibility, Weights, attention, bf16, groups,
+    Angles, Attended, Backend, Cpu, GroupPart, Half, Heads, Linear, LinearParameters, Mask,
+    Padding, PerHead, Result, Rotary, Rows, Segments, TensorShape, Visibility, Weights, attention,
+    bf16, groups,
 };
 
 /// Width of the residual stream, h.
@@ -244,10 +245,11 @@ impl<B: Backend> Llama38BTrainAttention<B> {
         let k = self.rotary.heads_first(k, &angles)?;
 
         // Attention: p = softmax(τ · (q_h·k_g(h)));  o_h = Σ p · v_g(h)
-        let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+            attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+        let out = attended.into_rows::<Q_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -283,7 +285,8 @@ impl<B: Backend> Llama38BTrainAttention<B> {
         let k = self.rotary.heads_first(k, &angles)?;
 
         // Attention: p = softmax(τ · (q_h·k_g(h)));  o_h = Σ p · v_g(h)
-        let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+        let attended: Attended<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+            attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
         let (out, lse, max_logit) = attended.into_parts()?;

@@ -158,7 +158,7 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Backend, Batch, CacheFormat, Contiguous, GroupPart, Half, Linear, Mask, NaiveCache,
+        Backend, Batch, CacheFormat, Contiguous, GroupPart, Half, Heads, Linear, Mask, NaiveCache,
         Padding, Result, Rotary, Rows, Visibility, Weights, attention, bf16, groups,
     };
 
@@ -213,8 +213,9 @@ mod planned {
             let v = groups::value::<B, QKV_WIDTH, NUM_QUERY_GROUPS, HEAD_DIM>(&qkv)?;
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
-            let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -235,8 +236,9 @@ mod planned {
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
             cache.write_heads(batch, &k, &v)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -257,8 +259,9 @@ mod planned {
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
             cache.write_heads(batch, &k, &v)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -269,8 +272,8 @@ mod planned {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Backend, Batch, CacheFormat, GroupPart, Half, Linear, Mask, NaiveCache, Padding, Paged,
-        Result, Rotary, Rows, Visibility, Weights, attention, bf16, groups,
+        Backend, Batch, CacheFormat, GroupPart, Half, Heads, Linear, Mask, NaiveCache, Padding,
+        Paged, Result, Rotary, Rows, Visibility, Weights, attention, bf16, groups,
     };
 
     use super::twin::*;
@@ -320,8 +323,9 @@ mod other_parts {
             let v = groups::value::<B, KV_WIDTH, NUM_QUERY_GROUPS, HEAD_DIM>(&kv)?;
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
-            let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -341,8 +345,9 @@ mod other_parts {
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
             cache.write_heads(batch, &k, &v)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -362,8 +367,9 @@ mod other_parts {
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
             cache.write_heads(batch, &k, &v)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -374,8 +380,8 @@ mod other_parts {
 /// The twin's training.
 mod trained {
     use mla_runtime::{
-        Angles, Backend, GroupPart, Half, Heads, Linear, LinearParameters, Mask, Padding, PerHead,
-        Result, Rotary, Rows, Segments, Visibility, Weights, attention, groups,
+        Angles, Attended, Backend, GroupPart, Half, Heads, Linear, LinearParameters, Mask, Padding,
+        PerHead, Result, Rotary, Rows, Segments, Visibility, Weights, attention, groups,
     };
 
     use super::twin::*;
@@ -477,7 +483,8 @@ mod trained {
             drop(qkv);
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
-            let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+            let attended: Attended<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
             let (out, lse, max_logit) = attended.into_parts()?;
             let out_rows = out.as_rows::<Q_WIDTH>();
             let output = self.linear_proj.forward(out_rows)?;
@@ -647,8 +654,8 @@ mod trained {
 /// The twin's training, keeping what it computes again and the other way round.
 mod rescheduled {
     use mla_runtime::{
-        Angles, Backend, GroupPart, Half, Heads, Linear, LinearParameters, Mask, Padding, Result,
-        Rotary, Rows, Segments, Visibility, Weights, attention, groups,
+        Angles, Attended, Backend, GroupPart, Half, Heads, Linear, LinearParameters, Mask, Padding,
+        Result, Rotary, Rows, Segments, Visibility, Weights, attention, groups,
     };
 
     use super::twin::*;
@@ -745,7 +752,8 @@ mod rescheduled {
             drop(qkv);
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.rotary.heads_first(k, &angles)?;
-            let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+            let attended: Attended<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
             drop(v);
             drop(q);
             drop(k);
@@ -779,7 +787,8 @@ mod rescheduled {
             let k = self.rotary.heads_first(k, &angles)?;
             let v = groups::value::<B, QKV_WIDTH, NUM_QUERY_GROUPS, HEAD_DIM>(&qkv)?;
             drop(qkv);
-            let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+            let attended: Attended<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
             let (out, lse, _) = attended.into_parts()?;
             let out_rows = out.as_rows::<Q_WIDTH>();
             gradients.linear_proj.accumulate(out_rows, d_output)?;
@@ -835,7 +844,8 @@ mod rescheduled {
             let k = self.rotary.heads_first(k, &angles)?;
             let v = groups::value::<B, QKV_WIDTH, NUM_QUERY_GROUPS, HEAD_DIM>(&qkv)?;
             drop(qkv);
-            let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+            let attended: Attended<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
             let (out, lse, _) = attended.into_parts()?;
             let d_out = self.linear_proj.backward_input(d_output)?;
             let d_out = d_out.into_heads::<NUM_ATTENTION_HEADS, HEAD_DIM>();

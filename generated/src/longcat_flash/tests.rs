@@ -157,8 +157,8 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
-        Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
+        Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask, Padding, Paged,
+        Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
@@ -215,9 +215,9 @@ mod planned {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -248,14 +248,13 @@ mod planned {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -283,10 +282,10 @@ mod planned {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -298,8 +297,8 @@ mod planned {
 /// The twin with the absorbed form for the expanded one, and the other way round.
 mod other_form {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
-        Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
+        Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask, Padding, Paged,
+        Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
@@ -357,7 +356,7 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = attention::absorbed(
                 &q_latent,
                 q_rope,
                 &kv_compressed,
@@ -366,7 +365,7 @@ mod other_form {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -395,10 +394,10 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -430,14 +429,13 @@ mod other_form {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -448,7 +446,7 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, Interleaved, LatentCache,
+        Backend, Batch, CacheFormat, Contiguous, Half, Heads, Interleaved, LatentCache,
         LayerNormLinear, Linear, Mask, Padding, Result, RmsNorm, Rotary, Rows, TensorShape,
         Visibility, Weights, absorb, attention,
     };
@@ -519,9 +517,9 @@ mod other_parts {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.linear().forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -551,14 +549,13 @@ mod other_parts {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.linear().forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -585,10 +582,10 @@ mod other_parts {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -600,8 +597,8 @@ mod other_parts {
 /// The twin with a cache of every head's keys and values.
 mod other_cache {
     use mla_runtime::{
-        Backend, Batch, CacheFormat, Interleaved, Linear, NaiveCache, Paged, Result, RmsNorm,
-        Rotary, Rows, Visibility, Weights,
+        Backend, Batch, CacheFormat, Heads, Interleaved, Linear, NaiveCache, Paged, Result,
+        RmsNorm, Rotary, Rows, Visibility, Weights,
     };
 
     use super::twin::*;
@@ -659,8 +656,9 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -687,8 +685,9 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }

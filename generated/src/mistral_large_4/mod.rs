@@ -32,10 +32,10 @@
 //! and 128 in the format `f32`, the indexer's key.
 
 use mla_runtime::{
-    AccumLinear, Attended, Backend, Batch, CacheFormat, Cpu, Heads, IndexCache, IndexedCache,
-    Interleaved, LatentCache, LayerNorm, Linear, LogPositionScale, Mask, Padding, Paged, Result,
-    RmsNorm, Rotary, Rows, Selecting, Selection, TensorShape, Visibility, Weights, absorb,
-    attention, indexer,
+    AccumLinear, Backend, Batch, CacheFormat, Cpu, Heads, IndexCache, IndexedCache, Interleaved,
+    LatentCache, LayerNorm, Linear, LogPositionScale, Mask, Padding, Paged, Result, RmsNorm,
+    Rotary, Rows, Selecting, Selection, TensorShape, Visibility, Weights, absorb, attention,
+    indexer,
 };
 
 /// Width of the residual stream, h.
@@ -276,11 +276,11 @@ impl<B: Backend> MistralLarge4Attention<B> {
         //   p = softmax(τ · (q_n·k_n + q_r·k_r)) over the selected keys;  o_h = Σ p · v_h
         let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
         let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded_selected(&q, &kv, &k_rope, &segments, &selection, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -308,17 +308,19 @@ impl<B: Backend> MistralLarge4Attention<B> {
         let q = self.rotary.heads(q, &angles)?;
         let q = self.query_scale.heads(q, batch.positions())?;
 
-        // Latent and shared rope key: [c; k_r] = W_DKV · x;  ĉ = RMSNorm(c);  rope on k_r
+        // Down projections: W_DKV · x;  W_IK · x
         let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-        let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-        let k_rope = self.rotary.key(k_rope, &angles)?;
-
-        // Indexer key: K = LayerNorm(W_IK · x), roped
         let index_k = self.indexer_wk.forward(hidden)?;
-        let index_k = self.indexer_k_norm.forward(&index_k)?;
-        let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
+
+        // Prologue, in one pass: ĉ = RMSNorm(c), rope on k_r;  K = LayerNorm(W_IK · x), roped;
+        //   the cache keeps ĉ, k_r and K
+        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+        let kv_compressed = self.kv_layernorm.of(kv_compressed);
+        let k_rope = self.rotary.key_of(k_rope, &angles);
+        let index_k = self.indexer_k_norm.of(&index_k);
+        let index_k = self.indexer_rotary.first_of(index_k, &angles);
+        cache.prologue(batch, (), kv_compressed, k_rope, index_k)?;
 
         // Indexer queries and weights: Q = W_IQ · LayerNorm(x), roped;
         //   Q_j times a_j ln(pos + 1) + b_j;  w = W_IW · x
@@ -328,9 +330,6 @@ impl<B: Backend> MistralLarge4Attention<B> {
         let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
         let index_q = self.indexer_query_scale.heads(index_q, batch.positions())?;
         let index_weights = self.indexer_weights_proj.forward(hidden)?;
-
-        // The cache keeps K
-        cache.index.write(batch, &index_k)?;
 
         // Selection: I(t, u) = Σ_j w_j · 32^-1/2 · 128^-1/2 · relu(Q_j(t)·K(u));
         //   the 2048 keys with the highest scores
@@ -342,15 +341,12 @@ impl<B: Backend> MistralLarge4Attention<B> {
             &SELECTING,
         )?;
 
-        // The cache keeps ĉ and k_r
-        cache.kv.write(batch, &kv_compressed, &k_rope)?;
-
         // Absorbed form: q̃_h = W_UK,hᵀ · q_n;
         //   p = softmax(τ · (q̃·ĉ + q_r·k_r)) over the selected keys;  z_h = Σ p · ĉ
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.kv.attend_selected(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
             batch,
             &q_latent,
             q_rope,
@@ -361,7 +357,7 @@ impl<B: Backend> MistralLarge4Attention<B> {
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
@@ -390,17 +386,19 @@ impl<B: Backend> MistralLarge4Attention<B> {
         let q = self.rotary.heads(q, &angles)?;
         let q = self.query_scale.heads(q, batch.positions())?;
 
-        // Latent and shared rope key: [c; k_r] = W_DKV · x;  ĉ = RMSNorm(c);  rope on k_r
+        // Down projections: W_DKV · x;  W_IK · x
         let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-        let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-        let k_rope = self.rotary.key(k_rope, &angles)?;
-
-        // Indexer key: K = LayerNorm(W_IK · x), roped
         let index_k = self.indexer_wk.forward(hidden)?;
-        let index_k = self.indexer_k_norm.forward(&index_k)?;
-        let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
+
+        // Prologue, in one pass: ĉ = RMSNorm(c), rope on k_r;  K = LayerNorm(W_IK · x), roped;
+        //   the cache keeps ĉ, k_r and K
+        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+        let kv_compressed = self.kv_layernorm.of(kv_compressed);
+        let k_rope = self.rotary.key_of(k_rope, &angles);
+        let index_k = self.indexer_k_norm.of(&index_k);
+        let index_k = self.indexer_rotary.first_of(index_k, &angles);
+        cache.prologue(batch, (), kv_compressed, k_rope, index_k)?;
 
         // Indexer queries and weights: Q = W_IQ · LayerNorm(x), roped;
         //   Q_j times a_j ln(pos + 1) + b_j;  w = W_IW · x
@@ -410,9 +408,6 @@ impl<B: Backend> MistralLarge4Attention<B> {
         let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
         let index_q = self.indexer_query_scale.heads(index_q, batch.positions())?;
         let index_weights = self.indexer_weights_proj.forward(hidden)?;
-
-        // The cache keeps K
-        cache.index.write(batch, &index_k)?;
 
         // Selection: I(t, u) = Σ_j w_j · 32^-1/2 · 128^-1/2 · relu(Q_j(t)·K(u));
         //   the 2048 keys with the highest scores
@@ -424,15 +419,12 @@ impl<B: Backend> MistralLarge4Attention<B> {
             &SELECTING,
         )?;
 
-        // The cache keeps ĉ and k_r
-        cache.kv.write(batch, &kv_compressed, &k_rope)?;
-
         // Absorbed form: q̃_h = W_UK,hᵀ · q_n;
         //   p = softmax(τ · (q̃·ĉ + q_r·k_r)) over the selected keys;  z_h = Σ p · ĉ
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.kv.attend_selected(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
             batch,
             &q_latent,
             q_rope,
@@ -443,7 +435,7 @@ impl<B: Backend> MistralLarge4Attention<B> {
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }

@@ -172,9 +172,9 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        AccumLinear, Attended, Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache,
-        Interleaved, LatentCache, LayerNorm, Linear, LogPositionScale, Mask, Padding, Paged,
-        Result, RmsNorm, Rotary, Rows, Selection, Visibility, Weights, absorb, attention, indexer,
+        AccumLinear, Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache, Interleaved,
+        LatentCache, LayerNorm, Linear, LogPositionScale, Mask, Padding, Paged, Result, RmsNorm,
+        Rotary, Rows, Selection, Visibility, Weights, absorb, attention, indexer,
     };
 
     use super::twin::*;
@@ -267,16 +267,15 @@ mod planned {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -293,20 +292,20 @@ mod planned {
             let q = self.rotary.heads(q, &angles)?;
             let q = self.query_scale.heads(q, batch.positions())?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope, index_k)?;
             let index_hidden = self.indexer_q_input_norm.forward(hidden)?;
             let index_q = self.indexer_wq_b.forward(&index_hidden)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_q = self.indexer_query_scale.heads(index_q, batch.positions())?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -314,11 +313,10 @@ mod planned {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -327,7 +325,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -345,20 +343,20 @@ mod planned {
             let q = self.rotary.heads(q, &angles)?;
             let q = self.query_scale.heads(q, batch.positions())?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope, index_k)?;
             let index_hidden = self.indexer_q_input_norm.forward(hidden)?;
             let index_q = self.indexer_wq_b.forward(&index_hidden)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_q = self.indexer_query_scale.heads(index_q, batch.positions())?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -366,11 +364,10 @@ mod planned {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -379,7 +376,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -391,9 +388,9 @@ mod planned {
 /// The twin, picking more keys than there are.
 mod covering {
     use mla_runtime::{
-        AccumLinear, Attended, Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache,
-        Interleaved, LatentCache, LayerNorm, Linear, LogPositionScale, Mask, Padding, Paged,
-        Result, RmsNorm, Rotary, Rows, Selection, Visibility, Weights, absorb, attention, indexer,
+        AccumLinear, Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache, Interleaved,
+        LatentCache, LayerNorm, Linear, LogPositionScale, Mask, Padding, Paged, Result, RmsNorm,
+        Rotary, Rows, Selection, Visibility, Weights, absorb, attention, indexer,
     };
 
     use super::twin::*;
@@ -488,16 +485,15 @@ mod covering {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -514,20 +510,20 @@ mod covering {
             let q = self.rotary.heads(q, &angles)?;
             let q = self.query_scale.heads(q, batch.positions())?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope, index_k)?;
             let index_hidden = self.indexer_q_input_norm.forward(hidden)?;
             let index_q = self.indexer_wq_b.forward(&index_hidden)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_q = self.indexer_query_scale.heads(index_q, batch.positions())?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -535,11 +531,10 @@ mod covering {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -548,7 +543,7 @@ mod covering {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -566,20 +561,20 @@ mod covering {
             let q = self.rotary.heads(q, &angles)?;
             let q = self.query_scale.heads(q, batch.positions())?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope, index_k)?;
             let index_hidden = self.indexer_q_input_norm.forward(hidden)?;
             let index_q = self.indexer_wq_b.forward(&index_hidden)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_q = self.indexer_query_scale.heads(index_q, batch.positions())?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -587,11 +582,10 @@ mod covering {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -600,7 +594,7 @@ mod covering {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -612,9 +606,9 @@ mod covering {
 /// The twin without an indexer.
 mod dense {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear,
-        LogPositionScale, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape,
-        Visibility, Weights, absorb, attention,
+        Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, LogPositionScale,
+        Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights,
+        absorb, attention,
     };
 
     use super::twin::*;
@@ -676,9 +670,9 @@ mod dense {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -696,17 +690,17 @@ mod dense {
             let q = self.query_scale.heads(q, batch.positions())?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -725,17 +719,17 @@ mod dense {
             let q = self.query_scale.heads(q, batch.positions())?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -838,17 +832,18 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed_selected(
-                &q_latent,
-                q_rope,
-                &kv_compressed,
-                &k_rope,
-                &segments,
-                &selection,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                attention::absorbed_selected(
+                    &q_latent,
+                    q_rope,
+                    &kv_compressed,
+                    &k_rope,
+                    &segments,
+                    &selection,
+                    SOFTMAX_SCALE,
+                )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -860,7 +855,7 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        AccumLinear, Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, IndexCache,
+        AccumLinear, Backend, Batch, CacheFormat, Contiguous, Half, Heads, IndexCache,
         IndexedCache, Interleaved, LatentCache, LayerNorm, LayerNormLinear, Linear,
         LogPositionScale, Mask, Padding, Result, RmsNorm, Rotary, Rows, Selection, Visibility,
         Weights, absorb, attention, indexer,
@@ -956,16 +951,15 @@ mod other_parts {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -982,20 +976,20 @@ mod other_parts {
             let q = self.rotary.heads(q, &angles)?;
             let q = self.query_scale.heads(q, batch.positions())?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope, index_k)?;
             let index_hidden = self.indexer_q_input_norm.forward(hidden)?;
             let index_q = self.indexer_wq_b.forward(&index_hidden)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_q = self.indexer_query_scale.heads(index_q, batch.positions())?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -1003,11 +997,10 @@ mod other_parts {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -1016,7 +1009,7 @@ mod other_parts {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -1034,20 +1027,20 @@ mod other_parts {
             let q = self.rotary.heads(q, &angles)?;
             let q = self.query_scale.heads(q, batch.positions())?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope, index_k)?;
             let index_hidden = self.indexer_q_input_norm.forward(hidden)?;
             let index_q = self.indexer_wq_b.forward(&index_hidden)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_q = self.indexer_query_scale.heads(index_q, batch.positions())?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -1055,11 +1048,10 @@ mod other_parts {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -1068,7 +1060,7 @@ mod other_parts {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }

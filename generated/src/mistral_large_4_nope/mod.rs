@@ -31,10 +31,9 @@
 //! format `f32`, the indexer's key.
 
 use mla_runtime::{
-    AccumLinear, Attended, Backend, Batch, CacheFormat, Cpu, Heads, IndexCache, IndexedCache,
-    LatentCache, LayerNorm, Linear, LogPositionScale, Mask, Padding, Paged, Result, RmsNorm,
-    RopeKey, Rows, Selecting, Selection, TensorShape, Unrotated, Visibility, Weights, absorb,
-    attention, indexer,
+    AccumLinear, Backend, Batch, CacheFormat, Cpu, Heads, IndexCache, IndexedCache, LatentCache,
+    LayerNorm, Linear, LogPositionScale, Mask, Padding, Paged, Result, RmsNorm, RopeKey, Rows,
+    Selecting, Selection, TensorShape, Unrotated, Visibility, Weights, absorb, attention, indexer,
 };
 
 /// Width of the residual stream, h.
@@ -227,11 +226,11 @@ impl<B: Backend> MistralLarge4NopeAttention<B> {
         //   p = softmax(τ · (q_n·k_n)) over the selected keys;  o_h = Σ p · v_h
         let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
         let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded_selected(&q, &kv, &k_rope, &segments, &selection, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -297,7 +296,7 @@ impl<B: Backend> MistralLarge4NopeAttention<B> {
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.kv.attend_selected(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
             batch,
             &q_latent,
             q_rope,
@@ -308,7 +307,7 @@ impl<B: Backend> MistralLarge4NopeAttention<B> {
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
@@ -375,7 +374,7 @@ impl<B: Backend> MistralLarge4NopeAttention<B> {
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.kv.attend_selected(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
             batch,
             &q_latent,
             q_rope,
@@ -386,7 +385,7 @@ impl<B: Backend> MistralLarge4NopeAttention<B> {
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }

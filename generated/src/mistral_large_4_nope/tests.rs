@@ -170,9 +170,9 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        AccumLinear, Attended, Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache,
-        LatentCache, LayerNorm, Linear, LogPositionScale, Mask, Padding, Paged, Result, RmsNorm,
-        RopeKey, Rows, Selection, Unrotated, Visibility, Weights, absorb, attention, indexer,
+        AccumLinear, Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache, LatentCache,
+        LayerNorm, Linear, LogPositionScale, Mask, Padding, Paged, Result, RmsNorm, RopeKey, Rows,
+        Selection, Unrotated, Visibility, Weights, absorb, attention, indexer,
     };
 
     use super::twin::*;
@@ -256,16 +256,15 @@ mod planned {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -302,7 +301,7 @@ mod planned {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -311,7 +310,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -349,7 +348,7 @@ mod planned {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -358,7 +357,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -370,9 +369,9 @@ mod planned {
 /// The twin, picking more keys than there are.
 mod covering {
     use mla_runtime::{
-        AccumLinear, Attended, Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache,
-        LatentCache, LayerNorm, Linear, LogPositionScale, Mask, Padding, Paged, Result, RmsNorm,
-        RopeKey, Rows, Selection, Unrotated, Visibility, Weights, absorb, attention, indexer,
+        AccumLinear, Backend, Batch, CacheFormat, Heads, IndexCache, IndexedCache, LatentCache,
+        LayerNorm, Linear, LogPositionScale, Mask, Padding, Paged, Result, RmsNorm, RopeKey, Rows,
+        Selection, Unrotated, Visibility, Weights, absorb, attention, indexer,
     };
 
     use super::twin::*;
@@ -458,16 +457,15 @@ mod covering {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -504,7 +502,7 @@ mod covering {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -513,7 +511,7 @@ mod covering {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -551,7 +549,7 @@ mod covering {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -560,7 +558,7 @@ mod covering {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -572,9 +570,9 @@ mod covering {
 /// The twin without an indexer.
 mod dense {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, LatentCache, Linear, LogPositionScale, Mask,
-        Padding, Paged, Result, RmsNorm, RopeKey, Rows, TensorShape, Unrotated, Visibility,
-        Weights, absorb, attention,
+        Backend, Batch, CacheFormat, Heads, LatentCache, Linear, LogPositionScale, Mask, Padding,
+        Paged, Result, RmsNorm, RopeKey, Rows, TensorShape, Unrotated, Visibility, Weights, absorb,
+        attention,
     };
 
     use super::twin::*;
@@ -630,9 +628,9 @@ mod dense {
             let k_rope = RopeKey::unrotated(hidden.columns::<0, QK_ROPE_HEAD_DIM>())?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -654,10 +652,10 @@ mod dense {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -680,10 +678,10 @@ mod dense {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -776,17 +774,18 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed_selected(
-                &q_latent,
-                q_rope,
-                &kv_compressed,
-                &k_rope,
-                &segments,
-                &selection,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                attention::absorbed_selected(
+                    &q_latent,
+                    q_rope,
+                    &kv_compressed,
+                    &k_rope,
+                    &segments,
+                    &selection,
+                    SOFTMAX_SCALE,
+                )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -798,10 +797,10 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        AccumLinear, Attended, Backend, Batch, CacheFormat, Contiguous, Heads, IndexCache,
-        IndexedCache, LatentCache, LayerNorm, LayerNormLinear, Linear, LogPositionScale, Mask,
-        Padding, Result, RmsNorm, RopeKey, Rows, Selection, Unrotated, Visibility, Weights, absorb,
-        attention, indexer,
+        AccumLinear, Backend, Batch, CacheFormat, Contiguous, Heads, IndexCache, IndexedCache,
+        LatentCache, LayerNorm, LayerNormLinear, Linear, LogPositionScale, Mask, Padding, Result,
+        RmsNorm, RopeKey, Rows, Selection, Unrotated, Visibility, Weights, absorb, attention,
+        indexer,
     };
 
     use super::twin::*;
@@ -885,16 +884,15 @@ mod other_parts {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -931,7 +929,7 @@ mod other_parts {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -940,7 +938,7 @@ mod other_parts {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -978,7 +976,7 @@ mod other_parts {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -987,7 +985,7 @@ mod other_parts {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }

@@ -28,9 +28,8 @@
 //! A cached token takes 2304 bytes: 576 values in the format `f32`, the latent and the shared key.
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask,
-    Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb,
-    attention,
+    Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask, Padding,
+    Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb, attention,
 };
 
 /// Width of the residual stream, h.
@@ -184,11 +183,11 @@ impl<B: Backend> MoonlightAttention<B> {
         //   o_h = Σ p · v_h
         let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
         let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -215,12 +214,15 @@ impl<B: Backend> MoonlightAttention<B> {
         let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
 
-        // Latent and shared rope key: [c; k_r] = W_DKV · x;  ĉ = RMSNorm(c);  rope on k_r
+        // Down projections: W_DKV · x
         let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+
+        // Prologue, in one pass: ĉ = RMSNorm(c), rope on k_r;  the cache keeps ĉ and k_r
         let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-        let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
         let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-        let k_rope = self.rotary.key(k_rope, &angles)?;
+        let kv_compressed = self.kv_layernorm.of(kv_compressed);
+        let k_rope = self.rotary.key_of(k_rope, &angles);
+        let ((), kv_compressed, k_rope) = cache.prologue_kept(batch, (), kv_compressed, k_rope)?;
 
         // Expanded form: [k_n; v]_h = W_UKV,h · ĉ;  p = softmax(τ · (q_n·k_n + q_r·k_r));
         //   o_h = Σ p · v_h;
@@ -232,18 +234,14 @@ impl<B: Backend> MoonlightAttention<B> {
             CONTEXT_CHUNK,
             Visibility::CAUSAL,
         );
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            Attended::merged(context, |context| {
-                let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                let kv = self.linear_kv_up_proj.forward(latent)?;
+                Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
             })?;
 
-        // The cache keeps ĉ and k_r
-        cache.write(batch, &kv_compressed, &k_rope)?;
-
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -270,25 +268,26 @@ impl<B: Backend> MoonlightAttention<B> {
         let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
 
-        // Latent and shared rope key: [c; k_r] = W_DKV · x;  ĉ = RMSNorm(c);  rope on k_r
+        // Down projections: W_DKV · x
         let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-        let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-        let k_rope = self.rotary.key(k_rope, &angles)?;
 
-        // The cache keeps ĉ and k_r
-        cache.write(batch, &kv_compressed, &k_rope)?;
+        // Prologue, in one pass: ĉ = RMSNorm(c), rope on k_r;  the cache keeps ĉ and k_r
+        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+        let kv_compressed = self.kv_layernorm.of(kv_compressed);
+        let k_rope = self.rotary.key_of(k_rope, &angles);
+        cache.prologue(batch, (), kv_compressed, k_rope)?;
 
         // Absorbed form: q̃_h = W_UK,hᵀ · q_n;  p = softmax(τ · (q̃·ĉ + q_r·k_r));  z_h = Σ p · ĉ
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+            cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }

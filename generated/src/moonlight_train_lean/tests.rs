@@ -189,8 +189,8 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, Heads, Interleaved, LatentCache, Linear,
-        Mask, Padding, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
+        Backend, Batch, CacheFormat, Contiguous, Heads, Interleaved, LatentCache, Linear, Mask,
+        Padding, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
@@ -239,9 +239,9 @@ mod planned {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -258,9 +258,11 @@ mod planned {
             let q = self.rotary.heads(q, &angles)?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let ((), kv_compressed, k_rope) =
+                cache.prologue_kept(batch, (), kv_compressed, k_rope)?;
             let context = cache.context(
                 batch,
                 &kv_compressed,
@@ -268,14 +270,12 @@ mod planned {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -292,17 +292,17 @@ mod planned {
             let q = self.rotary.heads(q, &angles)?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -314,8 +314,8 @@ mod planned {
 /// The twin with the absorbed form for the expanded one, and the other way round.
 mod other_form {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, Heads, Interleaved, LatentCache, Linear,
-        Mask, Padding, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
+        Backend, Batch, CacheFormat, Contiguous, Heads, Interleaved, LatentCache, Linear, Mask,
+        Padding, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
@@ -365,7 +365,7 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = attention::absorbed(
                 &q_latent,
                 q_rope,
                 &kv_compressed,
@@ -374,7 +374,7 @@ mod other_form {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -392,17 +392,17 @@ mod other_form {
             let q = self.rotary.heads(q, &angles)?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -420,9 +420,11 @@ mod other_form {
             let q = self.rotary.heads(q, &angles)?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let ((), kv_compressed, k_rope) =
+                cache.prologue_kept(batch, (), kv_compressed, k_rope)?;
             let context = cache.context(
                 batch,
                 &kv_compressed,
@@ -430,14 +432,12 @@ mod other_form {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -448,9 +448,9 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Half, Heads, Interleaved, LatentCache,
-        LayerNormLinear, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility,
-        Weights, absorb, attention,
+        Backend, Batch, CacheFormat, Half, Heads, Interleaved, LatentCache, LayerNormLinear,
+        Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights, absorb,
+        attention,
     };
 
     use super::twin::*;
@@ -498,9 +498,9 @@ mod other_parts {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -517,9 +517,11 @@ mod other_parts {
             let q = self.rotary.heads(q, &angles)?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let ((), kv_compressed, k_rope) =
+                cache.prologue_kept(batch, (), kv_compressed, k_rope)?;
             let context = cache.context(
                 batch,
                 &kv_compressed,
@@ -527,14 +529,12 @@ mod other_parts {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.linear().forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -551,17 +551,17 @@ mod other_parts {
             let q = self.rotary.heads(q, &angles)?;
             let kv_down = self.linear_kv_down_proj.forward(hidden)?;
             let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
             let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            cache.prologue(batch, (), kv_compressed, k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -1270,9 +1270,9 @@ mod rescheduled {
 /// The twin's training in the other form.
 mod trained_otherwise {
     use mla_runtime::{
-        Angles, Backend, Heads, Interleaved, Linear, LinearParameters, Mask, NormParameters,
-        Padding, PerHead, Result, RmsNorm, RopeKey, Rotary, Rows, Segments, Visibility, Weights,
-        absorb, attention, qk_clip,
+        Angles, Attended, Backend, Heads, Interleaved, Linear, LinearParameters, Mask,
+        NormParameters, Padding, PerHead, Result, RmsNorm, RopeKey, Rotary, Rows, Segments,
+        Visibility, Weights, absorb, attention, qk_clip,
     };
 
     use super::twin::*;
@@ -1292,8 +1292,8 @@ mod trained_otherwise {
     #[derive(Debug)]
     pub(super) struct Deferred<B: Backend> {
         q: Heads<B, NUM_ATTENTION_HEADS, QK_HEAD_DIM>,
-        out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM>,
         z: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK>,
+        out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM>,
         d_out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM>,
         d_q_latent: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK>,
         d_kv_down: Rows<B, KV_DOWN_WIDTH>,
@@ -1371,7 +1371,7 @@ mod trained_otherwise {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed(
+            let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = attention::absorbed(
                 &q_latent,
                 q_rope,
                 &kv_compressed,
@@ -1383,7 +1383,7 @@ mod trained_otherwise {
             drop(q_latent);
             let (z, lse, max_logit) = attended.into_parts()?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values_of(&self.linear_kv_up_proj, &z)?;
+                absorb::values(&self.linear_kv_up_proj, &z)?;
             let out_rows = out.as_rows::<OUT_WIDTH>();
             let output = self.linear_proj.forward(out_rows)?;
             let saved = Saved {
@@ -1555,8 +1555,8 @@ mod trained_otherwise {
             let gradients = InputGradients { hidden: d_hidden };
             let deferred = Deferred {
                 q,
-                out,
                 z,
+                out,
                 d_out,
                 d_q_latent,
                 d_kv_down,
@@ -1667,8 +1667,8 @@ mod trained_otherwise {
 /// The twin with a cache of every head's keys and values.
 mod other_cache {
     use mla_runtime::{
-        Backend, Batch, CacheFormat, Contiguous, Interleaved, Linear, NaiveCache, Result, RmsNorm,
-        Rotary, Rows, Visibility, Weights,
+        Backend, Batch, CacheFormat, Contiguous, Heads, Interleaved, Linear, NaiveCache, Result,
+        RmsNorm, Rotary, Rows, Visibility, Weights,
     };
 
     use super::twin::*;
@@ -1718,8 +1718,9 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -1742,8 +1743,9 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }

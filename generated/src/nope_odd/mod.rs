@@ -25,8 +25,8 @@
 //! head.
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheFormat, Cpu, LayerNorm, Linear, Mask, NaiveCache, Padding,
-    Paged, Result, RopeKey, Rows, TensorShape, Unrotated, Visibility, Weights, attention,
+    Backend, Batch, CacheFormat, Cpu, Heads, LayerNorm, Linear, Mask, NaiveCache, Padding, Paged,
+    Result, RopeKey, Rows, TensorShape, Unrotated, Visibility, Weights, attention,
 };
 
 /// Width of the residual stream, h.
@@ -136,11 +136,11 @@ impl<B: Backend> NopeOddAttention<B> {
         // Expanded form: [k_n; v]_h = W_UKV,h · ĉ;  p = softmax(τ · (q_n·k_n));  o_h = Σ p · v_h
         let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
         let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -178,10 +178,11 @@ impl<B: Backend> NopeOddAttention<B> {
         cache.write(batch, &kv, &k_rope)?;
 
         // Expanded form, over what the cache holds: p = softmax(τ · (q_n·k_n));  o_h = Σ p · v_h
-        let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -219,10 +220,11 @@ impl<B: Backend> NopeOddAttention<B> {
         cache.write(batch, &kv, &k_rope)?;
 
         // Expanded form, over what the cache holds: p = softmax(τ · (q_n·k_n));  o_h = Σ p · v_h
-        let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 }

@@ -146,7 +146,7 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, LayerNorm, Linear, Mask, NaiveCache, Padding, Paged,
+        Backend, Batch, CacheFormat, Heads, LayerNorm, Linear, Mask, NaiveCache, Padding, Paged,
         Result, RopeKey, Rows, Unrotated, Visibility, Weights, attention,
     };
 
@@ -196,9 +196,9 @@ mod planned {
             let k_rope = RopeKey::unrotated(hidden.columns::<0, QK_ROPE_HEAD_DIM>())?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -218,8 +218,9 @@ mod planned {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -239,8 +240,9 @@ mod planned {
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -299,7 +301,7 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = attention::absorbed(
                 &q_latent,
                 q_rope,
                 &kv_compressed,
@@ -308,7 +310,7 @@ mod other_form {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -320,9 +322,8 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, LayerNorm, LayerNormLinear, Linear,
-        Mask, NaiveCache, Padding, Result, RopeKey, Rows, Unrotated, Visibility, Weights,
-        attention,
+        Backend, Batch, CacheFormat, Contiguous, Heads, LayerNorm, LayerNormLinear, Linear, Mask,
+        NaiveCache, Padding, Result, RopeKey, Rows, Unrotated, Visibility, Weights, attention,
     };
 
     use super::twin::*;
@@ -367,9 +368,9 @@ mod other_parts {
             let k_rope = RopeKey::unrotated(hidden.columns::<0, QK_ROPE_HEAD_DIM>())?;
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -388,8 +389,9 @@ mod other_parts {
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -408,8 +410,9 @@ mod other_parts {
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -420,8 +423,8 @@ mod other_parts {
 /// The twin with a cache of latents.
 mod other_cache {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, LatentCache, LayerNorm, Linear, Paged,
-        Result, RopeKey, Rows, Unrotated, Visibility, Weights, absorb, attention,
+        Backend, Batch, CacheFormat, Heads, LatentCache, LayerNorm, Linear, Paged, Result, RopeKey,
+        Rows, Unrotated, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
@@ -474,14 +477,13 @@ mod other_cache {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
             cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -502,10 +504,10 @@ mod other_cache {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }

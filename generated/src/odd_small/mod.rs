@@ -257,11 +257,11 @@ impl<B: Backend> OddSmallAttention<B> {
         //   o_h = Σ p · v_h
         let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
         let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H] + b
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -286,17 +286,21 @@ impl<B: Backend> OddSmallAttention<B> {
         // All latents at once: [c_q; c; k_r] = W_DQKV · x + b
         let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
 
-        // Queries: q = W_UQ · RMSNorm(c_q), rope on the last 6 of each head's 17
+        // Prologue, in one pass: ĉ_q = RMSNorm(c_q);  ĉ = LayerNorm(c), rope on k_r;
+        //   the cache keeps ĉ and k_r
         let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-        let q = self.linear_q_up_proj.forward(q_compressed)?;
+        let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+        let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+        let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+        let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+        let k_rope = self.rotary.key_of(k_rope, &angles);
+        let (q_compressed, kv_compressed, k_rope) =
+            cache.prologue_kept(batch, q_compressed, kv_compressed, k_rope)?;
+
+        // Queries: q = W_UQ · RMSNorm(c_q), rope on the last 6 of each head's 17
+        let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
         let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
-
-        // Latent and shared rope key: ĉ = LayerNorm(c);  rope on k_r
-        let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-        let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-        let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-        let k_rope = self.rotary.key(k_rope, &angles)?;
 
         // Expanded form: [k_n; v]_h = W_UKV,h · ĉ;  p = softmax(τ · (q_n·k_n + q_r·k_r));
         //   o_h = Σ p · v_h;
@@ -308,18 +312,14 @@ impl<B: Backend> OddSmallAttention<B> {
             CONTEXT_CHUNK,
             Visibility::CAUSAL,
         );
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            Attended::merged(context, |context| {
-                let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                let kv = self.linear_kv_up_proj.linear().forward(latent)?;
+                Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
             })?;
 
-        // The cache keeps ĉ and k_r
-        cache.write(batch, &kv_compressed, &k_rope)?;
-
         // Output: y = W_O · [o_1; …; o_H] + b
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -344,30 +344,31 @@ impl<B: Backend> OddSmallAttention<B> {
         // All latents at once: [c_q; c; k_r] = W_DQKV · x + b
         let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
 
-        // Queries: q = W_UQ · RMSNorm(c_q), rope on the last 6 of each head's 17
+        // Prologue, in one pass: ĉ_q = RMSNorm(c_q);  ĉ = LayerNorm(c), rope on k_r;
+        //   the cache keeps ĉ and k_r
         let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-        let q = self.linear_q_up_proj.forward(q_compressed)?;
+        let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+        let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+        let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+        let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+        let k_rope = self.rotary.key_of(k_rope, &angles);
+        let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
+
+        // Queries: q = W_UQ · RMSNorm(c_q), rope on the last 6 of each head's 17
+        let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
         let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
-
-        // Latent and shared rope key: ĉ = LayerNorm(c);  rope on k_r
-        let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-        let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-        let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-        let k_rope = self.rotary.key(k_rope, &angles)?;
-
-        // The cache keeps ĉ and k_r
-        cache.write(batch, &kv_compressed, &k_rope)?;
 
         // Absorbed form: q̃_h = W_UK,hᵀ · q_n;  p = softmax(τ · (q̃·ĉ + q_r·k_r));  z_h = Σ p · ĉ
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+            cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H] + b
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+            absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }

@@ -189,7 +189,7 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Half, Heads, Interleaved, LatentCache, LayerNorm,
+        Backend, Batch, CacheFormat, Half, Heads, Interleaved, LatentCache, LayerNorm,
         LayerNormLinear, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility,
         Weights, absorb, attention,
     };
@@ -249,9 +249,9 @@ mod planned {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -265,13 +265,16 @@ mod planned {
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q = self.linear_q_up_proj.forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let (q_compressed, kv_compressed, k_rope) =
+                cache.prologue_kept(batch, q_compressed, kv_compressed, k_rope)?;
+            let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let context = cache.context(
                 batch,
                 &kv_compressed,
@@ -279,14 +282,12 @@ mod planned {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.linear().forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -300,21 +301,22 @@ mod planned {
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q = self.linear_q_up_proj.forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
+            let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -326,7 +328,7 @@ mod planned {
 /// The twin with the absorbed form for the expanded one, and the other way round.
 mod other_form {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Half, Heads, Interleaved, LatentCache, LayerNorm,
+        Backend, Batch, CacheFormat, Half, Heads, Interleaved, LatentCache, LayerNorm,
         LayerNormLinear, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Visibility,
         Weights, absorb, attention,
     };
@@ -388,7 +390,7 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = attention::absorbed(
                 &q_latent,
                 q_rope,
                 &kv_compressed,
@@ -397,7 +399,7 @@ mod other_form {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -412,21 +414,22 @@ mod other_form {
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q = self.linear_q_up_proj.forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
+            let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -441,13 +444,16 @@ mod other_form {
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q = self.linear_q_up_proj.forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let (q_compressed, kv_compressed, k_rope) =
+                cache.prologue_kept(batch, q_compressed, kv_compressed, k_rope)?;
+            let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let context = cache.context(
                 batch,
                 &kv_compressed,
@@ -455,14 +461,12 @@ mod other_form {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.linear().forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.linear().forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -473,9 +477,9 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, LatentCache, LayerNorm,
-        Linear, Mask, Padding, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights,
-        absorb, attention,
+        Backend, Batch, CacheFormat, Contiguous, Half, Heads, LatentCache, LayerNorm, Linear, Mask,
+        Padding, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb,
+        attention,
     };
 
     use super::twin::*;
@@ -552,9 +556,9 @@ mod other_parts {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -567,15 +571,17 @@ mod other_parts {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let (q_compressed, kv_compressed, k_rope) =
+                cache.prologue_kept(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
             let context = cache.context(
                 batch,
                 &kv_compressed,
@@ -583,14 +589,12 @@ mod other_parts {
                 CONTEXT_CHUNK,
                 Visibility::CAUSAL,
             );
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                Attended::merged(context, |context| {
-                    let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                    let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                    attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                    let kv = self.linear_kv_up_proj.forward(latent)?;
+                    Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
                 })?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -603,23 +607,23 @@ mod other_parts {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -1407,9 +1411,9 @@ mod rescheduled {
 /// The twin's training in the other form.
 mod trained_otherwise {
     use mla_runtime::{
-        Angles, Backend, Half, Heads, LayerNorm, LayerNormLinear, Linear, LinearParameters, Mask,
-        NormLinearParameters, NormParameters, Offloaded, Padding, PerHead, Result, RmsNorm,
-        RopeKey, Rotary, Rows, Segments, Visibility, Weights, absorb, attention,
+        Angles, Attended, Backend, Half, Heads, LayerNorm, LayerNormLinear, Linear,
+        LinearParameters, Mask, NormLinearParameters, NormParameters, Offloaded, Padding, PerHead,
+        Result, RmsNorm, RopeKey, Rotary, Rows, Segments, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
@@ -1432,8 +1436,8 @@ mod trained_otherwise {
     pub(super) struct Deferred<B: Backend> {
         q_compressed: Rows<B, Q_LORA_RANK>,
         q: Heads<B, NUM_ATTENTION_HEADS, QK_HEAD_DIM>,
-        out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM>,
         z: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK>,
+        out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM>,
         d_out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM>,
         d_q_latent: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK>,
         d_q: Rows<B, Q_WIDTH>,
@@ -1535,7 +1539,7 @@ mod trained_otherwise {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed(
+            let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = attention::absorbed(
                 &q_latent,
                 q_rope,
                 &kv_compressed,
@@ -1545,7 +1549,7 @@ mod trained_otherwise {
             )?;
             let (z, lse, max_logit) = attended.into_parts()?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values_of(self.linear_kv_up_proj.linear(), &z)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &z)?;
             let out_rows = out.as_rows::<OUT_WIDTH>();
             let output = self.linear_proj.forward(out_rows)?;
             let saved = Saved {
@@ -1742,8 +1746,8 @@ mod trained_otherwise {
             let deferred = Deferred {
                 q_compressed,
                 q,
-                out,
                 z,
+                out,
                 d_out,
                 d_q_latent,
                 d_q,
@@ -1847,7 +1851,7 @@ mod trained_otherwise {
 /// The twin with a cache of every head's keys and values.
 mod other_cache {
     use mla_runtime::{
-        Backend, Batch, CacheFormat, Half, Interleaved, LayerNorm, LayerNormLinear, Linear,
+        Backend, Batch, CacheFormat, Half, Heads, Interleaved, LayerNorm, LayerNormLinear, Linear,
         NaiveCache, Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights,
     };
 
@@ -1907,8 +1911,9 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -1931,8 +1936,9 @@ mod other_cache {
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
             cache.write(batch, &kv, &k_rope)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }

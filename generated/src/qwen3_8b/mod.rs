@@ -21,8 +21,9 @@
 //! group.
 
 use mla_runtime::{
-    Backend, Batch, CacheFormat, Cpu, GroupPart, Half, Linear, Mask, NaiveCache, Padding, Paged,
-    Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, attention, bf16, groups,
+    Backend, Batch, CacheFormat, Cpu, GroupPart, Half, Heads, Linear, Mask, NaiveCache, Padding,
+    Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, attention, bf16,
+    groups,
 };
 
 /// Width of the residual stream, h.
@@ -210,10 +211,11 @@ impl<B: Backend> Qwen38bAttention<B> {
         let k = self.rotary.heads_first(k, &angles)?;
 
         // Attention: p = softmax(τ · (q_h·k_g(h)));  o_h = Σ p · v_g(h)
-        let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+            attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+        let out = attended.into_rows::<Q_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -254,10 +256,11 @@ impl<B: Backend> Qwen38bAttention<B> {
         cache.write_heads(batch, &k, &v)?;
 
         // Attention: p = softmax(τ · (q_h·k_g(h)));  o_h = Σ p · v_g(h)
-        let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+            cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+        let out = attended.into_rows::<Q_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -298,10 +301,11 @@ impl<B: Backend> Qwen38bAttention<B> {
         cache.write_heads(batch, &k, &v)?;
 
         // Attention: p = softmax(τ · (q_h·k_g(h)));  o_h = Σ p · v_g(h)
-        let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+        let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+            cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+        let out = attended.into_rows::<Q_WIDTH>();
         self.linear_proj.forward(&out)
     }
 }

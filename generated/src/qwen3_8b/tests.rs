@@ -138,8 +138,8 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Backend, Batch, CacheFormat, GroupPart, Half, Linear, Mask, NaiveCache, Padding, Paged,
-        Result, RmsNorm, Rotary, Rows, Visibility, Weights, attention, bf16, groups,
+        Backend, Batch, CacheFormat, GroupPart, Half, Heads, Linear, Mask, NaiveCache, Padding,
+        Paged, Result, RmsNorm, Rotary, Rows, Visibility, Weights, attention, bf16, groups,
     };
 
     use super::twin::*;
@@ -195,8 +195,9 @@ mod planned {
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.k_layernorm.heads(&k)?;
             let k = self.rotary.heads_first(k, &angles)?;
-            let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -218,8 +219,9 @@ mod planned {
             let k = self.k_layernorm.heads(&k)?;
             let k = self.rotary.heads_first(k, &angles)?;
             cache.write_heads(batch, &k, &v)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -241,8 +243,9 @@ mod planned {
             let k = self.k_layernorm.heads(&k)?;
             let k = self.rotary.heads_first(k, &angles)?;
             cache.write_heads(batch, &k, &v)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }
@@ -253,7 +256,7 @@ mod planned {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Backend, Batch, CacheFormat, Contiguous, GroupPart, Half, Linear, Mask, NaiveCache,
+        Backend, Batch, CacheFormat, Contiguous, GroupPart, Half, Heads, Linear, Mask, NaiveCache,
         Padding, Result, RmsNorm, Rotary, Rows, Visibility, Weights, attention, bf16, groups,
     };
 
@@ -314,8 +317,9 @@ mod other_parts {
             let q = self.rotary.heads_first(q, &angles)?;
             let k = self.k_layernorm.heads(&k)?;
             let k = self.rotary.heads_first(k, &angles)?;
-            let attended = attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                attention::grouped(&q, &k, &v, &segments, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -338,8 +342,9 @@ mod other_parts {
             let k = self.k_layernorm.heads(&k)?;
             let k = self.rotary.heads_first(k, &angles)?;
             cache.write_heads(batch, &k, &v)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -362,8 +367,9 @@ mod other_parts {
             let k = self.k_layernorm.heads(&k)?;
             let k = self.rotary.heads_first(k, &angles)?;
             cache.write_heads(batch, &k, &v)?;
-            let attended = cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<Q_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, HEAD_DIM> =
+                cache.attend(batch, &q, Visibility::CAUSAL, SOFTMAX_SCALE)?;
+            let out = attended.into_rows::<Q_WIDTH>();
             self.linear_proj.forward(&out)
         }
     }

@@ -234,11 +234,11 @@ impl<B: Backend> TinyDenseAttention<B> {
         //   o_h = Σ p · v_h
         let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
         let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 

@@ -226,7 +226,7 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, IndexCache, IndexedCache,
+        Backend, Batch, CacheFormat, Contiguous, Half, Heads, IndexCache, IndexedCache,
         Interleaved, LatentCache, LayerNorm, Linear, Mask, Padding, Result, RmsNorm, Rotary, Rows,
         Selection, Visibility, Weights, absorb, attention, indexer,
     };
@@ -310,16 +310,15 @@ mod planned {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -332,24 +331,25 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -357,11 +357,10 @@ mod planned {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -370,7 +369,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -384,24 +383,25 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -409,11 +409,10 @@ mod planned {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -422,7 +421,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -434,7 +433,7 @@ mod planned {
 /// The twin, picking more keys than there are.
 mod covering {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, IndexCache, IndexedCache,
+        Backend, Batch, CacheFormat, Contiguous, Half, Heads, IndexCache, IndexedCache,
         Interleaved, LatentCache, LayerNorm, Linear, Mask, Padding, Result, RmsNorm, Rotary, Rows,
         Selection, Visibility, Weights, absorb, attention, indexer,
     };
@@ -520,16 +519,15 @@ mod covering {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -542,24 +540,25 @@ mod covering {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -567,11 +566,10 @@ mod covering {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -580,7 +578,7 @@ mod covering {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -594,24 +592,25 @@ mod covering {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -619,11 +618,10 @@ mod covering {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -632,7 +630,7 @@ mod covering {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -644,8 +642,8 @@ mod covering {
 /// The twin without an indexer.
 mod dense {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, Heads, Interleaved, LatentCache, Linear,
-        Mask, Padding, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb,
+        Backend, Batch, CacheFormat, Contiguous, Heads, Interleaved, LatentCache, Linear, Mask,
+        Padding, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb,
         attention,
     };
 
@@ -711,9 +709,9 @@ mod dense {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -726,23 +724,23 @@ mod dense {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -756,23 +754,23 @@ mod dense {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -863,17 +861,18 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed_selected(
-                &q_latent,
-                q_rope,
-                &kv_compressed,
-                &k_rope,
-                &segments,
-                &selection,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                attention::absorbed_selected(
+                    &q_latent,
+                    q_rope,
+                    &kv_compressed,
+                    &k_rope,
+                    &segments,
+                    &selection,
+                    SOFTMAX_SCALE,
+                )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -885,7 +884,7 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Half, Heads, IndexCache, IndexedCache, Interleaved,
+        Backend, Batch, CacheFormat, Half, Heads, IndexCache, IndexedCache, Interleaved,
         LatentCache, LayerNorm, LayerNormLinear, Linear, Mask, Padding, Paged, Result, RmsNorm,
         Rotary, Rows, Selection, TensorShape, Visibility, Weights, absorb, attention, indexer,
     };
@@ -987,16 +986,15 @@ mod other_parts {
                 indexer::select(&index_q, &index_k, &index_weights, &segments, &SELECTING)?;
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    &selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                &selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -1009,24 +1007,25 @@ mod other_parts {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q_compressed = self.linear_q_up_proj.norm().forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -1034,11 +1033,10 @@ mod other_parts {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -1047,7 +1045,7 @@ mod other_parts {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -1061,24 +1059,25 @@ mod other_parts {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q_compressed = self.linear_q_up_proj.norm().forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -1086,11 +1085,10 @@ mod other_parts {
                 Visibility::CAUSAL,
                 &SELECTING,
             )?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -1099,7 +1097,7 @@ mod other_parts {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -2270,7 +2268,7 @@ mod rescheduled {
 /// The twin's training in the other form.
 mod trained_otherwise {
     use mla_runtime::{
-        Angles, Backend, Half, Heads, IndexerGradients, Interleaved, LayerNorm, Linear,
+        Angles, Attended, Backend, Half, Heads, IndexerGradients, Interleaved, LayerNorm, Linear,
         LinearParameters, Mask, NormParameters, Padding, PerHead, Result, RmsNorm, RopeKey, Rotary,
         Rows, Segments, Selection, Visibility, Weights, absorb, attention, indexer, qk_clip,
     };
@@ -2303,8 +2301,8 @@ mod trained_otherwise {
     pub(super) struct Deferred<B: Backend> {
         q_compressed: Rows<B, Q_LORA_RANK>,
         q: Heads<B, NUM_ATTENTION_HEADS, QK_HEAD_DIM>,
-        out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM>,
         z: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK>,
+        out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM>,
         d_out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM>,
         d_q_latent: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK>,
         d_index_weights_raw: Rows<B, INDEX_N_HEADS>,
@@ -2433,18 +2431,19 @@ mod trained_otherwise {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed_selected(
-                &q_latent,
-                q_rope,
-                &kv_compressed,
-                &k_rope,
-                &segments,
-                &selection,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Attended<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                attention::absorbed_selected(
+                    &q_latent,
+                    q_rope,
+                    &kv_compressed,
+                    &k_rope,
+                    &segments,
+                    &selection,
+                    SOFTMAX_SCALE,
+                )?;
             let (z, lse, max_logit) = attended.into_parts()?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values_of(&self.linear_kv_up_proj, &z)?;
+                absorb::values(&self.linear_kv_up_proj, &z)?;
             let out_rows = out.as_rows::<OUT_WIDTH>();
             let output = self.linear_proj.forward(out_rows)?;
             let saved = Saved {
@@ -2743,8 +2742,8 @@ mod trained_otherwise {
             let deferred = Deferred {
                 q_compressed,
                 q,
-                out,
                 z,
+                out,
                 d_out,
                 d_q_latent,
                 d_index_weights_raw,

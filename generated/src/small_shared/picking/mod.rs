@@ -31,7 +31,7 @@
 //! and 16 in the format `f32`, the indexer's key.
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheFormat, Cpu, Half, Heads, IndexCache, IndexedCache, Interleaved,
+    Backend, Batch, CacheFormat, Cpu, Half, Heads, IndexCache, IndexedCache, Interleaved,
     LatentCache, LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows, Selecting,
     Selection, TensorShape, TopK, Visibility, Weights, absorb, attention, indexer,
 };
@@ -229,11 +229,11 @@ impl<B: Backend> SmallSharedPicking<B> {
         //   p = softmax(τ · (q_n·k_n + q_r·k_r)) over the selected keys;  o_h = Σ p · v_h
         let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
         let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded_selected(&q, &kv, &k_rope, &segments, selection, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -257,24 +257,26 @@ impl<B: Backend> SmallSharedPicking<B> {
         cache.check(batch, hidden.rows())?;
         let angles = self.rotary.angles(batch.positions())?;
 
-        // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 8 of each head's 24
+        // Down projections: W_DQ · x;  W_DKV · x;  W_IK · x
         let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-        let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+        let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+        let index_k = self.indexer_wk.forward(hidden)?;
+
+        // Prologue, in one pass: ĉ_q = RMSNorm(c_q);  ĉ = RMSNorm(c), rope on k_r;
+        //   K = LayerNorm(W_IK · x), roped;  the cache keeps ĉ, k_r and K
+        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+        let q_compressed = self.q_layernorm.of(&q_compressed);
+        let kv_compressed = self.kv_layernorm.of(kv_compressed);
+        let k_rope = self.rotary.key_of(k_rope, &angles);
+        let index_k = self.indexer_k_norm.of(&index_k);
+        let index_k = self.indexer_rotary.first_of(index_k, &angles);
+        let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
+
+        // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 8 of each head's 24
         let q = self.linear_q_up_proj.forward(&q_compressed)?;
         let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
-
-        // Latent and shared rope key: [c; k_r] = W_DKV · x;  ĉ = RMSNorm(c);  rope on k_r
-        let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-        let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-        let k_rope = self.rotary.key(k_rope, &angles)?;
-
-        // Indexer key: K = LayerNorm(W_IK · x), roped
-        let index_k = self.indexer_wk.forward(hidden)?;
-        let index_k = self.indexer_k_norm.forward(&index_k)?;
-        let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
 
         // Indexer queries and weights: Q = W_IQ · ĉ_q, roped;  w = W_IW · x
         let index_q = self.indexer_wq_b.forward(&q_compressed)?;
@@ -282,9 +284,6 @@ impl<B: Backend> SmallSharedPicking<B> {
         let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
         let index_weights = self.indexer_weights_proj.forward(hidden)?;
         let index_weights = index_weights.view().to_per_head()?;
-
-        // The cache keeps K
-        cache.index.write(batch, &index_k)?;
 
         // Selection: I(t, u) = Σ_j w_j · 4^-1/2 · 16^-1/2 · relu(Q_j(t)·K(u));
         //   the 5 keys with the highest scores
@@ -298,15 +297,12 @@ impl<B: Backend> SmallSharedPicking<B> {
         topk.set(selection);
         let selection = topk.get(hidden.rows())?;
 
-        // The cache keeps ĉ and k_r
-        cache.kv.write(batch, &kv_compressed, &k_rope)?;
-
         // Absorbed form: q̃_h = W_UK,hᵀ · q_n;
         //   p = softmax(τ · (q̃·ĉ + q_r·k_r)) over the selected keys;  z_h = Σ p · ĉ
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.kv.attend_selected(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
             batch,
             &q_latent,
             q_rope,
@@ -317,7 +313,7 @@ impl<B: Backend> SmallSharedPicking<B> {
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
@@ -342,24 +338,26 @@ impl<B: Backend> SmallSharedPicking<B> {
         cache.check(batch, hidden.rows())?;
         let angles = self.rotary.angles(batch.positions())?;
 
-        // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 8 of each head's 24
+        // Down projections: W_DQ · x;  W_DKV · x;  W_IK · x
         let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-        let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+        let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+        let index_k = self.indexer_wk.forward(hidden)?;
+
+        // Prologue, in one pass: ĉ_q = RMSNorm(c_q);  ĉ = RMSNorm(c), rope on k_r;
+        //   K = LayerNorm(W_IK · x), roped;  the cache keeps ĉ, k_r and K
+        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+        let q_compressed = self.q_layernorm.of(&q_compressed);
+        let kv_compressed = self.kv_layernorm.of(kv_compressed);
+        let k_rope = self.rotary.key_of(k_rope, &angles);
+        let index_k = self.indexer_k_norm.of(&index_k);
+        let index_k = self.indexer_rotary.first_of(index_k, &angles);
+        let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
+
+        // Queries: q = W_UQ · RMSNorm(W_DQ · x), rope on the last 8 of each head's 24
         let q = self.linear_q_up_proj.forward(&q_compressed)?;
         let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
         let q = self.rotary.heads(q, &angles)?;
-
-        // Latent and shared rope key: [c; k_r] = W_DKV · x;  ĉ = RMSNorm(c);  rope on k_r
-        let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-        let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-        let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-        let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-        let k_rope = self.rotary.key(k_rope, &angles)?;
-
-        // Indexer key: K = LayerNorm(W_IK · x), roped
-        let index_k = self.indexer_wk.forward(hidden)?;
-        let index_k = self.indexer_k_norm.forward(&index_k)?;
-        let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
 
         // Indexer queries and weights: Q = W_IQ · ĉ_q, roped;  w = W_IW · x
         let index_q = self.indexer_wq_b.forward(&q_compressed)?;
@@ -367,9 +365,6 @@ impl<B: Backend> SmallSharedPicking<B> {
         let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
         let index_weights = self.indexer_weights_proj.forward(hidden)?;
         let index_weights = index_weights.view().to_per_head()?;
-
-        // The cache keeps K
-        cache.index.write(batch, &index_k)?;
 
         // Selection: I(t, u) = Σ_j w_j · 4^-1/2 · 16^-1/2 · relu(Q_j(t)·K(u));
         //   the 5 keys with the highest scores
@@ -383,15 +378,12 @@ impl<B: Backend> SmallSharedPicking<B> {
         topk.set(selection);
         let selection = topk.get(hidden.rows())?;
 
-        // The cache keeps ĉ and k_r
-        cache.kv.write(batch, &kv_compressed, &k_rope)?;
-
         // Absorbed form: q̃_h = W_UK,hᵀ · q_n;
         //   p = softmax(τ · (q̃·ĉ + q_r·k_r)) over the selected keys;  z_h = Σ p · ĉ
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended = cache.kv.attend_selected(
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
             batch,
             &q_latent,
             q_rope,
@@ -402,7 +394,7 @@ impl<B: Backend> SmallSharedPicking<B> {
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }

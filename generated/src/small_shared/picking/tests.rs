@@ -170,7 +170,7 @@ mod twin {
 /// The twin in the forms of the layer.
 mod planned {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Half, Heads, IndexCache, IndexedCache, Interleaved,
+        Backend, Batch, CacheFormat, Half, Heads, IndexCache, IndexedCache, Interleaved,
         LatentCache, LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows,
         Selection, TopK, Visibility, Weights, absorb, attention, indexer,
     };
@@ -257,16 +257,15 @@ mod planned {
             let selection = topk.get(hidden.rows())?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -280,24 +279,25 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -307,11 +307,10 @@ mod planned {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -320,7 +319,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -335,24 +334,25 @@ mod planned {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -362,11 +362,10 @@ mod planned {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -375,7 +374,7 @@ mod planned {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -387,7 +386,7 @@ mod planned {
 /// The twin, picking more keys than there are.
 mod covering {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Half, Heads, IndexCache, IndexedCache, Interleaved,
+        Backend, Batch, CacheFormat, Half, Heads, IndexCache, IndexedCache, Interleaved,
         LatentCache, LayerNorm, Linear, Mask, Padding, Paged, Result, RmsNorm, Rotary, Rows,
         Selection, TopK, Visibility, Weights, absorb, attention, indexer,
     };
@@ -476,16 +475,15 @@ mod covering {
             let selection = topk.get(hidden.rows())?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -499,24 +497,25 @@ mod covering {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -526,11 +525,10 @@ mod covering {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -539,7 +537,7 @@ mod covering {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -554,24 +552,25 @@ mod covering {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -581,11 +580,10 @@ mod covering {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -594,7 +592,7 @@ mod covering {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -606,9 +604,8 @@ mod covering {
 /// The twin without an indexer.
 mod dense {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask,
-        Padding, Paged, Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb,
-        attention,
+        Backend, Batch, CacheFormat, Heads, Interleaved, LatentCache, Linear, Mask, Padding, Paged,
+        Result, RmsNorm, Rotary, Rows, TensorShape, Visibility, Weights, absorb, attention,
     };
 
     use super::twin::*;
@@ -673,9 +670,9 @@ mod dense {
             let k_rope = self.rotary.key(k_rope, &angles)?;
             let kv = self.linear_kv_up_proj.forward(&kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
                 attention::expanded(&q, &kv, &k_rope, &segments, SOFTMAX_SCALE)?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -688,23 +685,23 @@ mod dense {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -718,23 +715,23 @@ mod dense {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let q_compressed = self.linear_q_down_proj.forward(hidden)?;
-            let q_compressed = self.q_layernorm.forward(&q_compressed)?;
+            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
+            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
+            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.q_layernorm.of(&q_compressed);
+            let kv_compressed = self.kv_layernorm.of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let q_compressed = cache.prologue(batch, q_compressed, kv_compressed, k_rope)?;
             let q = self.linear_q_up_proj.forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_down = self.linear_kv_down_proj.forward(hidden)?;
-            let kv_compressed = kv_down.columns::<0, KV_LORA_RANK>();
-            let kv_compressed = self.kv_layernorm.forward(kv_compressed)?;
-            let k_rope = kv_down.columns::<KV_LORA_RANK, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            cache.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended =
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
                 cache.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -828,17 +825,18 @@ mod other_form {
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = attention::absorbed_selected(
-                &q_latent,
-                q_rope,
-                &kv_compressed,
-                &k_rope,
-                &segments,
-                selection,
-                SOFTMAX_SCALE,
-            )?;
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
+                attention::absorbed_selected(
+                    &q_latent,
+                    q_rope,
+                    &kv_compressed,
+                    &k_rope,
+                    &segments,
+                    selection,
+                    SOFTMAX_SCALE,
+                )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(&self.linear_kv_up_proj, attended)?;
+                absorb::values(&self.linear_kv_up_proj, &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -850,7 +848,7 @@ mod other_form {
 /// The twin with what is fused separate, what is separate fused, and the cache laid out otherwise.
 mod other_parts {
     use mla_runtime::{
-        Attended, Backend, Batch, CacheFormat, Contiguous, Half, Heads, IndexCache, IndexedCache,
+        Backend, Batch, CacheFormat, Contiguous, Half, Heads, IndexCache, IndexedCache,
         Interleaved, LatentCache, LayerNorm, LayerNormLinear, Linear, Mask, Padding, Result,
         RmsNorm, Rotary, Rows, Selection, TensorShape, TopK, Visibility, Weights, absorb,
         attention, indexer,
@@ -956,16 +954,15 @@ mod other_parts {
             let selection = topk.get(hidden.rows())?;
             let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
             let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-            let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                attention::expanded_selected(
-                    &q,
-                    &kv,
-                    &k_rope,
-                    &segments,
-                    selection,
-                    SOFTMAX_SCALE,
-                )?;
-            let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+            let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> = attention::expanded_selected(
+                &q,
+                &kv,
+                &k_rope,
+                &segments,
+                selection,
+                SOFTMAX_SCALE,
+            )?;
+            let out = attended.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
 
@@ -979,24 +976,25 @@ mod other_parts {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q_compressed = self.linear_q_up_proj.norm().forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -1006,11 +1004,10 @@ mod other_parts {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -1019,7 +1016,7 @@ mod other_parts {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }
@@ -1034,24 +1031,25 @@ mod other_parts {
             cache.check(batch, hidden.rows())?;
             let angles = self.rotary.angles(batch.positions())?;
             let qkv_down = self.linear_qkv_down_proj.forward(hidden)?;
+            let index_k = self.indexer_wk.forward(hidden)?;
             let q_compressed = qkv_down.columns::<0, Q_LORA_RANK>();
-            let q_compressed = self.linear_q_up_proj.norm().forward(q_compressed)?;
+            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
+            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
+            let q_compressed = self.linear_q_up_proj.norm().of(q_compressed);
+            let kv_compressed = self.linear_kv_up_proj.norm().of(kv_compressed);
+            let k_rope = self.rotary.key_of(k_rope, &angles);
+            let index_k = self.indexer_k_norm.of(&index_k);
+            let index_k = self.indexer_rotary.first_of(index_k, &angles);
+            let q_compressed =
+                cache.prologue(batch, q_compressed, kv_compressed, k_rope, index_k)?;
             let q = self.linear_q_up_proj.linear().forward(&q_compressed)?;
             let q = q.into_heads::<NUM_ATTENTION_HEADS, QK_HEAD_DIM>();
             let q = self.rotary.heads(q, &angles)?;
-            let kv_compressed = qkv_down.columns::<Q_LORA_RANK, KV_LORA_RANK>();
-            let kv_compressed = self.linear_kv_up_proj.norm().forward(kv_compressed)?;
-            let k_rope = qkv_down.columns::<{ Q_LORA_RANK + KV_LORA_RANK }, QK_ROPE_HEAD_DIM>();
-            let k_rope = self.rotary.key(k_rope, &angles)?;
-            let index_k = self.indexer_wk.forward(hidden)?;
-            let index_k = self.indexer_k_norm.forward(&index_k)?;
-            let index_k = self.indexer_rotary.rows_first(index_k, &angles)?;
             let index_q = self.indexer_wq_b.forward(&q_compressed)?;
             let index_q = index_q.into_heads::<INDEX_N_HEADS, INDEX_HEAD_DIM>();
             let index_q = self.indexer_rotary.heads_first(index_q, &angles)?;
             let index_weights = self.indexer_weights_proj.forward(hidden)?;
             let index_weights = index_weights.view().to_per_head()?;
-            cache.index.write(batch, &index_k)?;
             let selection: Selection<B, INDEX_TOPK> = cache.index.select(
                 batch,
                 &index_q,
@@ -1061,11 +1059,10 @@ mod other_parts {
             )?;
             topk.set(selection);
             let selection = topk.get(hidden.rows())?;
-            cache.kv.write(batch, &kv_compressed, &k_rope)?;
             let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
             let q_latent = absorb::queries(self.linear_kv_up_proj.linear(), q_nope)?;
             let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-            let attended = cache.kv.attend_selected(
+            let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> = cache.kv.attend_selected(
                 batch,
                 &q_latent,
                 q_rope,
@@ -1074,7 +1071,7 @@ mod other_parts {
                 SOFTMAX_SCALE,
             )?;
             let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-                absorb::values(self.linear_kv_up_proj.linear(), attended)?;
+                absorb::values(self.linear_kv_up_proj.linear(), &attended)?;
             let out = out.into_rows::<OUT_WIDTH>();
             self.linear_proj.forward(&out)
         }

@@ -28,9 +28,9 @@
 //!   on).
 
 use mla_runtime::{
-    Attended, Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask,
-    Padding, Paged, Result, RmsNorm, Rotary, Rows, SharedKv, TensorShape, Visibility, Weights,
-    absorb, attention,
+    Backend, Batch, CacheFormat, Cpu, Heads, Interleaved, LatentCache, Linear, Mask, Padding,
+    Paged, Result, RmsNorm, Rotary, Rows, SharedKv, TensorShape, Visibility, Weights, absorb,
+    attention,
 };
 
 /// Width of the residual stream, h.
@@ -152,11 +152,11 @@ impl<B: Backend> SmallSharedReuse<B> {
         //   o_h = Σ p · v_h
         let kv = self.linear_kv_up_proj.forward(kv_compressed)?;
         let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
             attention::expanded(&q, &kv, k_rope, &segments, SOFTMAX_SCALE)?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -198,15 +198,14 @@ impl<B: Backend> SmallSharedReuse<B> {
             CONTEXT_CHUNK,
             Visibility::CAUSAL,
         );
-        let attended: Attended<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            Attended::merged(context, |context| {
-                let kv = self.linear_kv_up_proj.forward(&context.latent)?;
-                let kv = kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>();
-                attention::expanded(&q, &kv, &context.k_rope, &context.segments, SOFTMAX_SCALE)
+        let attended: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
+            attention::over_context(&q, context, SOFTMAX_SCALE, |latent| {
+                let kv = self.linear_kv_up_proj.forward(latent)?;
+                Ok(kv.into_heads::<NUM_ATTENTION_HEADS, KV_HEAD_WIDTH>())
             })?;
 
         // Output: y = W_O · [o_1; …; o_H]
-        let out = attended.into_out()?.into_rows::<OUT_WIDTH>();
+        let out = attended.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
 
@@ -239,12 +238,12 @@ impl<B: Backend> SmallSharedReuse<B> {
         let q_nope = q.part::<0, QK_NOPE_HEAD_DIM>();
         let q_latent = absorb::queries(&self.linear_kv_up_proj, q_nope)?;
         let q_rope = q.part::<QK_NOPE_HEAD_DIM, QK_ROPE_HEAD_DIM>();
-        let attended =
+        let attended: Heads<B, NUM_ATTENTION_HEADS, KV_LORA_RANK> =
             source.attend(batch, &q_latent, q_rope, Visibility::CAUSAL, SOFTMAX_SCALE)?;
 
         // Output: o_h = W_UV,h · z_h;  y = W_O · [o_1; …; o_H]
         let out: Heads<B, NUM_ATTENTION_HEADS, V_HEAD_DIM> =
-            absorb::values(&self.linear_kv_up_proj, attended)?;
+            absorb::values(&self.linear_kv_up_proj, &attended)?;
         let out = out.into_rows::<OUT_WIDTH>();
         self.linear_proj.forward(&out)
     }
