@@ -1,8 +1,7 @@
 """Whole layers of the project beside what engines compose, through the C ABI: hooks of `peers/layer.py`, which `ours.py` offers as its own.
 
-Libraries are those of `ours.py`'s folder: `deepseek-v3.so` and `deepseek-v3.2.so`, of specs with a paged cache, and with caches of bytes `deepseek-v3-fp8_ds_mla.so`
-and `deepseek-v3.2-fp8_ds_mla.so`, of specs whose `build` has `dtype: bf16` and `cache: { format: fp8_ds_mla, scale_format: ue8m0, page_size: 64 }`, the
-latter with `index_format: fp8_ue8m0`. Where one of bytes is missing, that of bf16 stands in, and its row says so.
+Libraries are those of `ours.py`'s folder, made of the specs of the same names beside this file: `deepseek-v3-bf16.so` and `deepseek-v3.2-bf16.so`, and with caches
+of bytes `deepseek-v3-fp8_ds_mla.so` and `deepseek-v3.2-fp8_ds_mla.so`. Where one of bytes is missing, that of bf16 stands in, and its row says so.
 
 A cache is the library's own: it is not told the harness's entries but makes its own, from the hidden states of all cached tokens. So that this does not pay for
 attention to all that came before, each page of a request is told as a request of its own, whose positions begin where the page does: what is
@@ -102,8 +101,11 @@ def opened(name, coded_cache):
     coded = f"{name}-fp8_ds_mla.so"
     if coded_cache and (lib := abi.library(coded)):
         return lib, coded, abi.PREFIX
-    lib = abi.operations(name + ".so")
-    return lib, name + ".so", abi.PREFIX + (", caches of bf16" if coded_cache else "")
+    plain = f"{name}-bf16.so"
+    lib = abi.library(plain)
+    if lib is None:
+        raise LookupError(f"no {plain}")
+    return lib, plain, abi.PREFIX + (", caches of bf16" if coded_cache else "")
 
 
 def over_cache(function, name, weights, hidden, pool, shifts, cached, new, table, coded_cache):

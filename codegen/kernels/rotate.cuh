@@ -1,6 +1,6 @@
 // Rotary embedding in place: `2 · PAIRS` values of each head, from value `START` on.
 
-#include "fours.cuh"
+#include "runs.cuh"
 #include "pairs.cuh"
 
 struct Turning {
@@ -16,27 +16,35 @@ struct Turning {
 template <class Cfg>
 constexpr int LANES_OF_LINE = Cfg::PAIRS % 4 == 0 && WARP * 4 % Cfg::PAIRS == 0 ? Cfg::PAIRS / 4 : 0;
 
-// The eight values of four pairs, and back: two runs of neighbours that are `PAIRS` apart, or one.
+// The eight values of four pairs, and back: a run of neighbours, or two that are `PAIRS` apart.
 template <class Cfg, int HALF>
 __device__ inline void load_pairs(const Elem* line, int pair, Pair (&pairs)[4]) {
   constexpr int VALUES = 2 * Cfg::PAIRS;
-  Accum x[2][4];
-  load_four<VALUES>(line, HALF ? pair : 2 * pair, x[0]);
-  load_four<VALUES>(line, HALF ? pair + Cfg::PAIRS : 2 * pair + 4, x[1]);
+  if constexpr (HALF) {
+    Accum a[4], b[4];
+    load_run<VALUES>(line, pair, a);
+    load_run<VALUES>(line, pair + Cfg::PAIRS, b);
 #pragma unroll
-  for (int i = 0; i < 4; i++) pairs[i] = HALF ? Pair{x[0][i], x[1][i]} : Pair{x[i / 2][i % 2 * 2], x[i / 2][i % 2 * 2 + 1]};
+    for (int i = 0; i < 4; i++) pairs[i] = {a[i], b[i]};
+  } else {
+    Accum x[8];
+    load_run<VALUES>(line, 2 * pair, x);
+#pragma unroll
+    for (int i = 0; i < 4; i++) pairs[i] = {x[2 * i], x[2 * i + 1]};
+  }
 }
 template <class Cfg, int HALF>
 __device__ inline void store_pairs(Elem* line, int pair, const Pair (&pairs)[4]) {
   constexpr int VALUES = 2 * Cfg::PAIRS;
-  Accum x[2][4];
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    (HALF ? x[0][i] : x[i / 2][i % 2 * 2]) = pairs[i].a;
-    (HALF ? x[1][i] : x[i / 2][i % 2 * 2 + 1]) = pairs[i].b;
+  if constexpr (HALF) {
+    const Accum a[4] = {pairs[0].a, pairs[1].a, pairs[2].a, pairs[3].a};
+    const Accum b[4] = {pairs[0].b, pairs[1].b, pairs[2].b, pairs[3].b};
+    store_run<VALUES>(line, pair, a);
+    store_run<VALUES>(line, pair + Cfg::PAIRS, b);
+  } else {
+    const Accum x[8] = {pairs[0].a, pairs[0].b, pairs[1].a, pairs[1].b, pairs[2].a, pairs[2].b, pairs[3].a, pairs[3].b};
+    store_run<VALUES>(line, 2 * pair, x);
   }
-  store_four<VALUES>(line, HALF ? pair : 2 * pair, x[0]);
-  store_four<VALUES>(line, HALF ? pair + Cfg::PAIRS : 2 * pair + 4, x[1]);
 }
 
 // Some lanes of a warp for each line, four pairs each. They read before any of them writes: pairs may be written where others stood.
@@ -52,8 +60,8 @@ __device__ inline void rotate_fours(const Turning& args) {
     const i64 row = line / args.heads;
     Accum cos[4], sin[4];
     load_pairs<Cfg, Cfg::HALF_IN>(x, pair, pairs);
-    load_four<Cfg::PAIRS>(args.cos + row * Cfg::PAIRS, pair, cos);
-    load_four<Cfg::PAIRS>(args.sin + row * Cfg::PAIRS, pair, sin);
+    load_run<Cfg::PAIRS>(args.cos + row * Cfg::PAIRS, pair, cos);
+    load_run<Cfg::PAIRS>(args.sin + row * Cfg::PAIRS, pair, sin);
 #pragma unroll
     for (int i = 0; i < 4; i++) pairs[i] = pairs[i].turned(cos[i], args.backward ? -sin[i] : sin[i]);
   }

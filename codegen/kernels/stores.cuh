@@ -1,6 +1,6 @@
 // Every way in which a cache keeps a row: as numbers of type `MLA_KEY`, or as codes.
 
-#include "fours.cuh"
+#include "runs.cuh"
 #include "fp8_ds_mla.cuh"
 #include "fp8_flat.cuh"
 #include "fp8_model1.cuh"

@@ -63,8 +63,13 @@ const TIMES: [&str; 6] = ["--dtype", "bf16", "--prefill", "1", "--train", "1"];
 /// Modules that make a benchmark of peers one of ours, too.
 const HOOKS: [&str; 3] = ["ours.py", "ours_layers.py", "ours_small.py"];
 
-/// Specs in bf16 that say themselves how they are built: whole layers over caches of codes.
-const CODED: [&str; 2] = ["deepseek-v3-fp8_ds_mla", "deepseek-v3.2-fp8_ds_mla"];
+/// Specs of whole layers that say themselves how they are built.
+const LAYERS: [&str; 4] = [
+    "deepseek-v3-bf16",
+    "deepseek-v3-fp8_ds_mla",
+    "deepseek-v3.2-bf16",
+    "deepseek-v3.2-fp8_ds_mla",
+];
 
 /// Specs whose kernels `ours_small.py` launches by themselves, and what those are called.
 const LAUNCHED: [&str; 2] = ["deepseek-v3-bf16", "deepseek-v3.2-bf16"];
@@ -170,7 +175,7 @@ fn libraries(command: &Path, folder: &Path) -> Result<(), String> {
     for (name, spec) in LIBRARIES {
         shared(name, &root().join(spec), &["--dtype", "bf16"])?;
     }
-    for name in CODED {
+    for name in LAYERS {
         let spec = root().join(format!("benches/{name}.yaml"));
         shared(&format!("{name}.so"), &spec, &[])?;
     }

@@ -354,9 +354,14 @@ impl CudaDevice {
         Ok(())
     }
 
+    /// Whether the driver has a way of its own for a product.
+    pub(super) fn multiplies(&self, matmul: &Matmul) -> bool {
+        self.shared.driver.multiplies(matmul)
+    }
+
     /// Queues a product of matrices; `false` where the driver has no way of its own.
     pub(super) fn matmul(&self, matmul: &Matmul) -> Result<bool> {
-        if !self.shared.driver.multiplies(matmul) {
+        if !self.multiplies(matmul) {
             return Ok(false);
         }
         self.queue(Command::Matmul(*matmul))?;

@@ -97,7 +97,6 @@ const HEADERS: &[(&str, &str)] = &[
         "flash_tiles.cuh",
         include_str!("../../../kernels/flash_tiles.cuh"),
     ),
-    ("fours.cuh", include_str!("../../../kernels/fours.cuh")),
     (
         "fp8_ds_mla.cuh",
         include_str!("../../../kernels/fp8_ds_mla.cuh"),
@@ -110,6 +109,7 @@ const HEADERS: &[(&str, &str)] = &[
         "fp8_model1.cuh",
         include_str!("../../../kernels/fp8_model1.cuh"),
     ),
+    ("fused.cuh", include_str!("../../../kernels/fused.cuh")),
     (
         "hadamard_row.cuh",
         include_str!("../../../kernels/hadamard_row.cuh"),
@@ -163,6 +163,7 @@ const HEADERS: &[(&str, &str)] = &[
         "row_norm.cuh",
         include_str!("../../../kernels/row_norm.cuh"),
     ),
+    ("runs.cuh", include_str!("../../../kernels/runs.cuh")),
     ("shared.cuh", include_str!("../../../kernels/shared.cuh")),
     ("sights.cuh", include_str!("../../../kernels/sights.cuh")),
     ("steps.cuh", include_str!("../../../kernels/steps.cuh")),

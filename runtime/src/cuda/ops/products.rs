@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::super::driver::{Address, Matmul, NumberType, Operand};
 use super::super::kernels::Kernel;
 use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::pointwise::narrowed;
+use super::pointwise::{narrowed, widened};
 use crate::backend::{HeadMatrices, Strided};
 use crate::element::Scalar;
 use crate::error::{Error, Result};
@@ -117,9 +117,33 @@ pub(super) fn linear<T: CudaElement, S: Scalar>(
         c: operand::<S>(y.at(), [out, 1, 0])?,
         accumulate: false,
     };
+    if T::NAME != S::NAME && bias.is_none() && wide_linear(device, x, &matmul)? {
+        return Ok(y);
+    }
     // A bias that is added later would be a second rounding: the kernel adds it to the sum
     multiply(device, &matmul, bias.map(CudaBuffer::at))?;
     Ok(y)
+}
+
+/// A product whose weight is of accumulators, by the driver, which multiplies numbers of one type: `x` is widened first. `false`: it can't.
+fn wide_linear<T: CudaElement>(
+    device: &CudaDevice,
+    x: &Strided<'_, Cuda<T>, T>,
+    matmul: &Matmul,
+) -> Result<bool> {
+    let wide = |at| operand::<Accum<T>>(at, [x.width, 1, 0]);
+    let asked = Matmul {
+        a: wide(0)?,
+        ..*matmul
+    };
+    if matmul.k == 0 || !device.multiplies(&asked) {
+        return Ok(false);
+    }
+    let x = widened(device, x)?;
+    device.matmul(&Matmul {
+        a: wide(x.at())?,
+        ..*matmul
+    })
 }
 
 /// `y[r, h, :] = x[r, h, :] M_h`.
