@@ -6,9 +6,9 @@
 __device__ inline int first_of(bool half, int pair) { return half ? pair : 2 * pair; }
 __device__ inline int second_of(bool half, int pair, int pairs) { return half ? pair + pairs : 2 * pair + 1; }
 
-struct Pair {
+struct RotaryPair {
   Accum a, b;
 
   // (a, b) → (a cos θ − b sin θ, a sin θ + b cos θ), one product of each rounded: wherever it stands, the same bits.
-  __device__ Pair turned(Accum cos, Accum sin) const { return {fused(a, cos, -(b * sin)), fused(a, sin, b * cos)}; }
+  __device__ RotaryPair turned(Accum cos, Accum sin) const { return {fused(a, cos, -(b * sin)), fused(a, sin, b * cos)}; }
 };

@@ -49,10 +49,10 @@ __device__ inline void norm_row(const Normed& norm, i64 row, Elem* y) {
 // Turns a thread's pair, of which there are no more than threads; `from` and `to` may be the same.
 __device__ inline void turn_row(const Turn& turn, i64 row, const Elem* from, Elem* to) {
   const int pair = threadIdx.x;
-  Pair now = {};
+  RotaryPair now = {};
   if (pair < turn.pairs) {
     const i64 angle = row * turn.pairs + pair;
-    const Pair read = {load(from + first_of(turn.half_in, pair)), load(from + second_of(turn.half_in, pair, turn.pairs))};
+    const RotaryPair read = {load(from + first_of(turn.half_in, pair)), load(from + second_of(turn.half_in, pair, turn.pairs))};
     now = read.turned(turn.cos[angle], turn.sin[angle]);
   }
   __syncthreads();

@@ -18,7 +18,7 @@ constexpr int LANES_OF_LINE = Cfg::PAIRS % 4 == 0 && WARP * 4 % Cfg::PAIRS == 0 
 
 // The eight values of four pairs, and back: a run of neighbours, or two that are `PAIRS` apart.
 template <class Cfg, int HALF>
-__device__ inline void load_pairs(const Elem* line, int pair, Pair (&pairs)[4]) {
+__device__ inline void load_pairs(const Elem* line, int pair, RotaryPair (&pairs)[4]) {
   constexpr int VALUES = 2 * Cfg::PAIRS;
   if constexpr (HALF) {
     Accum a[4], b[4];
@@ -34,7 +34,7 @@ __device__ inline void load_pairs(const Elem* line, int pair, Pair (&pairs)[4]) 
   }
 }
 template <class Cfg, int HALF>
-__device__ inline void store_pairs(Elem* line, int pair, const Pair (&pairs)[4]) {
+__device__ inline void store_pairs(Elem* line, int pair, const RotaryPair (&pairs)[4]) {
   constexpr int VALUES = 2 * Cfg::PAIRS;
   if constexpr (HALF) {
     const Accum a[4] = {pairs[0].a, pairs[1].a, pairs[2].a, pairs[3].a};
@@ -49,24 +49,31 @@ __device__ inline void store_pairs(Elem* line, int pair, const Pair (&pairs)[4])
 
 // Some lanes of a warp for each line, four pairs each. They read before any of them writes: pairs may be written where others stood.
 template <class Cfg>
-__device__ inline void rotate_fours(const Turning& args) {
+__device__ inline void rotate_runs(const Turning& args) {
+  constexpr int LINES_AT_ONCE = 4;  // of each a thread has a part: so many loads are under way
   constexpr int LANES = LANES_OF_LINE<Cfg>;
-  const i64 line = thread_of_grid() / LANES;
-  const int pair = threadIdx.x % LANES * 4;
-  const bool there = line < args.lines;
-  Elem* x = args.x + line * Cfg::WIDTH + Cfg::START;
-  Pair pairs[4];
-  if (there) {
-    const i64 row = line / args.heads;
-    Accum cos[4], sin[4];
-    load_pairs<Cfg, Cfg::HALF_IN>(x, pair, pairs);
-    load_run<Cfg::PAIRS>(args.cos + row * Cfg::PAIRS, pair, cos);
-    load_run<Cfg::PAIRS>(args.sin + row * Cfg::PAIRS, pair, sin);
+  constexpr int SIDE_BY_SIDE = WARP / LANES;
+  const i64 first = thread_of_grid() / WARP * SIDE_BY_SIDE * LINES_AT_ONCE + lane() / LANES;
+  const int pair = lane() % LANES * 4;
+  RotaryPair pairs[LINES_AT_ONCE][4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) pairs[i] = pairs[i].turned(cos[i], args.backward ? -sin[i] : sin[i]);
+  for (int i = 0; i < LINES_AT_ONCE; i++) {
+    const i64 line = first + i * SIDE_BY_SIDE;
+    if (line < args.lines) load_pairs<Cfg, Cfg::HALF_IN>(args.x + line * Cfg::WIDTH + Cfg::START, pair, pairs[i]);
   }
   if (Cfg::HALF_IN != Cfg::HALF_OUT) __syncwarp();
-  if (there) store_pairs<Cfg, Cfg::HALF_OUT>(x, pair, pairs);
+#pragma unroll
+  for (int i = 0; i < LINES_AT_ONCE; i++) {
+    const i64 line = first + i * SIDE_BY_SIDE;
+    if (line >= args.lines) continue;
+    const i64 angles = line / args.heads * Cfg::PAIRS;
+    Accum cos[4], sin[4];
+    load_run<Cfg::PAIRS>(args.cos + angles, pair, cos);
+    load_run<Cfg::PAIRS>(args.sin + angles, pair, sin);
+#pragma unroll
+    for (int j = 0; j < 4; j++) pairs[i][j] = pairs[i][j].turned(cos[j], args.backward ? -sin[j] : sin[j]);
+    store_pairs<Cfg, Cfg::HALF_OUT>(args.x + line * Cfg::WIDTH + Cfg::START, pair, pairs[i]);
+  }
 }
 
 // A block for each line.
@@ -77,8 +84,8 @@ __device__ inline void rotate_lines(const Turning& args) {
   Elem* x = args.x + i64(blockIdx.x) * Cfg::WIDTH + Cfg::START;
   for (int pair = threadIdx.x; pair < Cfg::PAIRS; pair += THREADS) {
     const Accum sin = args.sin[row * Cfg::PAIRS + pair];
-    const Pair read = {load(x + first_of(Cfg::HALF_IN, pair)), load(x + second_of(Cfg::HALF_IN, pair, Cfg::PAIRS))};
-    const Pair now = read.turned(args.cos[row * Cfg::PAIRS + pair], args.backward ? -sin : sin);
+    const RotaryPair read = {load(x + first_of(Cfg::HALF_IN, pair)), load(x + second_of(Cfg::HALF_IN, pair, Cfg::PAIRS))};
+    const RotaryPair now = read.turned(args.cos[row * Cfg::PAIRS + pair], args.backward ? -sin : sin);
     store(turned + first_of(Cfg::HALF_OUT, pair), now.a);
     store(turned + second_of(Cfg::HALF_OUT, pair, Cfg::PAIRS), now.b);
   }
@@ -90,6 +97,6 @@ __device__ inline void rotate_lines(const Turning& args) {
 // `-θ` if backward.
 template <class Cfg>
 __device__ void rotate(const Turning& args) {
-  if constexpr (LANES_OF_LINE<Cfg> > 0) rotate_fours<Cfg>(args);
+  if constexpr (LANES_OF_LINE<Cfg> > 0) rotate_runs<Cfg>(args);
   else rotate_lines<Cfg>(args);
 }
