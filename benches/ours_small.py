@@ -14,7 +14,6 @@ import ours as abi
 THREADS = 128
 HEADS, QUERIES, LATENT, ROPE, NOPE, KEY = 128, 1536, 512, 64, 128, 128
 PAIRS = ROPE // 2
-LINES_OF_BLOCK = THREADS // (PAIRS // 4) * 4  # each thread has a part of four
 NUMBERS, INDEX_FP8_POWERS = 0, 8  # as `stores.cuh` counts them
 PAGE, SCALE_BYTES = 64, 4
 EPS = 1e-6
@@ -93,7 +92,7 @@ class Small:
         self.prologue((rows, 2 if key is None else 3, 1), arguments)
         lines = rows * HEADS
         turning = struct.pack("<QQQqqq", q.data_ptr(), self.cos.data_ptr(), self.sin.data_ptr(), lines, HEADS, 0)
-        self.rotate((lines // LINES_OF_BLOCK, 1, 1), turning)
+        self.rotate((lines * (PAIRS // 4) // THREADS, 1, 1), turning)
         return self.out
 
 

@@ -47,33 +47,27 @@ __device__ inline void store_pairs(Elem* line, int pair, const RotaryPair (&pair
   }
 }
 
-// Some lanes of a warp for each line, four pairs each. They read before any of them writes: pairs may be written where others stood.
+// Some lanes of a warp for each line, four pairs each. They read before any of them writes: pairs may be written where others stood. (A part of four lines for
+// each thread, so that as many loads are under way, is slower.)
 template <class Cfg>
 __device__ inline void rotate_runs(const Turning& args) {
-  constexpr int LINES_AT_ONCE = 4;  // of each a thread has a part: so many loads are under way
   constexpr int LANES = LANES_OF_LINE<Cfg>;
-  constexpr int SIDE_BY_SIDE = WARP / LANES;
-  const i64 first = thread_of_grid() / WARP * SIDE_BY_SIDE * LINES_AT_ONCE + lane() / LANES;
-  const int pair = lane() % LANES * 4;
-  RotaryPair pairs[LINES_AT_ONCE][4];
-#pragma unroll
-  for (int i = 0; i < LINES_AT_ONCE; i++) {
-    const i64 line = first + i * SIDE_BY_SIDE;
-    if (line < args.lines) load_pairs<Cfg, Cfg::HALF_IN>(args.x + line * Cfg::WIDTH + Cfg::START, pair, pairs[i]);
-  }
-  if (Cfg::HALF_IN != Cfg::HALF_OUT) __syncwarp();
-#pragma unroll
-  for (int i = 0; i < LINES_AT_ONCE; i++) {
-    const i64 line = first + i * SIDE_BY_SIDE;
-    if (line >= args.lines) continue;
+  const i64 line = thread_of_grid() / LANES;
+  const int pair = threadIdx.x % LANES * 4;
+  const bool there = line < args.lines;
+  Elem* x = args.x + line * Cfg::WIDTH + Cfg::START;
+  RotaryPair pairs[4];
+  if (there) {
     const i64 angles = line / args.heads * Cfg::PAIRS;
     Accum cos[4], sin[4];
+    load_pairs<Cfg, Cfg::HALF_IN>(x, pair, pairs);
     load_run<Cfg::PAIRS>(args.cos + angles, pair, cos);
     load_run<Cfg::PAIRS>(args.sin + angles, pair, sin);
 #pragma unroll
-    for (int j = 0; j < 4; j++) pairs[i][j] = pairs[i][j].turned(cos[j], args.backward ? -sin[j] : sin[j]);
-    store_pairs<Cfg, Cfg::HALF_OUT>(args.x + line * Cfg::WIDTH + Cfg::START, pair, pairs[i]);
+    for (int i = 0; i < 4; i++) pairs[i] = pairs[i].turned(cos[i], args.backward ? -sin[i] : sin[i]);
   }
+  if (Cfg::HALF_IN != Cfg::HALF_OUT) __syncwarp();
+  if (there) store_pairs<Cfg, Cfg::HALF_OUT>(x, pair, pairs);
 }
 
 // A block for each line.

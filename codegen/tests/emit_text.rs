@@ -69,7 +69,8 @@ fn probes_are_printed_only_where_asked_for() {
             "layer_traits!(DeepSeekV3Attention: probed forward, prefill, decode, mixed);"
         )
     );
-    // Without the lines about probes the two are one text, but where an attention's log-sum-exp is read, it is not asked to round
+    // Without the lines about probes the two are one text, but where an attention's log-sum-exp is read, it is not asked to round, and where what is
+    // cached is read, rows are kept
     let without: Vec<&str> = probed
         .lines()
         .filter(|line| !line.contains("probe"))
@@ -77,6 +78,7 @@ fn probes_are_printed_only_where_asked_for() {
     for line in plain
         .lines()
         .filter(|line| line.trim_start().starts_with("let ") && !line.contains("attended"))
+        .filter(|line| !line.contains("cache.prologue"))
     {
         assert!(without.contains(&line), "{line}");
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mla_spec::Phase;
 
-use crate::plan::{Plan, Program, print};
+use crate::plan::{Op, Plan, Program, print};
 
 /// What a pass changed in a phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,13 +42,21 @@ pub(super) fn changes(stages: &[(&'static str, Program)]) -> Vec<Change> {
     changes
 }
 
-/// How often each op stands in a plan.
+/// How often each op stands in a plan, by itself or with others in one pass.
 fn names(plan: &Plan) -> BTreeMap<String, usize> {
     let mut names = BTreeMap::new();
-    for op in plan.ops() {
-        if !matches!(op, crate::plan::Op::Probe { .. }) {
-            *names.entry(print::name(op)).or_default() += 1;
-        }
+    for (step, op) in plan
+        .steps
+        .iter()
+        .flat_map(|step| step.ops.iter().map(move |op| (step, op)))
+    {
+        let name = match op {
+            Op::Probe { .. } => continue,
+            Op::Columns { .. } => print::name(op),
+            _ if step.fused => format!("{} in one pass", print::name(op)),
+            _ => print::name(op),
+        };
+        *names.entry(name).or_default() += 1;
     }
     names
 }

@@ -95,13 +95,10 @@ pub(super) fn rotate<T: CudaElement>(
     let turned = lines * 2 * rotation.pairs * size_of::<T>();
     let blocks = match lanes_of_line(rotation.pairs) {
         None => lines,
-        Some(lanes) => lines.div_ceil(THREADS / lanes * LINES_AT_ONCE),
+        Some(lanes) => (lines * lanes).div_ceil(THREADS),
     };
     device.launch(&kernel, [blocks, 1, 1], Work::moving(2 * turned), &args)
 }
-
-/// Lines that a thread has a part of, as `rotate.cuh` says.
-const LINES_AT_ONCE: usize = 4;
 
 /// Threads that turn a line, as `rotate.cuh` shares a warp's out; `None`: a block does.
 fn lanes_of_line(pairs: usize) -> Option<usize> {
