@@ -47,25 +47,25 @@ __device__ inline void store_pairs(Elem* line, int pair, const RotaryPair (&pair
   }
 }
 
-// Some lanes of a warp for each line, four pairs each. They read before any of them writes: pairs may be written where others stood. (A part of four lines for
-// each thread, so that as many loads are under way, is slower.)
+// Some lanes of a warp for each line, four pairs each. They read before any of them writes: pairs may be written where others stood. Lanes behind the last
+// line read it too, and write nothing: so all loads are under way at once. (Parts of four lines for each thread are no faster.)
 template <class Cfg>
 __device__ inline void rotate_runs(const Turning& args) {
   constexpr int LANES = LANES_OF_LINE<Cfg>;
-  const i64 line = thread_of_grid() / LANES;
+  const i64 own = i64(blockIdx.x) * (THREADS / LANES) + threadIdx.x / LANES;
+  const bool there = own < args.lines;
+  const i64 line = there ? own : args.lines - 1;
+  // Fewer lines than 2^32 fill any device's memory
+  const i64 angles = i64(u32(line) / u32(args.heads)) * Cfg::PAIRS;
   const int pair = threadIdx.x % LANES * 4;
-  const bool there = line < args.lines;
   Elem* x = args.x + line * Cfg::WIDTH + Cfg::START;
+  Accum cos[4], sin[4];
   RotaryPair pairs[4];
-  if (there) {
-    const i64 angles = line / args.heads * Cfg::PAIRS;
-    Accum cos[4], sin[4];
-    load_pairs<Cfg, Cfg::HALF_IN>(x, pair, pairs);
-    load_run<Cfg::PAIRS>(args.cos + angles, pair, cos);
-    load_run<Cfg::PAIRS>(args.sin + angles, pair, sin);
+  load_pairs<Cfg, Cfg::HALF_IN>(x, pair, pairs);
+  load_run<Cfg::PAIRS>(args.cos + angles, pair, cos);
+  load_run<Cfg::PAIRS>(args.sin + angles, pair, sin);
 #pragma unroll
-    for (int i = 0; i < 4; i++) pairs[i] = pairs[i].turned(cos[i], args.backward ? -sin[i] : sin[i]);
-  }
+  for (int i = 0; i < 4; i++) pairs[i] = pairs[i].turned(cos[i], args.backward ? -sin[i] : sin[i]);
   if (Cfg::HALF_IN != Cfg::HALF_OUT) __syncwarp();
   if (there) store_pairs<Cfg, Cfg::HALF_OUT>(x, pair, pairs);
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result, expect_count};
 use crate::heads::{Heads, HeadsView};
 use crate::linear::Linear;
 use crate::parameters::{NormParameters, shifted};
-use crate::prologue::Normed;
+use crate::prologue::{Normed, NormedRows};
 use crate::rows::{Rows, RowsView};
 use crate::weights::Selected;
 
@@ -92,7 +92,15 @@ impl<B: Backend, const W: usize> RmsNorm<B, W> {
 
     /// The normalised rows, not yet computed.
     pub fn of<'a>(&'a self, x: impl Into<RowsView<'a, B, W>>) -> Normed<'a, B, W> {
-        Normed::new(&self.device, x.into(), (&self.gamma, None), self.eps)
+        Normed {
+            device: &self.device,
+            rows: NormedRows {
+                x: x.into().strided(),
+                gamma: &self.gamma,
+                beta: None,
+                eps: self.eps,
+            },
+        }
     }
 
     /// The normalised rows.
@@ -233,8 +241,15 @@ impl<B: Backend, const W: usize> LayerNorm<B, W> {
 
     /// The normalised rows, not yet computed.
     pub fn of<'a>(&'a self, x: impl Into<RowsView<'a, B, W>>) -> Normed<'a, B, W> {
-        let weights = (&self.gamma, Some(&self.beta));
-        Normed::new(&self.device, x.into(), weights, self.eps)
+        Normed {
+            device: &self.device,
+            rows: NormedRows {
+                x: x.into().strided(),
+                gamma: &self.gamma,
+                beta: Some(&self.beta),
+                eps: self.eps,
+            },
+        }
     }
 
     /// The normalised rows.

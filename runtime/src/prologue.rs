@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use crate::backend::{Backend, Rotation, Strided};
 use crate::error::Result;
 use crate::rotary::{RopeKey, RopeLayout};
-use crate::rows::{Rows, RowsView};
+use crate::rows::Rows;
 
 /// The norm of some rows, `[rows, W]`, not yet computed.
 #[derive(Debug)]
@@ -52,23 +52,6 @@ pub struct NormedRows<'a, B: Backend> {
 }
 
 impl<'a, B: Backend, const W: usize> Normed<'a, B, W> {
-    pub(crate) fn new(
-        device: &'a B::Device,
-        x: RowsView<'a, B, W>,
-        (gamma, beta): (&'a B::Buffer<B::Elem>, Option<&'a B::Buffer<B::Elem>>),
-        eps: f64,
-    ) -> Self {
-        Self {
-            device,
-            rows: NormedRows {
-                x: x.strided(),
-                gamma,
-                beta,
-                eps,
-            },
-        }
-    }
-
     pub(crate) fn rows(&self) -> usize {
         self.rows.x.rows
     }

@@ -100,6 +100,17 @@ pub enum Coding {
     IndexMxfp4,
 }
 
+/// A cache's bytes, where entries stand in them, and how they are coded.
+#[derive(Debug)]
+pub struct CodedMemory<'a, B: Backend> {
+    /// How values are coded.
+    pub coding: Coding,
+    /// Where an entry's bytes stand.
+    pub layout: ByteLayout,
+    /// The memory.
+    pub bytes: &'a B::Bytes,
+}
+
 /// A cache's bytes, and its format.
 #[derive(Debug)]
 pub struct ByteStore<B: Backend, F: ByteFormat> {
@@ -232,10 +243,14 @@ macro_rules! byte_format {
             }
 
             fn coded<B: crate::backend::Backend>(
-                store: &Self::Store<B>,
-            ) -> Option<(crate::cache::bytes::Coding, fn(usize, usize) -> crate::cache::bytes::ByteLayout, &B::Bytes)> {
-                let coding = crate::cache::bytes::ByteFormat::coding(store.format);
-                Some((coding, <Self as crate::cache::bytes::ByteFormat>::layout, &store.bytes))
+                entries: &crate::cache::format::Entries<B, Self>,
+            ) -> Option<crate::cache::bytes::CodedMemory<'_, B>> {
+                let (store, shape) = (&entries.store, entries.shape);
+                Some(crate::cache::bytes::CodedMemory {
+                    coding: crate::cache::bytes::ByteFormat::coding(store.format),
+                    layout: <Self as crate::cache::bytes::ByteFormat>::layout(shape.latent, shape.rope),
+                    bytes: &store.bytes,
+                })
             }
 
             fn bytes<B: crate::backend::Backend>(

@@ -7,7 +7,7 @@
 
 use std::fmt::Debug;
 
-use super::bytes::{ByteLayout, Coding};
+use super::bytes::CodedMemory;
 use super::layout::{CacheElement, Geometry};
 use crate::attention::AttentionOutput;
 use crate::backend::{Backend, BytesAttention, BytesIndexing, Place, Strided};
@@ -160,9 +160,7 @@ pub trait CacheFormat: sealed::Sealed + Debug + Send + Sync + Sized + 'static {
 
     /// The memory of a byte format, and how it codes values; `None` for plain formats.
     #[doc(hidden)]
-    fn coded<B: Backend>(
-        _store: &Self::Store<B>,
-    ) -> Option<(Coding, fn(usize, usize) -> ByteLayout, &B::Bytes)> {
+    fn coded<B: Backend>(_entries: &Entries<B, Self>) -> Option<CodedMemory<'_, B>> {
         None
     }
 

@@ -14,12 +14,12 @@ mod naive;
 mod pooled;
 mod prologue;
 
+pub use bytes::{ByteFormat, ByteLayout};
 #[cfg_attr(
     not(feature = "cuda"),
     allow(unused_imports, reason = "for backends that have kernels")
 )]
-pub(crate) use bytes::Coding;
-pub use bytes::{ByteFormat, ByteLayout};
+pub(crate) use bytes::{CodedMemory, Coding};
 #[cfg(feature = "cuda")]
 pub(crate) use context::{Chunk, Chunks};
 pub(crate) use format::Entries;

@@ -9,7 +9,7 @@ use super::args::{THREADS, Window, bytes};
 use super::bytes::Places;
 use super::entries::signed;
 use crate::backend::{Prologue, PrologueParts, Rotation};
-use crate::cache::{CacheFormat, Coding, Entries};
+use crate::cache::{CacheFormat, CodedMemory, Coding, Entries};
 use crate::element::Scalar;
 use crate::error::Result;
 use crate::prologue::NormedRows;
@@ -115,8 +115,11 @@ impl Kept {
                 store,
             });
         }
-        let (coding, layout, memory) = F::coded::<Cuda<T>>(store)?;
-        let layout = layout(shape.latent, shape.rope);
+        let CodedMemory {
+            coding,
+            layout,
+            bytes: memory,
+        } = F::coded::<Cuda<T>>(entries)?;
         let (kind, scale) = match coding {
             Coding::FlatE4m3 { k_scale } => (1, k_scale),
             Coding::FlatE5m2 { k_scale } => (2, k_scale),
