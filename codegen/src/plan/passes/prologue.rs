@@ -7,7 +7,7 @@
 use mla_spec::{Checked, NormKind};
 
 use crate::plan::prologue::is_of_queries;
-use crate::plan::{Module, Op, Plan, Program, Step, ValueId};
+use crate::plan::{Module, Op, Plan, Program, Step, ValueId, formulas};
 
 pub(super) fn run(_: &Checked, program: &mut Program) {
     for plan in &mut program.plans {
@@ -76,9 +76,7 @@ impl Prologue {
             step.ops
                 .retain(|op| !read.contains(op) && !self.ops.contains(op));
         }
-        let (made, views): (Vec<Op>, Vec<Op>) = read
-            .into_iter()
-            .partition(|op| matches!(op, Op::Linear { .. }));
+        let (made, views) = apart(read);
         let formula = format!(
             "Prologue, in one pass: {};  the cache keeps {}",
             self.formulas.join(";  "),
@@ -109,6 +107,24 @@ impl Prologue {
         found.reverse();
         found
     }
+}
+
+/// What is computed ahead, with the columns that it reads, and the columns that only the pass reads; both in order.
+fn apart(read: Vec<Op>) -> (Vec<Op>, Vec<Op>) {
+    let mut wanted: Vec<ValueId> = Vec::new();
+    let (mut made, mut views) = (Vec::new(), Vec::new());
+    for op in read.into_iter().rev() {
+        let is_read = op.defines().iter().any(|out| wanted.contains(out));
+        if is_read || !matches!(op, Op::Columns { .. }) {
+            wanted.extend(op.reads());
+            made.push(op);
+        } else {
+            views.push(op);
+        }
+    }
+    made.reverse();
+    views.reverse();
+    (made, views)
 }
 
 /// An indexer's key, and how the cache comes to keep it.
@@ -183,14 +199,20 @@ fn name_of(op: &Op, modules: &[Module]) -> Option<&'static str> {
 
 /// What is multiplied ahead, as a formula.
 fn projections(ops: &[Op], modules: &[Module]) -> String {
-    let products: Vec<String> = ops
+    let module = |slot: &str| modules.iter().find(|module| module.slot == slot);
+    let parts: Vec<String> = ops
         .iter()
         .filter_map(|op| match op {
-            Op::Linear { slot, .. } => modules.iter().find(|module| module.slot == *slot),
+            Op::Linear { slot, .. } => {
+                let symbol = module(slot)?.doc.split(',').next()?;
+                Some(format!("{symbol} · x"))
+            }
+            Op::Norm { slot, .. } => {
+                let name = formulas::norm_name(module(slot)?.norm()?.kind);
+                Some(format!("k_r = {name}(k_r)"))
+            }
             _ => None,
         })
-        .filter_map(|module| module.doc.split(',').next())
-        .map(|symbol| format!("{symbol} · x"))
         .collect();
-    format!("Down projections: {}", products.join(";  "))
+    format!("Down projections: {}", parts.join(";  "))
 }
