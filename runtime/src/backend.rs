@@ -3,9 +3,10 @@
 
 mod attention;
 mod index_loss;
+mod indexing;
+mod kernel_source;
 
 use std::fmt::Debug;
-use std::ops::Range;
 
 pub(crate) use self::attention::summed_gradients;
 pub use self::attention::{
@@ -13,6 +14,8 @@ pub use self::attention::{
     PartsMut,
 };
 pub use self::index_loss::{IndexLoss, IndexLossParts};
+pub use self::indexing::{BytesIndexing, Indexing, Pooling, Sight};
+pub use self::kernel_source::{Cubin, KernelSource};
 pub use crate::batch::Pages;
 use crate::cache::{ByteFormat, CacheFormat, EntryShape};
 pub use crate::cache::{Prologue, PrologueKey, PrologueParts};
@@ -84,166 +87,6 @@ pub struct Rotation<'a, B: Backend> {
     pub half_out: bool,
     /// Rotate by the opposite angles.
     pub backward: bool,
-}
-
-/// Some queries, and the keys of their sequence that an indexer may choose for each.
-#[derive(Debug, Clone)]
-pub struct Sight<'a> {
-    /// Rows of the query tensor.
-    pub queries: Range<usize>,
-    /// Row of the key tensor that key 0 is; where keys lie in pages, those say it.
-    pub first_row: usize,
-    /// Position in the sequence that key 0 is.
-    pub first_position: usize,
-    visible: Vec<Range<usize>>,
-    given: Vec<&'a [bool]>,
-}
-
-impl<'a> Sight<'a> {
-    /// `visible` holds a range of keys for each query. `given` is empty, or says of each query and key whether it may be chosen.
-    pub(crate) fn new(
-        queries: Range<usize>,
-        (first_row, first_position): (usize, usize),
-        visible: Vec<Range<usize>>,
-        given: Vec<&'a [bool]>,
-    ) -> Self {
-        debug_assert!(visible.len() == queries.len());
-        Self {
-            queries,
-            first_row,
-            first_position,
-            visible,
-            given,
-        }
-    }
-
-    /// The keys that query `i` of the sight may choose, those aside that [`given`](Self::given) takes away.
-    pub fn visible(&self, i: usize) -> Range<usize> {
-        self.visible[i].clone()
-    }
-
-    /// Whether query `i` of the sight may choose each key; `None`: all that are visible.
-    pub fn given(&self, i: usize) -> Option<&'a [bool]> {
-        self.given.get(i).copied()
-    }
-}
-
-/// An indexer's question: which keys have the largest `scale · Σ_j w_j · relu(q_j · k)`, j the heads of the query?
-#[derive(Debug)]
-pub struct Indexing<'a, B: Backend, E: Scalar> {
-    /// `[queries, H, D]`.
-    pub q: Strided<'a, B, B::Elem>,
-    /// `[queries, H]`.
-    pub weights: &'a B::Buffer<Accum<B>>,
-    /// `[keys, 1, D]`.
-    pub k: Strided<'a, B, E>,
-    /// Who may choose what; no two share a query.
-    pub sights: &'a [Sight<'a>],
-    /// Where keys lie in a cache, a list of blocks per sight; `None` where they are rows.
-    pub pages: Option<&'a Pages>,
-    /// Multiplies the scores.
-    pub scale: f64,
-    /// Whether products below 0 count as 0.
-    pub relu: bool,
-    /// So many of the first keys that a query sees are chosen whatever their scores.
-    pub initial: usize,
-    /// So many of the last ones as well.
-    pub local: usize,
-}
-
-/// The same question of keys in a cache of bytes.
-#[derive(Debug)]
-pub struct BytesIndexing<'a, B: Backend> {
-    /// `[queries, H, D]`.
-    pub q: Strided<'a, B, B::Elem>,
-    /// `[queries, H]`.
-    pub weights: &'a B::Buffer<Accum<B>>,
-    /// Who may choose what; no two share a query.
-    pub sights: &'a [Sight<'a>],
-    /// Where keys lie in the cache, a list of blocks per sight.
-    pub pages: &'a Pages,
-    /// Multiplies the scores.
-    pub scale: f64,
-    /// Whether products below 0 count as 0.
-    pub relu: bool,
-    /// So many of the first keys that a query sees are chosen whatever their scores.
-    pub initial: usize,
-    /// So many of the last ones as well.
-    pub local: usize,
-}
-
-/// Keys of pools of neighbouring tokens: for each channel the softmax of `gates + positions` over a pool's tokens weighs their keys.
-#[derive(Debug)]
-pub struct Pooling<'a, B: Backend> {
-    /// `[tokens, 1, D]`.
-    pub k: Strided<'a, B, B::Elem>,
-    /// `[tokens, 1, D]`.
-    pub gates: Strided<'a, B, B::Elem>,
-    /// `[size, D]`.
-    pub positions: &'a B::Buffer<B::Elem>,
-    /// Tokens of a pool.
-    pub size: usize,
-    /// The row of each pool's first token.
-    pub first_rows: &'a [usize],
-}
-
-/// Kernels that a generated layer brings along: CUDA C++ for sizes of its own.
-#[derive(Debug, Clone, Copy)]
-pub struct KernelSource {
-    pub(crate) name: &'static str,
-    pub(crate) text: &'static str,
-}
-
-/// A [`KernelSource`] that was compiled ahead of time, for one architecture and for the number types of a layer's values and of what else the
-/// kernels read: there no compiler is needed.
-#[derive(Debug, Clone, Copy)]
-pub struct Cubin {
-    pub(crate) name: &'static str,
-    pub(crate) arch: &'static str,
-    pub(crate) types: [&'static str; 2],
-    pub(crate) bytes: &'static [u8],
-}
-
-impl Cubin {
-    /// What NVIDIA's compiler made of the text of this name for an architecture, `sm_90a`, and number types, `["bf16", "bf16"]`.
-    pub const fn new(
-        name: &'static str,
-        arch: &'static str,
-        types: [&'static str; 2],
-        bytes: &'static [u8],
-    ) -> Self {
-        Self {
-            name,
-            arch,
-            types,
-            bytes,
-        }
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl Cubin {
-    /// Whether it was compiled for this architecture and these types.
-    pub(crate) fn is_for(&self, arch: &str, types: [&str; 2]) -> bool {
-        self.arch == arch && self.types == types
-    }
-}
-
-impl KernelSource {
-    /// Kernels of a name that says what they do and for which sizes, `norm_512`, and their text, which includes nothing.
-    pub const fn new(name: &'static str, text: &'static str) -> Self {
-        Self { name, text }
-    }
-
-    /// The name.
-    pub const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// The text.
-    pub const fn text(&self) -> &'static str {
-        self.text
-    }
 }
 
 /// A device and the number type it computes in.
