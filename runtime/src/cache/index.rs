@@ -101,21 +101,26 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> IndexCache<B, 
     where
         B: 'a,
     {
-        let k = k.into().strided();
-        expect_count("index keys to be cached", k.rows, batch.tokens())?;
-        let slots = self.geometry.written(batch)?;
+        let k = k.into();
+        expect_count("index keys to be cached", k.rows(), batch.tokens())?;
+        let slots = self.written(batch)?;
+        self.write_to(&slots, k)
+    }
+
+    /// Writes keys to slots that have been looked up.
+    pub(super) fn write_to(
+        &mut self,
+        slots: &[Option<usize>],
+        k: RowsView<'_, B, DI>,
+    ) -> Result<()> {
+        let k = k.strided();
         let nothing = Strided { width: 0, ..k };
-        self.entries.write(&slots, k, nothing)
+        self.entries.write(slots, k, nothing)
     }
 
     /// Where a batch's new keys go.
     pub(super) fn written(&self, batch: &Batch) -> Result<Vec<Option<usize>>> {
         self.geometry.written(batch)
-    }
-
-    /// The keys' memory.
-    pub(super) fn entries_mut(&mut self) -> &mut Entries<B, F> {
-        &mut self.entries
     }
 
     /// The `K` best keys of each new token, already written, among all tokens of its request that it sees.

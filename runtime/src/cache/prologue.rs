@@ -70,10 +70,24 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         latent: Normed<'a, B, C>,
         k_rope: RotatedKey<'a, B, L, R>,
     ) -> Result<Q::Out> {
-        if let Some(parts) = self.in_one_pass(batch, &q, (&latent, &k_rope), false)? {
+        let slots = self.prologue_slots(batch, &q, &latent, &k_rope)?;
+        self.prologue_at(&slots, q, latent, k_rope)
+    }
+
+    /// The same, to slots that have been looked up.
+    fn prologue_at<'a, Q: PrologueQueries<'a, B>>(
+        &mut self,
+        slots: &[Option<usize>],
+        q: Q,
+        latent: Normed<'a, B, C>,
+        k_rope: RotatedKey<'a, B, L, R>,
+    ) -> Result<Q::Out> {
+        if let Some(parts) = self.in_one_pass(slots, &q, (&latent, &k_rope), false)? {
             return q.made(parts.queries);
         }
-        self.write(batch, &latent.compute()?, &k_rope.compute(&self.device)?)?;
+        let (latent, k_rope) = (latent.compute()?, k_rope.compute(&self.device)?);
+        self.entries
+            .write(slots, latent.view().strided(), k_rope.view().strided())?;
         q.made(None)
     }
 
@@ -92,28 +106,29 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
         latent: Normed<'a, B, C>,
         k_rope: RotatedKey<'a, B, L, R>,
     ) -> Result<(Q::Out, Rows<B, C>, RopeKey<B, L, R>)> {
+        let slots = self.prologue_slots(batch, &q, &latent, &k_rope)?;
         if let Some(PrologueParts {
             queries,
             entries: Some(entries),
-        }) = self.in_one_pass(batch, &q, (&latent, &k_rope), true)?
+        }) = self.in_one_pass(&slots, &q, (&latent, &k_rope), true)?
         {
-            let (latent, k_rope) = self.dressed(batch.tokens(), entries);
+            let (latent, k_rope) = self.dressed(slots.len(), entries);
             return Ok((q.made(queries)?, latent, k_rope));
         }
         let (latent, k_rope) = (latent.compute()?, k_rope.compute(&self.device)?);
-        self.write(batch, &latent, &k_rope)?;
+        self.entries
+            .write(&slots, latent.view().strided(), k_rope.view().strided())?;
         Ok((q.made(None)?, latent, k_rope))
     }
 
     /// Both, if the device has a pass for it.
     fn in_one_pass<'a, Q: PrologueQueries<'a, B>>(
         &mut self,
-        batch: &Batch,
+        slots: &[Option<usize>],
         q: &Q,
         (latent, k_rope): (&Normed<'a, B, C>, &RotatedKey<'a, B, L, R>),
         keeps: bool,
     ) -> Result<Option<PrologueParts<B>>> {
-        let slots = self.prologue_slots(batch, q, latent, k_rope)?;
         let asked = Prologue::<B, F, f32> {
             queries: q.rows(),
             latent: &latent.rows,
@@ -121,7 +136,7 @@ impl<B: Backend, F: CacheFormat, L: RopeLayout, P: CacheLayout, const C: usize, 
             rotation: &k_rope.rotation,
             entries: &mut self.entries,
             key: None,
-            slots: &slots,
+            slots,
             keeps,
         };
         B::prologue(&self.device, asked)
@@ -172,7 +187,8 @@ impl<
         expect_count("index keys to be cached", key.normed.rows(), batch.tokens())?;
         expect_count("positions of index keys", key.angles, batch.tokens())?;
         let slots = self.kv.prologue_slots(batch, &q, &latent, &k_rope)?;
-        if self.index.written(batch)? == slots {
+        let key_slots = self.index.written(batch)?;
+        if key_slots == slots {
             let asked = Prologue {
                 queries: q.rows(),
                 latent: &latent.rows,
@@ -183,7 +199,7 @@ impl<
                     rows: &key.normed.rows,
                     rotation: &key.rotation,
                     transformed: key.transformed,
-                    entries: self.index.entries_mut(),
+                    entries: &mut self.index.entries,
                 }),
                 slots: &slots,
                 keeps: false,
@@ -192,7 +208,7 @@ impl<
                 return q.made(parts.queries);
             }
         }
-        self.index.write(batch, &key.compute()?)?;
-        self.kv.prologue(batch, q, latent, k_rope)
+        self.index.write_to(&key_slots, key.compute()?.view())?;
+        self.kv.prologue_at(&slots, q, latent, k_rope)
     }
 }

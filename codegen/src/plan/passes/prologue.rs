@@ -142,16 +142,16 @@ impl Key {
         };
         let mut ops = Vec::new();
         let mut words = ", roped";
-        let mut value = k;
-        if let Op::Hadamard { x, .. } = plan.definition(value)? {
-            ops.push(plan.definition(value)?.clone());
+        let mut last = plan.definition(k)?;
+        if let Op::Hadamard { x, .. } = last {
+            ops.push(last.clone());
             words = ", roped, times the Hadamard matrix";
-            value = *x;
+            last = plan.definition(*x)?;
         }
-        let Op::RotateRows { x, .. } = plan.definition(value)? else {
+        let Op::RotateRows { x, .. } = last else {
             return None;
         };
-        ops.push(plan.definition(value)?.clone());
+        ops.push(last.clone());
         let (norm, named) = normed(plan, modules, *x)?;
         ops.push(norm.clone());
         ops.reverse();
@@ -191,9 +191,8 @@ fn name_of(op: &Op, modules: &[Module]) -> Option<&'static str> {
     };
     let module = modules.iter().find(|module| module.slot == *slot)?;
     match module.norm()?.kind {
-        NormKind::RmsNorm => Some("RMSNorm"),
-        NormKind::LayerNorm => Some("LayerNorm"),
         NormKind::GatedRmsNorm { .. } => None,
+        kind => Some(formulas::norm_name(kind)),
     }
 }
 

@@ -9,7 +9,7 @@ use super::args::{THREADS, Window, bytes};
 use super::bytes::Places;
 use super::entries::signed;
 use crate::backend::{Prologue, PrologueParts, Rotation};
-use crate::cache::{CacheFormat, CodedMemory, Coding, Entries};
+use crate::cache::{ByteLayout, CacheFormat, CodedMemory, Coding, Entries, EntryShape};
 use crate::element::Scalar;
 use crate::error::Result;
 use crate::prologue::NormedRows;
@@ -86,33 +86,35 @@ struct Args {
     transformed: i64,
 }
 
-/// How a cache stores rows: `StoreKind` of `stores.cuh`, its number type where it is plain, and where it is.
+/// How a cache stores rows, and where it is.
 struct Kept {
+    /// `StoreKind` of `stores.cuh`.
     kind: usize,
+    /// The number type of a plain cache.
     numbers: Option<&'static str>,
+    /// Bytes of an entry.
     bytes: usize,
-    store: Store,
+    memory: Address,
+    shape: EntryShape,
+    /// Where the bytes of codes stand.
+    layout: Option<ByteLayout>,
+    /// Of formats that have one for the whole cache.
+    scale: f64,
 }
 
 impl Kept {
     /// `None` where there is no memory to speak of.
-    fn of<T: CudaElement, F: CacheFormat>(
-        entries: &Entries<Cuda<T>, F>,
-        slots: &CudaBuffer<i64>,
-    ) -> Option<Self> {
+    fn of<T: CudaElement, F: CacheFormat>(entries: &Entries<Cuda<T>, F>) -> Option<Self> {
         let (store, shape) = entries.memory();
         if let Some(numbers) = F::plain::<Cuda<T>>(store) {
-            let bytes = shape.width() * size_of::<F::Element>();
-            let store = Store {
-                memory: numbers.at(),
-                places: Places::of_numbers(slots, shape, bytes),
-                scale: 1.0,
-            };
             return Some(Self {
                 kind: 0,
                 numbers: Some(<F::Element as Scalar>::NAME),
-                bytes,
-                store,
+                bytes: shape.width() * size_of::<F::Element>(),
+                memory: numbers.at(),
+                shape,
+                layout: None,
+                scale: 1.0,
             });
         }
         let CodedMemory {
@@ -133,12 +135,23 @@ impl Kept {
             kind,
             numbers: None,
             bytes: layout.data + layout.scales,
-            store: Store {
-                memory: memory.at(),
-                places: Places::new(slots, shape, layout),
-                scale: f64::from(scale),
-            },
+            memory: memory.at(),
+            shape,
+            layout: Some(layout),
+            scale: f64::from(scale),
         })
+    }
+
+    /// As the kernel is told.
+    fn store(&self, slots: &CudaBuffer<i64>) -> Store {
+        Store {
+            memory: self.memory,
+            places: match self.layout {
+                None => Places::of_numbers(slots, self.shape, self.bytes),
+                Some(layout) => Places::new(slots, self.shape, layout),
+            },
+            scale: self.scale,
+        }
     }
 }
 
@@ -160,13 +173,12 @@ pub(super) fn prologue<T: CudaElement, F: CacheFormat, I: CacheFormat>(
     if rope == 0 || rope.max(key) > 2 * THREADS {
         return Ok(None);
     }
-    let slots = device.upload(&signed(asked.slots))?;
-    let Some(entries) = Kept::of(asked.entries, &slots) else {
+    let Some(entries) = Kept::of(asked.entries) else {
         return Ok(None);
     };
     let keys = match &asked.key {
         None => None,
-        Some(key) => match Kept::of(key.entries, &slots) {
+        Some(key) => match Kept::of(key.entries) {
             None => return Ok(None),
             keys => keys,
         },
@@ -180,6 +192,7 @@ pub(super) fn prologue<T: CudaElement, F: CacheFormat, I: CacheFormat>(
     if !device.shared.kernels.has(UNIT, &dims) {
         return Ok(None);
     }
+    let slots = device.upload(&signed(asked.slots))?;
     let room = |width: usize| device.room::<T>(rows * width);
     let queries_out = asked.queries.map(|_| room(queries)).transpose()?;
     let parts = if asked.keeps {
@@ -200,10 +213,10 @@ pub(super) fn prologue<T: CudaElement, F: CacheFormat, I: CacheFormat>(
             .key
             .as_ref()
             .map_or_else(Zeroable::zeroed, |key| Turn::of(key.rotation)),
-        entries: entries.store,
+        entries: entries.store(&slots),
         keys: keys
             .as_ref()
-            .map_or_else(Zeroable::zeroed, |keys| keys.store),
+            .map_or_else(Zeroable::zeroed, |keys| keys.store(&slots)),
         queries_out: queries_out.as_ref().map_or(0, CudaBuffer::at),
         latent_out: parts.as_ref().map_or(0, |[latent, _]| latent.at()),
         rope_out: parts.as_ref().map_or(0, |[_, rope]| rope.at()),

@@ -16,7 +16,8 @@ pub(in crate::emit) use returns::gradient_field;
 use mla_spec::Form;
 
 use crate::plan::{
-    Adjoint, CacheContent, LinearPart, Offset, Op, Plan, Program, Step, Training, Ty, ValueId,
+    Adjoint, CacheContent, LinearPart, NormPart, Offset, Op, Plan, Program, Step, Training, Ty,
+    ValueId,
 };
 
 /// How functions are written.
@@ -343,6 +344,13 @@ fn linear(slot: &str, part: LinearPart) -> String {
     match part {
         LinearPart::Whole => format!("self.{slot}"),
         LinearPart::Inner => format!("self.{slot}.linear()"),
+    }
+}
+
+fn norm(slot: &str, part: NormPart) -> String {
+    match part {
+        NormPart::Whole => format!("self.{slot}"),
+        NormPart::Inner => format!("self.{slot}.norm()"),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The step in front of attention over a latent cache that a device does in one pass: each op is said, and the last statement does them all.
 
-use super::{Body, words};
+use super::{Body, norm, words};
 use crate::emit::rust::layout::Call;
-use crate::plan::{NormPart, Op, Prologue, Step, Turned, ValueId};
+use crate::plan::{Op, Prologue, Step, Turned, ValueId};
 
 impl Body<'_> {
     pub(super) fn prologue(&mut self, step: &Step) {
@@ -49,11 +49,8 @@ impl Body<'_> {
     fn said(&mut self, op: &Op) {
         match op {
             Op::Norm { x, slot, part, out } => {
-                let norm = match part {
-                    NormPart::Whole => format!("self.{slot}"),
-                    NormPart::Inner => format!("self.{slot}.norm()"),
-                };
-                let call = Call::infallible(format!("{norm}.of"), &[&self.read(*x)]);
+                let callee = format!("{}.of", norm(slot, *part));
+                let call = Call::infallible(callee, &[&self.read(*x)]);
                 self.bind(*out, &call);
             }
             Op::RotateKey { x, angles, out } => {
@@ -86,11 +83,8 @@ impl Body<'_> {
 
     /// Whether anybody outside a step reads a value.
     fn leaves(&self, step: &Step, value: ValueId) -> bool {
-        let all = |ops: &mut dyn Iterator<Item = &Op>| {
-            ops.flat_map(Op::reads)
-                .filter(|read| *read == value)
-                .count()
-        };
-        all(&mut self.ops()) > all(&mut step.ops.iter())
+        let others = self.plan.steps.iter().filter(|other| *other != step);
+        let mut ops = others.flat_map(|other| &other.ops);
+        ops.any(|op| op.reads().contains(&value))
     }
 }

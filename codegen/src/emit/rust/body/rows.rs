@@ -2,9 +2,9 @@
 
 use mla_spec::GateGranularity;
 
-use super::{Body, elements, linear, words};
+use super::{Body, elements, linear, norm, words};
 use crate::emit::rust::layout::Call;
-use crate::plan::{GroupPart, NormPart, Op, PositionScale, Turn, Turned, Ty, ValueId};
+use crate::plan::{GroupPart, Op, PositionScale, Turn, Turned, Ty, ValueId};
 
 impl Body<'_> {
     /// What computes rows and heads.
@@ -23,14 +23,8 @@ impl Body<'_> {
                 }
             }
             Op::Norm { x, slot, part, out } => {
-                let norm = match part {
-                    NormPart::Whole => format!("self.{slot}"),
-                    NormPart::Inner => format!("self.{slot}.norm()"),
-                };
-                self.bind(
-                    *out,
-                    &Call::fallible(format!("{norm}.forward"), &[&self.read(*x)]),
-                );
+                let callee = format!("{}.forward", norm(slot, *part));
+                self.bind(*out, &Call::fallible(callee, &[&self.read(*x)]));
             }
             Op::HeadNorm { x, slot, out } => {
                 let call = Call::fallible(format!("self.{slot}.heads"), &[&self.read(*x)]);
