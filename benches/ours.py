@@ -147,9 +147,10 @@ def dense_decode(q, caches, table, lens, scale, causal):
     return {PREFIX: [over(cache) for cache in caches]}
 
 
-def selected(lib, q, entries, indices, scale):
+def selected(lib, q, entries, indices, scale, counts=None):
+    """`counts`: how many of each query's indices count; all, where it is None."""
     out = q.new_empty(*q.shape[:-1], LATENT)
-    arguments = [q, entries, ctypes.c_int64(LATENT), indices, ctypes.c_double(scale), out]
+    arguments = [q, entries, ctypes.c_int64(LATENT), indices, counts, ctypes.c_double(scale), out]
     return lib.step("mla_step_attend_selected", arguments, out)
 
 

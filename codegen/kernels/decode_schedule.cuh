@@ -9,11 +9,12 @@
 #include "decoding.cuh"
 
 struct Scheduling {
-  const Group* groups;
+  Group* groups;
   Item* items;    // [groups + teams]
   i32* starts;    // [teams + 1]
   u32* arrived;   // [groups, team]
   i32* before;    // [groups + 1]: where each begins on the line
+  const i32* counts;  // [queries]: entries of each query's list that count; null: all of them
   i32 count;      // groups
   i32 teams;
   i32 team;
@@ -31,6 +32,15 @@ struct Cut {
 __device__ inline i32 tiles_of(const Group& group) {
   const i32 tiles = (group.end + KEYS - 1) / KEYS - group.first / KEYS;
   return group.end > group.first ? tiles : 1;
+}
+
+// Ends each list where its entries cease to count. The step may run again with other counts.
+__device__ inline void end_lists(const Scheduling& args) {
+  for (i32 i = threadIdx.x; i < args.count; i += THREADS) {
+    Group& group = args.groups[i];
+    group.end = min(max(args.counts[group.query], 0), group.all_end);
+  }
+  __syncthreads();
 }
 
 // The sum of what threads before this one have.
@@ -80,6 +90,7 @@ __device__ void decode_schedule(const Scheduling& args) {
     shortest = 0x7fffffff;
     length = 0x7fffffff;
   }
+  if (args.counts) end_lists(args);
   for (i32 i = threadIdx.x; i < args.count * args.team; i += THREADS) args.arrived[i] = 0;
   i32 all = 0;
   for (i32 from = 0; from < args.count; from += THREADS) {

@@ -19,7 +19,7 @@ struct Group {
   i32 all_first, all_end;  // keys that all of the segment's queries see
 };
 // Where keys are chosen, a group is one query's, keys are the entries of its list, and `all_first` is where in its sequence the first key stands that
-// it could have chosen.
+// it could have chosen. Where entries are counted on the device, the scheduler says at `end` how many there are, `all_end` at most.
 
 struct Item {
   i32 group;

@@ -138,3 +138,18 @@ __device__ void add_window(const Adding& args) {
     store(to, load(to) + load(nth(args.x, i)));
   }
 }
+
+struct Ending {
+  const i32* lists;   // [queries, width]
+  const i32* counts;  // [queries]: entries that count
+  i32* out;           // [queries, width]: these, and nothing behind them
+  i64 queries;
+  i64 width;
+};
+
+template <class Cfg>
+__device__ void end_lists(const Ending& args) {
+  for (i64 i = thread_of_grid(); i < args.queries * args.width; i += threads_of_grid()) {
+    args.out[i] = i % args.width < args.counts[i / args.width] ? args.lists[i] : -1;
+  }
+}

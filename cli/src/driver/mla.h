@@ -142,10 +142,11 @@ int32_t mla_step_attend_paged(const mla_device* device, const mla_tensor* q, con
                               const mla_tensor* out, mla_step** step);
 
 /* The same over chosen entries: q [rows.., heads, latent + rope], entries [keys.., latent + rope], indices [rows.., most] of entries
- * (i32, on the device, read by every run), in any order, -1 for none, each at most once in a row. Entries may be bytes (MLA_U8), [keys.., 656] for
- * latents of 512 and a rotated part of 64: codes of e4m3, four scales of f32, the rotated part in bf16, as caches of `fp8_ds_mla` have them. */
+ * (i32, on the device, read by every run), in any order, -1 for none, each at most once in a row. counts [rows..] (i32, on the device, read by every
+ * run): how many of a row's indices count, the first ones; null: all of them. Entries may be bytes (MLA_U8), [keys.., 656] for latents of 512 and a
+ * rotated part of 64: codes of e4m3, four scales of f32, the rotated part in bf16, as caches of `fp8_ds_mla` have them. */
 int32_t mla_step_attend_selected(const mla_device* device, const mla_tensor* q, const mla_tensor* entries, int64_t latent,
-                                 const mla_tensor* indices, double scale, const mla_tensor* out, mla_step** step);
+                                 const mla_tensor* indices, const mla_tensor* counts, double scale, const mla_tensor* out, mla_step** step);
 
 /* Attention over rows of keys and values: q [rows.., heads, key + shared], k [rows.., groups, key], k_shared [rows.., groups, shared], v [rows..,
  * groups, value], out [rows.., heads, value]; numbers of groups divide that of heads, and may differ. k_shared is the part of keys that the last

@@ -200,6 +200,7 @@ macro_rules! export_layer {
                 entries: *const $crate::c_abi::CTensor,
                 latent: i64,
                 indices: *const $crate::c_abi::CTensor,
+                counts: *const $crate::c_abi::CTensor,
                 scale: f64,
                 out: *const $crate::c_abi::CTensor,
                 step: *mut *const $crate::c_abi::Step,

@@ -17,6 +17,7 @@ mod chunked;
 mod describe;
 mod export;
 mod fault;
+mod latents;
 mod logits;
 mod operations;
 mod pointers;

@@ -7,13 +7,13 @@ use super::Library;
 use super::arguments::{check_request, lists_of_blocks, sequences_of};
 use super::calls::Device;
 use super::fault::{Fault, guarded};
+use super::latents::{Latents, Stored, counts_of};
 use super::pointers::{array, handed_out, handle, named};
 use super::step::Step;
 use super::tensor::{CTensor, Given, Lines};
 use crate::attention::narrowed;
-use crate::backend::{Attention, BytesAttention, Chosen, Pages};
-use crate::cache::{AnyScale, ByteFormat, EntryShape, Fp8DsMla};
-use crate::cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, attend_bytes_to, attend_to};
+use crate::backend::{Attention, Chosen, Pages};
+use crate::cuda::{Cuda, CudaBuffer, CudaDevice, CudaElement, attend_to};
 use crate::segments::{Segment, Segments};
 use crate::{Batch, Padding, Sequence, Softmax, Visibility};
 
@@ -78,7 +78,13 @@ pub unsafe fn attend_paged<L: Library>(
             _ => tables.iter().map(|table| table.to_vec()).collect(),
         };
         let pages = Pages::new(page, tables);
-        let record = || latents.record::<L::Elem>(device, &segments, Some(&pages), None, scale);
+        let record = || {
+            latents.asked::<L::Elem, _>(device, &segments, scale, |attention| {
+                let pages = Some(&pages);
+                let attention = Attention { pages, ..attention };
+                record(device, &attention, &latents.out)
+            })
+        };
         // SAFETY: as above
         unsafe { handed_out("step", step, record) }
     })
@@ -95,6 +101,7 @@ pub unsafe fn attend_selected<L: Library>(
     entries: *const CTensor,
     latent: i64,
     indices: *const CTensor,
+    counts: *const CTensor,
     scale: f64,
     out: *const CTensor,
     step: *mut *const Step,
@@ -116,6 +123,8 @@ pub unsafe fn attend_selected<L: Library>(
                 indices.shape
             )));
         }
+        // SAFETY: as above
+        let counts = unsafe { counts_of(counts, device, rows)? };
         // Every query sees all entries: the indices say which
         let whole = Segment {
             queries: 0..rows,
@@ -134,165 +143,14 @@ pub unsafe fn attend_selected<L: Library>(
             indices: &indices,
             width: chosen.width,
         };
+        let lists = (selection, counts.as_ref());
         let record = || match latents.stored {
-            Stored::Elements => {
-                latents.record::<L::Elem>(device, &segments, None, Some(selection), scale)
-            }
-            Stored::DsMla => latents.record_codes::<L::Elem>(device, &segments, selection, scale),
+            Stored::Elements => latents.record_lists::<L::Elem>(device, &segments, lists, scale),
+            Stored::DsMla => latents.record_codes::<L::Elem>(device, &segments, lists, scale),
         };
         // SAFETY: as above
         unsafe { handed_out("step", step, record) }
     })
-}
-
-/// What entries of a latent cache are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stored {
-    /// Elements of the layer.
-    Elements,
-    /// Bytes, as [`Fp8DsMla`] lays them out.
-    DsMla,
-}
-
-/// Absorbed queries, the entries of a latent cache, and where the result goes.
-struct Latents {
-    q: Given,
-    entries: Given,
-    stored: Stored,
-    out: Given,
-    latent: usize,
-}
-
-impl Latents {
-    /// # Safety
-    /// `mla.h`'s contract.
-    unsafe fn read<T: CudaElement>(
-        q: *const CTensor,
-        name: &str,
-        entries: *const CTensor,
-        latent: i64,
-        out: *const CTensor,
-    ) -> Result<Self, Fault> {
-        // SAFETY: this function's contract, here and below
-        let q = unsafe { Given::read("q", q)? };
-        // SAFETY: as above
-        let entries = unsafe { Given::read(name, entries)? };
-        // SAFETY: as above
-        let out = unsafe { Given::read("out", out)? };
-        let (queries, keys) = (q.heads()?, entries.rows()?);
-        let latent = named("latent", "it", latent)?;
-        if latent == 0 || latent > queries.width {
-            return Err(Fault::argument(
-                "latent",
-                format!(
-                    "is {latent}, wanted 1 to the {} that a query is wide",
-                    queries.width
-                ),
-            ));
-        }
-        for given in [&q, &out] {
-            given.of_type(T::NAME)?;
-        }
-        let stored = match entries.dtype {
-            "u8" => Stored::DsMla,
-            _ => Stored::Elements,
-        };
-        let wanted = match stored {
-            Stored::Elements => {
-                entries.of_type(T::NAME)?;
-                queries.width
-            }
-            Stored::DsMla => Fp8DsMla::<AnyScale>::layout(latent, queries.width - latent).data,
-        };
-        if keys.width != wanted {
-            return Err(entries.refused(format!(
-                "has shape {:?} of {}, wanted entries of {wanted}, as wide as a query of {}",
-                entries.shape, entries.dtype, queries.width
-            )));
-        }
-        check_out(&out, queries, latent)?;
-        Ok(Self {
-            q,
-            entries,
-            stored,
-            out,
-            latent,
-        })
-    }
-
-    /// Writes attention to chosen entries of bytes down.
-    fn record_codes<T: CudaElement>(
-        &self,
-        device: &CudaDevice,
-        segments: &Segments,
-        selection: Chosen<'_, Cuda<T>>,
-        scale: f64,
-    ) -> Result<Step, Fault> {
-        self.entries.without_gaps()?;
-        // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
-        let (q, entries) = unsafe {
-            (
-                self.q.buffer::<T>(device),
-                self.entries.buffer::<u8>(device),
-            )
-        };
-        let queries = self.q.heads()?.of(&q);
-        let (latent, rope) = (self.latent, queries.width - self.latent);
-        let attention = BytesAttention {
-            q: narrowed(queries, 0, latent),
-            q_rope: narrowed(queries, latent, rope),
-            segments,
-            pages: None,
-            selection: Some(selection),
-            softmax: Softmax::scaled(scale).checked(queries.heads, segments)?,
-        };
-        let shape = EntryShape {
-            latent,
-            rope,
-            blocks: 1,
-            page: segments.keys(),
-        };
-        let coding = Fp8DsMla::<AnyScale>::default().coding();
-        Step::record(device, Vec::new(), || {
-            // SAFETY: as above
-            let out = unsafe { self.out.buffer::<T>(device) };
-            match attend_bytes_to(device, coding, &entries, shape, &attention, &out)? {
-                true => Ok(()),
-                false => Err(self.entries.refused(
-                    "holds entries of bytes: of those the chosen are read by a Hopper GPU, in a library in bf16 and for latents of 512",
-                )),
-            }
-        })
-    }
-
-    /// Writes attention down.
-    fn record<T: CudaElement>(
-        &self,
-        device: &CudaDevice,
-        segments: &Segments,
-        pages: Option<&Pages>,
-        selection: Option<Chosen<'_, Cuda<T>>>,
-        scale: f64,
-    ) -> Result<Step, Fault> {
-        // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
-        let (q, entries) =
-            unsafe { (self.q.buffer::<T>(device), self.entries.buffer::<T>(device)) };
-        let queries = self.q.heads()?.of(&q);
-        let entries = self.entries.rows()?.of(&entries);
-        let (latent, rope) = (self.latent, queries.width - self.latent);
-        let attention = Attention {
-            q: narrowed(queries, 0, latent),
-            q_rope: narrowed(queries, latent, rope),
-            k: narrowed(entries, 0, latent),
-            k_rope: narrowed(entries, latent, rope),
-            v: narrowed(entries, 0, latent),
-            segments,
-            pages,
-            selection,
-            softmax: Softmax::scaled(scale).checked(queries.heads, segments)?,
-        };
-        record(device, &attention, &self.out)
-    }
 }
 
 /// `mla_step_attend_rows`.
@@ -473,7 +331,7 @@ pub(super) fn check_out(out: &Given, queries: Lines, width: usize) -> Result<(),
 }
 
 /// Writes attention down, rounded to where it is wanted.
-fn record<T: CudaElement>(
+pub(super) fn record<T: CudaElement>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, T>,
     out: &Given,

@@ -27,8 +27,8 @@ use crate::element::Element;
 pub(crate) use driver::{Address, CallersContext, ForeignStream};
 pub(crate) use graph::Prepared;
 pub(crate) use ops::{
-    AskedLogits, GivenKeys, Scores, Wanted, attend_bytes_to, attend_to, attend_with_lse, choose,
-    gradients_to, logits_of, narrow_to,
+    AskedLogits, GivenKeys, Scores, Wanted, attend_bytes_to, attend_counted_to, attend_to,
+    attend_with_lse, choose, gradients_to, logits_of, narrow_to,
 };
 
 pub use buffer::CudaBuffer;

@@ -91,6 +91,7 @@ pub const UNITS: &[Unit] = &[
             ("gate", "Gating"),
             ("silu", "Scaling"),
             ("add_window", "Adding"),
+            ("end_lists", "Ending"),
         ]
     ),
     unit!(

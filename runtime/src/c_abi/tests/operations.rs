@@ -129,31 +129,53 @@ fn attention_over_chosen_entries() {
     let all = tight(&entries_at, &[keys, 1, WIDTH]);
     let chosen = described(&indices_at, "i32", &[rows, 1, most], &[]);
     let result = tight(&out, &[rows, HEADS, LATENT]);
+    let attend = |counts: *const CTensor, step: &mut *const Step| {
+        // SAFETY: everything is as it is described
+        unsafe {
+            mla_step_attend_selected(
+                device.0,
+                &given.tensor,
+                &all.tensor,
+                LATENT as i64,
+                &chosen.tensor,
+                counts,
+                SCALE,
+                &result.tensor,
+                step,
+            )
+        }
+    };
+    let wanted = |counts: [usize; 3]| {
+        let mut wanted = Vec::new();
+        for (line, q) in q.chunks_exact(WIDTH).enumerate() {
+            let row = line / HEADS;
+            let list = indices[row * most..][..counts[row]].iter();
+            let seen = list.filter(|&&key| key >= 0).map(|&key| {
+                let entry = &entries[key as usize * WIDTH..][..WIDTH];
+                (entry, &entry[..LATENT])
+            });
+            let mut out = attended(q, seen);
+            // Where nothing is attended to
+            out.resize(LATENT, 0.0);
+            wanted.extend(out);
+        }
+        wanted
+    };
     let mut step = ptr::null();
-    // SAFETY: everything is as it is described
-    worked(unsafe {
-        mla_step_attend_selected(
-            device.0,
-            &given.tensor,
-            &all.tensor,
-            LATENT as i64,
-            &chosen.tensor,
-            SCALE,
-            &result.tensor,
-            &mut step,
-        )
-    });
+    worked(attend(ptr::null(), &mut step));
     run(step);
-    let mut wanted = Vec::new();
-    for (line, q) in q.chunks_exact(WIDTH).enumerate() {
-        let list = indices[line / HEADS * most..][..most].iter();
-        let seen = list.filter(|&&key| key >= 0).map(|&key| {
-            let entry = &entries[key as usize * WIDTH..][..WIDTH];
-            (entry, &entry[..LATENT])
-        });
-        wanted.extend(attended(q, seen));
-    }
-    near(&device.get(&out), &wanted);
+    near(&device.get(&out), &wanted([most; 3]));
+
+    // No more than a list has, and no fewer than none
+    let counts_at = device.put(&[9_i32, 1, -3]);
+    let counts = described(&counts_at, "i32", &[rows, 1], &[]);
+    worked(attend(&counts.tensor, &mut step));
+    run(step);
+    near(&device.get(&out), &wanted([most, 1, 0]));
+
+    let counts = described(&counts_at, "i32", &[rows - 1], &[]);
+    let few = attend(&counts.tensor, &mut step);
+    refused(few, &["`counts`", "a count for each of 3 queries"]);
 
     // Entries of bytes: latents without scales, since they are so few, and the rotated part in two bytes each
     let of_bytes = |width: usize| {
@@ -168,6 +190,7 @@ fn attention_over_chosen_entries() {
                 &entries.tensor,
                 LATENT as i64,
                 &chosen.tensor,
+                ptr::null(),
                 SCALE,
                 &result.tensor,
                 &mut step,

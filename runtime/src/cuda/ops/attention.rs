@@ -98,7 +98,7 @@ pub(super) fn attend_bytes<T: CudaElement, F: ByteFormat>(
     let Some(codes) = Codes::of(format.coding(), bytes, shape).filter(|_| lines > 0) else {
         return Ok(None);
     };
-    decode::attend_codes(device, &codes, attention, || {
+    decode::attend_codes(device, &codes, attention, None, || {
         let parts = room::<T>(device, lines, shape.latent)?;
         let output = Output::parts::<T>(&parts);
         Ok((parts, output))

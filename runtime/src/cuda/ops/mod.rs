@@ -44,7 +44,7 @@ pub(crate) use indexing::{AskedLogits, GivenKeys, Scores, choose, logits_of};
 #[cfg(test)]
 pub(super) use indexing::{Spread, choose_spread};
 pub(crate) use pointwise::narrow_to;
-pub(crate) use rounded::{attend_bytes_to, attend_to, attend_with_lse};
+pub(crate) use rounded::{attend_bytes_to, attend_counted_to, attend_to, attend_with_lse};
 
 /// What `poison.cuh` is told.
 #[derive(Clone, Copy, Pod, Zeroable)]

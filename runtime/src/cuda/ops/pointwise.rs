@@ -6,7 +6,7 @@ use super::super::driver::{Address, Command};
 use super::super::kernels::Kernel;
 use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use super::args::{Window, blocks, bytes, len};
-use crate::backend::{Place, Strided};
+use crate::backend::{Chosen, Place, Strided};
 use crate::element::Scalar;
 use crate::error::Result;
 
@@ -266,6 +266,36 @@ pub(super) fn add_window<T: CudaElement>(
     };
     let work = Work::moving(3 * bytes(x));
     device.launch(&kernel::<T>("add_window"), blocks(len(x)), work, &args)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Ending {
+    lists: Address,
+    counts: Address,
+    out: Address,
+    queries: i64,
+    width: i64,
+}
+
+/// Lists of chosen keys that end behind the entries that count, of each so many.
+pub(super) fn end_lists<T: CudaElement>(
+    device: &CudaDevice,
+    chosen: Chosen<'_, Cuda<T>>,
+    counts: &CudaBuffer<i32>,
+) -> Result<CudaBuffer<i32>> {
+    let entries = counts.len() * chosen.width;
+    let out: CudaBuffer<i32> = device.room(entries)?;
+    let args = Ending {
+        lists: chosen.indices.at(),
+        counts: counts.at(),
+        out: out.at(),
+        queries: counts.len() as i64,
+        width: chosen.width as i64,
+    };
+    let work = Work::moving(2 * out.bytes());
+    device.launch(&kernel::<T>("end_lists"), blocks(entries), work, &args)?;
+    Ok(out)
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -4,8 +4,8 @@ use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
 use super::attention::{by_any_gpu, by_tensor_cores};
 use super::decode::{self, Codes};
 use super::output::Output;
-use super::pointwise::narrow_to;
-use crate::backend::{Attention, BytesAttention};
+use super::pointwise::{end_lists, narrow_to};
+use crate::backend::{Attention, BytesAttention, Chosen};
 use crate::cache::{ByteFormat, Coding, EntryShape};
 use crate::element::Scalar;
 use crate::error::Result;
@@ -48,6 +48,32 @@ pub(crate) fn attend_with_lse<T: CudaElement, E: Scalar>(
     narrow_to::<T>(device, &wide, out)
 }
 
+/// Attention to the first entries of each list, rounded to elements that there are. `counts`: `[queries]`, how many of its list those are.
+pub(crate) fn attend_counted_to<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
+    counts: &CudaBuffer<i32>,
+    out: &CudaBuffer<T>,
+) -> Result<()> {
+    let lines = attention.q.rows * attention.q.heads;
+    let of_lines = [device.room(lines)?, device.room(lines)?];
+    let rounded = Output::rounded(out, of_lines.each_ref());
+    if lines == 0 || decode::attend_to_lists(device, attention, Some(counts), rounded)? {
+        return Ok(());
+    }
+    let ended = attention
+        .selection
+        .map(|chosen| end_lists(device, chosen, counts))
+        .transpose()?;
+    let selection = attention.selection.zip(ended.as_ref());
+    let selection = selection.map(|(chosen, indices)| Chosen { indices, ..chosen });
+    let attention = Attention {
+        selection,
+        ..*attention
+    };
+    attend_to(device, &attention, out)
+}
+
 /// Absorbed attention over a cache of bytes, rounded to elements, where there is a kernel that reads them.
 pub(super) fn attend_bytes_rounded<T: CudaElement, F: ByteFormat>(
     device: &CudaDevice,
@@ -60,7 +86,7 @@ pub(super) fn attend_bytes_rounded<T: CudaElement, F: ByteFormat>(
     let Some(codes) = Codes::of(format.coding(), bytes, shape).filter(|_| lines > 0) else {
         return Ok(None);
     };
-    let given = decode::attend_codes(device, &codes, attention, || {
+    let given = decode::attend_codes(device, &codes, attention, None, || {
         let out = device.room(lines * shape.latent)?;
         let of_lines = [device.room(lines)?, device.room(lines)?];
         let output = Output::rounded(&out, of_lines.each_ref());
@@ -69,13 +95,15 @@ pub(super) fn attend_bytes_rounded<T: CudaElement, F: ByteFormat>(
     Ok(given.map(|(out, _)| out))
 }
 
-/// The same, to elements that there are, all of which are written; says whether there is such a kernel, and does nothing where there is none.
+/// The same, to elements that there are, all of which are written; says whether there is such a kernel, and does nothing where there is none. `counts`: entries
+/// of each list of chosen keys that count.
 pub(crate) fn attend_bytes_to<T: CudaElement>(
     device: &CudaDevice,
     coding: Coding,
     bytes: &CudaBuffer<u8>,
     shape: EntryShape,
     attention: &BytesAttention<'_, Cuda<T>>,
+    counts: Option<&CudaBuffer<i32>>,
     out: &CudaBuffer<T>,
 ) -> Result<bool> {
     let lines = attention.q.rows * attention.q.heads;
@@ -85,7 +113,7 @@ pub(crate) fn attend_bytes_to<T: CudaElement>(
     if lines == 0 {
         return Ok(true);
     }
-    let done = decode::attend_codes(device, &codes, attention, || {
+    let done = decode::attend_codes(device, &codes, attention, counts, || {
         let of_lines = [device.room(lines)?, device.room(lines)?];
         let output = Output::rounded(out, of_lines.each_ref());
         Ok((of_lines, output))

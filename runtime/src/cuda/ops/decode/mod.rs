@@ -17,7 +17,7 @@ use bytemuck::{Pod, Zeroable};
 use super::super::driver::{Address, TensorMap};
 use super::super::grid::Grid;
 use super::super::kernels::Kernel;
-use super::super::{Cuda, CudaDevice, CudaElement, Work};
+use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
 use super::attention::{work, work_over_bytes};
 use super::output::Output;
 use crate::backend::{Attention, BytesAttention, Chosen, Pages, Strided};
@@ -120,7 +120,7 @@ pub(super) fn attend<T: CudaElement, E: Scalar>(
     output: Output,
 ) -> Result<bool> {
     if attention.selection.is_some() {
-        return attend_to_lists(device, attention, output);
+        return attend_to_lists(device, attention, None, output);
     }
     match choice::variant(device, attention) {
         Ok(variant) => attend_by(variant, device, attention, output).map(|()| true),
@@ -152,10 +152,12 @@ fn attend_by<T: CudaElement, E: Scalar>(
     run(variant, device, &kernel, &question, &keys, work, output)
 }
 
-/// Attends to the keys that are chosen for each query, where one of these kernels can; otherwise says so and does nothing.
-fn attend_to_lists<T: CudaElement, E: Scalar>(
+/// Attends to the keys that are chosen for each query, where one of these kernels can; otherwise says so and does nothing. `counts`: entries of each list that
+/// count.
+pub(super) fn attend_to_lists<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, E>,
+    counts: Option<&CudaBuffer<i32>>,
     output: Output,
 ) -> Result<bool> {
     let (Some(selection), Ok(variant)) = (
@@ -170,7 +172,8 @@ fn attend_to_lists<T: CudaElement, E: Scalar>(
         attention.q.heads,
         variant.rows(),
         selection.width,
-    );
+    )
+    .counting(counts);
     let question = Question::of(attention, tables);
     let (k, k_rope) = (&attention.k, &attention.k_rope);
     let lists = Lists::of(
@@ -203,6 +206,7 @@ pub(super) fn attend_codes<T: CudaElement, R>(
     device: &CudaDevice,
     codes: &Codes,
     attention: &BytesAttention<'_, Cuda<T>>,
+    counts: Option<&CudaBuffer<i32>>,
     room: impl FnOnce() -> Result<(R, Output)>,
 ) -> Result<Option<R>> {
     let Ok(variant) = choice::variant_for_codes(device, codes, attention) else {
@@ -214,6 +218,7 @@ pub(super) fn attend_codes<T: CudaElement, R>(
     let (tables, keys) = match attention.selection {
         Some(chosen) => {
             let tables = Tables::of_lists(segments, pages, heads, variant.rows(), chosen.width);
+            let tables = tables.counting(counts);
             let lists = Lists::of(
                 &chosen,
                 codes.parts(),

@@ -22,6 +22,7 @@ struct Scheduling {
     starts: Address,
     arrived: Address,
     before: Address,
+    counts: Address,
     count: i32,
     teams: i32,
     team: i32,
@@ -29,7 +30,7 @@ struct Scheduling {
 }
 
 // As large as kernels take it
-const _: () = assert!(size_of::<Scheduling>() == 56);
+const _: () = assert!(size_of::<Scheduling>() == 64);
 
 /// Bytes of an `Item` of `decoding.cuh`.
 const ITEM: usize = 32;
@@ -51,6 +52,8 @@ pub(super) struct Schedule {
     of: Made,
     told: CudaBuffer<u8>,
     cut: CudaBuffer<u8>,
+    /// Whether lists end where the device says.
+    counted: bool,
 }
 
 /// Where everything is.
@@ -97,22 +100,38 @@ impl Schedule {
         teams: usize,
     ) -> Result<Self> {
         let wanted = Made::new(tables, teams);
+        if let Some(counts) = tables.counts {
+            // They may be others by the next attention, and in the step's next run
+            let told = device.ahead(|| device.upload(&wanted.tables))?;
+            return Self::new::<T>(device, wanted, told, counts);
+        }
         let kept = device.with_schedules(|schedules| schedules.take(&wanted));
         match kept {
             Some((told, cut)) => Ok(Self {
                 of: wanted,
                 told: told.back(device),
                 cut: cut.back(device),
+                counted: false,
             }),
-            None => device.ahead(|| Self::new::<T>(device, wanted)),
+            None => device.ahead(|| {
+                let told = device.upload(&wanted.tables)?;
+                Self::new::<T>(device, wanted, told, 0)
+            }),
         }
     }
 
-    fn new<T: CudaElement>(device: &CudaDevice, of: Made) -> Result<Self> {
+    /// `counts`: where it stands how many entries of lists count; 0: all do.
+    fn new<T: CudaElement>(
+        device: &CudaDevice,
+        of: Made,
+        told: CudaBuffer<u8>,
+        counts: Address,
+    ) -> Result<Self> {
         let bytes = of.parts().iter().sum();
         let schedule = Self {
-            told: device.upload(&of.tables)?,
+            told,
             cut: device.room(bytes)?,
+            counted: counts != 0,
             of,
         };
         let places = schedule.places();
@@ -126,6 +145,7 @@ impl Schedule {
             starts: places.starts,
             arrived: places.arrived,
             before: places.before,
+            counts,
             count: count(of.groups)?,
             teams: count(of.teams)?,
             team: count(of.team)?,
@@ -152,8 +172,11 @@ impl Schedule {
         }
     }
 
-    /// Keeps it for the step's later layers.
+    /// Keeps it for the step's later layers, where it holds for them too.
     pub(super) fn keep(self, device: &CudaDevice) {
+        if self.counted {
+            return;
+        }
         let (of, told, cut) = (self.of, self.told.parked(), self.cut.parked());
         let oldest = device.with_schedules(|schedules| schedules.keep((of, told, cut)));
         if let Some((_, told, cut)) = oldest {

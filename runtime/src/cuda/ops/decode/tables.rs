@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::super::super::CudaBuffer;
+use super::super::super::driver::Address;
 use super::super::facts::most_queries;
 use super::super::limits::Limits;
 use crate::backend::Pages;
@@ -27,7 +29,7 @@ pub(super) struct Group {
     block: i32,
     /// The first key that all of the group's queries see. Where keys are chosen: where in its sequence the segment's first key stands.
     all_first: i32,
-    /// One past the last.
+    /// One past the last. Where keys are chosen: one past the list's last entry, whether it counts or not.
     all_end: i32,
 }
 
@@ -95,6 +97,8 @@ pub(super) struct Tables {
     pub(super) blocks: Blocks,
     pub(super) groups: Vec<Group>,
     pub(super) limits: Limits,
+    /// Where it stands how many entries of each query's list count; `None`: all do.
+    pub(super) counts: Option<Address>,
 }
 
 impl Tables {
@@ -115,6 +119,7 @@ impl Tables {
             blocks,
             groups,
             limits,
+            counts: None,
         }
     }
 
@@ -151,7 +156,7 @@ impl Tables {
                     end: entries as i32,
                     block: block as i32,
                     all_first: first_key as i32,
-                    all_end: 0,
+                    all_end: entries as i32,
                 };
                 (0..blocks.of(1)).step_by(blocks.team).map(group)
             })
@@ -160,6 +165,15 @@ impl Tables {
             blocks,
             groups,
             limits,
+            counts: None,
+        }
+    }
+
+    /// The same, where lists end before entries that do not count.
+    pub(super) fn counting(self, counts: Option<&CudaBuffer<i32>>) -> Self {
+        Self {
+            counts: counts.map(CudaBuffer::at),
+            ..self
         }
     }
 }

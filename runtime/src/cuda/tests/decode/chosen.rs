@@ -2,12 +2,13 @@
 
 use half::bf16;
 
-use super::super::near::assert_rounded;
+use super::super::near::{assert_lines_near, assert_rounded};
 use super::super::{Backend, CPU, Cpu, Cuda, CudaDevice, Dice, hopper_for};
 use super::codes::{Encoded, OFF};
 use super::{Case, Question, V3, bits, first};
 use crate::backend::{Attention, AttentionParts, BytesAttention, Chosen};
 use crate::cache::{AnyScale, ByteFormat, Fp8DsMla, Fp8E4m3, Fp8E5m2, PowerOfTwo};
+use crate::cuda::{CudaGraph, attend_counted_to};
 use crate::element::Scalar;
 use crate::visibility::Visibility;
 
@@ -79,6 +80,47 @@ impl Lists {
             .compare_with(&self.wanted(), device, &parts, [6e-3, 1e-3]);
         let (again, _) = ask().expect("runs");
         assert!(bits(device, &again) == bits(device, &parts), "{case:?}");
+    }
+
+    /// How many entries of each list count, perhaps none or more than there are, and the lists as far as they do.
+    fn counted(self, dice: &mut Dice) -> (Vec<i32>, Self) {
+        let width = self.width;
+        let counts: Vec<i32> = (0..self.chosen.len() / width)
+            .map(|_| dice.below(width + 20) as i32 - 9)
+            .collect();
+        let mut ended = self;
+        for (list, &count) in ended.chosen.chunks_mut(width).zip(&counts) {
+            list[(count.max(0) as usize).min(width)..].fill(-1);
+        }
+        (counts, ended)
+    }
+
+    /// Asks a device for attention to the first entries of lists, whose others name keys too. A step runs twice, with other counts the second time.
+    #[track_caller]
+    fn check_counts(self, dice: &mut Dice, device: &CudaDevice) {
+        let [q, entries] = self.question.upload(device);
+        let indices = device.upload(&self.chosen).expect("room");
+        let (counts, ended) = self.counted(dice);
+        let all = vec![ended.width as i32; counts.len()];
+        let on_device = device.upload(&all).expect("room");
+        let wanted = ended.wanted();
+        let out = device.upload(&vec![bf16::NAN; wanted.out.len()]);
+        let out = out.expect("room");
+        let asked = ended.asked::<Cuda<bf16>, bf16>(&q, &entries, &indices);
+        let mut graph = CudaGraph::new(device);
+        let mut attend = || {
+            let step = || attend_counted_to(device, &asked, &on_device, &out);
+            graph.run(step).expect("runs");
+        };
+        attend();
+        let bytes = bytemuck::cast_slice(&counts);
+        device.send(on_device.at(), bytes).expect("room");
+        attend();
+        let found = device.download(&out).expect("values");
+        let found: Vec<f64> = found.into_iter().map(Scalar::to_f64).collect();
+        let latent = ended.question.case.latent;
+        let what = format!("{:?}", ended.question.case);
+        assert_lines_near(&wanted.out, &found, latent, 9e-3, &what);
     }
 
     /// The same over entries that are encoded.
@@ -159,6 +201,21 @@ fn many_heads() {
         (64, V3, Some(64), 4, 500),
     ];
     check_each(first(4, &sizes), Visibility::CAUSAL);
+}
+
+#[test]
+fn entries_behind_those_that_count_are_passed_over() {
+    let sizes = [
+        (16, V3, Some(64), 2, 300),
+        (64, [256, 32], None, 2, 500),
+        (128, V3, Some(64), 2, 2048),
+        (16, V3, None, 3, 2048),
+    ];
+    let dice = &mut Dice::new();
+    for (i, &(heads, widths, page, new, width)) in first(2, &sizes).iter().enumerate() {
+        let question = Question::new(dice, Case::new(heads, widths, page, new));
+        Lists::new(dice, question, width).check_counts(dice, &hopper_for(i));
+    }
 }
 
 #[test]

@@ -43,22 +43,31 @@ fn scheduled(seen: &[[i32; 2]], teams: usize, team: usize) -> Vec<Vec<Item>> {
     let device = device();
     let groups: Vec<i32> = seen.iter().copied().flat_map(group).collect();
     let groups = device.upload(&groups).expect("room");
+    cut(&device, &groups, None, teams, team)
+}
+
+/// The items of each team, of groups on the device, whose entries are counted there perhaps.
+fn cut(
+    device: &CudaDevice,
+    groups: &CudaBuffer<i32>,
+    counts: Option<&CudaBuffer<i32>>,
+    teams: usize,
+    team: usize,
+) -> Vec<Vec<Item>> {
+    let count = groups.len() * size_of::<i32>() / size_of::<Group>();
     let items = device
-        .upload(&vec![Item::zeroed(); seen.len() + teams])
+        .upload(&vec![Item::zeroed(); count + teams])
         .expect("room");
     let words = |len: usize| device.upload(&vec![-1_i32; len]).expect("room");
-    let (starts, arrived, before) = (
-        words(teams + 1),
-        words(seen.len() * team),
-        words(seen.len() + 1),
-    );
+    let (starts, arrived, before) = (words(teams + 1), words(count * team), words(count + 1));
     let args = Scheduling {
         groups: groups.at(),
         items: items.at(),
         starts: starts.at(),
         arrived: arrived.at(),
         before: before.at(),
-        count: seen.len() as i32,
+        counts: counts.map_or(0, CudaBuffer::at),
+        count: count as i32,
         teams: teams as i32,
         team: team as i32,
         unused: 0,
@@ -185,6 +194,29 @@ fn last_tile(device: &CudaDevice, schedule: &Schedule) -> i32 {
     let items = bytes[..items].chunks(ITEM).take(count as usize);
     let ends = items.map(|item| bytemuck::pod_read_unaligned::<Item>(item).end);
     ends.max().unwrap_or(0)
+}
+
+#[test]
+fn lists_end_where_entries_cease_to_count() {
+    let device = device();
+    let lists: Vec<[i32; 2]> = [300, 300, 130, 0, 300].map(|entries| [0, entries]).into();
+    let groups = lists.iter().enumerate().flat_map(|(query, &seen)| {
+        let [_, rest @ ..] = group(seen);
+        [[query as i32].as_slice(), &rest].concat()
+    });
+    let groups = device.upload(&groups.collect::<Vec<_>>()).expect("room");
+    // The same groups again and again: that one was short ends no later one
+    for (counts, ends) in [
+        ([1, 65, 0, 0, 300], [1, 65, 0, 0, 300]),
+        ([300, -5, 999, 3, 64], [300, 0, 130, 0, 64]),
+    ] {
+        let counts = device.upload(&counts).expect("room");
+        let teams = cut(&device, &groups, Some(&counts), 4, 2);
+        check(&ends.map(|end| [0, end]), &teams);
+        let told = device.download(&groups).expect("values");
+        let told: Vec<i32> = told.chunks(8).map(|group| group[4]).collect();
+        assert_eq!(told, ends);
+    }
 }
 
 #[test]
