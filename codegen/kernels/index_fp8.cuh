@@ -1,17 +1,23 @@
 // An indexer's keys of `KEY` e4m3; apart from them a 4-byte scale per 128, the last of which may be fewer.
 
 #include "coding.cuh"
+#include "runs.cuh"
 
 struct IndexFp8 {
   static constexpr int GROUP = 128;
+
+  // The scale of values whose largest magnitude is `most`.
+  template <bool POWER_OF_TWO>
+  static __device__ f32 scale_of(f32 most) {
+    return POWER_OF_TWO ? E8m0::decode(E8m0::at_least(fmaxf(most, 1e-10f) / E4m3::MAX)) : fmaxf(most, 1e-4f) / E4m3::MAX;
+  }
 
   // Writes a key, by a block.
   template <int KEY, bool POWER_OF_TWO>
   static __device__ void write(const Elem* key, const Spot& spot) {
     for (int first = warp() * GROUP; first < KEY; first += WARPS * GROUP) {
       const int count = KEY - first < GROUP ? KEY - first : GROUP;
-      const f32 most = largest(key + first, count);
-      const f32 scale = POWER_OF_TWO ? E8m0::decode(E8m0::at_least(fmaxf(most, 1e-10f) / E4m3::MAX)) : fmaxf(most, 1e-4f) / E4m3::MAX;
+      const f32 scale = scale_of<POWER_OF_TWO>(largest(key + first, count));
       encode_e4m3(key + first, count, scale, spot.data + first);
       if (lane() == 0) put_scale(spot.scales + first / GROUP * 4, scale);
     }
@@ -37,5 +43,41 @@ __device__ void decode_index_fp8(const Decode& args) {
   for (int first = warp() * GROUP; first < Cfg::KEY; first += WARPS * GROUP) {
     const int count = Cfg::KEY - first < GROUP ? Cfg::KEY - first : GROUP;
     decode_e4m3(codes + first, count, scale_at(scales + first / GROUP * 4), args.latent + row * Cfg::KEY + first);
+  }
+}
+
+struct EncodeQueries {
+  Window<const Elem> q;  // [rows, heads, KEY]
+  const f32* weights;    // [rows, heads]
+  u8* codes;             // [rows, heads, KEY]
+  f32* scaled;           // [rows, heads]: weights times the scales of codes
+};
+
+// Rounds queries as keys are rounded, a head by each warp. One scale is all that a head's weight can take in.
+template <class Cfg>
+__device__ void encode_index_queries(const EncodeQueries& args) {
+  if constexpr (Cfg::KEY <= IndexFp8::GROUP) {
+    const i64 line = i64(blockIdx.x) * WARPS + warp();
+    if (line >= args.q.rows * args.q.heads) return;
+    const Elem* q = args.q.at(line / args.q.heads, line % args.q.heads);
+    Accum x[4];
+    load_run<Cfg::KEY>(q, 4 * lane(), x);
+    f32 most = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) most = fmaxf(most, fabsf(single(x[i])));
+    for (int offset = WARP / 2; offset > 0; offset /= 2) most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, offset));
+    const f32 scale = IndexFp8::scale_of<Cfg::POWER_OF_TWO>(most);
+    Run<u8, 4> codes;
+#pragma unroll
+    for (int i = 0; i < 4; i++) codes.values[i] = E4m3::encode(scaled_down(single(x[i]), scale));
+    u8* to = args.codes + line * Cfg::KEY + 4 * lane();
+    if (Cfg::KEY % 4 == 0 && 4 * lane() < Cfg::KEY) {
+      *reinterpret_cast<Run<u8, 4>*>(to) = codes;
+    } else {
+      for (int i = 0; i < 4; i++) {
+        if (4 * lane() + i < Cfg::KEY) to[i] = codes.values[i];
+      }
+    }
+    if (lane() == 0) args.scaled[line] = args.weights[line] * scale;
   }
 }

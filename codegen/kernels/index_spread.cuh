@@ -108,11 +108,13 @@ __device__ void spread_queries(const Spreading& args) {
     __syncthreads();
     staged.multiply(args, row, first_head);
     __syncthreads();
+    // Both loops unrolled are a thousand steps, which compile for half a minute
+#pragma unroll 1
+    for (int key = 0; key < TILE; key++) {
 #pragma unroll
-    for (int j = 0; j < OWN; j++) {
-      const int i = threadIdx.x + j * THREADS;
-      if (i >= TILE * Cfg::D) continue;
-      for (int key = 0; key < TILE; key++) {
+      for (int j = 0; j < OWN; j++) {
+        const int i = threadIdx.x + j * THREADS;
+        if (i >= TILE * Cfg::D) continue;
         const Accum d_dot = staged.d_dot[i / Cfg::D][key];
         if (d_dot != Accum(0)) sum[j] += d_dot * staged.k[key][i % Cfg::D];
       }
@@ -165,11 +167,12 @@ __device__ void spread_keys(const Spreading& args) {
       __syncthreads();
       staged.multiply(args, row, first_head);
       __syncthreads();
+#pragma unroll 1
+      for (int line = 0; line < TILE; line++) {
 #pragma unroll
-      for (int j = 0; j < OWN; j++) {
-        const int i = threadIdx.x + j * THREADS;
-        if (i >= TILE * Cfg::D) continue;
-        for (int line = 0; line < TILE; line++) {
+        for (int j = 0; j < OWN; j++) {
+          const int i = threadIdx.x + j * THREADS;
+          if (i >= TILE * Cfg::D) continue;
           const Accum d_dot = staged.d_dot[line][i / Cfg::D];
           if (d_dot != Accum(0)) sum[j] += d_dot * staged.q[line][i % Cfg::D];
         }

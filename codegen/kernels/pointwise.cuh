@@ -139,6 +139,42 @@ __device__ void add_window(const Adding& args) {
   }
 }
 
+struct Splitting {
+  const Accum* x;
+  Elem* out;  // [3, len]
+  i64 len;
+};
+
+// Numbers as sums of three elements: of 24 bits an element of bf16 takes 8, so that nothing is lost.
+template <class Cfg>
+__device__ void split_in_three(const Splitting& args) {
+  for (i64 i = thread_of_grid(); i < args.len; i += threads_of_grid()) {
+    Accum rest = args.x[i];
+#pragma unroll
+    for (int part = 0; part < 3; part++) {
+      Elem* to = args.out + part * args.len + i;
+      store(to, rest);
+      rest -= load(to);
+    }
+  }
+}
+
+struct Joining {
+  const Accum* x;  // [rows, 3, width]
+  Accum* out;      // [rows, width]
+  i64 rows;
+  i64 width;
+};
+
+// Adds what came of three parts, the smallest first.
+template <class Cfg>
+__device__ void join_three(const Joining& args) {
+  for (i64 i = thread_of_grid(); i < args.rows * args.width; i += threads_of_grid()) {
+    const Accum* x = args.x + i / args.width * 3 * args.width + i % args.width;
+    args.out[i] = x[0] + (x[args.width] + x[2 * args.width]);
+  }
+}
+
 struct Ending {
   const i32* lists;   // [queries, width]
   const i32* counts;  // [queries]: entries that count

@@ -169,7 +169,11 @@ fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
     let codes =
         |checked: &mut Checked| checked.build.cache.store = Store::Fp8DsMla(ScaleFormat::F32);
     let over_codes = "sparse_wide_fp8_64_128_512_64_3_1";
-    assert_eq!(of_v32(&codes), ["decode_schedule", over_codes]);
+    let over_numbers = "sparse_wide_64_128_512_64_1";
+    assert_eq!(
+        of_v32(&codes),
+        ["decode_schedule", over_numbers, over_codes]
+    );
     let few = |checked: &mut Checked| {
         if let Projections::Latent(latent) = &mut checked.layer.projections {
             latent.dims.num_attention_heads = 20;

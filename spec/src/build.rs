@@ -97,6 +97,8 @@ pub struct CacheSpec {
     pub store: Store,
     /// How an indexer's keys are stored (`index_format`).
     pub index: IndexStore,
+    /// Whether an indexer's queries are rounded as its keys are stored (`index_queries`).
+    pub rounds_index_queries: bool,
     /// Tokens per page; `None` for a contiguous cache, one run of tokens per request.
     pub page_size: Option<u32>,
     /// Order of the cached rope key's elements; `None` keeps the layer's own.
@@ -109,6 +111,7 @@ impl Default for CacheSpec {
             kind: CacheKind::Latent,
             store: Store::Plain(CacheDType::F32),
             index: IndexStore::Plain(CacheDType::F32),
+            rounds_index_queries: false,
             page_size: None,
             rope_layout: None,
         }

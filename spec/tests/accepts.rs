@@ -451,6 +451,11 @@ fn stored_formats() {
     assert_eq!(flash.store, Store::Fp8DsMla(ScaleFormat::PowerOfTwo));
     assert_eq!(flash.index, IndexStore::Fp8(ScaleFormat::PowerOfTwo));
     assert_eq!(flash.page_size, Some(64));
+    assert!(!flash.rounds_index_queries);
+    let rounded =
+        cache("format: latent_bf16, page_size: 64, index_format: fp8, index_queries: as_keys");
+    assert!(rounded.rounds_index_queries);
+    assert!(!cache("format: latent_bf16, index_queries: numbers").rounds_index_queries);
     let model1 = cache("format: fp8_model1, page_size: 64, index_format: mxfp4");
     assert_eq!(
         (model1.store, model1.index),

@@ -268,7 +268,9 @@ fn cache_excerpts() -> Vec<(&'static str, String)> {
             "fp8_model1",
             format!(
                 "{deep}{index}{}",
-                cached("format: fp8_model1, page_size: 64, index_format: mxfp4")
+                cached(
+                    "format: fp8_model1, page_size: 64, index_format: mxfp4, index_queries: as_keys"
+                )
             ),
         ),
         (

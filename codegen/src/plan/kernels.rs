@@ -12,7 +12,7 @@ use super::flash::{self, FlashChoice};
 use super::logits::{self, Operands};
 use super::prologue;
 use super::tuned;
-use super::{Adjoint, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
+use super::{Adjoint, IndexCachePlan, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
 /// A body, and the sizes it is made for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -234,7 +234,9 @@ impl Needs<'_> {
     fn choosing(&mut self, heads: u32, latent: u32, rope: u32) {
         if let Some(codes) = self.codes_in_bf16() {
             self.choosing_codes(codes, heads, latent, rope);
-        } else if self.in_bf16() {
+        }
+        // Where many queries choose among few entries of codes, those are made numbers before
+        if self.codes_in_bf16().is_some() || self.in_bf16() {
             self.bring_chosen(
                 kernel_over_chosen(heads, latent, rope),
                 [heads, latent, rope],
@@ -435,8 +437,12 @@ impl Needs<'_> {
         self.add("index_scores", &sizes);
         if self.program.build.dtype == DType::Bf16 && indexer.relu {
             self.logits(sizes, Operands::Numbers);
-            if self.caches_coded_keys() {
-                self.logits(sizes, Operands::Mixed);
+            if let Some(index) = self.coded_keys() {
+                let operands = match index.rounds_queries {
+                    true => Operands::Codes,
+                    false => Operands::Mixed,
+                };
+                self.logits(sizes, operands);
             }
         }
         self.choice();
@@ -463,14 +469,10 @@ impl Needs<'_> {
         }
     }
 
-    /// Whether an indexer's keys are cached in codes of e4m3.
-    fn caches_coded_keys(&self) -> bool {
-        let index = self
-            .program
-            .cache
-            .as_ref()
-            .and_then(|cache| cache.index.as_ref());
-        index.is_some_and(|index| matches!(index.store, IndexStore::Fp8(_)))
+    /// The indexer's keys, where they are cached in codes of e4m3.
+    fn coded_keys(&self) -> Option<IndexCachePlan> {
+        let index = self.program.cache.as_ref()?.index?;
+        matches!(index.store, IndexStore::Fp8(_)).then_some(index)
     }
 
     fn adjoint(&mut self, plan: &Plan, adjoint: &Adjoint) {

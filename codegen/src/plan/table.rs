@@ -185,6 +185,8 @@ pub struct IndexCachePlan {
     pub width: Dim,
     /// Tokens per pool, where keys are pooled: then a token's gate is kept as well, and each pool's key.
     pub pool: Option<Dim>,
+    /// Whether queries are rounded as keys are stored before they meet them.
+    pub rounds_queries: bool,
 }
 
 impl IndexCachePlan {

@@ -89,6 +89,8 @@ pub struct BytesIndexing<'a, B: Backend> {
     pub initial: usize,
     /// So many of the last ones as well.
     pub local: usize,
+    /// Whether queries are rounded as the cache rounds keys.
+    pub rounds_queries: bool,
 }
 
 /// Keys of pools of neighbouring tokens: for each channel the softmax of `gates + positions` over a pool's tokens weighs their keys.

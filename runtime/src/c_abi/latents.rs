@@ -150,11 +150,11 @@ impl Latents {
             blocks: 1,
             page: segments.keys(),
         };
-        let coding = Fp8DsMla::<AnyScale>::default().coding();
+        let format = Fp8DsMla::<AnyScale>::default();
         Step::record(device, Vec::new(), || {
             // SAFETY: as above
             let out = unsafe { self.out.buffer::<T>(device) };
-            match attend_bytes_to(device, coding, &entries, shape, &attention, counts, &out)? {
+            match attend_bytes_to(device, format, &entries, shape, &attention, counts, &out)? {
                 true => Ok(()),
                 false => Err(self.entries.refused(
                     "holds entries of bytes: of those the chosen are read by a Hopper GPU, in a library in bf16 and for latents of 512",

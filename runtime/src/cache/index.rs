@@ -143,12 +143,69 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> IndexCache<B, 
         if let Some(k) = self.entries.window() {
             return asking.select(k, &sights, Some(&pages), selecting);
         }
-        if let Some(selection) = asking.select_coded(&self.entries, &sights, &pages, selecting)? {
+        if let Some(selection) =
+            asking.select_coded(&self.entries, &sights, &pages, selecting, false)?
+        {
             return Ok(selection);
         }
         let k = self.read(&slots(&segments, &pages))?;
         let sights = indexer::of_gathered(&segments);
         asking.select(k.view().strided(), &sights, None, selecting)
+    }
+
+    /// [`select`](Self::select) by queries that are rounded as the cache rounds keys: scores are what codes give, and a backend that multiplies codes does so.
+    ///
+    /// # Errors
+    /// As [`IndexCache::select`].
+    pub fn select_rounded<const HI: usize, const K: usize>(
+        &self,
+        batch: &Batch,
+        q: &Heads<B, HI, DI>,
+        weights: &PerHead<B, HI>,
+        visibility: Visibility,
+        selecting: &Selecting,
+    ) -> Result<Selection<B, K>> {
+        expect_count("rows of an indexer's queries", q.rows(), batch.tokens())?;
+        if self.entries.window().is_none() {
+            let (segments, pages) = self.geometry.reading(batch, visibility)?;
+            let (asking, sights) = (Asking::new(q, weights)?, indexer::of_cached(&segments));
+            let selection = asking.select_coded(&self.entries, &sights, &pages, selecting, true)?;
+            if let Some(selection) = selection {
+                return Ok(selection);
+            }
+        }
+        self.select(batch, &self.rounded(q)?, weights, visibility, selecting)
+    }
+
+    /// Queries as the cache would give them back.
+    fn rounded<const HI: usize>(&self, q: &Heads<B, HI, DI>) -> Result<Heads<B, HI, DI>> {
+        let count = q.rows() * HI;
+        let shape = EntryShape {
+            latent: DI,
+            rope: 0,
+            blocks: 1,
+            page: count,
+        };
+        let mut entries = Entries::<B, F>::new(&self.device, shape)?;
+        let lines = Strided {
+            buffer: &q.buffer,
+            offset: 0,
+            rows: count,
+            heads: 1,
+            width: DI,
+            row_stride: DI,
+            head_stride: 0,
+        };
+        let nothing = Strided { width: 0, ..lines };
+        let slots: Vec<usize> = (0..count).collect();
+        let to: Vec<Option<usize>> = slots.iter().copied().map(Some).collect();
+        entries.write(&to, lines, nothing)?;
+        let [buffer, _] = entries.read(&slots)?;
+        Ok(Heads {
+            device: self.device.clone(),
+            buffer,
+            rows: q.rows(),
+        })
     }
 
     /// The score of every new token and key of its request, for probes and tests.

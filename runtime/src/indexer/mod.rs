@@ -98,6 +98,7 @@ impl<'a, B: Backend> Asking<'a, B> {
         sights: &[Sight<'_>],
         pages: &Pages,
         selecting: &Selecting,
+        rounds_queries: bool,
     ) -> Result<Option<Selection<B, K>>> {
         self.check(sights, selecting, K)?;
         let indexing = BytesIndexing {
@@ -109,6 +110,7 @@ impl<'a, B: Backend> Asking<'a, B> {
             relu: selecting.relu,
             initial: selecting.initial,
             local: selecting.local,
+            rounds_queries,
         };
         let indices = entries.select(&indexing, K)?;
         Ok(indices.map(|indices| Selection {

@@ -2,6 +2,7 @@
 
 mod attention;
 mod golden;
+mod queries;
 mod sizes;
 
 use mla_runtime::{Batch, Cpu, CpuDevice, RopeKey, Rows, Sequence, Unrotated};

@@ -74,6 +74,7 @@ fn cached(facts: &mut Facts, checked: &Checked, cache: &CacheSpec) {
         kind,
         store,
         index,
+        rounds_index_queries,
         page_size,
         rope_layout,
     } = *cache;
@@ -87,6 +88,12 @@ fn cached(facts: &mut Facts, checked: &Checked, cache: &CacheSpec) {
     facts.layout("cache stores", stored(store));
     if checked.layer.indexer().is_some() {
         facts.layout("indexer's cache stores", index_stored(index));
+        let queries = if rounds_index_queries {
+            "rounded as keys"
+        } else {
+            "numbers"
+        };
+        facts.layout("indexer's queries over a cache are", queries);
     }
     let page = page_size.map_or("one run of tokens".to_owned(), |page| {
         format!("pages of {page}")

@@ -143,6 +143,20 @@ static CACHE: Section = Section {
             "How an indexer's keys are kept. Default: in the type of the latents.",
         ),
         key(
+            "index_queries",
+            Value::Words(&[
+                word("numbers", "As they are."),
+                word(
+                    "as_keys",
+                    "Rounded as `index_format` rounds keys, so that scores are products of codes.",
+                ),
+            ]),
+            Given::When("with an indexer of the layer's own; `as_keys` with an `index_format` that is quantised"),
+            "What an indexer's queries are when they meet cached keys. Default: `numbers`.",
+        )
+        .detail("Scores over a cache take half as long on a Hopper GPU where both are codes of e4m3. `forward` reads no cache and rounds nothing.")
+        .source("DeepSeek-V3.2's reference code and vLLM, which always round them."),
+        key(
             "page_size",
             Value::Size(1),
             Given::Optional,

@@ -91,6 +91,8 @@ pub const UNITS: &[Unit] = &[
             ("gate", "Gating"),
             ("silu", "Scaling"),
             ("add_window", "Adding"),
+            ("split_in_three", "Splitting"),
+            ("join_three", "Joining"),
             ("end_lists", "Ending"),
         ]
     ),
@@ -440,7 +442,8 @@ pub const UNITS: &[Unit] = &[
         &["KEY", "POWER_OF_TWO"],
         &[
             ("encode_index_fp8", "Encode"),
-            ("decode_index_fp8", "Decode")
+            ("decode_index_fp8", "Decode"),
+            ("encode_index_queries", "EncodeQueries")
         ]
     ),
     unit!(

@@ -156,6 +156,7 @@ pub(super) fn cache(checked: &Checked) -> Option<IndexCachePlan> {
         store: checked.build.cache.index,
         width: sizes(indexer).dim,
         pool: sizes(indexer).pool,
+        rounds_queries: checked.build.cache.rounds_index_queries,
     })
 }
 

@@ -131,12 +131,17 @@ pub(super) fn cache(plan: &CachePlan) -> String {
     let index = match plan.index {
         None => String::new(),
         Some(index) => format!(
-            ", indexer keys {} x {}{}",
+            ", indexer keys {} x {}{}{}",
             index_store(index.store),
             index.width.size,
             index
                 .pool
-                .map_or(String::new(), |pool| format!(" in pools of {}", pool.size))
+                .map_or(String::new(), |pool| format!(" in pools of {}", pool.size)),
+            if index.rounds_queries {
+                ", queries rounded as they are"
+            } else {
+                ""
+            }
         ),
     };
     if plan.content == CacheContent::Index {

@@ -14,6 +14,7 @@ use super::attention_tables::Seen;
 use super::decode::{self, Codes};
 use super::flash;
 use super::output::Output;
+use super::widened::Widened;
 use crate::backend::{Attention, AttentionParts, BytesAttention, Parts, PartsMut, Strided};
 use crate::cache::{ByteFormat, EntryShape};
 use crate::element::Scalar;
@@ -98,6 +99,9 @@ pub(super) fn attend_bytes<T: CudaElement, F: ByteFormat>(
     let Some(codes) = Codes::of(format.coding(), bytes, shape).filter(|_| lines > 0) else {
         return Ok(None);
     };
+    if let Some(widened) = Widened::of(device, format, bytes, shape, attention)? {
+        return attend(device, &widened.asked(attention)).map(Some);
+    }
     decode::attend_codes(device, &codes, attention, None, || {
         let parts = room::<T>(device, lines, shape.latent)?;
         let output = Output::parts::<T>(&parts);

@@ -173,9 +173,22 @@ pub(super) fn decode<T: CudaElement, F: ByteFormat>(
     shape: EntryShape,
     slots: &[usize],
 ) -> Result<[CudaBuffer<T>; 2]> {
+    let latent = device.room(slots.len() * shape.latent)?;
+    let rope = device.room(slots.len() * shape.rope)?;
+    decode_to(device, format, bytes, shape, slots, [&latent, &rope])?;
+    Ok([latent, rope])
+}
+
+/// The same, to where they are wanted.
+pub(super) fn decode_to<T: CudaElement, F: ByteFormat>(
+    device: &CudaDevice,
+    format: F,
+    bytes: &CudaBuffer<u8>,
+    shape: EntryShape,
+    slots: &[usize],
+    [latent, rope]: [&CudaBuffer<T>; 2],
+) -> Result<()> {
     let rows = slots.len();
-    let latent = device.room(rows * shape.latent)?;
-    let rope = device.room(rows * shape.rope)?;
     let slots: Vec<i64> = slots.iter().map(|&slot| slot as i64).collect();
     let slots = device.upload(&slots)?;
     let kernels = Kernels::of(format.coding(), shape);
@@ -188,6 +201,5 @@ pub(super) fn decode<T: CudaElement, F: ByteFormat>(
         scale: kernels.scale,
     };
     let work = moved::<T, F>(rows, shape);
-    kernels.launch::<T, _>(device, kernels.decode, rows, work, &args)?;
-    Ok([latent, rope])
+    kernels.launch::<T, _>(device, kernels.decode, rows, work, &args)
 }

@@ -159,7 +159,7 @@ pub(super) fn select_bytes<T: CudaElement>(
     indexing: &BytesIndexing<'_, Cuda<T>>,
     most: usize,
 ) -> Result<Option<CudaBuffer<i32>>> {
-    let Coding::IndexFp8 { .. } = coding else {
+    let Coding::IndexFp8 { power_of_two } = coding else {
         return Ok(None);
     };
     let question = Question {
@@ -174,7 +174,8 @@ pub(super) fn select_bytes<T: CudaElement>(
         },
     };
     let tables = question.tables();
-    let Some(logits) = Logits::of_codes(device, (bytes, shape), indexing, &tables)? else {
+    let Some(logits) = Logits::of_codes(device, power_of_two, (bytes, shape), indexing, &tables)?
+    else {
         return Ok(None);
     };
     let score = |wanted: &Wanted<'_>, _: &Uploaded| logits.launch(device, wanted);

@@ -22,6 +22,7 @@ mod products;
 mod prologue;
 mod random;
 mod rounded;
+mod widened;
 
 use bytemuck::{Pod, Zeroable};
 

@@ -270,6 +270,62 @@ pub(super) fn add_window<T: CudaElement>(
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
+struct Splitting {
+    x: Address,
+    out: Address,
+    len: i64,
+}
+
+/// Accumulators as sums of three elements each, `[3, len]`: in bf16 nothing is lost of finite numbers that it has room for.
+pub(super) fn split_in_three<T: CudaElement>(
+    device: &CudaDevice,
+    x: Address,
+    len: usize,
+) -> Result<CudaBuffer<T>> {
+    let out: CudaBuffer<T> = device.room(3 * len)?;
+    let args = Splitting {
+        x,
+        out: out.at(),
+        len: len as i64,
+    };
+    let work = Work::moving(len * size_of::<Accum<T>>() + out.bytes());
+    device.launch(&kernel::<T>("split_in_three"), blocks(len), work, &args)?;
+    Ok(out)
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Joining {
+    x: Address,
+    out: Address,
+    rows: i64,
+    width: i64,
+}
+
+/// What came of three parts, `[rows, 3, width]`, added to where it is wanted.
+pub(super) fn join_three<T: CudaElement>(
+    device: &CudaDevice,
+    x: &CudaBuffer<Accum<T>>,
+    out: Address,
+    [rows, width]: [usize; 2],
+) -> Result<()> {
+    let args = Joining {
+        x: x.at(),
+        out,
+        rows: rows as i64,
+        width: width as i64,
+    };
+    let work = Work::moving(x.bytes() / 3 * 4);
+    device.launch(
+        &kernel::<T>("join_three"),
+        blocks(rows * width),
+        work,
+        &args,
+    )
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
 struct Ending {
     lists: Address,
     counts: Address,

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::super::driver::{Address, Matmul, NumberType, Operand};
 use super::super::kernels::Kernel;
 use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::pointwise::{narrowed, widened};
+use super::pointwise::{join_three, narrowed, split_in_three};
 use crate::backend::{HeadMatrices, Strided};
 use crate::element::Scalar;
 use crate::error::{Error, Result};
@@ -117,7 +117,9 @@ pub(super) fn linear<T: CudaElement, S: Scalar>(
         c: operand::<S>(y.at(), [out, 1, 0])?,
         accumulate: false,
     };
-    if T::NAME != S::NAME && bias.is_none() && wide_linear(device, x, &matmul)? {
+    let in_parts = T::NAME != S::NAME && bias.is_none() && matmul.k > 0;
+    if in_parts && device.multiplies(&in_three(&matmul, 0, 0)) {
+        linear_in_parts::<T>(device, &matmul)?;
         return Ok(y);
     }
     // A bias that is added later would be a second rounding: the kernel adds it to the sum
@@ -125,25 +127,33 @@ pub(super) fn linear<T: CudaElement, S: Scalar>(
     Ok(y)
 }
 
-/// A product whose weight is of accumulators, by the driver, which multiplies numbers of one type: `x` is widened first. `false`: it can't.
-fn wide_linear<T: CudaElement>(
-    device: &CudaDevice,
-    x: &Strided<'_, Cuda<T>, T>,
-    matmul: &Matmul,
-) -> Result<bool> {
-    let wide = |at| operand::<Accum<T>>(at, [x.width, 1, 0]);
-    let asked = Matmul {
-        a: wide(0)?,
+/// A product whose weight is of accumulators, by products of elements alone: tensor cores multiply no others. The weight is the sum of three elements at each
+/// place, what comes of each is exact, and they are added in accumulators.
+fn linear_in_parts<T: CudaElement>(device: &CudaDevice, matmul: &Matmul) -> Result<()> {
+    let (rows, out) = (matmul.m, matmul.n);
+    let parts = split_in_three::<T>(device, matmul.b.at, out * matmul.k)?;
+    let sums: CudaBuffer<Accum<T>> = device.room(rows * 3 * out)?;
+    multiply(device, &in_three(matmul, parts.at(), sums.at()), None)?;
+    join_three::<T>(device, &sums, matmul.c.at, [rows, out])
+}
+
+/// The product with three parts of a weight, which lie one behind the other.
+fn in_three(matmul: &Matmul, parts: Address, sums: Address) -> Matmul {
+    let n = 3 * matmul.n;
+    Matmul {
+        n,
+        b: Operand {
+            at: parts,
+            number: matmul.a.number,
+            ..matmul.b
+        },
+        c: Operand {
+            at: sums,
+            row_stride: n,
+            ..matmul.c
+        },
         ..*matmul
-    };
-    if matmul.k == 0 || !device.multiplies(&asked) {
-        return Ok(false);
     }
-    let x = widened(device, x)?;
-    device.matmul(&Matmul {
-        a: wide(x.at())?,
-        ..*matmul
-    })
 }
 
 /// `y[r, h, :] = x[r, h, :] M_h`.
@@ -219,4 +229,47 @@ pub(super) fn accum_linear_backward<T: CudaElement>(
     };
     multiply(device, &matmul, None)?;
     narrowed::<T>(device, &dx)
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+    use crate::cuda::tests::{Dice, device};
+
+    #[test]
+    fn a_weight_in_parts_is_all_of_it() {
+        let (device, dice) = (device(), &mut Dice::new());
+        let [rows, input, out] = [5, 70, 9];
+        let mut draw = |len: usize| -> Vec<f32> {
+            let numbers = (0..len).map(|_| dice.below(1 << 24) as f32 / 8e6 - 1.0);
+            numbers.collect()
+        };
+        let x: Vec<bf16> = draw(rows * input).into_iter().map(bf16::from_f32).collect();
+        let weight = draw(out * input);
+        let upload = (device.upload(&x), device.upload(&weight));
+        let (x_there, weight_there) = (upload.0.expect("room"), upload.1.expect("room"));
+        let y: CudaBuffer<f32> = device.room(rows * out).expect("room");
+        let matmul = Matmul {
+            m: rows,
+            n: out,
+            k: input,
+            batch: 1,
+            a: operand::<bf16>(x_there.at(), [input, 1, 0]).expect("a type"),
+            b: operand::<f32>(weight_there.at(), [1, input, 0]).expect("a type"),
+            c: operand::<f32>(y.at(), [out, 1, 0]).expect("a type"),
+            accumulate: false,
+        };
+        linear_in_parts::<bf16>(&device, &matmul).expect("runs");
+        for (i, found) in device.download(&y).expect("values").into_iter().enumerate() {
+            let (x, weight) = (&x[i / out * input..], &weight[i % out * input..]);
+            let products = x.iter().zip(weight).take(input);
+            let products = products.map(|(x, w)| x.to_f64() * f64::from(*w));
+            let wanted: f64 = products.sum();
+            // A weight of one part would be off by a thousandth
+            let off = (f64::from(found) - wanted).abs();
+            assert!(off < 1e-5, "{i}: {found}, wanted {wanted}");
+        }
+    }
 }

@@ -5,8 +5,9 @@ use super::attention::{by_any_gpu, by_tensor_cores};
 use super::decode::{self, Codes};
 use super::output::Output;
 use super::pointwise::{end_lists, narrow_to};
+use super::widened::Widened;
 use crate::backend::{Attention, BytesAttention, Chosen};
-use crate::cache::{ByteFormat, Coding, EntryShape};
+use crate::cache::{ByteFormat, EntryShape};
 use crate::element::Scalar;
 use crate::error::Result;
 
@@ -86,6 +87,9 @@ pub(super) fn attend_bytes_rounded<T: CudaElement, F: ByteFormat>(
     let Some(codes) = Codes::of(format.coding(), bytes, shape).filter(|_| lines > 0) else {
         return Ok(None);
     };
+    if let Some(widened) = Widened::of(device, format, bytes, shape, attention)? {
+        return attend_rounded(device, &widened.asked(attention)).map(Some);
+    }
     let given = decode::attend_codes(device, &codes, attention, None, || {
         let out = device.room(lines * shape.latent)?;
         let of_lines = [device.room(lines)?, device.room(lines)?];
@@ -97,9 +101,9 @@ pub(super) fn attend_bytes_rounded<T: CudaElement, F: ByteFormat>(
 
 /// The same, to elements that there are, all of which are written; says whether there is such a kernel, and does nothing where there is none. `counts`: entries
 /// of each list of chosen keys that count.
-pub(crate) fn attend_bytes_to<T: CudaElement>(
+pub(crate) fn attend_bytes_to<T: CudaElement, F: ByteFormat>(
     device: &CudaDevice,
-    coding: Coding,
+    format: F,
     bytes: &CudaBuffer<u8>,
     shape: EntryShape,
     attention: &BytesAttention<'_, Cuda<T>>,
@@ -107,10 +111,18 @@ pub(crate) fn attend_bytes_to<T: CudaElement>(
     out: &CudaBuffer<T>,
 ) -> Result<bool> {
     let lines = attention.q.rows * attention.q.heads;
-    let Some(codes) = Codes::of(coding, bytes, shape) else {
+    let Some(codes) = Codes::of(format.coding(), bytes, shape) else {
         return Ok(false);
     };
     if lines == 0 {
+        return Ok(true);
+    }
+    if let Some(widened) = Widened::of(device, format, bytes, shape, attention)? {
+        let asked = widened.asked(attention);
+        match counts {
+            Some(counts) => attend_counted_to(device, &asked, counts, out)?,
+            None => attend_to(device, &asked, out)?,
+        }
         return Ok(true);
     }
     let done = decode::attend_codes(device, &codes, attention, counts, || {

@@ -33,6 +33,9 @@ impl Keys {
         match (self, element) {
             (Self::Own, _) | (Self::Sums, "f32" | "f64") => vec![element],
             (Self::Sums, _) => vec![element, "f32"],
+            // Each type of entries with one of elements, and entries of other types than elements
+            (Self::Entries, "f32") => vec!["f32", "bf16"],
+            (Self::Entries, "f64") => vec!["f64"],
             (Self::Entries, _) => vec!["f32", "f64", "bf16", "f16"],
         }
     }
@@ -366,7 +369,7 @@ fn tasks() -> Vec<Task> {
                 for key in keys.of(element) {
                     for arch in ARCHITECTURES {
                         // Elsewhere one type shows that nothing is Hopper's own
-                        let wanted = arch == "sm_90a" || element == "bf16";
+                        let wanted = arch == "sm_90a" || (element, key) == ("bf16", "bf16");
                         if !wanted || known.is_some_and(|unit| !unit.is_for(element, arch)) {
                             continue;
                         }

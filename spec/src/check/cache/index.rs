@@ -1,4 +1,4 @@
-//! `index_format`: how an indexer's keys are stored (J-09).
+//! `index_format` and `index_queries`: how an indexer's keys are stored (J-09), and what queries meet them (L-06).
 
 use super::super::About;
 use super::super::codes;
@@ -28,6 +28,54 @@ const FORMATS: Words<'static, IndexStore> = Words {
     ],
     others: None,
 };
+
+/// Whether queries are rounded.
+const QUERIES: Words<'static, bool> = Words {
+    choices: &[("numbers", false), ("as_keys", true)],
+    aliases: &[],
+    others: None,
+};
+
+/// Reads `index_queries`.
+pub(super) fn read_queries(table: &mut Table<'_>, out: &mut Diagnostics) -> Stated<Spanned<bool>> {
+    table.stated("index_queries", |field| field.word(&QUERIES, out))
+}
+
+/// Refuses queries that are rounded as keys, where no keys are.
+pub(super) fn agree_on_queries(
+    queries: &Stated<Spanned<bool>>,
+    index: &Stated<Spanned<IndexStore>>,
+    about: &About,
+    out: &mut Diagnostics,
+) {
+    let Some((rounded, _)) = queries.given().filter(|(rounded, _)| rounded.value) else {
+        return;
+    };
+    let Some((_, core)) = &about.core else {
+        return;
+    };
+    let message = "`index_queries: as_keys` rounds queries as keys are rounded, and this layer rounds no keys";
+    let unread = Diagnostic::error(
+        codes::INDEX_QUERIES_UNREAD,
+        message,
+        rounded.span,
+        "as which keys?",
+    );
+    if own(about).is_none() {
+        let unread = unread.and(*core, "has no indexer of its own");
+        out.push(unread.help("remove `index_queries`"));
+        return;
+    }
+    match index.given() {
+        None if index.is_absent() => out.push(unread.help("write `index_format: fp8` beside it")),
+        Some((format, _)) if matches!(format.value, IndexStore::Plain(_)) => {
+            out.push(unread.and(format.span, "kept as numbers").help(
+                "write `index_format: fp8`, `fp8_ue8m0` or `mxfp4`, or remove `index_queries`",
+            ))
+        }
+        _ => {}
+    }
+}
 
 /// Reads `index_format`, which needs keys to store.
 pub(super) fn read(

@@ -71,9 +71,11 @@ impl Cache {
             latents_needed(format.span, about, out);
         }
         let index = index::read(&mut table, about, out);
+        let queries = index::read_queries(&mut table, out);
         table.finish(out);
         format::agree(&format, &pages, dtype, about, out);
         index::agree(&index, &pages, dtype, about, out);
+        index::agree_on_queries(&queries, &index, about, out);
         if let (Some((format, _)), Some(dtype)) = (format.given(), dtype) {
             warn_of_width(*format, dtype, out);
         }
@@ -89,6 +91,7 @@ impl Cache {
             kind,
             store,
             index,
+            rounds_index_queries: queries.optional()?.is_some_and(|queries| queries.value),
             page_size: pages.optional()?.map(|pages| pages.value),
             rope_layout: layout.optional()?.map(|layout| layout.value),
         };

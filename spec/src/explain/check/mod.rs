@@ -6,6 +6,7 @@ mod folds;
 mod formats;
 mod gates;
 mod grouped;
+mod index_queries;
 mod masks;
 mod model;
 mod norms;
@@ -32,6 +33,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         formats::RULES,
         activations::RULES,
         folds::RULES,
+        index_queries::RULES,
         grouped::RULES,
         model::RULES,
     ];

@@ -29,7 +29,7 @@ impl Body<'_> {
             }
             Op::SelectCached { q, weights, out } => {
                 let read = [self.read(*q), self.read(*weights)];
-                let callee = format!("{}.select", self.index_cache());
+                let callee = format!("{}.{}", self.index_cache(), self.selecting());
                 let arguments = ["batch", &read[0], &read[1], self.visibility(), "&SELECTING"];
                 self.bind_typed(*out, &Call::fallible(callee, &arguments));
             }
@@ -53,6 +53,15 @@ impl Body<'_> {
             Some(_) => "indexer::select_pools",
         };
         self.bind_typed(out, &Call::fallible(function, &words(&arguments)));
+    }
+
+    /// What a cache is asked for keys by.
+    fn selecting(&self) -> &'static str {
+        let cache = self.program.cache.as_ref();
+        match cache.and_then(|cache| cache.index) {
+            Some(index) if index.rounds_queries => "select_rounded",
+            _ => "select",
+        }
     }
 
     /// What pools keys, as an argument; `None` where they are not pooled.

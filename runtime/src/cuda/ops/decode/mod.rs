@@ -152,6 +152,14 @@ fn attend_by<T: CudaElement, E: Scalar>(
     run(variant, device, &kernel, &question, &keys, work, output)
 }
 
+/// Whether one of these kernels attends to the keys that are chosen for each query.
+pub(super) fn reads_chosen<T: CudaElement, E: Scalar>(
+    device: &CudaDevice,
+    attention: &Attention<'_, Cuda<T>, E>,
+) -> bool {
+    choice::variant_for_chosen(device, attention).is_ok()
+}
+
 /// Attends to the keys that are chosen for each query, where one of these kernels can; otherwise says so and does nothing. `counts`: entries of each list that
 /// count.
 pub(super) fn attend_to_lists<T: CudaElement, E: Scalar>(

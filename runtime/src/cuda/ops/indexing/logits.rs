@@ -2,6 +2,7 @@
 
 mod choice;
 mod maps;
+mod rounded;
 mod rows;
 mod works;
 
@@ -22,6 +23,7 @@ use crate::element::Scalar;
 use crate::error::Result;
 use choice::{Facts, Sizes};
 use maps::{KeyMaps, Keys, Operands, Queries};
+use rounded::Rounded;
 pub(crate) use rows::{AskedLogits, GivenKeys, logits_of};
 use works::{Dealt, Run};
 
@@ -65,6 +67,8 @@ pub(super) struct Logits {
     limits: CudaBuffer<Limit>,
     weights: Address,
     scale: f64,
+    /// Holds queries that were rounded, and their weights.
+    _rounded: Option<Rounded>,
 }
 
 /// Some groups of queries whose scores are wanted.
@@ -98,23 +102,42 @@ impl Logits {
         Self::asked(device, &asked, tables)
     }
 
-    /// Of a cache of codes of e4m3, likewise: queries stay what they are, and keys are what codes and scales say.
+    /// Of a cache of codes of e4m3, likewise: keys are what codes and scales say, and queries stay what they are, or are made codes too.
     pub(super) fn of_codes<T: CudaElement>(
         device: &CudaDevice,
+        power_of_two: bool,
         (bytes, shape): (&CudaBuffer<u8>, EntryShape),
         indexing: &BytesIndexing<'_, Cuda<T>>,
         tables: &Tables,
     ) -> Result<Option<Self>> {
         let blocks = [shape.blocks, shape.page];
-        let asked = Asked {
+        let keys = |operands| Keys::codes_in_pages(operands, bytes.at(), shape.latent, blocks);
+        let given = Asked {
             q: Queries::of(&indexing.q),
-            keys: Keys::codes_in_pages(Operands::Mixed, bytes.at(), shape.latent, blocks),
+            keys: keys(Operands::Mixed),
             types: [T::NAME, "bf16"],
             relu: indexing.relu,
             weights: indexing.weights.at(),
             scale: indexing.scale,
         };
-        Self::asked(device, &asked, tables)
+        if !indexing.rounds_queries {
+            return Self::asked(device, &given, tables);
+        }
+        let rounded = Rounded::room(device, &indexing.q)?;
+        let asked = Asked {
+            q: rounded.queries(&indexing.q),
+            keys: keys(Operands::Codes),
+            weights: rounded.weights.at(),
+            ..given
+        };
+        let Some(logits) = Self::asked(device, &asked, tables)? else {
+            return Ok(None);
+        };
+        rounded.fill::<T>(device, power_of_two, &indexing.q, indexing.weights.at())?;
+        Ok(Some(Self {
+            _rounded: Some(rounded),
+            ..logits
+        }))
     }
 
     fn asked(device: &CudaDevice, asked: &Asked, tables: &Tables) -> Result<Option<Self>> {
@@ -148,6 +171,7 @@ impl Logits {
             weights,
             scale,
             sizes,
+            _rounded: None,
         })
     }
 

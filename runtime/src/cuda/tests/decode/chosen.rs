@@ -134,14 +134,7 @@ impl Lists {
         let bytes = device.upload(&encoded.bytes).expect("room");
         let indices = device.upload(&self.chosen).expect("room");
         let asked = self.asked::<Cuda<bf16>, bf16>(&q, &entries, &indices);
-        let attention = BytesAttention {
-            q: asked.q,
-            q_rope: asked.q_rope,
-            segments: asked.segments,
-            pages: asked.pages,
-            selection: asked.selection,
-            softmax: asked.softmax,
-        };
+        let attention = of_bytes(asked);
         let ask = || {
             let parts =
                 Cuda::attend_bytes(device, encoded.format, &bytes, encoded.shape(), &attention);
@@ -156,6 +149,18 @@ impl Lists {
         let found = found.expect("runs").expect("the same kernel");
         let what = format!("{:?}", self.question.case);
         assert_rounded(device, parts, &found, &what);
+    }
+}
+
+/// The same question of a cache of bytes.
+fn of_bytes<'a>(asked: Attention<'a, Cuda<bf16>, bf16>) -> BytesAttention<'a, Cuda<bf16>> {
+    BytesAttention {
+        q: asked.q,
+        q_rope: asked.q_rope,
+        segments: asked.segments,
+        pages: asked.pages,
+        selection: asked.selection,
+        softmax: asked.softmax,
     }
 }
 
@@ -237,6 +242,35 @@ fn prompts() {
     case.requests = vec![(70, 70), (1, 1), (130, 9)];
     let question = Question::new(dice, case);
     Lists::new(dice, question, 40).check(&hopper_for(0));
+}
+
+#[test]
+fn codes_that_many_queries_choose_are_made_numbers_once() {
+    let dice = &mut Dice::new();
+    let mut case = Case::new(40, V3, Some(8), 1);
+    case.requests = vec![(90, 90), (1, 1), (70, 30)];
+    let question = Question::new(dice, case);
+    let lists = Lists::new(dice, question, 60);
+    let device = hopper_for(0);
+    let names = |format| {
+        let encoded = Encoded::new(&lists.question, format);
+        let [q, entries] = lists.question.upload(&device);
+        let bytes = device.upload(&encoded.bytes).expect("room");
+        let indices = device.upload(&lists.chosen).expect("room");
+        let asked = lists.asked::<Cuda<bf16>, bf16>(&q, &entries, &indices);
+        let attention = of_bytes(asked);
+        let ask =
+            || Cuda::attend_bytes(&device, encoded.format, &bytes, encoded.shape(), &attention);
+        let (_, commands) = device.time_commands(ask).expect("runs");
+        let names = commands.iter().map(|one| one.name.to_string());
+        names.collect::<Vec<_>>()
+    };
+    let names = names(Fp8DsMla::<AnyScale>::default());
+    let has = |wanted: &str| names.iter().any(|name| name.starts_with(wanted));
+    assert!(has("decode_fp8_ds_mla"), "{names:?}");
+    assert!(has("sparse_wide_64_40_512_64_1"), "{names:?}");
+    lists.check_codes(&device, Fp8DsMla::<AnyScale>::default());
+    lists.check_codes(&device, Fp8E4m3::of_scale(0.037));
 }
 
 #[test]

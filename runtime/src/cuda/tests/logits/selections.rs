@@ -133,8 +133,19 @@ fn keys_of_bf16_are_chosen_as_by_plain_loops() {
     }
 }
 
+/// What queries are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    /// Numbers.
+    Numbers,
+    /// Numbers that are rounded as keys are, and that this changes nothing of.
+    Codes,
+    /// Others.
+    Rounded,
+}
+
 /// What is chosen of a cache of codes, and what plain loops choose of the numbers that those say.
-fn check_codes<F: ByteFormat>(format: F, requests: &Requests) {
+fn check_codes<F: ByteFormat>(format: F, requests: &Requests, queries: Asks) {
     let device = without_scores();
     let dice = &mut Dice::new();
     let [heads, width] = SHAPE;
@@ -178,12 +189,31 @@ fn check_codes<F: ByteFormat>(format: F, requests: &Requests) {
         row_stride: width,
         ..of_k
     };
-    let q: Vec<bf16> = (0..of_q.len())
-        .map(|_| bf16::from_f64(whole(dice)))
+    let off = if queries == Asks::Rounded { 0.4 } else { 0.0 };
+    let mut q: Vec<bf16> = (0..of_q.len())
+        .map(|_| bf16::from_f64(whole(dice).clamp(-6.0, 6.0) + off))
         .collect();
+    // The scale of 7 is a power of two
+    q.iter_mut()
+        .step_by(width)
+        .for_each(|first| *first = bf16::from_f64(7.0));
     let weights: Vec<f32> = (0..of_q.rows * heads).map(|_| whole(dice) as f32).collect();
     let (sights, pages) = (requests.sights(), requests.pages().expect("pages"));
-    let (on_q, on_bytes) = (device.upload(&q), device.upload(&bytes));
+    let given = q.clone();
+    if queries == Asks::Rounded {
+        for head in q.chunks_mut(width) {
+            let numbers: Vec<f32> = head.iter().map(|x| x.to_f32()).collect();
+            let (mut codes, mut scales) = (vec![0; layout.data], vec![0; layout.scales]);
+            format.encode(&numbers, &[], &mut codes, &mut scales);
+            let mut said = vec![0.0; width];
+            format.decode(&codes, &scales, &mut said, &mut []);
+            for (number, said) in head.iter_mut().zip(said) {
+                *number = bf16::from_f32(said);
+            }
+        }
+        assert!(q != given);
+    }
+    let (on_q, on_bytes) = (device.upload(&given), device.upload(&bytes));
     let (on_q, on_bytes) = (on_q.expect("room"), on_bytes.expect("room"));
     let on_weights = device.upload(&weights).expect("room");
     let asked = BytesIndexing {
@@ -195,6 +225,7 @@ fn check_codes<F: ByteFormat>(format: F, requests: &Requests) {
         relu: true,
         initial: 0,
         local: 1,
+        rounds_queries: queries != Asks::Numbers,
     };
     let found = Cuda::<bf16>::index_select_bytes(&device, format, &on_bytes, shape, &asked, MOST);
     let found = found.expect("runs").expect("a kernel");
@@ -210,7 +241,14 @@ fn check_codes<F: ByteFormat>(format: F, requests: &Requests) {
         local: 1,
     };
     let wanted = Cpu::<bf16>::index_select(&CPU, &plain, MOST).expect("runs");
-    assert_eq!(device.download(&found).expect("values"), wanted);
+    let found = device.download(&found).expect("values");
+    if queries != Asks::Rounded || device.is_emulated() {
+        assert_eq!(found, wanted, "{queries:?}");
+        return;
+    }
+    // Tensor cores add codes of many sizes less exactly
+    let same = found.iter().filter(|key| wanted.contains(key)).count();
+    assert!(same * 10 >= wanted.len() * 9, "{same} of {}", wanted.len());
 }
 
 #[test]
@@ -225,8 +263,10 @@ fn keys_in_codes_are_chosen_by_what_they_say() {
             sizes: &[[2, 131], [12, 40]],
         },
     ] {
-        check_codes(IndexFp8::<PowerOfTwo>::default(), &requests);
-        check_codes(IndexFp8::<AnyScale>::default(), &requests);
+        for queries in [Asks::Numbers, Asks::Codes, Asks::Rounded] {
+            check_codes(IndexFp8::<PowerOfTwo>::default(), &requests, queries);
+            check_codes(IndexFp8::<AnyScale>::default(), &requests, queries);
+        }
     }
 }
 

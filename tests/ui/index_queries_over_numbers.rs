@@ -1,0 +1,37 @@
+use mla_runtime::mla_layer;
+
+#[mla_layer(
+    hidden_size = 2048, num_attention_heads = 16, q_lora_rank = 768, kv_lora_rank = 512,
+    qk_nope_head_dim = 128, qk_rope_head_dim = 64, v_head_dim = 128, attn_mask_type = causal,
+    rope(type = plain, theta = 10000.0, layout = interleaved),
+    build(dtype = bf16, cache(format = latent_bf16, page_size = 64, index_format = bf16, index_queries = as_keys)),
+)]
+struct IndexQueriesOverNumbers {
+    linear_q_down_proj: Linear,
+    #[mla(eps = 1.0e-6)]
+    q_layernorm: RMSNorm,
+    linear_q_up_proj: ColumnParallelLinear,
+    linear_kv_down_proj: Linear,
+    #[mla(eps = 1.0e-6)]
+    kv_layernorm: RMSNorm,
+    linear_kv_up_proj: ColumnParallelLinear,
+    #[mla(
+        submodules(
+            indexer(
+                module = LightningIndexer,
+                params(
+                    num_heads = 32, head_dim = 128, topk = 2048, rope_layout = half,
+                    split_order = rope_first, query_input = q_latent, relu = true,
+                ),
+                submodules(
+                    linear_wq_b = Linear, linear_wk = Linear, linear_weights_proj = Linear,
+                    k_norm(module = LayerNorm, params(eps = 1.0e-6)),
+                ),
+            ),
+        ),
+    )]
+    core_attention: SparseAttention,
+    linear_proj: RowParallelLinear,
+}
+
+fn main() {}
