@@ -9,8 +9,8 @@ and prefill of the last 4096 of 32768 tokens; 4, norms, rotation and the cache's
 
 A composition is in one CUDA graph where it takes less than 2 ms, as the harness does it. FLOPs and bytes are the least that the work takes: weights,
 what is cached of attended tokens, what comes in and goes out; of a part alone also what it hands to the next. Every row is checked against f32
-over the same caches, and one whose error is above its tolerance has no time. Of ours over chosen keys the choice is not known: fp8 logits take some keys
-for others, so its output is compared loosely with that over f32's choice.
+over the same caches, and one whose error is above its tolerance has no time. Of ours over chosen keys the choice is not known: its output is compared, loosely,
+with that over the keys that codes of queries and keys choose, of which those near the bar may be others.
 
 PEERS_ONLY, PEERS_SKIP, PEERS_ROUNDS and PEERS_SETTLE_S as in the harness. PEERS_ROUNDS=0 compiles and checks, and times nothing: DeepGEMM and
 torch.compile keep what they compiled, so a few such processes side by side, of some sections each, save the time that one would compile. PEERS_COMPILE=0 leaves the indexer's small

@@ -166,11 +166,21 @@ def index_keys(w, hidden):
                         w.value("indexer.k_norm.bias"), EPS)
 
 
+def codes_and_scales(lines):
+    """An indexer's keys or queries as codes, a power of two for each."""
+    scales = torch.exp2((lines.abs().amax(-1).clamp_min(1e-4) / 448).log2().ceil())
+    return (lines / scales[..., None]).to(FP8), scales
+
+
+def rounded(lines):
+    """What codes of them say."""
+    codes, scales = codes_and_scales(lines)
+    return codes.float() * scales[..., None]
+
+
 def key_codes(keys):
     """Pages of an index cache, [pages, page * 132] bytes: a page's codes, then its scales."""
-    pages = keys.view(-1, PAGE, INDEX_WIDTH)
-    scales = torch.exp2((pages.abs().amax(-1).clamp_min(1e-4) / 448).log2().ceil())
-    codes = (pages / scales[..., None]).to(FP8)
+    codes, scales = codes_and_scales(keys.view(-1, PAGE, INDEX_WIDTH))
     return torch.cat([codes.view(torch.uint8).flatten(1), scales.contiguous().view(torch.uint8)], 1)
 
 

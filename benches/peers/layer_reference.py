@@ -44,15 +44,19 @@ class Expected:
         """The row's request, and how many tokens it sees."""
         return row // self.work.new, self.work.cached + row % self.work.new + 1
 
-    def scores(self, row):
-        """The indexer's logits, but for a factor that all of them share."""
+    def scores(self, row, as_codes=False):
+        """The indexer's logits, but for a factor that all of them share; of what codes of queries and keys say, perhaps."""
         request, end = self.ends(row)
         q = (self.q_latent(row) @ self.w.value("indexer.wq_b.weight").T).view(1, model.INDEX_HEADS, model.INDEX_WIDTH)
+        q, keys = model.rotated_halves(q, self.angles(row))[0], self.seen_keys(request)[:end]
+        if as_codes:
+            # Cached keys are codes already, and this changes nothing of them
+            q, keys = model.rounded(q), model.rounded(keys)
         weights = self.work.hidden[row].float() @ self.w.value("indexer.weights_proj.weight").T
-        return weights @ torch.relu(model.rotated_halves(q, self.angles(row))[0] @ self.seen_keys(request)[:end].T)
+        return weights @ torch.relu(q @ keys.T)
 
-    def choice(self, row):
-        scores = self.scores(row)
+    def choice(self, row, as_codes=False):
+        scores = self.scores(row, as_codes)
         return scores.topk(min(model.TOPK, len(scores)))[1]
 
     def row(self, row, chosen=None):
@@ -90,7 +94,9 @@ class Check:
 
     @functools.cached_property
     def own_choice(self):
-        return torch.stack([self.expected.row(row, self.expected.choice(row) if self.work.sparse else None) for row in self.at])
+        """Rows over the keys that codes choose, as ours has queries and keys rounded; over all keys of a dense layer."""
+        choice = functools.partial(self.expected.choice, as_codes=True)
+        return torch.stack([self.expected.row(row, choice(row) if self.work.sparse else None) for row in self.at])
 
     def output(self, out):
         """Ours, of which the output is known alone."""

@@ -360,7 +360,7 @@ def check_filling(cached=200, new=3):
     import ours_layers
     sys.modules["ours"] = hooks
     library, ours_layers.stream = Pretended(), lambda: None
-    ours.library = lambda name: library if name == "deepseek-v3.so" else None
+    ours.library = lambda name: library if name == "deepseek-v3-bf16.so" else None
     pool = torch.arange(100.).bfloat16()[:, None].expand(-1, 8).contiguous()
     given = dict(hidden=pool[:2 * new], pool=pool, shifts=[0, 61], cached=cached, new=new, table=torch.tensor([[5, 0, 3, 7], [2, 1, 6, 4]]))
     assert list(ours.layer_decode(weights={"w": pool}, coded_cache=True, **given)) == ["mla-gen, caches of bf16"]

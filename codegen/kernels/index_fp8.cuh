@@ -57,9 +57,10 @@ struct EncodeQueries {
 template <class Cfg>
 __device__ void encode_index_queries(const EncodeQueries& args) {
   if constexpr (Cfg::KEY <= IndexFp8::GROUP) {
-    const i64 line = i64(blockIdx.x) * WARPS + warp();
-    if (line >= args.q.rows * args.q.heads) return;
-    const Elem* q = args.q.at(line / args.q.heads, line % args.q.heads);
+    // Fewer than a grid has threads, so that 32 bits count them: they are divided in a fraction of the time
+    const u32 line = blockIdx.x * WARPS + warp(), heads = args.q.heads;
+    if (line >= args.q.rows * heads) return;
+    const Elem* q = args.q.at(line / heads, line % heads);
     Accum x[4];
     load_run<Cfg::KEY>(q, 4 * lane(), x);
     f32 most = 0;
@@ -70,7 +71,7 @@ __device__ void encode_index_queries(const EncodeQueries& args) {
     Run<u8, 4> codes;
 #pragma unroll
     for (int i = 0; i < 4; i++) codes.values[i] = E4m3::encode(scaled_down(single(x[i]), scale));
-    u8* to = args.codes + line * Cfg::KEY + 4 * lane();
+    u8* to = args.codes + i64(line) * Cfg::KEY + 4 * lane();
     if (Cfg::KEY % 4 == 0 && 4 * lane() < Cfg::KEY) {
       *reinterpret_cast<Run<u8, 4>*>(to) = codes;
     } else {

@@ -79,6 +79,7 @@ pub fn operation_kernels(program: &Program, latent: Option<&Latent>) -> Vec<Kern
             needs.choosing(heads, latent, rope);
             if program.build.dtype == DType::Bf16 {
                 needs.choosing_codes(Codes::DsMla, heads, latent, rope);
+                needs.add("fp8_ds_mla", &[latent as usize, rope as usize, 0]);
             }
             let (own, value) = (dims.qk_nope_head_dim, dims.v_head_dim);
             // Rows of one chunk are not told the largest logits, chunks that are merged are

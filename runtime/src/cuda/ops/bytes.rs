@@ -165,6 +165,12 @@ pub(super) fn encode<T: CudaElement, F: ByteFormat>(
     kernels.launch::<T, _>(device, kernels.encode, rows, work, &args)
 }
 
+/// Whether the device has the kernels of a format, for entries of these widths.
+pub(super) fn has_kernels(device: &CudaDevice, coding: Coding, shape: EntryShape) -> bool {
+    let Kernels { unit, dims, .. } = Kernels::of(coding, shape);
+    device.shared.kernels.has(unit, &dims)
+}
+
 /// The latents and the rotated parts of `slots`.
 pub(super) fn decode<T: CudaElement, F: ByteFormat>(
     device: &CudaDevice,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
 use super::attention_tables::Seen;
-use super::bytes::decode_to;
+use super::bytes::{decode_to, has_kernels};
 use super::decode::reads_chosen;
 use crate::backend::{Attention, BytesAttention, Pages, Strided};
 use crate::cache::{ByteFormat, EntryShape};
@@ -41,6 +41,9 @@ impl<T: CudaElement> Widened<T> {
         let Some(selection) = attention.selection else {
             return Ok(None);
         };
+        if !has_kernels(device, format.coding(), shape) {
+            return Ok(None);
+        }
         let (slots, pages) = entries(attention.pages, shape);
         let reads = Seen::of(attention.segments, Some(selection.width)).pairs;
         if device.is_batch_invariant() || slots.len() > MOST || reads < READS * slots.len() {
