@@ -233,11 +233,12 @@ impl Needs<'_> {
 
     /// The same over keys that are chosen for each query.
     fn choosing(&mut self, heads: u32, latent: u32, rope: u32) {
-        if let Some(codes) = self.codes_in_bf16() {
+        let codes = self.codes_in_bf16();
+        if let Some(codes) = codes {
             self.choosing_codes(codes, heads, latent, rope);
         }
         // Where many queries choose among few entries of codes, those are made numbers before
-        if self.codes_in_bf16().is_some() || self.in_bf16() {
+        if codes.is_some() || self.in_bf16() {
             self.bring_chosen(
                 kernel_over_chosen(heads, latent, rope),
                 [heads, latent, rope],

@@ -1,7 +1,7 @@
 //! Absorbed queries and the entries of a latent cache, as callers give them.
 
 use super::fault::Fault;
-use super::operations::{check_out, record};
+use super::operations::check_out;
 use super::pointers::named;
 use super::step::Step;
 use super::tensor::{CTensor, Given};
@@ -176,14 +176,11 @@ impl Latents {
                 selection: Some(selection),
                 ..attention
             };
-            match counts {
-                None => record(device, &attention, &self.out),
-                Some(counts) => Step::record(device, Vec::new(), || {
-                    // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
-                    let out = unsafe { self.out.buffer::<T>(device) };
-                    Ok(attend_counted_to(device, &attention, counts, &out)?)
-                }),
-            }
+            Step::record(device, Vec::new(), || {
+                // SAFETY: the caller's memory is there whenever the step runs, as `mla.h` demands
+                let out = unsafe { self.out.buffer::<T>(device) };
+                Ok(attend_counted_to(device, &attention, counts, &out)?)
+            })
         })
     }
 

@@ -331,7 +331,7 @@ pub(super) fn check_out(out: &Given, queries: Lines, width: usize) -> Result<(),
 }
 
 /// Writes attention down, rounded to where it is wanted.
-pub(super) fn record<T: CudaElement>(
+fn record<T: CudaElement>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, T>,
     out: &Given,

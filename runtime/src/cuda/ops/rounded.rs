@@ -49,27 +49,25 @@ pub(crate) fn attend_with_lse<T: CudaElement, E: Scalar>(
     narrow_to::<T>(device, &wide, out)
 }
 
-/// Attention to the first entries of each list, rounded to elements that there are. `counts`: `[queries]`, how many of its list those are.
+/// Attention to the first entries of each list, rounded to elements that there are. `counts`: `[queries]`, how many of its list those are; `None`: all.
 pub(crate) fn attend_counted_to<T: CudaElement, E: Scalar>(
     device: &CudaDevice,
     attention: &Attention<'_, Cuda<T>, E>,
-    counts: &CudaBuffer<i32>,
+    counts: Option<&CudaBuffer<i32>>,
     out: &CudaBuffer<T>,
 ) -> Result<()> {
+    let (Some(counts), Some(chosen)) = (counts, attention.selection) else {
+        return attend_to(device, attention, out);
+    };
     let lines = attention.q.rows * attention.q.heads;
     let of_lines = [device.room(lines)?, device.room(lines)?];
     let rounded = Output::rounded(out, of_lines.each_ref());
     if lines == 0 || decode::attend_to_lists(device, attention, Some(counts), rounded)? {
         return Ok(());
     }
-    let ended = attention
-        .selection
-        .map(|chosen| end_lists(device, chosen, counts))
-        .transpose()?;
-    let selection = attention.selection.zip(ended.as_ref());
-    let selection = selection.map(|(chosen, indices)| Chosen { indices, ..chosen });
+    let indices = &end_lists(device, chosen, counts)?;
     let attention = Attention {
-        selection,
+        selection: Some(Chosen { indices, ..chosen }),
         ..*attention
     };
     attend_to(device, &attention, out)
@@ -118,11 +116,7 @@ pub(crate) fn attend_bytes_to<T: CudaElement, F: ByteFormat>(
         return Ok(true);
     }
     if let Some(widened) = Widened::of(device, format, bytes, shape, attention)? {
-        let asked = widened.asked(attention);
-        match counts {
-            Some(counts) => attend_counted_to(device, &asked, counts, out)?,
-            None => attend_to(device, &asked, out)?,
-        }
+        attend_counted_to(device, &widened.asked(attention), counts, out)?;
         return Ok(true);
     }
     let done = decode::attend_codes(device, &codes, attention, counts, || {

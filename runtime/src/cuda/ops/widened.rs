@@ -3,8 +3,6 @@
 //! A query that reads a chosen entry of codes turns it into numbers for itself. Where many queries choose among few entries, each is turned once, ahead, and
 //! attention reads numbers, which takes a kernel a third less time.
 
-use std::collections::BTreeMap;
-
 use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement};
 use super::attention_tables::Seen;
 use super::bytes::{decode_to, has_kernels};
@@ -41,25 +39,27 @@ impl<T: CudaElement> Widened<T> {
         let Some(selection) = attention.selection else {
             return Ok(None);
         };
-        if !has_kernels(device, format.coding(), shape) {
+        if device.is_batch_invariant() || !has_kernels(device, format.coding(), shape) {
             return Ok(None);
         }
-        let (slots, pages) = entries(attention.pages, shape);
+        let named = attention.pages.map(|pages| Named::of(pages, shape.blocks));
+        let entries = named.as_ref().map_or(shape.slots(), Named::entries);
         let reads = Seen::of(attention.segments, Some(selection.width)).pairs;
-        if device.is_batch_invariant() || slots.len() > MOST || reads < READS * slots.len() {
+        if entries > MOST || reads < READS * entries {
             return Ok(None);
         }
         let EntryShape { latent, rope, .. } = shape;
         let widened = Self {
-            latent: device.room(slots.len() * latent)?,
-            rope: device.room(slots.len() * rope)?,
+            latent: device.room(entries * latent)?,
+            rope: device.room(entries * rope)?,
             widths: [latent, rope],
-            entries: slots.len(),
-            pages,
+            entries,
+            pages: named.as_ref().map(Named::renamed),
         };
         if !reads_chosen(device, &widened.asked(attention)) {
             return Ok(None);
         }
+        let slots = named.map_or_else(|| (0..entries).collect(), |named| named.slots());
         let to = [&widened.latent, &widened.rope];
         decode_to(device, format, bytes, shape, &slots, to)?;
         Ok(Some(widened))
@@ -94,29 +94,58 @@ impl<T: CudaElement> Widened<T> {
     }
 }
 
-/// The slots of all entries that tables name, each page once, and tables that name these pages by their order; of entries that lie in no pages, all.
-fn entries(pages: Option<&Pages>, shape: EntryShape) -> (Vec<usize>, Option<Pages>) {
-    let Some(pages) = pages else {
-        return ((0..shape.slots()).collect(), None);
-    };
-    let page = pages.page();
-    let is_there = |block: u32| (block as usize) < shape.blocks;
-    let named = pages.tables().iter().flatten().copied();
-    let mut order: BTreeMap<u32, u32> = named
-        .filter(|&block| is_there(block))
-        .map(|block| (block, 0))
-        .collect();
-    for (new, place) in order.values_mut().zip(0..) {
-        *new = place;
+/// The pages of a cache that a batch's tables name.
+struct Named<'a> {
+    pages: &'a Pages,
+    /// Each page's place among those that are named; `None`: nobody names it.
+    places: Vec<Option<u32>>,
+    count: usize,
+}
+
+impl<'a> Named<'a> {
+    /// Those of so many pages. A table may name one that there is not, where nobody holds it any more.
+    fn of(pages: &'a Pages, blocks: usize) -> Self {
+        let mut places = vec![None; blocks];
+        for &block in pages.tables().iter().flatten() {
+            if let Some(place) = places.get_mut(block as usize) {
+                *place = Some(0);
+            }
+        }
+        let mut count = 0;
+        for (place, number) in places.iter_mut().flatten().zip(0..) {
+            *place = number;
+            count += 1;
+        }
+        Self {
+            pages,
+            places,
+            count,
+        }
     }
-    let slots = order
-        .keys()
-        .flat_map(|&block| block as usize * page..(block as usize + 1) * page);
-    let slots = slots.collect();
-    let renamed = |block: &u32| order.get(block).copied().unwrap_or(u32::MAX);
-    let tables = pages.tables().iter();
-    let tables = tables.map(|table| table.iter().map(renamed).collect());
-    (slots, Some(Pages::new(page, tables.collect())))
+
+    fn entries(&self) -> usize {
+        self.count * self.pages.page()
+    }
+
+    /// The slots of their entries, in order.
+    fn slots(&self) -> Vec<usize> {
+        let page = self.pages.page();
+        let named = self.places.iter().enumerate();
+        let named = named.filter(|(_, place)| place.is_some());
+        let slots = named.flat_map(|(block, _)| block * page..(block + 1) * page);
+        slots.collect()
+    }
+
+    /// Tables that name pages by their places.
+    fn renamed(&self) -> Pages {
+        let place = |&block: &u32| self.places.get(block as usize).copied().flatten();
+        let tables = self.pages.tables().iter();
+        let tables = tables.map(|table| {
+            let places = table.iter().map(|block| place(block).unwrap_or(u32::MAX));
+            places.collect()
+        });
+        Pages::new(self.pages.page(), tables.collect())
+    }
 }
 
 #[cfg(test)]
@@ -125,22 +154,13 @@ mod tests {
 
     #[test]
     fn each_page_that_is_named_is_there_once() {
-        let shape = EntryShape {
-            latent: 8,
-            rope: 2,
-            blocks: 7,
-            page: 2,
-        };
         // Nobody holds the last block of the first table any more
         let pages = Pages::new(2, vec![vec![5, 3, u32::MAX], vec![3, 0], vec![]]);
-        let (slots, renamed) = entries(Some(&pages), shape);
-        assert_eq!(slots, [0, 1, 6, 7, 10, 11]);
-        let renamed = renamed.expect("pages");
+        let named = Named::of(&pages, 7);
+        assert_eq!(named.slots(), [0, 1, 6, 7, 10, 11]);
+        assert_eq!(named.entries(), 6);
+        let renamed = named.renamed();
         assert_eq!(renamed.tables(), [vec![2, 1, u32::MAX], vec![1, 0], vec![]]);
         assert_eq!(renamed.page(), 2);
-
-        let (slots, pages) = entries(None, shape);
-        assert_eq!(slots.len(), 14);
-        assert!(pages.is_none());
     }
 }

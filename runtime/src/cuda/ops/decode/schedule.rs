@@ -44,6 +44,8 @@ struct Made {
     limits: usize,
     team: usize,
     teams: usize,
+    /// Where it stands how many entries of lists count; 0: all do.
+    counts: Address,
 }
 
 /// A schedule on the device.
@@ -52,8 +54,6 @@ pub(super) struct Schedule {
     of: Made,
     told: CudaBuffer<u8>,
     cut: CudaBuffer<u8>,
-    /// Whether lists end where the device says.
-    counted: bool,
 }
 
 /// Where everything is.
@@ -81,7 +81,13 @@ impl Made {
             limits: tables.limits.rows.len(),
             team: tables.blocks.team,
             teams,
+            counts: tables.counts.unwrap_or(0),
         }
+    }
+
+    /// Whether the device says where lists end: perhaps elsewhere by the next attention, and in the step's next run.
+    fn is_counted(&self) -> bool {
+        self.counts != 0
     }
 
     /// Bytes of each part of what the scheduler writes: items, the first of each team, where groups begin, and who has arrived.
@@ -100,10 +106,9 @@ impl Schedule {
         teams: usize,
     ) -> Result<Self> {
         let wanted = Made::new(tables, teams);
-        if let Some(counts) = tables.counts {
-            // They may be others by the next attention, and in the step's next run
+        if wanted.is_counted() {
             let told = device.ahead(|| device.upload(&wanted.tables))?;
-            return Self::new::<T>(device, wanted, told, counts);
+            return Self::new::<T>(device, wanted, told);
         }
         let kept = device.with_schedules(|schedules| schedules.take(&wanted));
         match kept {
@@ -111,27 +116,19 @@ impl Schedule {
                 of: wanted,
                 told: told.back(device),
                 cut: cut.back(device),
-                counted: false,
             }),
             None => device.ahead(|| {
                 let told = device.upload(&wanted.tables)?;
-                Self::new::<T>(device, wanted, told, 0)
+                Self::new::<T>(device, wanted, told)
             }),
         }
     }
 
-    /// `counts`: where it stands how many entries of lists count; 0: all do.
-    fn new<T: CudaElement>(
-        device: &CudaDevice,
-        of: Made,
-        told: CudaBuffer<u8>,
-        counts: Address,
-    ) -> Result<Self> {
+    fn new<T: CudaElement>(device: &CudaDevice, of: Made, told: CudaBuffer<u8>) -> Result<Self> {
         let bytes = of.parts().iter().sum();
         let schedule = Self {
             told,
             cut: device.room(bytes)?,
-            counted: counts != 0,
             of,
         };
         let places = schedule.places();
@@ -145,7 +142,7 @@ impl Schedule {
             starts: places.starts,
             arrived: places.arrived,
             before: places.before,
-            counts,
+            counts: of.counts,
             count: count(of.groups)?,
             teams: count(of.teams)?,
             team: count(of.team)?,
@@ -174,7 +171,7 @@ impl Schedule {
 
     /// Keeps it for the step's later layers, where it holds for them too.
     pub(super) fn keep(self, device: &CudaDevice) {
-        if self.counted {
+        if self.of.is_counted() {
             return;
         }
         let (of, told, cut) = (self.of, self.told.parked(), self.cut.parked());

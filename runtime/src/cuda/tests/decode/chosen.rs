@@ -109,7 +109,7 @@ impl Lists {
         let asked = ended.asked::<Cuda<bf16>, bf16>(&q, &entries, &indices);
         let mut graph = CudaGraph::new(device);
         let mut attend = || {
-            let step = || attend_counted_to(device, &asked, &on_device, &out);
+            let step = || attend_counted_to(device, &asked, Some(&on_device), &out);
             graph.run(step).expect("runs");
         };
         attend();
