@@ -1,4 +1,4 @@
-// The Walsh-Hadamard transform of a run of `WIDTH` values, a power of two, by a block.
+// The Walsh-Hadamard transform of a run of `WIDTH` values, a power of two, by a block or by a warp.
 
 #include "prelude.cuh"
 
@@ -20,4 +20,32 @@ __device__ inline void hadamard_row(Elem* x) {
   __syncthreads();
   const Accum scale = Accum(1) / root(Accum(WIDTH));
   for (int i = threadIdx.x; i < WIDTH; i += THREADS) store(x + i, wide[i] * scale);
+}
+
+// The same of a run whose values lie in a warp's registers, `N` neighbours to a lane: the same sums in the same order.
+template <int WIDTH, int N>
+__device__ inline void hadamard_lanes(Accum (&x)[N]) {
+#pragma unroll
+  for (int half = 1; half < N && half < WIDTH; half *= 2) {
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
+      const int low = i / half * 2 * half + i % half;
+      const Accum a = x[low];
+      const Accum b = x[low + half];
+      x[low] = a + b;
+      x[low + half] = a - b;
+    }
+  }
+#pragma unroll
+  for (int half = N; half < WIDTH; half *= 2) {
+    const bool is_high = lane() & (half / N);
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      const Accum other = __shfl_xor_sync(ALL_LANES, x[i], half / N);
+      x[i] = is_high ? other - x[i] : x[i] + other;
+    }
+  }
+  const Accum scale = Accum(1) / root(Accum(WIDTH));
+#pragma unroll
+  for (int i = 0; i < N; i++) x[i] = x[i] * scale;
 }

@@ -2,6 +2,8 @@
 
 #include "coding.cuh"
 #include "runs.cuh"
+#include "pairs.cuh"
+#include "hadamard_row.cuh"
 
 struct IndexFp8 {
   static constexpr int GROUP = 128;
@@ -48,37 +50,90 @@ __device__ void decode_index_fp8(const Decode& args) {
 
 struct EncodeQueries {
   Window<const Elem> q;  // [rows, heads, KEY]
+  Turn turn;             // done first; of no pairs: nothing is turned
   const f32* weights;    // [rows, heads]
   u8* codes;             // [rows, heads, KEY]
   f32* scaled;           // [rows, heads]: weights times the scales of codes
+  i64 transformed;       // whether queries are times the Hadamard matrix, then
 };
 
-// Rounds queries as keys are rounded, a head by each warp. One scale is all that a head's weight can take in.
+// Four of a head's values to each lane.
+template <int KEY>
+struct QueryLanes {
+  static constexpr int N = 4;
+  Accum x[N];
+
+  // Rounds to what a kernel of its own would have written.
+  __device__ void round() {
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      Elem rounded;
+      store(&rounded, x[i]);
+      x[i] = load(&rounded);
+    }
+  }
+
+  // Turns them, by way of room of the warp's own.
+  __device__ void turn(const Turn& turn, i64 row, Elem* room) {
+    constexpr int PAIRS = (KEY / 2 + WARP - 1) / WARP;  // of a lane, at most
+    store_run<KEY>(room, N * lane(), x);
+    __syncwarp();
+    RotaryPair now[PAIRS];
+#pragma unroll
+    for (int i = 0; i < PAIRS; i++) {
+      if (lane() + i * WARP < turn.pairs) now[i] = turn.of(room + turn.start, row, lane() + i * WARP);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < PAIRS; i++) {
+      if (lane() + i * WARP < turn.pairs) turn.put(room + turn.start, lane() + i * WARP, now[i]);
+    }
+    __syncwarp();
+    load_run<KEY>(room, N * lane(), x);
+  }
+
+  __device__ f32 largest() const {
+    f32 most = 0;
+#pragma unroll
+    for (int i = 0; i < N; i++) most = fmaxf(most, fabsf(single(x[i])));
+    for (int offset = WARP / 2; offset > 0; offset /= 2) most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, offset));
+    return most;
+  }
+
+  __device__ void encode(f32 scale, u8* to) const {
+    Run<u8, N> codes;
+#pragma unroll
+    for (int i = 0; i < N; i++) codes.values[i] = E4m3::encode(scaled_down(single(x[i]), scale));
+    if (KEY % N == 0 && N * lane() < KEY) {
+      *reinterpret_cast<Run<u8, N>*>(to + N * lane()) = codes;
+    } else {
+      for (int i = 0; i < N; i++) {
+        if (N * lane() + i < KEY) to[N * lane() + i] = codes.values[i];
+      }
+    }
+  }
+};
+
+// Turns queries, transforms them, and rounds them as keys are rounded, a head by each warp. One scale is all that a head's weight can take in.
 template <class Cfg>
 __device__ void encode_index_queries(const EncodeQueries& args) {
   if constexpr (Cfg::KEY <= IndexFp8::GROUP) {
+    __shared__ alignas(16) Elem rooms[WARPS][(Cfg::KEY + 7) / 8 * 8];
     // Fewer than a grid has threads, so that 32 bits count them: they are divided in a fraction of the time
     const u32 line = blockIdx.x * WARPS + warp(), heads = args.q.heads;
     if (line >= args.q.rows * heads) return;
-    const Elem* q = args.q.at(line / heads, line % heads);
-    Accum x[4];
-    load_run<Cfg::KEY>(q, 4 * lane(), x);
-    f32 most = 0;
-#pragma unroll
-    for (int i = 0; i < 4; i++) most = fmaxf(most, fabsf(single(x[i])));
-    for (int offset = WARP / 2; offset > 0; offset /= 2) most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, offset));
-    const f32 scale = IndexFp8::scale_of<Cfg::POWER_OF_TWO>(most);
-    Run<u8, 4> codes;
-#pragma unroll
-    for (int i = 0; i < 4; i++) codes.values[i] = E4m3::encode(scaled_down(single(x[i]), scale));
-    u8* to = args.codes + i64(line) * Cfg::KEY + 4 * lane();
-    if (Cfg::KEY % 4 == 0 && 4 * lane() < Cfg::KEY) {
-      *reinterpret_cast<Run<u8, 4>*>(to) = codes;
-    } else {
-      for (int i = 0; i < 4; i++) {
-        if (4 * lane() + i < Cfg::KEY) to[i] = codes.values[i];
+    const u32 row = line / heads;
+    QueryLanes<Cfg::KEY> q;
+    load_run<Cfg::KEY>(args.q.at(row, line % heads), q.N * lane(), q.x);
+    if (args.turn.pairs > 0) q.turn(args.turn, row, rooms[warp()]);
+    if constexpr (Cfg::KEY >= q.N && (Cfg::KEY & (Cfg::KEY - 1)) == 0) {
+      if (args.transformed) {
+        hadamard_lanes<Cfg::KEY>(q.x);
+        q.round();
       }
     }
+    const f32 scale = IndexFp8::scale_of<Cfg::POWER_OF_TWO>(q.largest());
+    q.encode(scale, args.codes + i64(line) * Cfg::KEY);
     if (lane() == 0) args.scaled[line] = args.weights[line] * scale;
   }
 }

@@ -12,3 +12,25 @@ struct RotaryPair {
   // (a, b) → (a cos θ − b sin θ, a sin θ + b cos θ), one product of each rounded: wherever it stands, the same bits.
   __device__ RotaryPair turned(Accum cos, Accum sin) const { return {fused(a, cos, -(b * sin)), fused(a, sin, b * cos)}; }
 };
+
+// How some neighbours of a row are turned.
+struct Turn {
+  const Accum* cos;  // [rows, pairs]
+  const Accum* sin;
+  i32 pairs;
+  i32 start;  // the first value that is turned
+  i32 half_in;
+  i32 half_out;
+
+  // A pair of a row, turned. `x`: the first value that is.
+  __device__ RotaryPair of(const Elem* x, i64 row, int pair) const {
+    const i64 angle = row * pairs + pair;
+    const RotaryPair read = {load(x + first_of(half_in, pair)), load(x + second_of(half_in, pair, pairs))};
+    return read.turned(cos[angle], sin[angle]);
+  }
+
+  __device__ void put(Elem* x, int pair, const RotaryPair& turned) const {
+    store(x + first_of(half_out, pair), turned.a);
+    store(x + second_of(half_out, pair, pairs), turned.b);
+  }
+};

@@ -15,15 +15,6 @@ struct Normed {
   f64 eps;
 };
 
-struct Turn {
-  const Accum* cos;  // [rows, pairs]
-  const Accum* sin;
-  i32 pairs;
-  i32 start;  // the first value that is turned
-  i32 half_in;
-  i32 half_out;
-};
-
 struct Prologue {
   Normed queries;
   Normed latent;
@@ -50,16 +41,9 @@ __device__ inline void norm_row(const Normed& norm, i64 row, Elem* y) {
 __device__ inline void turn_row(const Turn& turn, i64 row, const Elem* from, Elem* to) {
   const int pair = threadIdx.x;
   RotaryPair now = {};
-  if (pair < turn.pairs) {
-    const i64 angle = row * turn.pairs + pair;
-    const RotaryPair read = {load(from + first_of(turn.half_in, pair)), load(from + second_of(turn.half_in, pair, turn.pairs))};
-    now = read.turned(turn.cos[angle], turn.sin[angle]);
-  }
+  if (pair < turn.pairs) now = turn.of(from, row, pair);
   __syncthreads();
-  if (pair < turn.pairs) {
-    store(to + first_of(turn.half_out, pair), now.a);
-    store(to + second_of(turn.half_out, pair, turn.pairs), now.b);
-  }
+  if (pair < turn.pairs) turn.put(to, pair, now);
 }
 
 // [ĉ; k_r] of a row, which its slot of the cache holds then.

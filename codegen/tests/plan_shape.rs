@@ -173,6 +173,7 @@ fn a_trace_names_every_pass() {
             "fold",
             "differentiate",
             "prologue",
+            "fuse-queries",
             "fuse-norm",
             "fuse-round"
         ]
@@ -279,6 +280,35 @@ fn a_fused_norm_is_split_only_where_the_latent_itself_is_needed() {
         absorbed.values.iter().all(|value| value.name != "kv"),
         "no key or value is expanded:\n{absorbed}"
     );
+}
+
+#[test]
+fn queries_that_are_rounded_are_turned_in_the_same_pass() {
+    let mut layer = model("deepseek-v3.2");
+    fn of_decode(layer: &mla_spec::Checked, probes: ProbeMode) -> Plan {
+        plan(&program_with(layer, probes), Phase::Decode).clone()
+    }
+    let selects = |op: &Op| matches!(op, Op::SelectCached { .. });
+    let passes = |plan: &Plan| {
+        let fused = plan.steps.iter().filter(|step| step.fused);
+        fused.filter(|step| step.ops.iter().any(selects)).count()
+    };
+    assert_eq!(passes(&of_decode(&layer, ProbeMode::Drop)), 0);
+
+    layer.build.cache.rounds_index_queries = true;
+    let decode = of_decode(&layer, ProbeMode::Drop);
+    let step = decode
+        .steps
+        .iter()
+        .find(|step| step.ops.iter().any(selects));
+    let ops = &step.expect("a selection").ops;
+    assert!(
+        matches!(&ops[..], [Op::RotateHeads { .. }, Op::SelectCached { .. }]),
+        "{decode}"
+    );
+    assert_eq!(passes(&decode), 1);
+    // A probe reads turned queries
+    assert_eq!(passes(&of_decode(&layer, ProbeMode::Keep)), 0);
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub use self::attention::{
     PartsMut,
 };
 pub use self::index_loss::{IndexLoss, IndexLossParts};
-pub use self::indexing::{BytesIndexing, Indexing, Pooling, Sight};
+pub use self::indexing::{BytesIndexing, Indexing, Pooling, QueryRounding, Sight};
 pub use self::kernel_source::{Cubin, KernelSource};
 pub use crate::batch::Pages;
 use crate::cache::{ByteFormat, CacheFormat, EntryShape};

@@ -95,7 +95,8 @@ pub use gated_norm::GatedRmsNorm;
 pub use half::{bf16, f16};
 pub use heads::{Heads, HeadsView};
 pub use indexer::{
-    IndexerGradients, IndexerLoss, KeyPools, LossEpsilon, LossReduction, Selecting, SelectingPools,
+    IndexQueries, IndexerGradients, IndexerLoss, KeyPools, LossEpsilon, LossReduction, Selecting,
+    SelectingPools,
 };
 pub use layer::{Caches, Decode, Forward, KvCache, Load, Mixed, Prefill};
 pub use layer_at::LayerAt;

@@ -8,8 +8,10 @@ use std::marker::PhantomData;
 
 use crate::backend::{Backend, Rotation, Strided};
 use crate::error::Result;
-use crate::rotary::{RopeKey, RopeLayout};
-use crate::rows::Rows;
+use crate::heads::Heads;
+use crate::indexer::IndexQueries;
+use crate::rotary::{Angles, RopeKey, RopeLayout, Rotary};
+use crate::rows::{Rows, RowsView};
 
 /// The norm of some rows, `[rows, W]`, not yet computed.
 #[derive(Debug)]
@@ -165,5 +167,61 @@ impl<'a, B: Backend> PrologueQueries<'a, B> for () {
 
     fn made(self, _: Option<B::Buffer<B::Elem>>) -> Result<()> {
         Ok(())
+    }
+}
+
+impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, Out, R> {
+    /// [`Rotary::key`], not yet computed.
+    pub fn key_of<'a>(
+        &self,
+        k: impl Into<RowsView<'a, B, R>>,
+        angles: &'a Angles<B, R>,
+    ) -> RotatedKey<'a, B, Out, R> {
+        RotatedKey {
+            x: k.into().strided(),
+            rotation: Self::rotation(0, angles),
+            angles: angles.rows,
+            layout: PhantomData,
+        }
+    }
+
+    /// [`Rotary::rows_first`] of an indexer's keys, not yet computed.
+    pub fn first_of<'a, const W: usize>(
+        &self,
+        normed: Normed<'a, B, W>,
+        angles: &'a Angles<B, R>,
+    ) -> IndexKey<'a, B, W> {
+        const { assert!(R <= W, "the rotated part is wider than the row") };
+        IndexKey::new(normed, Self::rotation(0, angles), angles.rows)
+    }
+
+    /// [`Rotary::rows_last`] of an indexer's keys, not yet computed.
+    pub fn last_of<'a, const W: usize>(
+        &self,
+        normed: Normed<'a, B, W>,
+        angles: &'a Angles<B, R>,
+    ) -> IndexKey<'a, B, W> {
+        const { assert!(R <= W, "the rotated part is wider than the row") };
+        IndexKey::new(normed, Self::rotation(W - R, angles), angles.rows)
+    }
+
+    /// [`Rotary::heads_first`] of an indexer's queries, not yet computed.
+    pub fn heads_first_of<'a, const H: usize, const W: usize>(
+        &self,
+        q: &'a Heads<B, H, W>,
+        angles: &'a Angles<B, R>,
+    ) -> IndexQueries<'a, B, H, W> {
+        const { assert!(R <= W, "the rotated part is wider than the head") };
+        IndexQueries::rotated(q, Self::rotation(0, angles), angles.rows)
+    }
+
+    /// [`Rotary::heads`] of an indexer's queries, not yet computed.
+    pub fn heads_of<'a, const H: usize, const W: usize>(
+        &self,
+        q: &'a Heads<B, H, W>,
+        angles: &'a Angles<B, R>,
+    ) -> IndexQueries<'a, B, H, W> {
+        const { assert!(R <= W, "the rotated part is wider than the head") };
+        IndexQueries::rotated(q, Self::rotation(W - R, angles), angles.rows)
     }
 }

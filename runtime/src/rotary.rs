@@ -8,7 +8,6 @@ use crate::backend::{Accum, Backend, Rotation};
 use crate::element::Scalar;
 use crate::error::{Error, Result, expect_count, finite, product};
 use crate::heads::Heads;
-use crate::prologue::{IndexKey, Normed, RotatedKey};
 use crate::rows::{Rows, RowsView};
 
 /// Where the two halves of a rotated pair stand. A tag: two layouts never mix by accident.
@@ -100,7 +99,7 @@ fn dynamic(theta: f64, factor: f64, max: u64, length: u64, pairs: usize) -> Vec<
 pub struct Angles<B: Backend, const R: usize> {
     cos: B::Buffer<Accum<B>>,
     sin: B::Buffer<Accum<B>>,
-    rows: usize,
+    pub(crate) rows: usize,
 }
 
 /// The position part of the keys, `[rows, R]`, shared by all heads, tagged with the layout it is stored in.
@@ -345,42 +344,8 @@ impl<B: Backend, In: RopeLayout, Out: RopeLayout, const R: usize> Rotary<B, In, 
         self.rows_last_backward(dk, angles)
     }
 
-    /// [`Rotary::key`], not yet computed.
-    pub fn key_of<'a>(
-        &self,
-        k: impl Into<RowsView<'a, B, R>>,
-        angles: &'a Angles<B, R>,
-    ) -> RotatedKey<'a, B, Out, R> {
-        RotatedKey {
-            x: k.into().strided(),
-            rotation: Self::rotation(0, angles),
-            angles: angles.rows,
-            layout: PhantomData,
-        }
-    }
-
-    /// [`Rotary::rows_first`] of an indexer's keys, not yet computed.
-    pub fn first_of<'a, const W: usize>(
-        &self,
-        normed: Normed<'a, B, W>,
-        angles: &'a Angles<B, R>,
-    ) -> IndexKey<'a, B, W> {
-        const { assert!(R <= W, "the rotated part is wider than the row") };
-        IndexKey::new(normed, Self::rotation(0, angles), angles.rows)
-    }
-
-    /// [`Rotary::rows_last`] of an indexer's keys, not yet computed.
-    pub fn last_of<'a, const W: usize>(
-        &self,
-        normed: Normed<'a, B, W>,
-        angles: &'a Angles<B, R>,
-    ) -> IndexKey<'a, B, W> {
-        const { assert!(R <= W, "the rotated part is wider than the row") };
-        IndexKey::new(normed, Self::rotation(W - R, angles), angles.rows)
-    }
-
     /// How `R` values from `start` on are rotated.
-    fn rotation<'a>(start: usize, angles: &'a Angles<B, R>) -> Rotation<'a, B> {
+    pub(crate) fn rotation<'a>(start: usize, angles: &'a Angles<B, R>) -> Rotation<'a, B> {
         Rotation {
             cos: &angles.cos,
             sin: &angles.sin,

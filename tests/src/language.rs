@@ -249,6 +249,7 @@ fn cache_excerpts() -> Vec<(&'static str, String)> {
     let wide = "params:\n  kv_lora_rank: 512\n  qk_rope_head_dim: 64\n";
     let deep = "params:\n  kv_lora_rank: 448\n  qk_rope_head_dim: 64\n";
     let index = indexer(ROTATED, WEIGHTS).replace("head_dim: 8", "head_dim: 128");
+    let transformed = index.replace("relu: true", "relu: true, hadamard: true");
     let cached = |cache: &str| format!("build:\n  dtype: bf16\n  cache: {{ {cache} }}\n");
     vec![
         (
@@ -258,9 +259,9 @@ fn cache_excerpts() -> Vec<(&'static str, String)> {
         (
             "fp8_ds_mla",
             format!(
-                "{wide}{index}{}",
+                "{wide}{transformed}{}",
                 cached(
-                    "format: fp8_ds_mla, scale_format: ue8m0, page_size: 64, index_format: fp8_ue8m0"
+                    "format: fp8_ds_mla, scale_format: ue8m0, page_size: 64, index_format: fp8_ue8m0, index_queries: as_keys"
                 )
             ),
         ),

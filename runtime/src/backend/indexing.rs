@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Accum, Backend, Pages, Strided};
+use super::{Accum, Backend, Pages, Rotation, Strided};
 use crate::element::Scalar;
 
 /// Some queries, and the keys of their sequence that an indexer may choose for each.
@@ -89,8 +89,17 @@ pub struct BytesIndexing<'a, B: Backend> {
     pub initial: usize,
     /// So many of the last ones as well.
     pub local: usize,
-    /// Whether queries are rounded as the cache rounds keys.
-    pub rounds_queries: bool,
+    /// What queries are rounded by, as the cache rounds keys; `None`: they stay what they are.
+    pub rounding: Option<QueryRounding<'a, B>>,
+}
+
+/// What is done to an indexer's queries before they are rounded.
+#[derive(Debug)]
+pub struct QueryRounding<'a, B: Backend> {
+    /// How a part of each head is rotated first.
+    pub rotation: Option<&'a Rotation<'a, B>>,
+    /// Whether heads are times the normalised Hadamard matrix then.
+    pub transformed: bool,
 }
 
 /// Keys of pools of neighbouring tokens: for each channel the softmax of `gates + positions` over a pool's tokens weighs their keys.

@@ -9,7 +9,7 @@ use crate::backend::{Backend, Pages, Strided};
 use crate::batch::Batch;
 use crate::error::{Result, expect_count};
 use crate::heads::Heads;
-use crate::indexer::{self, Asking, Scores, Selecting};
+use crate::indexer::{self, Asking, IndexQueries, Scores, Selecting};
 use crate::rows::{Rows, RowsView};
 use crate::segments::Segments;
 use crate::selection::Selection;
@@ -144,7 +144,7 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> IndexCache<B, 
             return asking.select(k, &sights, Some(&pages), selecting);
         }
         if let Some(selection) =
-            asking.select_coded(&self.entries, &sights, &pages, selecting, false)?
+            asking.select_coded(&self.entries, &sights, &pages, selecting, None)?
         {
             return Ok(selection);
         }
@@ -153,28 +153,39 @@ impl<B: Backend, F: CacheFormat, P: CacheLayout, const DI: usize> IndexCache<B, 
         asking.select(k.view().strided(), &sights, None, selecting)
     }
 
-    /// [`select`](Self::select) by queries that are rounded as the cache rounds keys: scores are what codes give, and a backend that multiplies codes does so.
+    /// [`select`](Self::select) by queries that are rounded as the cache rounds keys, once what they are to be is done: scores are what codes give, and
+    /// a backend that multiplies codes does so.
     ///
     /// # Errors
     /// As [`IndexCache::select`].
-    pub fn select_rounded<const HI: usize, const K: usize>(
+    pub fn select_rounded<'a, const HI: usize, const K: usize>(
         &self,
         batch: &Batch,
-        q: &Heads<B, HI, DI>,
+        q: impl Into<IndexQueries<'a, B, HI, DI>>,
         weights: &PerHead<B, HI>,
         visibility: Visibility,
         selecting: &Selecting,
-    ) -> Result<Selection<B, K>> {
-        expect_count("rows of an indexer's queries", q.rows(), batch.tokens())?;
+    ) -> Result<Selection<B, K>>
+    where
+        B: 'a,
+    {
+        let q = q.into();
+        q.check(batch.tokens())?;
         if self.entries.window().is_none() {
             let (segments, pages) = self.geometry.reading(batch, visibility)?;
-            let (asking, sights) = (Asking::new(q, weights)?, indexer::of_cached(&segments));
-            let selection = asking.select_coded(&self.entries, &sights, &pages, selecting, true)?;
+            let (asking, sights) = (
+                Asking::new(q.given(), weights)?,
+                indexer::of_cached(&segments),
+            );
+            let rounding = Some(q.rounding());
+            let selection =
+                asking.select_coded(&self.entries, &sights, &pages, selecting, rounding)?;
             if let Some(selection) = selection {
                 return Ok(selection);
             }
         }
-        self.select(batch, &self.rounded(q)?, weights, visibility, selecting)
+        let rounded = self.rounded(&q.compute()?)?;
+        self.select(batch, &rounded, weights, visibility, selecting)
     }
 
     /// Queries as the cache would give them back.

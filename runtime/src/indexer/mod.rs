@@ -9,6 +9,7 @@
 
 mod loss;
 mod pools;
+mod queries;
 mod sight;
 
 pub use loss::{
@@ -17,10 +18,13 @@ pub use loss::{
 };
 pub(crate) use pools::Lines;
 pub use pools::{KeyPools, SelectingPools, select_pools};
+pub use queries::IndexQueries;
 pub(crate) use sight::{of_cached, of_gathered};
 
 use crate::attended::PerHead;
-use crate::backend::{Accum, Backend, BytesIndexing, Indexing, Pages, Sight, Strided};
+use crate::backend::{
+    Accum, Backend, BytesIndexing, Indexing, Pages, QueryRounding, Sight, Strided,
+};
 use crate::cache::{CacheFormat, Entries};
 use crate::element::Scalar;
 use crate::error::{Error, Result, expect_count, finite, product};
@@ -98,7 +102,7 @@ impl<'a, B: Backend> Asking<'a, B> {
         sights: &[Sight<'_>],
         pages: &Pages,
         selecting: &Selecting,
-        rounds_queries: bool,
+        rounding: Option<QueryRounding<'_, B>>,
     ) -> Result<Option<Selection<B, K>>> {
         self.check(sights, selecting, K)?;
         let indexing = BytesIndexing {
@@ -110,7 +114,7 @@ impl<'a, B: Backend> Asking<'a, B> {
             relu: selecting.relu,
             initial: selecting.initial,
             local: selecting.local,
-            rounds_queries,
+            rounding,
         };
         let indices = entries.select(&indexing, K)?;
         Ok(indices.map(|indices| Selection {

@@ -5,6 +5,7 @@ mod cache;
 mod expansion;
 mod fold;
 mod fuse_norm;
+mod fuse_queries;
 mod fuse_round;
 mod prologue;
 mod unused;
@@ -47,7 +48,7 @@ const LOWER: &str = "lower";
 const DROP_PROBES: &str = "drop-probes";
 
 /// All passes after lowering, in order.
-pub const PASSES: [Pass; 10] = [
+pub const PASSES: [Pass; 11] = [
     Pass {
         name: "choose-form",
         run: choose_form,
@@ -79,6 +80,10 @@ pub const PASSES: [Pass; 10] = [
     Pass {
         name: "prologue",
         run: prologue::run,
+    },
+    Pass {
+        name: "fuse-queries",
+        run: fuse_queries::run,
     },
     Pass {
         name: "fuse-norm",

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::super::Cuda;
 use super::super::CudaElement;
 use super::super::driver::Address;
-use crate::backend::Strided;
+use crate::backend::{Rotation, Strided};
 use crate::element::Scalar;
 
 /// Threads of a block.
@@ -32,6 +32,41 @@ impl<T: CudaElement, S: Scalar> From<&Strided<'_, Cuda<T>, S>> for Window {
             head_stride: x.head_stride as i64,
             heads: x.heads as i32,
             width: x.width as i32,
+        }
+    }
+}
+
+/// `Turn` of `pairs.cuh`.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Turn {
+    cos: Address,
+    sin: Address,
+    pairs: i32,
+    start: i32,
+    half_in: i32,
+    half_out: i32,
+}
+
+impl Turn {
+    /// Of no pairs: nothing is turned.
+    pub(super) const NONE: Self = Self {
+        cos: 0,
+        sin: 0,
+        pairs: 0,
+        start: 0,
+        half_in: 0,
+        half_out: 0,
+    };
+
+    pub(super) fn of<T: CudaElement>(rotation: &Rotation<'_, Cuda<T>>) -> Self {
+        Self {
+            cos: rotation.cos.at(),
+            sin: rotation.sin.at(),
+            pairs: rotation.pairs as i32,
+            start: rotation.start as i32,
+            half_in: i32::from(rotation.half_in),
+            half_out: i32::from(rotation.half_out),
         }
     }
 }

@@ -5,10 +5,10 @@ use bytemuck::{Pod, Zeroable};
 use super::super::driver::Address;
 use super::super::kernels::Kernel;
 use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
-use super::args::{THREADS, Window, bytes};
+use super::args::{THREADS, Turn, Window, bytes};
 use super::bytes::Places;
 use super::entries::signed;
-use crate::backend::{Prologue, PrologueParts, Rotation};
+use crate::backend::{Prologue, PrologueParts};
 use crate::cache::{ByteLayout, CacheFormat, CodedMemory, Coding, Entries, EntryShape};
 use crate::element::Scalar;
 use crate::error::Result;
@@ -32,30 +32,6 @@ impl Normed {
             gamma: rows.gamma.at(),
             beta: rows.beta.map_or(0, CudaBuffer::at),
             eps: rows.eps,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Turn {
-    cos: Address,
-    sin: Address,
-    pairs: i32,
-    start: i32,
-    half_in: i32,
-    half_out: i32,
-}
-
-impl Turn {
-    fn of<T: CudaElement>(rotation: &Rotation<'_, Cuda<T>>) -> Self {
-        Self {
-            cos: rotation.cos.at(),
-            sin: rotation.sin.at(),
-            pairs: rotation.pairs as i32,
-            start: rotation.start as i32,
-            half_in: i32::from(rotation.half_in),
-            half_out: i32::from(rotation.half_out),
         }
     }
 }

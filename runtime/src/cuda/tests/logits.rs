@@ -11,7 +11,7 @@ use super::{
     Backend, CPU, Cpu, Cuda, CudaBuffer, CudaDevice, CudaOptions, Dice, Shape, hopper, hopper_for,
     own_hopper,
 };
-use crate::backend::{BytesIndexing, Indexing, Pages, Sight};
+use crate::backend::{BytesIndexing, Indexing, Pages, QueryRounding, Sight};
 use crate::cache::{AnyScale, ByteFormat, EntryShape, IndexFp8, PowerOfTwo};
 use crate::narrow::E4m3;
 

@@ -3,7 +3,7 @@
 mod attend;
 mod inputs;
 mod mixed;
-mod prologue;
+mod one_pass;
 mod returns;
 mod rows;
 mod select;
@@ -120,7 +120,7 @@ impl<'a> Body<'a> {
             }
             *first = false;
             if step.fused {
-                self.prologue(step);
+                self.in_one_pass(step);
             } else {
                 self.step(step, tail);
             }

@@ -28,13 +28,18 @@ impl Body<'_> {
                     .call("", &Call::fallible(callee, &words(&arguments)), ";");
             }
             Op::SelectCached { q, weights, out } => {
-                let read = [self.read(*q), self.read(*weights)];
-                let callee = format!("{}.{}", self.index_cache(), self.selecting());
-                let arguments = ["batch", &read[0], &read[1], self.visibility(), "&SELECTING"];
-                self.bind_typed(*out, &Call::fallible(callee, &arguments));
+                self.select_cached(&self.read(*q), *weights, *out);
             }
             _ => {}
         }
+    }
+
+    /// `q`: the queries as an argument.
+    pub(super) fn select_cached(&mut self, q: &str, weights: ValueId, out: ValueId) {
+        let weights = self.read(weights);
+        let callee = format!("{}.{}", self.index_cache(), self.selecting());
+        let arguments = ["batch", q, &weights, self.visibility(), "&SELECTING"];
+        self.bind_typed(out, &Call::fallible(callee, &arguments));
     }
 
     fn select(

@@ -120,9 +120,9 @@ impl Logits {
             weights: indexing.weights.at(),
             scale: indexing.scale,
         };
-        if !indexing.rounds_queries {
+        let Some(rounding) = &indexing.rounding else {
             return Self::asked(device, &given, tables);
-        }
+        };
         let rounded = Rounded::room(device, &indexing.q)?;
         let asked = Asked {
             q: rounded.queries(&indexing.q),
@@ -133,7 +133,12 @@ impl Logits {
         let Some(logits) = Self::asked(device, &asked, tables)? else {
             return Ok(None);
         };
-        rounded.fill::<T>(device, power_of_two, &indexing.q, indexing.weights.at())?;
+        rounded.fill(
+            device,
+            power_of_two,
+            rounding,
+            (&indexing.q, indexing.weights),
+        )?;
         Ok(Some(Self {
             _rounded: Some(rounded),
             ..logits

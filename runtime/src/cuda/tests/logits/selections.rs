@@ -225,7 +225,10 @@ fn check_codes<F: ByteFormat>(format: F, requests: &Requests, queries: Asks) {
         relu: true,
         initial: 0,
         local: 1,
-        rounds_queries: queries != Asks::Numbers,
+        rounding: (queries != Asks::Numbers).then_some(QueryRounding {
+            rotation: None,
+            transformed: false,
+        }),
     };
     let found = Cuda::<bf16>::index_select_bytes(&device, format, &on_bytes, shape, &asked, MOST);
     let found = found.expect("runs").expect("a kernel");

@@ -1,13 +1,13 @@
-//! Queries of an indexer as codes of e4m3: rounded as a cache rounds keys, each head's scale a part of its weight.
+//! Queries of an indexer as codes of e4m3: turned, and rounded as a cache rounds keys, each head's scale a part of its weight.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::super::super::super::driver::Address;
 use super::super::super::super::kernels::Kernel;
 use super::super::super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
-use super::super::super::args::Window;
+use super::super::super::args::{Turn, Window};
 use super::maps::Queries;
-use crate::backend::Strided;
+use crate::backend::{QueryRounding, Strided};
 use crate::error::Result;
 
 /// Heads of a block of the kernel: one to a warp.
@@ -18,9 +18,11 @@ const HEADS: usize = 4;
 #[repr(C)]
 struct EncodeQueries {
     q: Window,
+    turn: Turn,
     weights: Address,
     codes: Address,
     scaled: Address,
+    transformed: i64,
 }
 
 /// Codes of queries, `[rows, heads, width]`, and weights times the codes' scales, `[rows, heads]`.
@@ -54,19 +56,21 @@ impl Rounded {
         }
     }
 
-    /// Queues the rounding of queries of 64 or 128 numbers a head, which have one scale each. `weights`: of their heads, in f32.
+    /// Queues the rounding of queries of 64 or 128 numbers a head, which have one scale each. `weights`: of their heads.
     pub(super) fn fill<T: CudaElement>(
         &self,
         device: &CudaDevice,
         power_of_two: bool,
-        q: &Strided<'_, Cuda<T>, T>,
-        weights: Address,
+        rounding: &QueryRounding<'_, Cuda<T>>,
+        (q, weights): (&Strided<'_, Cuda<T>, T>, &CudaBuffer<T::Accum>),
     ) -> Result<()> {
         let args = EncodeQueries {
             q: q.into(),
-            weights,
+            turn: rounding.rotation.map_or(Turn::NONE, Turn::of),
+            weights: weights.at(),
             codes: self.codes.at(),
             scaled: self.weights.at(),
+            transformed: i64::from(rounding.transformed),
         };
         let dims = [q.width, usize::from(power_of_two)];
         let kernel = Kernel::of::<T>("index_fp8", "encode_index_queries", &dims);
@@ -74,5 +78,103 @@ impl Rounded {
         let work = Work::moving(numbers * (size_of::<T>() + 1) + 2 * self.weights.bytes());
         let blocks = (q.rows * q.heads).div_ceil(HEADS);
         device.launch(&kernel, [blocks, 1, 1], work, &args)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::super::super::super::super::tests::{Dice, Shape, device};
+    use super::*;
+    use crate::backend::{Backend, Rotation};
+
+    type B = Cuda<bf16>;
+
+    const ROWS: usize = 5;
+    const HEADS: usize = 6;
+
+    /// Codes and weights of queries.
+    fn codes(
+        x: &CudaBuffer<bf16>,
+        width: usize,
+        weights: &CudaBuffer<f32>,
+        power_of_two: bool,
+        rounding: &QueryRounding<'_, B>,
+    ) -> (Vec<u8>, Vec<f32>) {
+        let device = device();
+        let shape = Shape {
+            rows: ROWS,
+            heads: HEADS,
+            width,
+            head_stride: width,
+            row_stride: HEADS * width,
+            offset: 0,
+        };
+        let q = shape.of::<B, bf16>(x);
+        let rounded = Rounded::room(&device, &q).expect("room");
+        let filled = rounded.fill(&device, power_of_two, rounding, (&q, weights));
+        filled.expect("runs");
+        let codes = device.download(&rounded.codes).expect("values");
+        (codes, device.download(&rounded.weights).expect("values"))
+    }
+
+    fn check(dice: &mut Dice, [width, pairs, start]: [usize; 3], half: [bool; 2]) {
+        let device = device();
+        let mut upload = |len: usize| device.upload(&dice.values::<f32>(len)).expect("room");
+        let (weights, cos, sin) = (
+            upload(ROWS * HEADS),
+            upload(ROWS * pairs),
+            upload(ROWS * pairs),
+        );
+        let x = dice.values::<bf16>(ROWS * HEADS * width);
+        let rotation = Rotation {
+            cos: &cos,
+            sin: &sin,
+            pairs,
+            start,
+            half_in: half[0],
+            half_out: half[1],
+            backward: false,
+        };
+        let as_they_are = QueryRounding {
+            rotation: None,
+            transformed: false,
+        };
+        for power_of_two in [false, true] {
+            for transformed in [false, true] {
+                let given = device.upload(&x).expect("room");
+                let rounding = QueryRounding {
+                    rotation: Some(&rotation),
+                    transformed,
+                };
+                let found = codes(&given, width, &weights, power_of_two, &rounding);
+                let mut turned = device.upload(&x).expect("room");
+                B::rotate(&device, &mut turned, HEADS, width, &rotation).expect("runs");
+                if transformed {
+                    B::hadamard(&device, &mut turned, width).expect("runs");
+                }
+                let wanted = codes(&turned, width, &weights, power_of_two, &as_they_are);
+                assert!(found == wanted, "{width}, {pairs} from {start}, {half:?}");
+                let unturned = codes(&given, width, &weights, power_of_two, &as_they_are);
+                assert!(found.0 != unturned.0);
+            }
+        }
+    }
+
+    #[test]
+    fn one_pass_turns_and_rounds_as_each_kernel_does() {
+        let dice = &mut Dice::new();
+        for [width, pairs, start] in [
+            [128, 32, 0],
+            [128, 32, 64],
+            [128, 64, 0],
+            [64, 16, 32],
+            [64, 5, 3],
+        ] {
+            for half in [[true, true], [false, false], [false, true]] {
+                check(dice, [width, pairs, start], half);
+            }
+        }
     }
 }

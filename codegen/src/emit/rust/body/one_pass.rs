@@ -1,23 +1,27 @@
-//! The step in front of attention over a latent cache that a device does in one pass: each op is said, and the last statement does them all.
+//! Steps that a device does in one pass: each op is said, and the last statement does them all.
 
 use super::{Body, norm, words};
 use crate::emit::rust::layout::Call;
 use crate::plan::{Op, Prologue, Step, Turned, ValueId};
 
 impl Body<'_> {
-    pub(super) fn prologue(&mut self, step: &Step) {
+    pub(super) fn in_one_pass(&mut self, step: &Step) {
         for op in &step.ops {
             self.said(op);
         }
-        let Some(Prologue {
+        if let Some(prologue) = Prologue::of(step) {
+            self.prologue(step, prologue);
+        }
+    }
+
+    /// The statement that does the step in front of attention over a latent cache.
+    fn prologue(&mut self, step: &Step, prologue: Prologue) {
+        let Prologue {
             queries,
             latent,
             k_rope,
             key,
-        }) = Prologue::of(step)
-        else {
-            return;
-        };
+        } = prologue;
         let is_kept = self.leaves(step, latent) || self.leaves(step, k_rope);
         let cache = match (key, self.kv_cache()) {
             (None, "cache.kv") => {
@@ -71,6 +75,23 @@ impl Body<'_> {
                 let arguments = [self.name(*x).to_owned(), self.read(*angles)];
                 let callee = format!("self.{}.{method}", super::rows::rotary(*turn));
                 self.bind(*out, &Call::infallible(callee, &words(&arguments)));
+            }
+            Op::RotateHeads {
+                x,
+                angles,
+                turn,
+                out,
+            } => {
+                let method = match turn.part {
+                    Turned::First => "heads_first_of",
+                    Turned::Last => "heads_of",
+                };
+                let arguments = [self.read(*x), self.read(*angles)];
+                let callee = format!("self.{}.{method}", super::rows::rotary(*turn));
+                self.bind(*out, &Call::infallible(callee, &words(&arguments)));
+            }
+            Op::SelectCached { q, weights, out } => {
+                self.select_cached(self.name(*q), *weights, *out);
             }
             Op::Hadamard { x, out } => {
                 let callee = format!("{}.transformed", self.name(*x));
