@@ -307,7 +307,7 @@ fn queries_that_are_rounded_are_turned_in_the_same_pass() {
         "{decode}"
     );
     assert_eq!(passes(&decode), 1);
-    // A probe reads turned queries
+    // A probe shows scores of turned queries
     assert_eq!(passes(&of_decode(&layer, ProbeMode::Keep)), 0);
 }
 

@@ -148,6 +148,15 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     /// A contiguous copy of a window.
     fn copy<S: Scalar>(device: &Self::Device, x: Strided<'_, Self, S>) -> Result<Self::Buffer<S>>;
 
+    /// A buffer of the same values: another name of the same memory where there are names of memory, a copy elsewhere.
+    ///
+    /// # Safety
+    /// It is not used any more once `buffer` is written to or dropped.
+    unsafe fn lend<S: Scalar>(
+        device: &Self::Device,
+        buffer: &Self::Buffer<S>,
+    ) -> Result<Self::Buffer<S>>;
+
     /// `y = x Wᵀ + b`: x `[rows, in]` (one head), `weight` `[out, in]` contiguous, `bias` `[out]`; y `[rows, out]`.
     fn linear(
         device: &Self::Device,

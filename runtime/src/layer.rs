@@ -281,7 +281,7 @@ macro_rules! layer_traits {
                 probe: &mut dyn $crate::Probe,
             ) -> $crate::Result<$crate::Tensor<B>> {
                 let _ = (&extras, &probe);
-                let hidden = hidden.to_rows::<HIDDEN_SIZE>()?;
+                let hidden = hidden.lend_rows::<HIDDEN_SIZE>()?;
                 let out = $crate::layer_traits!(@call $kind probe extras (self.forward)
                     (&hidden, positions, mask) $extras)?;
                 Ok(out.into())
@@ -312,7 +312,7 @@ macro_rules! layer_traits {
                 probe: &mut dyn $crate::Probe,
             ) -> $crate::Result<$crate::Tensor<B>> {
                 let _ = (&cache, &extras, &probe);
-                let hidden = hidden.to_rows::<HIDDEN_SIZE>()?;
+                let hidden = hidden.lend_rows::<HIDDEN_SIZE>()?;
                 let out = $crate::layer_traits!(@with $cache $kind probe extras (self.$function)
                     cache (batch, &hidden) $extras)?;
                 Ok(out.into())

@@ -1,7 +1,11 @@
 //! `[rows, width]` tensors whose width is known at run time only: what code over many layers passes around.
 
+use std::marker::PhantomData;
+use std::ops::Deref;
+
 use crate::backend::Backend;
 use crate::error::{Error, Result, expect_count, product};
+use crate::rows::Rows;
 use crate::weights::generator::Recipe;
 
 /// An owned, contiguous `[rows, width]` tensor.
@@ -78,25 +82,45 @@ impl<B: Backend> Tensor<B> {
         &self.device
     }
 
-    /// A copy of its own.
+    /// A copy of its own, as rows.
     ///
     /// # Errors
-    /// When the device refuses it, or `width` is not the tensor's.
-    pub fn to_rows<const W: usize>(&self) -> Result<crate::Rows<B, W>> {
+    /// When the device refuses it, or `W` is not the tensor's width.
+    pub fn to_rows<const W: usize>(&self) -> Result<Rows<B, W>> {
+        self.lend_rows()?.copied()
+    }
+
+    /// The same values as rows whose width is part of their type, for as long as the tensor is borrowed: the same memory where the backend can say so, a
+    /// copy elsewhere.
+    ///
+    /// # Errors
+    /// When the device refuses a copy, or `W` is not the tensor's width.
+    pub fn lend_rows<const W: usize>(&self) -> Result<LentRows<'_, B, W>> {
         expect_count("columns of a tensor", self.width, W)?;
-        let whole = crate::backend::Strided {
-            buffer: &self.buffer,
-            offset: 0,
-            rows: self.rows,
-            heads: 1,
-            width: W,
-            row_stride: W,
-            head_stride: 0,
-        };
-        Ok(crate::Rows {
-            device: self.device.clone(),
-            buffer: B::copy(&self.device, whole)?,
-            rows: self.rows,
+        // SAFETY: what is lent borrows the tensor, and hands out references alone
+        let buffer = unsafe { B::lend(&self.device, &self.buffer)? };
+        Ok(LentRows {
+            rows: Rows {
+                device: self.device.clone(),
+                buffer,
+                rows: self.rows,
+            },
+            lender: PhantomData,
         })
+    }
+}
+
+/// A tensor's values as rows, `[rows, W]`.
+#[derive(Debug)]
+pub struct LentRows<'a, B: Backend, const W: usize> {
+    rows: Rows<B, W>,
+    lender: PhantomData<&'a Tensor<B>>,
+}
+
+impl<B: Backend, const W: usize> Deref for LentRows<'_, B, W> {
+    type Target = Rows<B, W>;
+
+    fn deref(&self) -> &Rows<B, W> {
+        &self.rows
     }
 }

@@ -145,7 +145,7 @@ macro_rules! train_traits {
                 extras: &mut $crate::Extras<'_, B>,
             ) -> $crate::Result<($crate::Tensor<B>, Self::Saved)> {
                 let _ = &extras;
-                let hidden = hidden.to_rows::<HIDDEN_SIZE>()?;
+                let hidden = hidden.lend_rows::<HIDDEN_SIZE>()?;
                 let (out, saved) = $crate::layer_traits!(@call plain none extras (self.forward_train)
                     (&hidden, positions, mask) [$($forward)*])?;
                 Ok((out.into(), saved))
@@ -219,11 +219,11 @@ macro_rules! train_traits {
     };
     (@call $extras:ident $hidden:ident $d_output:ident $gradients:ident $function:tt ($($argument:expr),*) [hidden $(, $($rest:tt)*)?]) => {
         $crate::train_traits!(@call $extras $hidden $d_output $gradients $function
-            ($($argument,)* &$hidden.to_rows::<HIDDEN_SIZE>()?) [$($($rest)*)?])
+            ($($argument,)* &$hidden.lend_rows::<HIDDEN_SIZE>()?) [$($($rest)*)?])
     };
     (@call $extras:ident $hidden:ident $d_output:ident $gradients:ident $function:tt ($($argument:expr),*) [d_output $(, $($rest:tt)*)?]) => {
         $crate::train_traits!(@call $extras $hidden $d_output $gradients $function
-            ($($argument,)* &$d_output.to_rows::<HIDDEN_SIZE>()?) [$($($rest)*)?])
+            ($($argument,)* &$d_output.lend_rows::<HIDDEN_SIZE>()?) [$($($rest)*)?])
     };
     (@call $extras:ident $hidden:ident $d_output:ident $gradients:ident $function:tt ($($argument:expr),*) [context $(, $($rest:tt)*)?]) => {
         $crate::train_traits!(@call $extras $hidden $d_output $gradients $function

@@ -10,7 +10,8 @@
  * with its shape and strides on the host. Handles are those that a function of the same library made, and are not used after they were
  * freed. Streams are CUstream (cudaStream_t) of the device's primary context, which is the runtime API's and torch's; null is the
  * default stream. What is freed while something that was made with it is left stays until that is freed, too: steps keep layers and
- * caches. Only memory of the caller's own has to outlive the steps that name it.
+ * caches. Only memory of the caller's own has to outlive the steps that name it. `out` may be `hidden` itself; what is in it before a call's work is done
+ * may be anything.
  *
  * Order. mla_forward, mla_prefill, mla_decode and mla_mixed run in a stream of the device's own: after what the caller's stream holds when they are
  * called, and before what it gets afterwards, by events; the host does not wait. They may allocate and upload, so they refuse a stream

@@ -6,7 +6,7 @@ use super::pointers::{array, named};
 use super::tensor::{CTensor, Given, Lines};
 use super::{Library, Outcome};
 use crate::backend::{Backend, Place};
-use crate::cuda::{Cuda, CudaBuffer, CudaDevice};
+use crate::cuda::{Address, Cuda, CudaBuffer, CudaDevice, Target};
 use crate::element::Scalar;
 use crate::{Batch, Mask, Sequence, Tensor};
 
@@ -289,17 +289,40 @@ impl InOut {
             rows: lines.rows,
             width: lines.width,
         };
-        self.deliver::<L>(device, &run(&hidden)?)
+        let result = match self.target()? {
+            // SAFETY: the caller's memory may be written by then, as `mla.h` demands, and what is read, weights and caches and `hidden`, is not in it
+            Some(target) => unsafe { device.with_target(target, || run(&hidden)) },
+            None => run(&hidden),
+        };
+        self.deliver::<L>(device, &result?)
     }
 
-    /// Copies a result to where it is wanted.
+    /// Where a result may be written at once: rows without gaps, and apart from what goes in.
+    fn target(&self) -> Result<Option<Target>, Fault> {
+        let place = |given: &Given| -> Result<Target, Fault> {
+            let lines = given.rows()?;
+            let last = lines.rows.saturating_sub(1) * lines.row_stride;
+            Ok(Target {
+                at: given.at,
+                bytes: (last + lines.width) * given.bytes,
+            })
+        };
+        let [hidden, out] = [place(&self.hidden)?, place(&self.out)?];
+        let end = |target: &Target| target.at + target.bytes as Address;
+        let is_apart = end(&hidden) <= out.at || end(&out) <= hidden.at;
+        let lines = self.out.rows()?;
+        let takes = lines.rows > 0 && lines.are_tight() && is_apart;
+        Ok(takes.then_some(out))
+    }
+
+    /// Copies a result to where it is wanted, if it is not there.
     fn deliver<L: Library>(
         &self,
         device: &CudaDevice,
         result: &Tensor<Cuda<L::Elem>>,
     ) -> Result<(), Fault> {
         let lines = self.out.rows()?;
-        if lines.rows == 0 {
+        if lines.rows == 0 || result.buffer.at() == self.out.at {
             return Ok(());
         }
         // Each row with the gap behind it: nothing is written there, so that the last one need not be in the caller's memory

@@ -98,6 +98,12 @@ impl<T: CpuElement> Backend for Cpu<T> {
         Ok(indices.clone())
     }
 
+    unsafe fn lend<S: Scalar>(_: &CpuDevice, buffer: &Vec<S>) -> Result<Vec<S>> {
+        let mut out = with_room(buffer.len())?;
+        out.extend_from_slice(buffer);
+        Ok(out)
+    }
+
     fn copy<S: Scalar>(_: &CpuDevice, x: Strided<'_, Self, S>) -> Result<Vec<S>> {
         let mut out = with_room(x.rows * x.heads * x.width)?;
         for row in 0..x.rows {

@@ -16,6 +16,7 @@ use super::ops::Schedules;
 use super::options::CudaOptions;
 use super::pool::Pool;
 use super::staging::Staging;
+use super::target::Target;
 use super::timing::Timeline;
 use super::work::Work;
 use crate::backend::{Cubin, KernelSource};
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     pub(super) schedules: Mutex<Schedules>,
     /// Kernels of absorbed decode that were measured on such a device, where there is a table of them.
     tuned: OnceLock<Option<mla_tuned::Table>>,
+    /// Where threads want the results of what they are about to ask for.
+    pub(super) targets: Mutex<Vec<(ThreadId, Target)>>,
     checked: bool,
     batch_invariant: bool,
     fast_gradients: bool,
@@ -80,6 +83,7 @@ impl CudaDevice {
                 staging: Mutex::default(),
                 schedules: Mutex::default(),
                 tuned: OnceLock::new(),
+                targets: Mutex::default(),
                 checked: options.checked,
                 batch_invariant: options.batch_invariant,
                 fast_gradients: options.fast_gradients,

@@ -12,6 +12,7 @@ mod ops;
 mod options;
 mod pool;
 mod staging;
+mod target;
 #[cfg(test)]
 mod tests;
 mod timing;
@@ -30,6 +31,7 @@ pub(crate) use ops::{
     AskedLogits, GivenKeys, Scores, Wanted, attend_bytes_to, attend_counted_to, attend_to,
     attend_with_lse, choose, gradients_to, logits_of, narrow_to,
 };
+pub(crate) use target::Target;
 
 pub use buffer::CudaBuffer;
 pub use device::{CudaDevice, Statistics, Stopwatch};

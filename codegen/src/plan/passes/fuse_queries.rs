@@ -1,10 +1,10 @@
 //! `fuse-queries`: an indexer's queries that are rounded as its cache rounds keys are turned on the way, in one pass with the rounding.
 //!
-//! Each op stays what it is, and computes what it computed. Queries that someone else reads as well, a probe for one, are turned before.
+//! Each op stays what it is, and computes what it computed. Queries that someone else reads as well, a probe of scores for one, are turned before.
 
 use mla_spec::Checked;
 
-use crate::plan::{Op, Plan, Program, ValueId};
+use crate::plan::{Aspect, Op, Plan, Program, ValueId};
 
 pub(super) fn run(checked: &Checked, program: &mut Program) {
     if !checked.build.cache.rounds_index_queries {
@@ -26,6 +26,18 @@ fn turns(plan: &Plan) -> Option<Vec<Op>> {
     };
     let whole = plan.steps.iter().filter(|step| step.part.is_none());
     let q = whole.flat_map(|step| &step.ops).find_map(select)?;
+    let shows_scores = |op: &Op| {
+        matches!(
+            op,
+            Op::Probe {
+                aspect: Aspect::Scores,
+                ..
+            }
+        )
+    };
+    if plan.ops().any(shows_scores) {
+        return None;
+    }
     let turn = read_once(plan, q)?;
     match turn {
         Op::RotateHeads { .. } => Some(vec![turn.clone()]),

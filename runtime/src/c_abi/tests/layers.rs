@@ -245,10 +245,12 @@ fn cached_phases() {
     let wanted = bits(&wanted.expect("a step"));
     let (x, out) = (device.put(&hidden), device.put(&[0_f32; 2 * HIDDEN_SIZE]));
     let shape = [2, 1, HIDDEN_SIZE];
-    let (x, y) = (tight(&x, &shape), tight(&out, &shape));
     let mut step: *const Step = ptr::null();
-    for written_down in [false, true] {
+    for (written_down, in_place) in [(false, false), (true, false), (false, true), (true, true)] {
+        device.overwrite(&x, &hidden);
         device.overwrite(&out, &[0_f32; 2 * HIDDEN_SIZE]);
+        let out = if in_place { &x } else { &out };
+        let (x, y) = (tight(&x, &shape), tight(out, &shape));
         let batch = steps.of_c();
         // SAFETY: everything is as it is described
         unsafe {
@@ -257,18 +259,21 @@ fn cached_phases() {
                     layer, c_cache, &batch, &x.tensor, &y.tensor, &mut step,
                 ));
                 worked(mla_step_run(step, STREAM));
+                worked(mla_step_free(step));
             } else {
                 worked(mla_decode(
                     layer, c_cache, STREAM, &batch, &x.tensor, &y.tensor,
                 ));
             }
         }
-        let found: Vec<u32> = device.get(&out).iter().map(|x| x.to_bits()).collect();
-        assert_eq!(found, wanted, "written down: {written_down}");
+        let found: Vec<u32> = device.get(out).iter().map(|x| x.to_bits()).collect();
+        assert_eq!(
+            found, wanted,
+            "written down: {written_down}, in place: {in_place}"
+        );
     }
     // SAFETY: made above
     unsafe {
-        worked(mla_step_free(step));
         worked(mla_cache_free(c_cache));
         worked(mla_layer_free(layer));
     }

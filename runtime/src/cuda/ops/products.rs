@@ -106,7 +106,7 @@ pub(super) fn linear<T: CudaElement, S: Scalar>(
     bias: Option<&CudaBuffer<S>>,
     out: usize,
 ) -> Result<CudaBuffer<S>> {
-    let y = device.room(x.rows * out)?;
+    let y = device.room_of_product(x.rows * out)?;
     let matmul = Matmul {
         m: x.rows,
         n: out,
