@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, Store, Target};
 
 use super::absorbed::{Absorbed, Codes, kernel_over_chosen};
+use super::few_rows;
 use super::flash::{self, FlashChoice};
 use super::logits::{self, Operands};
 use super::prologue;
@@ -167,6 +168,7 @@ impl Needs<'_> {
         let asked = |id: &ValueId| Asked::of(&plan.values[id.0].ty);
         match op {
             Op::L2Norm { x, .. } => self.norm(width(x)),
+            Op::Linear { x, out, .. } => self.few_rows([width(out), width(x)]),
             Op::Hadamard { x, .. } => self.add("hadamard", &[width(x) as usize]),
             Op::RotateHeads { x, turn, .. } | Op::RotateRows { x, turn, .. } => {
                 self.rotation(width(x), turn.part, turn.indexer, false);
@@ -209,6 +211,14 @@ impl Needs<'_> {
             }
             Op::Adjoint(adjoint) => self.adjoint(plan, adjoint),
             _ => {}
+        }
+    }
+
+    /// A product with a weight of so many columns and rows, where rows of x may be few.
+    fn few_rows(&mut self, weight: [u32; 2]) {
+        if self.program.build.dtype == DType::Bf16 && self.may_be_on_hopper() {
+            let weight = weight.map(|size| size as usize);
+            self.units.extend(few_rows::units(weight));
         }
     }
 

@@ -8,6 +8,7 @@ pub mod absorbed;
 mod adjoint;
 mod clip;
 pub mod cost;
+pub mod few_rows;
 pub mod flash;
 mod formulas;
 pub mod interpret;

@@ -8,7 +8,9 @@ use std::thread::{self, ThreadId};
 use bytemuck::Pod;
 
 use super::buffer::{CudaBuffer, Home};
-use super::driver::{Address, Clock, Command, Driver, Emulator, Launch, Matmul, TensorMap, Tiling};
+use super::driver::{
+    Address, Begins, Clock, Command, Driver, Emulator, Launch, Matmul, TensorMap, Tiling,
+};
 use super::graph::{Recording, Replay};
 use super::grid::Grid;
 use super::kernels::{Kernel, Kernels, Provider};
@@ -349,6 +351,11 @@ impl CudaDevice {
             grid: blocks,
             shared: grid.shared,
             together: grid.together,
+            begins: if grid.reads_ahead {
+                Begins::Ahead
+            } else {
+                Begins::InTurn
+            },
             args: bytemuck::bytes_of(args).to_vec(),
             work,
         }))?;

@@ -377,17 +377,19 @@ impl Command {
                     grid,
                     shared,
                     together,
+                    begins,
                     args,
                     work: _,
                 }),
                 Self::Launch(other),
             ) => {
-                (function.handle, grid, shared, together, args)
+                (function.handle, grid, shared, together, begins, args)
                     == (
                         other.function.handle,
                         &other.grid,
                         &other.shared,
                         &other.together,
+                        &other.begins,
                         &other.args,
                     )
             }

@@ -12,6 +12,8 @@ pub(super) struct Grid {
     pub(super) shared: u32,
     /// Whether all blocks run at the same time.
     pub(super) together: bool,
+    /// Whether the kernel reads weights before the one before has ended.
+    pub(super) reads_ahead: bool,
 }
 
 impl From<[usize; 3]> for Grid {
@@ -27,6 +29,7 @@ impl Grid {
             blocks,
             shared: bytes,
             together: false,
+            reads_ahead: false,
         }
     }
 
@@ -34,6 +37,14 @@ impl Grid {
     pub(super) fn together(self) -> Self {
         Self {
             together: true,
+            ..self
+        }
+    }
+
+    /// The same, of a kernel that reads weights ahead, and then waits for the one before.
+    pub(super) fn reading_ahead(self) -> Self {
+        Self {
+            reads_ahead: true,
             ..self
         }
     }

@@ -229,6 +229,7 @@ struct KernelFile<'a> {
     body: String,
     threads: u32,
     beside: u32,
+    reads_ahead: bool,
     sizes: Vec<Size<'a>>,
     entries: Vec<Entry<'a>>,
 }
@@ -267,6 +268,7 @@ pub fn kernel_text(unit: &str, dims: &[usize]) -> Option<String> {
             body: included(unit.body),
             threads: unit.threads,
             beside: unit.beside,
+            reads_ahead: unit.reads_ahead,
             sizes: sizes.map(|(name, &value)| Size { name, value }).collect(),
             entries: entries.collect(),
         },

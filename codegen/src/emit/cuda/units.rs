@@ -15,6 +15,8 @@ pub struct Unit {
     pub(super) beside: u32,
     /// Its kernels, each with the type of its parameter.
     pub(super) entries: &'static [(&'static str, &'static str)],
+    /// Whether it reads weights before the kernel before has ended, and waits for that by itself.
+    pub(super) reads_ahead: bool,
     /// Whether only Hopper runs it.
     hopper: bool,
     /// The only number type of a layer's values that it is written for; `None`: any.
@@ -38,6 +40,14 @@ impl Unit {
     /// The same, of which a multiprocessor has registers for so many blocks.
     const fn beside(self, beside: u32) -> Self {
         Self { beside, ..self }
+    }
+
+    /// The same, of what reads weights ahead.
+    const fn reading_ahead(self) -> Self {
+        Self {
+            reads_ahead: true,
+            ..self
+        }
     }
 
     /// The same, for values of bf16 alone.
@@ -67,6 +77,7 @@ macro_rules! unit {
             threads: $threads,
             beside: 1,
             entries: $entries,
+            reads_ahead: false,
             hopper: false,
             only: None,
         }
@@ -274,6 +285,15 @@ pub const UNITS: &[Unit] = &[
         &[("flash_forward", "FlashForward")],
         384
     )
+    .on_hopper()
+    .of_bf16(),
+    unit!(
+        "skinny",
+        &["COLUMNS", "STEPS"],
+        &[("skinny", "Skinny")],
+        160
+    )
+    .reading_ahead()
     .on_hopper()
     .of_bf16(),
     unit!("decode_schedule", &[], &[("decode_schedule", "Scheduling")])

@@ -98,6 +98,38 @@ pub(crate) enum Command {
     },
 }
 
+/// Beginnings of names of kernels that write what layers compute, and nothing that they are made of.
+const WRITE_NO_WEIGHTS: [&str; 13] = [
+    "attend",
+    "decode_",
+    "encode_index_queries",
+    "flash_forward",
+    "index_logits",
+    "join_three",
+    "layer_norm",
+    "prologue",
+    "rms_norm",
+    "rotate",
+    "skinny",
+    "sparse_",
+    "topk",
+];
+
+impl Command {
+    /// Whether it writes no weights, as far as is known: then a kernel behind it may read some ahead.
+    pub(crate) fn writes_no_weights(&self) -> bool {
+        match self {
+            // Gradients are no weights either
+            Self::Matmul(_) => true,
+            Self::Launch(launch) => {
+                let name = &*launch.function.name;
+                WRITE_NO_WEIGHTS.iter().any(|begin| name.starts_with(begin))
+            }
+            _ => false,
+        }
+    }
+}
+
 /// A kernel, what it is told, and how it is spread over the device.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
@@ -109,10 +141,39 @@ pub(crate) struct Launch {
     pub(crate) shared: u32,
     /// Whether blocks wait for each other, so that all of them have to run at the same time.
     pub(crate) together: bool,
+    /// What it does before the kernel before has ended.
+    pub(crate) begins: Begins,
     /// The parameter.
     pub(crate) args: Vec<u8>,
     /// What it has to do at least.
     pub(crate) work: Work,
+}
+
+/// What a kernel does that is started while the one before ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begins {
+    /// Its work: it knows nothing of the one before, and may not be started then.
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "kernels that tests write begin so")
+    )]
+    AtOnce,
+    /// Nothing: first of all it waits.
+    InTurn,
+    /// It reads weights, then waits.
+    Ahead,
+}
+
+impl Begins {
+    /// Whether a kernel that begins so may be started while a command ends.
+    pub(crate) fn may_follow(self, before: &Command) -> bool {
+        let is_kernel = matches!(before, Command::Launch(_) | Command::Matmul(_));
+        match self {
+            Self::AtOnce => false,
+            Self::InTurn => is_kernel,
+            Self::Ahead => before.writes_no_weights(),
+        }
+    }
 }
 
 /// Memory of the host that the device can read.

@@ -5,6 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::super::driver::{Address, Matmul, NumberType, Operand};
 use super::super::kernels::Kernel;
 use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
+use super::few_rows;
 use super::pointwise::{join_three, narrowed, split_in_three};
 use crate::backend::{HeadMatrices, Strided};
 use crate::element::Scalar;
@@ -66,7 +67,8 @@ fn multiply(device: &CudaDevice, matmul: &Matmul, bias: Option<Address>) -> Resu
     if [matmul.m, matmul.n, matmul.batch].contains(&0) {
         return Ok(());
     }
-    if bias.is_none() && matmul.k > 0 && device.matmul(matmul)? {
+    let driver_may = bias.is_none() && matmul.k > 0;
+    if driver_may && (few_rows::multiply(device, matmul)? || device.matmul(matmul)?) {
         return Ok(());
     }
     let kernel = Kernel {

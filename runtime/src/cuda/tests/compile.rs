@@ -222,6 +222,11 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
     ),
     ("decode_schedule", &[&[]], Keys::Own),
     (
+        "skinny",
+        &[&[16, 4], &[32, 4], &[16, 1], &[32, 2]],
+        Keys::Own,
+    ),
+    (
         "flash_forward",
         &[
             &[128, 64, 128, 0, 1, 0],

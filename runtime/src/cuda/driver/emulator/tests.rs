@@ -1,6 +1,6 @@
 use std::process;
 
-use super::super::{Axis, NumberType, Swizzle, Work};
+use super::super::{Axis, Begins, NumberType, Swizzle, Work};
 use super::*;
 
 const REVERSED: &str = r#"
@@ -44,6 +44,7 @@ fn run(emulator: &Emulator, text: &str, kernel: &str, blocks: Blocks, args: &[u6
         grid: [count, 1, 1],
         shared: 0,
         together,
+        begins: Begins::AtOnce,
         args: bytemuck::cast_slice(args).to_vec(),
         work: Work::default(),
     });
@@ -364,6 +365,7 @@ fn what_a_gpu_refuses_is_refused() {
         grid: [1; 3],
         shared: SHARED_BYTES,
         together: true,
+        begins: Begins::AtOnce,
         args: vec![0; 8],
         work: Work::default(),
     };

@@ -38,6 +38,8 @@ pub(crate) struct Gpu {
     name: String,
     arch: String,
     multiprocessors: u32,
+    /// Whether it starts kernels while those before them end: since Hopper.
+    starts_early: bool,
 }
 
 impl Gpu {
@@ -62,11 +64,13 @@ impl Gpu {
         };
         let machine = Arc::new(Machine::open(ordinal)?);
         let multiprocessors = machine.attribute(MULTIPROCESSORS)?;
+        let (major, minor) = (machine.attribute(MAJOR)?, machine.attribute(MINOR)?);
         Ok(Self {
             blas: Blas::open(&machine, batch_invariant)?,
             cubins: CubinCache::of_user(),
             name: machine.name()?,
-            arch: arch(machine.attribute(MAJOR)?, machine.attribute(MINOR)?),
+            arch: arch(major, minor),
+            starts_early: major >= 9,
             multiprocessors: u32::try_from(multiprocessors).unwrap_or(0),
             machine,
         })
@@ -80,14 +84,36 @@ impl Gpu {
         Ok(self.cubins.compile(source, &self.arch)?)
     }
 
-    /// Queues a command in a stream of this GPU, which is the thread's.
+    /// Queues commands in a stream of this GPU, one after the other. The stream is the thread's.
     ///
     /// # Safety
     /// As [`Driver::run`].
-    unsafe fn queue(&self, command: &Command, stream: CUstream) -> Result<()> {
+    unsafe fn queue_all(&self, commands: &[Command], stream: CUstream) -> Result<()> {
+        let mut before: Option<&Command> = None;
+        for command in commands {
+            // SAFETY: this function's contract
+            unsafe { self.queue(command, before, stream) }?;
+            before = Some(command);
+        }
+        Ok(())
+    }
+
+    /// Queues a command in a stream of this GPU, which is the thread's. `before`: what was queued there last, where that is known.
+    ///
+    /// # Safety
+    /// As [`Driver::run`].
+    unsafe fn queue(
+        &self,
+        command: &Command,
+        before: Option<&Command>,
+        stream: CUstream,
+    ) -> Result<()> {
         match command {
-            // SAFETY: the function's module is held by the command; the rest is this function's contract
-            Command::Launch(launched) => unsafe { launch(launched, stream) },
+            Command::Launch(launched) => {
+                let follows = before.is_some_and(|before| launched.begins.may_follow(before));
+                // SAFETY: the function's module is held by the command; the rest is this function's contract
+                unsafe { launch(launched, follows && self.starts_early, stream) }
+            }
             Command::Matmul(matmul) => {
                 let blas = self.blas.as_ref().ok_or_else(Blas::missing)?;
                 // SAFETY: this function's contract
@@ -131,16 +157,41 @@ fn arch(major: i32, minor: i32) -> String {
     }
 }
 
-/// Launches a kernel.
+/// How a kernel is launched: all of its blocks together, or refused where a device has no room for them at once; and before the one before has ended.
+fn attributes(together: bool, early: bool) -> Vec<sys::CUlaunchAttribute> {
+    use sys::CUlaunchAttributeID::{
+        CU_LAUNCH_ATTRIBUTE_COOPERATIVE, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+    };
+    let cooperative = sys::CUlaunchAttributeValue { cooperative: 1 };
+    let programmatic = sys::CUlaunchAttributeValue {
+        programmaticStreamSerializationAllowed: 1,
+    };
+    let attribute = |id, value| sys::CUlaunchAttribute {
+        id,
+        pad: [0; 4],
+        value,
+    };
+    let cooperative = attribute(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, cooperative);
+    let programmatic = attribute(
+        CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        programmatic,
+    );
+    let wanted = [(together, cooperative), (early, programmatic)];
+    let wanted = wanted.into_iter().filter(|(wanted, _)| *wanted);
+    wanted.map(|(_, attribute)| attribute).collect()
+}
+
+/// Launches a kernel, perhaps before the one before has ended.
 ///
 /// # Safety
 /// The function is one of a module that is loaded, and what its parameter names is valid.
-unsafe fn launch(launched: &Launch, stream: CUstream) -> Result<()> {
+unsafe fn launch(launched: &Launch, early: bool, stream: CUstream) -> Result<()> {
     let Launch {
         function,
         grid: [x, y, z],
         shared,
         together,
+        begins: _,
         args,
         work: _,
     } = launched;
@@ -155,40 +206,27 @@ unsafe fn launch(launched: &Launch, stream: CUstream) -> Result<()> {
     }
     let mut parameters = [args.as_ptr().cast_mut().cast::<c_void>()];
     let (handle, threads) = (module::handle(function), function.threads);
-    let launched = if *together {
-        // Refused where a device has no room for all blocks at once
-        // SAFETY: the parameter is as long as the kernel reads, and is copied before this returns; the rest is the contract's
-        unsafe {
-            sys::cuLaunchCooperativeKernel(
-                handle,
-                *x,
-                *y,
-                *z,
-                threads,
-                1,
-                1,
-                *shared,
-                stream,
-                parameters.as_mut_ptr(),
-            )
-        }
-    } else {
-        // SAFETY: as above
-        unsafe {
-            sys::cuLaunchKernel(
-                handle,
-                *x,
-                *y,
-                *z,
-                threads,
-                1,
-                1,
-                *shared,
-                stream,
-                parameters.as_mut_ptr(),
-                std::ptr::null_mut(),
-            )
-        }
+    let mut attributes = attributes(*together, early && !together);
+    let config = sys::CUlaunchConfig {
+        gridDimX: *x,
+        gridDimY: *y,
+        gridDimZ: *z,
+        blockDimX: threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: *shared,
+        hStream: stream,
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: attributes.len() as u32,
+    };
+    // SAFETY: the parameter is as long as the kernel reads, and it and the attributes are copied before this returns; the rest is the contract's
+    let launched = unsafe {
+        sys::cuLaunchKernelEx(
+            &config,
+            handle,
+            parameters.as_mut_ptr(),
+            std::ptr::null_mut(),
+        )
     };
     launched.result().or_fail(|| {
         format!(
@@ -299,7 +337,7 @@ impl Driver for Gpu {
     unsafe fn run(&self, command: &Command) -> Result<()> {
         self.machine.enter()?;
         // SAFETY: this function's contract
-        unsafe { self.queue(command, self.machine.stream()) }
+        unsafe { self.queue(command, None, self.machine.stream()) }
     }
 
     unsafe fn record(&self, commands: &[Command]) -> Result<Box<dyn Graph>> {
@@ -317,10 +355,8 @@ impl Driver for Gpu {
         // SAFETY: the stream lives, and is this thread's as long as it is locked
         unsafe { result::stream::begin_capture(*stream, mode) }
             .or_fail(|| "beginning to record")?;
-        let queued = commands
-            .iter()
-            // SAFETY: this function's contract
-            .try_for_each(|command| unsafe { self.queue(command, *stream) });
+        // SAFETY: this function's contract
+        let queued = unsafe { self.queue_all(commands, *stream) };
         // Whatever happened, the stream has to stop recording
         // SAFETY: it was begun above
         let recorded = unsafe { result::stream::end_capture(*stream) };
@@ -352,10 +388,8 @@ impl Driver for Gpu {
 
     unsafe fn run_in(&self, commands: &[Command], stream: ForeignStream) -> Result<()> {
         self.machine.enter()?;
-        commands
-            .iter()
-            // SAFETY: this function's contract
-            .try_for_each(|command| unsafe { self.queue(command, stream.handle()) })
+        // SAFETY: this function's contract
+        unsafe { self.queue_all(commands, stream.handle()) }
     }
 
     unsafe fn download(&self, from: Address, to: &mut [u8]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Without a GPU these tests say so and pass.
 
-use super::super::{Function, NumberType, Operand, Work};
+use super::super::{Begins, Function, NumberType, Operand, Work};
 use super::*;
 use crate::narrow::E4m3;
 
@@ -54,6 +54,7 @@ fn scale(function: &Function, x: Address, by: f32, len: i32) -> Command {
         grid: [len.unsigned_abs().div_ceil(function.threads), 1, 1],
         shared: 0,
         together: false,
+        begins: Begins::AtOnce,
         args: args(x, by, len),
         work: Work::default(),
     })
@@ -153,6 +154,7 @@ fn kernels_copies_and_fills_run_in_order() {
             grid: [1; 3],
             shared: 0,
             together: false,
+            begins: Begins::AtOnce,
             args: vec![],
             work: Work::default(),
         }))
@@ -181,6 +183,7 @@ fn what_is_refused_leaves_the_gpu_usable() {
         grid: [1; 3],
         shared: 0,
         together: false,
+        begins: Begins::AtOnce,
         args: vec![0; 8],
         work: Work::default(),
     });
@@ -189,6 +192,7 @@ fn what_is_refused_leaves_the_gpu_usable() {
         grid: [0, 1, 1],
         shared: 0,
         together: false,
+        begins: Begins::AtOnce,
         args: args(x, 2.0, 2),
         work: Work::default(),
     });

@@ -1,0 +1,52 @@
+//! Products of few rows with a weight, by a kernel that reads the weight ahead (`skinny.cuh`): for which there is one, and how it cuts them.
+
+use super::kernels::KernelUnit;
+
+/// The unit.
+const UNIT: &str = "skinny";
+/// Rows that a kernel is made for: those are a product's columns.
+pub const COLUMNS: [usize; 2] = [16, 32];
+/// Numbers of a row of a weight in a step.
+const STEP: usize = 64;
+/// Numbers that a weight has at least: a smaller one is read in less time than it takes to begin.
+const LEAST: usize = 1 << 22;
+
+/// Steps of a piece, of which the copy engine brings one at a time, where there is a kernel for a weight `[out, input]`.
+pub fn steps([out, input]: [usize; 2]) -> Option<usize> {
+    let fits = |steps: &usize| input > 0 && input.is_multiple_of(STEP * steps);
+    [4, 2, 1]
+        .into_iter()
+        .find(fits)
+        .filter(|_| out * input >= LEAST)
+}
+
+/// All that a layer with such a weight may need, whatever its batches.
+pub fn units(weight: [usize; 2]) -> impl Iterator<Item = KernelUnit> {
+    let steps = steps(weight);
+    let of = move |columns| {
+        steps.map(|steps| KernelUnit {
+            unit: UNIT,
+            dims: vec![columns, steps],
+        })
+    };
+    COLUMNS.into_iter().filter_map(of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_has_as_many_steps_as_divide_a_row() {
+        // DeepSeek-V3's projections
+        assert_eq!(steps([2112, 7168]), Some(4));
+        assert_eq!(steps([24576, 1536]), Some(4));
+        assert_eq!(steps([7168, 16384]), Some(4));
+        assert_eq!(steps([65536, 192]), Some(1));
+        assert_eq!(steps([65536, 384]), Some(2));
+        assert_eq!(steps([65536, 100]), None);
+        assert_eq!(steps([64, 7168]), None, "small ones gain nothing");
+        let dims = units([2112, 7168]).map(|unit| unit.dims);
+        assert_eq!(dims.collect::<Vec<_>>(), [[16, 4], [32, 4]]);
+    }
+}

@@ -1,0 +1,280 @@
+//! Products of few rows with a weight by `skinny.cuh`, which reads the weight ahead of the rows.
+
+use bytemuck::{Pod, Zeroable};
+use half::bf16;
+
+use super::super::driver::{
+    Address, Axis, Matmul, NumberType, Operand, Swizzle, TensorMap, Tiling,
+};
+use super::super::grid::Grid;
+use super::super::kernels::Kernel;
+use super::super::{CudaBuffer, CudaDevice};
+use crate::error::Result;
+
+/// The unit and its kernel.
+const UNIT: &str = "skinny";
+/// Rows that kernels are made for.
+const COLUMNS: [usize; 2] = [16, 32];
+/// Numbers of a row of a weight in a step, and rows of a weight in a tile.
+const STEP: usize = 64;
+/// Numbers that a weight has at least.
+const LEAST: usize = 1 << 22;
+/// Bytes of shared memory of a block: stages, their barriers, and what alignment takes.
+const SHARED_BYTES: u32 = (200 << 10) + 2048;
+
+/// `Skinny` of `skinny.cuh`.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Args {
+    w: TensorMap,
+    x: TensorMap,
+    out: Address,
+    parts: Address,
+    arrived: Address,
+    rows: i32,
+    n: i32,
+    pieces: i32,
+    tiles: i32,
+    whole: i32,
+    unused: [i32; 5],
+}
+
+// As large as the kernel takes it
+const _: () = assert!(size_of::<Args>() == 320);
+
+/// How a product is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cut {
+    /// Columns that the kernel is made for: rows of x.
+    columns: usize,
+    /// Steps of a piece.
+    steps: usize,
+    blocks: usize,
+}
+
+/// Steps of a piece of a weight `[out, input]`, where there is a kernel for it.
+fn steps([out, input]: [usize; 2]) -> Option<usize> {
+    let fits = |steps: &usize| input > 0 && input.is_multiple_of(STEP * steps);
+    let largest = [4, 2, 1].into_iter().find(fits);
+    largest.filter(|_| out * input >= LEAST)
+}
+
+impl Cut {
+    fn of(device: &CudaDevice, matmul: &Matmul) -> Option<Self> {
+        let columns = COLUMNS.into_iter().find(|&columns| matmul.m <= columns)?;
+        let cut = Self {
+            columns,
+            steps: steps([matmul.n, matmul.k])?,
+            blocks: device.multiprocessors() as usize,
+        };
+        device.shared.kernels.has(UNIT, &cut.dims()).then_some(cut)
+    }
+
+    fn dims(&self) -> [usize; 2] {
+        [self.columns, self.steps]
+    }
+
+    /// Whether blocks have whole tiles: where they then have hardly more than when tiles are shared.
+    fn has_whole_tiles(&self, tiles: usize) -> bool {
+        let most = tiles.div_ceil(self.blocks) * self.blocks;
+        most * 16 <= tiles * 17
+    }
+}
+
+/// Whether the kernel may do it: how matrices lie, and what the device promises. Rows of a larger batch are multiplied otherwise, and rounded otherwise.
+fn takes(device: &CudaDevice, matmul: &Matmul) -> bool {
+    let Matmul {
+        m,
+        n,
+        k,
+        batch,
+        a,
+        b,
+        c,
+        accumulate,
+    } = *matmul;
+    let in_bf16 = [a, b, c]
+        .iter()
+        .all(|operand| operand.number == NumberType::Bf16);
+    let aligned = a.at.is_multiple_of(16)
+        && b.at.is_multiple_of(16)
+        && (m < 2 || a.row_stride.is_multiple_of(8));
+    let lie = [
+        a.column_stride,
+        b.row_stride,
+        b.column_stride,
+        c.row_stride,
+        c.column_stride,
+    ];
+    device.is_hopper()
+        && !device.is_checked()
+        && !device.is_batch_invariant()
+        && in_bf16
+        && aligned
+        && batch == 1
+        && !accumulate
+        && m > 0
+        && lie == [1, 1, k, n, 1]
+        && i32::try_from(n).is_ok()
+}
+
+/// Queues the product where there is a kernel for it; otherwise says so and does nothing.
+pub(super) fn multiply(device: &CudaDevice, matmul: &Matmul) -> Result<bool> {
+    match Cut::of(device, matmul).filter(|_| takes(device, matmul)) {
+        Some(cut) => launch(device, matmul, cut).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+fn launch(device: &CudaDevice, matmul: &Matmul, cut: Cut) -> Result<()> {
+    let Matmul { m, n, k, a, b, .. } = *matmul;
+    let tiles = n.div_ceil(STEP);
+    let parts: CudaBuffer<f32> = device.room(2 * cut.blocks * cut.columns * STEP)?;
+    // The last block of a tile leaves 0 behind: it stands there whenever the launch runs again
+    let arrived = device.ahead(|| device.upload(&vec![0_u32; tiles]))?;
+    let args = Args {
+        w: map(device, &b, [n, k, b.column_stride], [STEP, cut.steps])?,
+        x: map(device, &a, [m, k, a.row_stride], [cut.columns, cut.steps])?,
+        out: matmul.c.at,
+        parts: parts.at(),
+        arrived: arrived.at(),
+        rows: m as i32,
+        n: n as i32,
+        pieces: (k / STEP / cut.steps) as i32,
+        tiles: tiles as i32,
+        whole: i32::from(cut.has_whole_tiles(tiles)),
+        unused: [0; 5],
+    };
+    let dims = cut.dims();
+    let kernel = Kernel::of::<bf16>(UNIT, UNIT, &dims);
+    let grid = Grid::sharing([cut.blocks, 1, 1], SHARED_BYTES).reading_ahead();
+    device.launch(&kernel, grid, matmul.work(), &args)
+}
+
+/// `[rows, width]` as the copy engine takes it: some rows and steps at a time, a step's rows one behind the other.
+fn map(
+    device: &CudaDevice,
+    matrix: &Operand,
+    [rows, width, stride]: [usize; 3],
+    [rows_at_once, steps]: [usize; 2],
+) -> Result<TensorMap> {
+    let number = NumberType::Bf16;
+    let of_step = Axis {
+        len: STEP,
+        stride: 1,
+        tile: STEP,
+    };
+    device.tensor_map(&Tiling {
+        at: matrix.at,
+        number,
+        axes: &[
+            of_step,
+            Axis::outer(number, rows, stride, rows_at_once),
+            Axis::outer(number, width / STEP, STEP, steps),
+        ],
+        swizzle: Swizzle::Rows128,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::tests::{Dice, hopper_for};
+    use super::*;
+
+    #[test]
+    fn the_compiler_knows_the_same_sizes() {
+        use mla_codegen::plan::few_rows;
+        assert_eq!(COLUMNS, few_rows::COLUMNS);
+        for out in [1, 64, 2112, 7168, 65536] {
+            for input in [0, 63, 64, 100, 192, 512, 1536, 7168, 16384] {
+                assert_eq!(steps([out, input]), few_rows::steps([out, input]));
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_are_shared_where_blocks_would_have_unequal_numbers() {
+        let cut = Cut {
+            columns: 16,
+            steps: 4,
+            blocks: 132,
+        };
+        // DeepSeek-V3's projections
+        let whole = [2112, 24576, 7168].map(|rows| cut.has_whole_tiles(rows / STEP));
+        assert_eq!(whole, [false, true, false]);
+    }
+
+    /// Rows, columns and rows of a weight, steps of a piece, blocks, columns of the kernel; and numbers between rows of x.
+    type Size = ([usize; 3], usize, usize, usize, usize);
+
+    fn check(dice: &mut Dice, i: usize, &([m, n, k], steps, blocks, columns, gap): &Size) {
+        let device = hopper_for(i);
+        let mut draw = |len: usize| -> Vec<bf16> {
+            let numbers = (0..len).map(|_| dice.below(2001) as f64 / 1000.0 - 1.0);
+            numbers.map(bf16::from_f64).collect()
+        };
+        let (x, weight) = (draw(m * (k + gap)), draw(n * k));
+        let upload = |values: &[bf16]| device.upload(values).expect("room");
+        let (x_there, weight_there) = (upload(&x), upload(&weight));
+        let out = upload(&vec![bf16::NAN; m * n]);
+        let of = |buffer: &CudaBuffer<bf16>, [row_stride, column_stride]: [usize; 2]| Operand {
+            at: buffer.at(),
+            number: NumberType::Bf16,
+            row_stride,
+            column_stride,
+            batch_stride: 0,
+        };
+        let matmul = Matmul {
+            m,
+            n,
+            k,
+            batch: 1,
+            a: of(&x_there, [k + gap, 1]),
+            b: of(&weight_there, [1, k]),
+            c: of(&out, [n, 1]),
+            accumulate: false,
+        };
+        assert!(takes(&device, &matmul));
+        let cut = Cut {
+            columns,
+            steps,
+            blocks,
+        };
+        let run = || {
+            launch(&device, &matmul, cut).expect("runs");
+            device.download(&out).expect("values")
+        };
+        let found = run();
+        for (at, found) in found.iter().enumerate() {
+            let (x, weight) = (&x[at / n * (k + gap)..], &weight[at % n * k..]);
+            let products = x
+                .iter()
+                .zip(weight)
+                .take(k)
+                .map(|(x, w)| x.to_f64() * w.to_f64());
+            let wanted: f64 = products.sum();
+            let off = (found.to_f64() - wanted).abs();
+            let most = wanted.abs() / 200.0 + 1e-3;
+            assert!(off <= most, "{at}: {found}, wanted {wanted}");
+        }
+        assert!(run() == found, "other bits");
+    }
+
+    #[test]
+    fn products_are_right_however_tiles_are_shared() {
+        let sizes: [Size; 7] = [
+            ([1, 130, 512], 4, 3, 16, 0),
+            ([16, 192, 256], 1, 5, 16, 8),
+            // A tile of more than two blocks, and blocks without any
+            ([7, 64, 1024], 2, 6, 16, 64),
+            ([3, 100, 256], 4, 4, 16, 0),
+            ([17, 256, 512], 4, 4, 32, 0),
+            ([32, 200, 640], 2, 7, 32, 16),
+            ([1, 640, 256], 2, 132, 16, 0),
+        ];
+        let dice = &mut Dice::new();
+        for (i, size) in sizes.iter().enumerate() {
+            check(dice, i, size);
+        }
+    }
+}
