@@ -4,6 +4,8 @@
 // The same text compiles for a GPU, where the compiler knows threads and shared memory, and for the host, where
 // `simt.hpp` stands in for both.
 
+#include "turns.cuh"
+
 using i8 = signed char;
 using u8 = unsigned char;
 using u16 = unsigned short;
@@ -165,13 +167,6 @@ __device__ inline T* nth(const Window<T>& window, i64 index) {
 
 __device__ inline i64 thread_of_grid() { return i64(blockIdx.x) * THREADS + threadIdx.x; }
 __device__ inline i64 threads_of_grid() { return i64(gridDim.x) * THREADS; }
-// A kernel may start while the one before ends. It waits for that first, and lets the one behind start.
-__device__ inline void begin_in_turn() {
-#if !defined(MLA_EMULATED) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
 __device__ inline int lane() { return threadIdx.x % WARP; }
 __device__ inline int warp() { return threadIdx.x / WARP; }
 

@@ -106,12 +106,4 @@ __device__ inline void registers_up() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(WANTED));
 }
 
-// ---- The kernel before and the kernel after ----
-
-// Waits until what the kernel before has written is there, where this one was started early. Otherwise it is there already.
-__device__ inline void wait_for_kernel_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-
-// The kernel after may start, where it was queued to start early.
-__device__ inline void start_kernel_after() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
-
 #endif

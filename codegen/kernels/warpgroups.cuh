@@ -1,5 +1,5 @@
 // Warpgroups that hand values on to each other, and what goes with them: registers that move between them, and the order of kernels. A test of
-// `ptx.cuh`.
+// `ptx.cuh` and `turns.cuh`.
 
 #include "prelude.cuh"
 #include "ptx.cuh"

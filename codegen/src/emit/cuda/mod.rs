@@ -197,6 +197,7 @@ const HEADERS: &[(&str, &str)] = &[
         "topk_sample.cuh",
         include_str!("../../../kernels/topk_sample.cuh"),
     ),
+    ("turns.cuh", include_str!("../../../kernels/turns.cuh")),
     (
         "two_rows.cuh",
         include_str!("../../../kernels/two_rows.cuh"),
@@ -375,9 +376,13 @@ mod tests {
                 "{name}"
             );
         }
-        // What keeps the compiler from moving a value holds no instruction
+        // What all kernels begin with says by itself that the host has no such instructions.
+        // What keeps the compiler from moving a value holds none
         let holds_one = |line: &&str| line.contains("asm") && !line.contains("asm volatile(\"\" :");
         for (name, body) in others {
+            if name == "turns.cuh" {
+                continue;
+            }
             assert_eq!(body.lines().find(holds_one), None, "{name}");
         }
     }
@@ -387,17 +392,29 @@ mod tests {
         let text = kernel_text("norm", &[512]).expect("there are norms");
         assert!(!text.contains("#include"));
         assert!(text.contains("static constexpr int WIDTH = 512;"), "{text}");
-        assert!(
-            text.contains(
-                "rms_norm_512(const __grid_constant__ Norm args) { rms_norm<Cfg>(args); }"
-            )
-        );
+        let entry = "rms_norm_512(const __grid_constant__ Norm args) {\n  begin_in_turn();\n  rms_norm<Cfg>(args);\n}\n";
+        assert!(text.contains(entry), "{text}");
         assert_eq!(kernel_text("norm", &[]), None);
         assert_eq!(kernel_text("abnorm", &[1]), None);
         let text = kernel_text("decode_wide", &[64, 16, 512, 0]).expect("there is such a decode");
         assert!(text.contains("__launch_bounds__(384, 1) decode_wide_64_16_512_0("));
         for (unit, dims) in CEILINGS {
             assert!(kernel_text(unit, dims).is_some(), "{unit} {dims:?}");
+        }
+    }
+
+    #[test]
+    fn every_kernel_waits_for_the_one_before() {
+        for unit in UNITS {
+            let text = kernel_text(unit.name, &vec![1; unit.sizes.len()]).expect("a unit");
+            let waiting = text.matches("{\n  begin_in_turn();\n").count();
+            // `turns.cuh` has a call; any other is the kernel's own
+            let by_itself = text.matches("wait_for_kernel_before();").count() > 1;
+            let waits = match unit.reads_ahead {
+                true => waiting == 0 && by_itself,
+                false => waiting == unit.entries.len(),
+            };
+            assert!(waits, "{}", unit.name);
         }
     }
 

@@ -117,5 +117,3 @@ template <int LEFT>
 void registers_down() {}
 template <int WANTED>
 void registers_up() {}
-inline void wait_for_kernel_before() {}
-inline void start_kernel_after() {}
