@@ -20,11 +20,11 @@ struct Skinny {
   TensorMap w, x;  // [k / 64, n, 64] and [k / 64, rows, 64]
   bf16* out;       // [rows, n]
   f32* parts;      // [2 * blocks, COLUMNS * 64]
-  u32* arrived;    // [tiles]: the last block of a tile leaves 0 behind
+  u32* arrived;    // [tiles]: blocks of a tile that have come; the last one leaves 0 behind
   i32 rows, n;
   i32 pieces;      // of a tile
   i32 tiles;
-  i32 whole;       // whether blocks have whole tiles
+  i32 whole;       // whether blocks have whole tiles; then there are neither parts nor counters
   i32 unused[5];
 };
 
@@ -58,7 +58,7 @@ __device__ inline i32 beginning(const Skinny& args, i32 block) {
   return i32(i64(args.tiles) * args.pieces * block / blocks);
 }
 
-// The block that has a place.
+// The block that has a place. No more blocks share tiles than there are pieces: each of them has some.
 __device__ inline i32 block_of(const Skinny& args, i32 unit) {
   i32 block = i32(i64(unit) * i32(gridDim.x) / (i64(args.tiles) * args.pieces));
   while (beginning(args, block + 1) <= unit) block++;
@@ -154,8 +154,8 @@ __device__ inline bool join(const Skinny& args, u32 base, i32 tile, bool goes_on
 template <class Cfg>
 __device__ void skinny(const Skinny& args) {
   using P = Place<Cfg>;
-  extern __shared__ __align__(1024) u8 memory[];
-  const u32 base = (shared_address(memory) + 1023) & ~1023u;
+  alignas(1024) extern __shared__ u8 shared[];
+  const u32 base = shared_address(shared);
   const i32 begin = beginning(args, blockIdx.x), end = beginning(args, blockIdx.x + 1);
   if (threadIdx.x == 0) {
     for (int i = 0; i < P::STAGES; i++) {

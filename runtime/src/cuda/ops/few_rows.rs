@@ -19,8 +19,8 @@ const COLUMNS: [usize; 2] = [16, 32];
 const STEP: usize = 64;
 /// Numbers that a weight has at least.
 const LEAST: usize = 1 << 22;
-/// Bytes of shared memory of a block: stages, their barriers, and what alignment takes.
-const SHARED_BYTES: u32 = (200 << 10) + 2048;
+/// Bytes of shared memory of a block: stages and their barriers.
+const SHARED_BYTES: u32 = (200 << 10) + 1024;
 
 /// `Skinny` of `skinny.cuh`.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -120,7 +120,10 @@ fn takes(device: &CudaDevice, matmul: &Matmul) -> bool {
 
 /// Queues the product where there is a kernel for it; otherwise says so and does nothing.
 pub(super) fn multiply(device: &CudaDevice, matmul: &Matmul) -> Result<bool> {
-    match Cut::of(device, matmul).filter(|_| takes(device, matmul)) {
+    if !takes(device, matmul) {
+        return Ok(false);
+    }
+    match Cut::of(device, matmul) {
         Some(cut) => launch(device, matmul, cut).map(|()| true),
         None => Ok(false),
     }
@@ -128,10 +131,14 @@ pub(super) fn multiply(device: &CudaDevice, matmul: &Matmul) -> Result<bool> {
 
 fn launch(device: &CudaDevice, matmul: &Matmul, cut: Cut) -> Result<()> {
     let Matmul { m, n, k, a, b, .. } = *matmul;
-    let tiles = n.div_ceil(STEP);
-    let parts: CudaBuffer<f32> = device.room(2 * cut.blocks * cut.columns * STEP)?;
+    let (tiles, pieces) = (n.div_ceil(STEP), k / STEP / cut.steps);
+    // Blocks of a shared tile are counted by their numbers: each has a piece
+    let blocks = cut.blocks.min(tiles * pieces);
+    let whole = cut.has_whole_tiles(tiles);
+    let (part_count, shared_tiles) = if whole { (0, 0) } else { (2 * blocks, tiles) };
+    let parts: CudaBuffer<f32> = device.room(part_count * cut.columns * STEP)?;
     // The last block of a tile leaves 0 behind: it stands there whenever the launch runs again
-    let arrived = device.ahead(|| device.upload(&vec![0_u32; tiles]))?;
+    let arrived = device.ahead(|| device.upload(&vec![0_u32; shared_tiles]))?;
     let args = Args {
         w: map(device, &b, [n, k, b.column_stride], [STEP, cut.steps])?,
         x: map(device, &a, [m, k, a.row_stride], [cut.columns, cut.steps])?,
@@ -140,14 +147,14 @@ fn launch(device: &CudaDevice, matmul: &Matmul, cut: Cut) -> Result<()> {
         arrived: arrived.at(),
         rows: m as i32,
         n: n as i32,
-        pieces: (k / STEP / cut.steps) as i32,
+        pieces: pieces as i32,
         tiles: tiles as i32,
-        whole: i32::from(cut.has_whole_tiles(tiles)),
+        whole: i32::from(whole),
         unused: [0; 5],
     };
     let dims = cut.dims();
     let kernel = Kernel::of::<bf16>(UNIT, UNIT, &dims);
-    let grid = Grid::sharing([cut.blocks, 1, 1], SHARED_BYTES).reading_ahead();
+    let grid = Grid::sharing([blocks, 1, 1], SHARED_BYTES).reading_ahead();
     device.launch(&kernel, grid, matmul.work(), &args)
 }
 
@@ -262,15 +269,18 @@ mod tests {
 
     #[test]
     fn products_are_right_however_tiles_are_shared() {
-        let sizes: [Size; 7] = [
+        let sizes: [Size; 8] = [
             ([1, 130, 512], 4, 3, 16, 0),
             ([16, 192, 256], 1, 5, 16, 8),
-            // A tile of more than two blocks, and blocks without any
+            // A tile of more than two blocks
             ([7, 64, 1024], 2, 6, 16, 64),
             ([3, 100, 256], 4, 4, 16, 0),
             ([17, 256, 512], 4, 4, 32, 0),
             ([32, 200, 640], 2, 7, 32, 16),
+            // More blocks than pieces
             ([1, 640, 256], 2, 132, 16, 0),
+            // Whole tiles, and more of them than stages
+            ([5, 256, 384], 1, 2, 16, 0),
         ];
         let dice = &mut Dice::new();
         for (i, size) in sizes.iter().enumerate() {
