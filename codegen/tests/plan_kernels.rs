@@ -85,6 +85,23 @@ fn training_over_chosen_keys_has_the_kernels_that_turn_lists_around() {
 }
 
 #[test]
+fn products_of_few_rows_have_kernels_for_hopper_where_weights_are_large() {
+    let products = |change: &dyn Fn(&mut Checked)| {
+        let mut checked = model("deepseek-v3");
+        checked.build.dtype = DType::Bf16;
+        change(&mut checked);
+        let units = kernels(&program(&checked)).into_iter();
+        let names = units.map(|unit| unit.name());
+        names
+            .filter(|name| name.starts_with("skinny_"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(products(&|_| {}), ["skinny_16_4", "skinny_32_4"]);
+    assert!(products(&|checked| checked.build.dtype = DType::F32).is_empty());
+    assert!(products(&|checked| checked.build.targets = vec![Target::Sm80]).is_empty());
+}
+
+#[test]
 fn decode_in_bf16_has_kernels_for_hopper_where_it_may_run_there() {
     let decoding = |change: &dyn Fn(&mut Checked), model: Checked| {
         let mut checked = model;

@@ -373,3 +373,56 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// The device refuses.
     fn clock(&self) -> Result<Box<dyn Clock>>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Module for Nothing {
+        fn function(self: Arc<Self>, name: &str) -> Result<Function> {
+            Ok(Function {
+                handle: 0,
+                name: name.into(),
+                threads: 1,
+                parameter: 0,
+                module: self,
+            })
+        }
+
+        fn variable(&self, _: &str) -> Option<(Address, usize)> {
+            None
+        }
+    }
+
+    fn launch_of(name: &str) -> Command {
+        Command::Launch(Launch {
+            function: Arc::new(Nothing).function(name).expect("a function"),
+            grid: [1; 3],
+            shared: 0,
+            together: false,
+            begins: Begins::InTurn,
+            args: Vec::new(),
+            work: Work::default(),
+        })
+    }
+
+    #[test]
+    fn what_reads_weights_ahead_follows_nothing_that_may_write_some() {
+        let may_follow = |before: &Command| {
+            let all = [Begins::AtOnce, Begins::InTurn, Begins::Ahead];
+            all.map(|begins| begins.may_follow(before))
+        };
+        assert_eq!(may_follow(&launch_of("rms_norm_512")), [false, true, true]);
+        assert_eq!(may_follow(&launch_of("skinny_16_4")), [false, true, true]);
+        // Of parameters it makes weights
+        assert_eq!(may_follow(&launch_of("narrowed")), [false, true, false]);
+        let fill = Command::Fill {
+            at: 0,
+            bytes: 4,
+            byte: 0,
+        };
+        assert_eq!(may_follow(&fill), [false; 3]);
+    }
+}

@@ -358,25 +358,56 @@ fn disassembled(expected: &Counts) -> Disassembly {
     found.unwrap_or_else(|| panic!("no kernel {name} in {}", source.name))
 }
 
-#[test]
-fn kernels_for_hopper_are_made_of_what_their_texts_say() {
-    if !mla_nvrtc::present() || !mla_nvrtc::disassembles() {
+/// Whether there are a compiler and a disassembler.
+fn disassembles() -> bool {
+    let there = mla_nvrtc::present() && mla_nvrtc::disassembles();
+    if !there {
         let required = std::env::var_os("MLA_REQUIRE_NVRTC").is_some_and(|value| value == "1");
         assert!(!required, "no NVRTC or no nvdisasm");
         eprintln!("no NVRTC or no nvdisasm here: skipped");
+    }
+    there
+}
+
+/// A kernel that has what it should, and nothing in slow memory.
+fn counted(expected: &Counts) -> Disassembly {
+    let kernel = disassembled(expected);
+    let unseen = [("LDL", 0), ("STL", 0)];
+    for (opcode, count) in expected.counts.iter().chain(&unseen) {
+        assert_eq!(
+            kernel.count(opcode),
+            *count,
+            "{opcode} of {}",
+            kernel.kernel
+        );
+    }
+    kernel
+}
+
+/// `ACQBULK` waits for the kernel before, `PREEXIT` lets the one behind start.
+#[test]
+fn kernels_wait_for_the_one_before_and_let_the_one_behind_start() {
+    const IN_TURN: &[(&str, usize)] = &[("ACQBULK", 1), ("PREEXIT", 1)];
+    const AHEAD: &[(&str, usize)] = &[
+        ("ACQBULK", 1),
+        ("PREEXIT", 1),
+        ("HGMMA.64x16x16", 16),
+        ("WARPGROUP.DEPBAR", 1),
+    ];
+    if !disassembles() {
+        return;
+    }
+    counted(&counts("norm", &[512], "rms_norm", IN_TURN));
+    counted(&counts("skinny", &[16, 4], "skinny", AHEAD));
+}
+
+#[test]
+fn kernels_for_hopper_are_made_of_what_their_texts_say() {
+    if !disassembles() {
         return;
     }
     for expected in EXPECTED {
-        let kernel = disassembled(expected);
-        let unseen = [("LDL", 0), ("STL", 0)];
-        for (opcode, count) in expected.counts.iter().chain(&unseen) {
-            assert_eq!(
-                kernel.count(opcode),
-                *count,
-                "{opcode} of {}",
-                kernel.kernel
-            );
-        }
+        let kernel = counted(expected);
         let moves = kernel.count("R2UR");
         let copies = kernel.count("UTMALDG");
         let asked = copies + kernel.count("UBLKCP");
