@@ -185,7 +185,10 @@ fn map(
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::tests::{Dice, hopper_for};
+    use super::super::super::CudaGraph;
+    use super::super::super::driver::{Begins, Command};
+    use super::super::super::tests::{Dice, Shape, hopper_for};
+    use super::super::products::linear;
     use super::*;
 
     #[test]
@@ -286,5 +289,51 @@ mod tests {
         for (i, size) in sizes.iter().enumerate() {
             check(dice, i, size);
         }
+    }
+
+    /// Two in a row, of a layer's size: in a graph the second is queued while the first one runs, and reads what that one writes.
+    #[test]
+    fn a_graph_of_products_gives_what_they_give_one_by_one() {
+        let (device, dice) = (hopper_for(0), &mut Dice::new());
+        let [rows, input, inner] = [3, 4096, 1088];
+        let mut draw = |len: usize| {
+            let numbers = (0..len).map(|_| dice.below(2001) as f64 / 1000.0 - 1.0);
+            let numbers: Vec<_> = numbers.map(bf16::from_f64).collect();
+            device.upload(&numbers).expect("room")
+        };
+        let (x, down, up) = (draw(rows * input), draw(inner * input), draw(input * inner));
+        let apply = |x: &CudaBuffer<bf16>, weight, [width, out]: [usize; 2]| {
+            let shape = Shape {
+                rows,
+                heads: 1,
+                width,
+                head_stride: width,
+                row_stride: width,
+                offset: 0,
+            };
+            linear::<bf16, bf16>(&device, &shape.of(x), weight, None, out)
+        };
+        let step = || {
+            let between = apply(&x, &down, [input, inner])?;
+            apply(&between, &up, [inner, input])
+        };
+        let wanted = device.download(&step().expect("runs")).expect("values");
+        let mut graph = CudaGraph::new(&device);
+        for _ in 0..2 {
+            let found = graph.run(step).expect("runs");
+            assert!(device.download(&found).expect("values") == wanted);
+        }
+        assert_eq!(graph.recordings(), 1);
+        let is_ours = |command: &Command| match command {
+            Command::Launch(launch) => {
+                launch.function.name.starts_with(UNIT) && launch.begins == Begins::Ahead
+            }
+            _ => false,
+        };
+        let commands = graph.commands().expect("a step");
+        assert!(
+            commands.len() == 2 && commands.iter().all(is_ours),
+            "{commands:?}"
+        );
     }
 }
