@@ -89,6 +89,13 @@ __device__ inline void widen_e5m2(u32 four, u32& low, u32& high) {
   asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %2;\ncvt.rn.f16x2.e5m2x2 %0, l;\ncvt.rn.f16x2.e5m2x2 %1, h;\n}" : "=r"(low), "=r"(high) : "r"(four));
 }
 
+// Whether a GPU turns numbers into codes: since Ada.
+#if __CUDA_ARCH__ >= 890
+constexpr bool HAS_E4M3 = true;
+#else
+constexpr bool HAS_E4M3 = false;
+#endif
+
 // Two numbers as the nearest of e4m3.
 __device__ inline u16 pack_e4m3(f32 low, f32 high) {
   u16 pair;

@@ -22,11 +22,13 @@ struct Turn {
   i32 half_in;
   i32 half_out;
 
-  // A pair of a row, turned. `x`: the first value that is.
-  __device__ RotaryPair of(const Elem* x, i64 row, int pair) const {
-    const i64 angle = row * pairs + pair;
+  // cos θ and sin θ of a pair.
+  __device__ RotaryPair angle(i64 row, int pair) const { return {cos[row * pairs + pair], sin[row * pairs + pair]}; }
+
+  // A pair of a row, turned by its angle. `x`: the first value that is.
+  __device__ RotaryPair of(const Elem* x, int pair, const RotaryPair& angle) const {
     const RotaryPair read = {load(x + first_of(half_in, pair)), load(x + second_of(half_in, pair, pairs))};
-    return read.turned(cos[angle], sin[angle]);
+    return read.turned(angle.a, angle.b);
   }
 
   __device__ void put(Elem* x, int pair, const RotaryPair& turned) const {

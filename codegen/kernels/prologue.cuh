@@ -41,7 +41,7 @@ __device__ inline void norm_row(const Normed& norm, i64 row, Elem* y) {
 __device__ inline void turn_row(const Turn& turn, i64 row, const Elem* from, Elem* to) {
   const int pair = threadIdx.x;
   RotaryPair now = {};
-  if (pair < turn.pairs) now = turn.of(from, row, pair);
+  if (pair < turn.pairs) now = turn.of(from, pair, turn.angle(row, pair));
   __syncthreads();
   if (pair < turn.pairs) turn.put(to, pair, now);
 }

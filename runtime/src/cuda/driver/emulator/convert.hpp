@@ -68,6 +68,8 @@ inline f32 log2_fast(f32 x) { return log2f(simt::flushed(x)); }
 inline f32 reciprocal_fast(f32 x) { return simt::flushed(1 / simt::flushed(x)); }
 inline f32 peak(f32 x, f32 y) { return x != x ? x : y != y ? y : fmaxf(x, y); }
 
+constexpr bool HAS_E4M3 = true;
+
 inline u32 pack_bf16(f32 low, f32 high) { return simt::bf16_of(low) | simt::bf16_of(high) << 16; }
 inline u32 pack_f16(f32 low, f32 high) { return simt::f16_of(low) | simt::f16_of(high) << 16; }
 inline float2 unpack_f16(u32 two) { return {simt::of_f16(two & 0xffff), simt::of_f16(two >> 16)}; }

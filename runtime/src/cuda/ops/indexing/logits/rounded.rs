@@ -88,6 +88,7 @@ mod tests {
     use super::super::super::super::super::tests::{Dice, Shape, device};
     use super::*;
     use crate::backend::{Backend, Rotation};
+    use crate::cache::{AnyScale, ByteFormat, IndexFp8, PowerOfTwo};
 
     type B = Cuda<bf16>;
 
@@ -117,6 +118,21 @@ mod tests {
         filled.expect("runs");
         let codes = device.download(&rounded.codes).expect("values");
         (codes, device.download(&rounded.weights).expect("values"))
+    }
+
+    /// Codes as the CPU has them.
+    fn codes_of_cpu(values: &[bf16], width: usize, power_of_two: bool) -> Vec<u8> {
+        let line = |values: &[bf16]| {
+            let numbers: Vec<f32> = values.iter().map(|x| x.to_f32()).collect();
+            let (mut codes, mut scale) = (vec![0; width], [0; 4]);
+            if power_of_two {
+                IndexFp8::<PowerOfTwo>::default().encode(&numbers, &[], &mut codes, &mut scale);
+            } else {
+                IndexFp8::<AnyScale>::default().encode(&numbers, &[], &mut codes, &mut scale);
+            }
+            codes
+        };
+        values.chunks(width).flat_map(line).collect()
     }
 
     fn check(dice: &mut Dice, [width, pairs, start]: [usize; 3], half: [bool; 2]) {
@@ -155,6 +171,8 @@ mod tests {
                     B::hadamard(&device, &mut turned, width).expect("runs");
                 }
                 let wanted = codes(&turned, width, &weights, power_of_two, &as_they_are);
+                let values = device.download(&turned).expect("values");
+                assert!(wanted.0 == codes_of_cpu(&values, width, power_of_two));
                 assert!(found == wanted, "{width}, {pairs} from {start}, {half:?}");
                 let unturned = codes(&given, width, &weights, power_of_two, &as_they_are);
                 assert!(found.0 != unturned.0);
