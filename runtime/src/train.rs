@@ -219,11 +219,11 @@ macro_rules! train_traits {
     };
     (@call $extras:ident $hidden:ident $d_output:ident $gradients:ident $function:tt ($($argument:expr),*) [hidden $(, $($rest:tt)*)?]) => {
         $crate::train_traits!(@call $extras $hidden $d_output $gradients $function
-            ($($argument,)* &$hidden.lend_rows::<HIDDEN_SIZE>()?) [$($($rest)*)?])
+            ($($argument,)* &*$hidden.lend_rows::<HIDDEN_SIZE>()?) [$($($rest)*)?])
     };
     (@call $extras:ident $hidden:ident $d_output:ident $gradients:ident $function:tt ($($argument:expr),*) [d_output $(, $($rest:tt)*)?]) => {
         $crate::train_traits!(@call $extras $hidden $d_output $gradients $function
-            ($($argument,)* &$d_output.lend_rows::<HIDDEN_SIZE>()?) [$($($rest)*)?])
+            ($($argument,)* &*$d_output.lend_rows::<HIDDEN_SIZE>()?) [$($($rest)*)?])
     };
     (@call $extras:ident $hidden:ident $d_output:ident $gradients:ident $function:tt ($($argument:expr),*) [context $(, $($rest:tt)*)?]) => {
         $crate::train_traits!(@call $extras $hidden $d_output $gradients $function

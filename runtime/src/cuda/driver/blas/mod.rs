@@ -25,7 +25,7 @@ use self::algorithm::{IN_ORDER, WHOLE, proposals, suits, sums_in_one};
 use self::described::Described;
 use self::layouts::Product;
 use self::table::{Key, Table};
-use super::gpu::{Machine, OrFail};
+use super::gpu::{Machine, OrFail, alone};
 use mla_nvrtc::libraries;
 
 use super::{Address, Matmul, NumberType, Operand};
@@ -99,6 +99,7 @@ impl Blas {
         }
         machine.enter()?;
         let gpu = machine.name()?;
+        let _alone = alone();
         let handle = result::create_handle().or_refused(|| "starting")?;
         // SAFETY: nobody reads it before the library has written it
         let workspace = unsafe { driver::malloc_sync(WORKSPACE) };
@@ -300,6 +301,7 @@ impl Blas {
 impl Drop for Blas {
     fn drop(&mut self) {
         let _ = self.machine.synchronize();
+        let _alone = alone();
         // SAFETY: nothing runs any more, and both were made in `open` and are given back only here
         unsafe {
             let _ = driver::memory_free(self.workspace);

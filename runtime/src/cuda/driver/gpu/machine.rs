@@ -12,6 +12,13 @@ use crate::error::{Error, Result};
 /// The oldest driver that has every function this backend calls, as drivers count: 12.8.
 const OLDEST_DRIVER: i32 = 12_080;
 
+/// Held while a stream is recorded from, and while libraries start and stop: those wait for the whole device, which would end a recording of any thread.
+/// Recordings of other people's are theirs to keep apart.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A device that is in use: its primary context, the stream in which commands run, and one that graphs are recorded from.
 #[derive(Debug)]
 pub(crate) struct Machine {

@@ -23,7 +23,7 @@ use super::{
 use crate::error::{Error, Result};
 
 pub(crate) use foreign::CallersContext;
-pub(crate) use machine::{Machine, OrFail};
+pub(crate) use machine::{Machine, OrFail, alone};
 use module::GpuModule;
 pub(crate) use timeline::GpuClock;
 use timeline::{GpuFence, GpuGraph};
@@ -350,6 +350,7 @@ impl Driver for Gpu {
                 }
             }
         }
+        let _alone = alone();
         let stream = self.machine.recording();
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream lives, and is this thread's as long as it is locked
