@@ -90,11 +90,13 @@ __device__ inline void widen_e5m2(u32 four, u32& low, u32& high) {
 }
 
 // Whether a GPU turns numbers into codes: since Ada.
+__device__ constexpr bool has_e4m3() {
 #if __CUDA_ARCH__ >= 890
-constexpr bool HAS_E4M3 = true;
+  return true;
 #else
-constexpr bool HAS_E4M3 = false;
+  return false;
 #endif
+}
 
 // Two numbers as the nearest of e4m3.
 __device__ inline u16 pack_e4m3(f32 low, f32 high) {

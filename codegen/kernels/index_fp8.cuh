@@ -111,7 +111,7 @@ struct QueryLanes {
       scaled[i] = POWER_OF_TWO ? single(x[i]) * inverse : single(x[i]) / scale;
       are_numbers &= scaled[i] == scaled[i];
     }
-    if constexpr (HAS_E4M3) {
+    if constexpr (has_e4m3()) {
       if (are_numbers) return put(packed(scaled), to);
     }
     Run<u8, N> codes;

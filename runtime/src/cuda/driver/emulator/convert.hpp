@@ -68,7 +68,7 @@ inline f32 log2_fast(f32 x) { return log2f(simt::flushed(x)); }
 inline f32 reciprocal_fast(f32 x) { return simt::flushed(1 / simt::flushed(x)); }
 inline f32 peak(f32 x, f32 y) { return x != x ? x : y != y ? y : fmaxf(x, y); }
 
-constexpr bool HAS_E4M3 = true;
+constexpr bool has_e4m3() { return true; }
 
 inline u32 pack_bf16(f32 low, f32 high) { return simt::bf16_of(low) | simt::bf16_of(high) << 16; }
 inline u32 pack_f16(f32 low, f32 high) { return simt::f16_of(low) | simt::f16_of(high) << 16; }
