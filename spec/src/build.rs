@@ -2,9 +2,11 @@
 
 mod activation;
 mod fold;
+mod weights;
 
 pub use activation::Activation;
 pub use fold::Fold;
+pub use weights::WeightStore;
 
 use crate::layer::RopeLayout;
 
@@ -32,6 +34,8 @@ pub struct Build {
     pub offload: Vec<Activation>,
     /// Weights that are combined when they are loaded; ascending, each once.
     pub fold: Vec<Fold>,
+    /// How the weights of projections lie in memory.
+    pub weights: WeightStore,
     /// What the layer is built for.
     pub targets: Vec<Target>,
 }
@@ -50,7 +54,20 @@ impl Default for Build {
             recompute: Vec::new(),
             offload: Vec::new(),
             fold: Vec::new(),
+            weights: WeightStore::Numbers,
             targets: vec![Target::Cpu],
+        }
+    }
+}
+
+impl Build {
+    /// The same layer's training alone: each of its weights changes by itself, and by less than a code can say.
+    pub fn for_training(&self) -> Self {
+        Self {
+            phases: vec![Phase::Train],
+            fold: Vec::new(),
+            weights: WeightStore::Numbers,
+            ..self.clone()
         }
     }
 }

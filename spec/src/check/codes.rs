@@ -119,6 +119,9 @@ pub(super) const NOTHING_TO_FOLD: Code = Code(625);
 pub(super) const FOLDED_IN_TRAINING: Code = Code(626);
 pub(super) const NEVER_FOLDED: Code = Code(627);
 pub(super) const INDEX_QUERIES_UNREAD: Code = Code(628);
+pub(super) const CODED_IN_TRAINING: Code = Code(629);
+pub(super) const CODED_WITH_NORM: Code = Code(630);
+pub(super) const WEIGHTS_LATER: Code = Code(631);
 
 pub(super) const GROUPS_DO_NOT_DIVIDE: Code = Code(650);
 pub(super) const ROTARY_DIM: Code = Code(651);

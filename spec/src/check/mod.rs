@@ -112,6 +112,8 @@ struct About {
     after_rope: Option<(&'static str, Span)>,
     /// The sizes that formats of latents depend on; absent where there are no latents.
     latent: Option<LatentSizes>,
+    /// Where the query's up projection stands, if it holds a norm.
+    query_norm_inside: Option<Span>,
 }
 
 impl About {

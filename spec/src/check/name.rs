@@ -17,7 +17,7 @@ const RESERVED: &[&str] = &[
     "ClipQk", "Clone", "ContextChunk", "Contiguous", "Copy", "Cpu", "CpuDevice", "CpuElement", "Debug", "Decode",
     "Default", "Deferred", "Describes", "DoubleEndedIterator", "Drop", "Dropout", "E", "Element", "EntryKind",
     "EntryShape", "Eq", "ErasedGradients", "Err", "Error", "ExactSizeIterator", "Extend", "Extras", "F", "F16", "Fn",
-    "FnMut", "FnOnce", "Forward", "Fp8DsMla", "Fp8E4m3", "Fp8E5m2", "Fp8Model1", "From", "FromIterator",
+    "FnMut", "FnOnce", "Forward", "Fp8DsMla", "Fp8E4m3", "Fp8E5m2", "Fp8Linear", "Fp8Model1", "From", "FromIterator",
     "GatedNormParameters", "GatedRmsNorm", "GroupPart", "Half", "Handover", "Hash", "Heads", "HeadsView", "I",
     "IndexCache", "IndexFp8", "IndexMxfp4", "IndexStore", "IndexedCache", "IndexerGradients", "IndexerLoss",
     "InputGradients", "Interleaved", "Into", "IntoIterator", "Iterator", "KeyPoolParameters", "KeyPools", "KvCache",

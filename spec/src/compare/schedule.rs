@@ -4,7 +4,7 @@ use super::modules::pairs;
 use super::{Facts, yes_or_no};
 use crate::build::{
     Activation, Build, CacheDType, CacheKind, CacheSpec, DType, Expect, Form, FormChoice, Fp8,
-    IndexStore, Phase, ScaleFormat, Store,
+    IndexStore, Phase, ScaleFormat, Store, WeightStore,
 };
 use crate::layer::{Checked, Rope};
 
@@ -20,6 +20,7 @@ pub(super) fn add(facts: &mut Facts, checked: &Checked) {
         recompute,
         offload,
         fold,
+        weights,
         targets,
     } = &checked.build;
     facts.schedule(
@@ -59,6 +60,13 @@ pub(super) fn add(facts: &mut Facts, checked: &Checked) {
     facts.schedule(
         "combined when loaded",
         listed(fold.iter().map(|fold| fold.word())),
+    );
+    facts.schedule(
+        "weights lie as",
+        match weights {
+            WeightStore::Numbers => "numbers",
+            WeightStore::Fp8Blocks => "fp8 e4m3 in blocks",
+        },
     );
     facts.schedule(
         "targets",

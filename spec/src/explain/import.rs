@@ -195,7 +195,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         code: Code(737),
         title: "the checkpoint is quantised",
-        rule: "a quantised checkpoint's spec is the same; its weights are dequantised as they load",
+        rule: "a quantised checkpoint's spec is the same; its weights are dequantised as they load, unless `weights: fp8_blocks` is added to `build`",
         why: "the layer computes in `build.dtype`, whatever the files hold",
         wrong: "{ \"model_type\": \"deepseek_v3\", \"quantization_config\": { \"quant_method\": \"fp8\" } }",
         right: "{ \"model_type\": \"deepseek_v3\", \"torch_dtype\": \"bfloat16\" }",

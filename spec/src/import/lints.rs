@@ -150,7 +150,8 @@ pub(super) fn quantization(config: &Config<'_>) {
                     entry.key.span,
                     "does not change the spec",
                 )
-                .note("block scales (`weight_scale_inv`) are multiplied in; what the layer computes with is the spec's `dtype`"),
+                .note("block scales (`weight_scale_inv`) are multiplied in, unless `weights: fp8_blocks` in `build` keeps codes and scales; what the layer computes with is \
+                     the spec's `dtype`"),
             );
         }
     }

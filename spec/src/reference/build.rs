@@ -280,6 +280,26 @@ const KEYS: &[Key] = &[
          beside `train`.",
     ),
     key(
+        "weights",
+        Value::Words(&[
+            word("numbers", "In `dtype`. Codes of a checkpoint are multiplied by their scales when they are loaded."),
+            formula(
+                "fp8_blocks",
+                "e4m3 codes, and a scale of f32 for each block of 64 rows and 128 columns: half the bytes of bf16. Not beside `train`.",
+                "weight = e4m3 · scale of its block",
+            ),
+        ]),
+        Given::Default("numbers"),
+        "How the weights of projections lie in memory.",
+    )
+    .detail(
+        "Products multiply the layer's own numbers by widened weights; what they read is not quantised. An fp8 checkpoint's blocks keep their codes and \
+         scales exactly, other checkpoints are rounded when they are loaded. Always numbers are `linear_kv_up_proj`, of which absorbed attention \
+         multiplies by parts, head weights of an indexer and gates of heads that are computed in f32, and norms.",
+    )
+    .example("build:\n  dtype: bf16\n  weights: fp8_blocks\n")
+    .source("DeepSeek-V3's released weights: `weight` in e4m3 and `weight_scale_inv`, one for 128 rows and 128 columns."),
+    key(
         "targets",
         Value::List(&[
             word("cpu", "Any CPU that Rust compiles for."),

@@ -5,6 +5,7 @@ mod by_module;
 mod fold;
 mod lengths;
 mod phases;
+mod weights;
 
 use super::About;
 use super::cache::Cache;
@@ -60,11 +61,11 @@ pub(super) const DTYPES: Words<'static, DType> = Words {
             ),
             (
                 "fp8",
-                "use `f32` or `bf16`, or wait: quantised arithmetic is not in this release",
+                "use `f32` or `bf16`, or wait: quantised arithmetic is not in this release; `weights: fp8_blocks` keeps weights as codes",
             ),
             (
                 "fp8_e4m3",
-                "use `f32` or `bf16`, or wait: quantised arithmetic is not in this release",
+                "use `f32` or `bf16`, or wait: quantised arithmetic is not in this release; `weights: fp8_blocks` keeps weights as codes",
             ),
             (
                 "int8",
@@ -179,6 +180,7 @@ pub(super) fn check(
     let flash_decode = by_module::flash_decode(&mut table, &phases, about, out);
     let kept = activations::read(&mut table, &phases, about, layer, out);
     let fold = fold::read(&mut table, &phases, about, layer, out);
+    let weights = weights::read(&mut table, &phases, about, out);
     let targets = table
         .take("targets")
         .map(|field| field.words(&TARGETS, out));
@@ -197,6 +199,7 @@ pub(super) fn check(
         recompute: kept.recompute,
         offload: kept.offload,
         fold,
+        weights: weights?,
         targets: targets.map_or(defaults.targets, |list| {
             list.iter().map(|target| target.value).collect()
         }),

@@ -91,7 +91,7 @@ pub(super) const ATTENTION: &[Foreign] = &[
     renamed("use_qk_clip", "qk_clip", "write `qk_clip: { threshold: .., alpha: .. }`"),
     later("mrope_section", "remove it, or wait: rope over several axes is not in this release"),
     later("layernorm_zero_centered_gamma", "remove it, or wait: norm weights are taken as they are in this release"),
-    idle("quantization_config", "remove it: fp8 weights are dequantised by their block scales while they are loaded"),
+    idle("quantization_config", "remove it: block scales of fp8 weights are multiplied in while they are loaded, or kept with `weights: fp8_blocks` in `build`"),
     // what belongs elsewhere in a spec
     moved("eps", "write it at each norm: `{ module: RMSNorm, params: { eps: .. } }`"),
     moved("bias", "write it at the projection that has one: `{ module: Linear, params: { bias: true } }`"),
@@ -105,6 +105,7 @@ pub(super) const ATTENTION: &[Foreign] = &[
     moved("targets", "write it in `build`: it says how, not what"),
     moved("recompute", "write it in `build`: it says how, not what"),
     moved("offload", "write it in `build`: it says how, not what"),
+    moved("weights", "write it in `build`: it says how, not what"),
     moved("page_size", "write it in `cache`, in `build`"),
     moved("dtype", "write it in `build`: it says how, not what"),
     idle("torch_dtype", "write `dtype` in `build`: it says how, not what"),

@@ -80,6 +80,8 @@ struct Params {
 struct Parts {
     input_norm: Option<Option<NormParams>>,
     query: Option<Query>,
+    /// Where the query's up projection stands, if it holds a norm.
+    normed_in_projection: Option<Span>,
     latent_norm: Option<Norm>,
     down: Option<crate::layer::DownProjection>,
     k_rope_norm: Option<Option<NormParams>>,
@@ -100,6 +102,7 @@ pub(super) fn check(spec: &ModuleSpec, out: &mut Diagnostics) -> Found {
     );
     let loss = core.and_then(sparse::loss);
     about.of_training.extend(loss.map(|key| ("loss", key)));
+    about.query_norm_inside = parts.normed_in_projection;
     Found {
         layer: params.layer(parts),
         about,
@@ -232,6 +235,7 @@ impl Params {
         Parts {
             input_norm,
             query,
+            normed_in_projection,
             latent_norm,
             down,
             k_rope_norm,
@@ -322,6 +326,7 @@ impl Params {
                 qk_rope_head_dim: self.sizes.qk_rope_head_dim,
                 elsewhere: self.source.shared.or(self.source.handed_out),
             }),
+            query_norm_inside: None,
         }
     }
 

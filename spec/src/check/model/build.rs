@@ -14,7 +14,7 @@ use crate::span::Span;
 
 /// What a layer may say for itself; the rest holds for the whole model.
 #[rustfmt::skip] // a list of words
-const OWN_KEYS: [&str; 8] = ["cache", "form", "expect", "context_chunk", "flash_decode", "recompute", "offload", "fold"];
+const OWN_KEYS: [&str; 9] = ["cache", "form", "expect", "context_chunk", "flash_decode", "recompute", "offload", "fold", "weights"];
 
 /// Codes that say that a layer has no use for a key of `build`. In the model's own section that is a mistake only where no layer
 /// has one.

@@ -15,6 +15,7 @@ mod rope;
 mod slots;
 mod sparse;
 mod training;
+mod weights;
 
 use super::Rule;
 
@@ -34,6 +35,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         activations::RULES,
         folds::RULES,
         index_queries::RULES,
+        weights::RULES,
         grouped::RULES,
         model::RULES,
     ];

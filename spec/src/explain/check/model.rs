@@ -302,7 +302,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         code: Code(686),
         title: "a layer's own phases, dtype or targets",
-        rule: "in a model's layer `build` holds `cache`, `form`, `expect`, `context_chunk`, `flash_decode`, `recompute`, `offload` and `fold` alone.",
+        rule: "in a model's layer `build` holds `cache`, `form`, `expect`, `context_chunk`, `flash_decode`, `recompute`, `offload`, `fold` and \
+               `weights` alone.",
         why: "a model runs as a whole: every layer has the same phases, in the same arithmetic.",
         wrong: small!(
             r"    sliding: { like: full, params: { window_size: [15, 0] }, build: { dtype: bf16 } }

@@ -1,7 +1,9 @@
 //! The `build:` section that importers write out.
 
 use super::{entry, map, size, word};
-use crate::build::{Build, CacheDType, CacheKind, DType, Form, FormChoice, Fp8, Phase, Store};
+use crate::build::{
+    Build, CacheDType, CacheKind, DType, Form, FormChoice, Fp8, Phase, Store, WeightStore,
+};
 use crate::layer::RopeLayout;
 use crate::node::{Node, NodeKind, Scalar};
 use crate::span::{Span, Spanned};
@@ -73,6 +75,15 @@ pub(in crate::import) fn build(build: &Build, sparse: bool) -> Node {
         if !parts.is_empty() {
             entries.push(entry(key, words(parts.iter().map(|part| part.word()))));
         }
+    }
+    if !build.fold.is_empty() {
+        entries.push(entry(
+            "fold",
+            words(build.fold.iter().map(|fold| fold.word())),
+        ));
+    }
+    if build.weights != WeightStore::Numbers {
+        entries.push(word("weights", build.weights.word(), Span::NONE));
     }
     entries.push(entry(
         "targets",
