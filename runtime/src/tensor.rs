@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Strided};
 use crate::error::{Error, Result, expect_count, product};
 use crate::rows::Rows;
 use crate::weights::generator::Recipe;
@@ -87,7 +87,21 @@ impl<B: Backend> Tensor<B> {
     /// # Errors
     /// When the device refuses it, or `W` is not the tensor's width.
     pub fn to_rows<const W: usize>(&self) -> Result<Rows<B, W>> {
-        self.lend_rows()?.copied()
+        expect_count("columns of a tensor", self.width, W)?;
+        let all = Strided {
+            buffer: &self.buffer,
+            offset: 0,
+            rows: self.rows,
+            heads: 1,
+            width: W,
+            row_stride: W,
+            head_stride: W,
+        };
+        Ok(Rows {
+            device: self.device.clone(),
+            buffer: B::copy(&self.device, all)?,
+            rows: self.rows,
+        })
     }
 
     /// The same values as rows whose width is part of their type, for as long as the tensor is borrowed: the same memory where the backend can say so, a

@@ -2,7 +2,7 @@
 
 use super::{Body, norm, words};
 use crate::emit::rust::layout::Call;
-use crate::plan::{Op, Prologue, Step, Turned, ValueId};
+use crate::plan::{Op, Prologue, Step, Turn, Turned, ValueId};
 
 impl Body<'_> {
     pub(super) fn in_one_pass(&mut self, step: &Step) {
@@ -72,9 +72,8 @@ impl Body<'_> {
                     Turned::First => "first_of",
                     Turned::Last => "last_of",
                 };
-                let arguments = [self.name(*x).to_owned(), self.read(*angles)];
-                let callee = format!("self.{}.{method}", super::rows::rotary(*turn));
-                self.bind(*out, &Call::infallible(callee, &words(&arguments)));
+                let x = self.name(*x).to_owned();
+                self.said_turn((*turn, method), x, *angles, *out);
             }
             Op::RotateHeads {
                 x,
@@ -86,9 +85,7 @@ impl Body<'_> {
                     Turned::First => "heads_first_of",
                     Turned::Last => "heads_of",
                 };
-                let arguments = [self.read(*x), self.read(*angles)];
-                let callee = format!("self.{}.{method}", super::rows::rotary(*turn));
-                self.bind(*out, &Call::infallible(callee, &words(&arguments)));
+                self.said_turn((*turn, method), self.read(*x), *angles, *out);
             }
             Op::SelectCached { q, weights, out } => {
                 self.select_cached(self.name(*q), *weights, *out);
@@ -100,6 +97,19 @@ impl Body<'_> {
             Op::WriteLatent { .. } | Op::WriteIndex { .. } => {}
             _ => self.op(op, None),
         }
+    }
+
+    /// A rotation of the pass, by a method of its table.
+    fn said_turn(
+        &mut self,
+        (turn, method): (Turn, &str),
+        x: String,
+        angles: ValueId,
+        out: ValueId,
+    ) {
+        let arguments = [x, self.read(angles)];
+        let callee = format!("self.{}.{method}", super::rows::rotary(turn));
+        self.bind(out, &Call::infallible(callee, &words(&arguments)));
     }
 
     /// Whether anybody outside a step reads a value.
