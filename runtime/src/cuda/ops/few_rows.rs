@@ -3,12 +3,13 @@
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
 
+use super::super::CudaDevice;
 use super::super::driver::{
     Address, Axis, Matmul, NumberType, Operand, Swizzle, TensorMap, Tiling,
 };
 use super::super::grid::Grid;
 use super::super::kernels::Kernel;
-use super::super::{CudaBuffer, CudaDevice};
+use super::line::{Line, LineArgs, is_short};
 use crate::error::Result;
 
 /// The unit and its kernel.
@@ -16,7 +17,7 @@ const UNIT: &str = "skinny";
 /// Rows that kernels are made for.
 const COLUMNS: [usize; 2] = [16, 32];
 /// Numbers of a row of a weight in a step, and rows of a weight in a tile.
-const STEP: usize = 64;
+pub(super) const STEP: usize = 64;
 /// Numbers that a weight has at least.
 const LEAST: usize = 1 << 22;
 /// Bytes of shared memory of a block: stages and their barriers.
@@ -29,14 +30,10 @@ struct Args {
     w: TensorMap,
     x: TensorMap,
     out: Address,
-    parts: Address,
-    arrived: Address,
+    line: LineArgs,
     rows: i32,
     n: i32,
-    pieces: i32,
-    tiles: i32,
-    whole: i32,
-    unused: [i32; 5],
+    unused: [i32; 4],
 }
 
 // As large as the kernel takes it
@@ -67,17 +64,13 @@ impl Cut {
             steps: steps([matmul.n, matmul.k])?,
             blocks: device.multiprocessors() as usize,
         };
-        device.shared.kernels.has(UNIT, &cut.dims()).then_some(cut)
+        let line = [matmul.n.div_ceil(STEP), matmul.k / STEP / cut.steps];
+        let has_kernel = || device.shared.kernels.has(UNIT, &cut.dims());
+        (is_short(line, cut.blocks) && has_kernel()).then_some(cut)
     }
 
     fn dims(&self) -> [usize; 2] {
         [self.columns, self.steps]
-    }
-
-    /// Whether blocks have whole tiles: where they then have hardly more than when tiles are shared.
-    fn has_whole_tiles(&self, tiles: usize) -> bool {
-        let most = tiles.div_ceil(self.blocks) * self.blocks;
-        most * 16 <= tiles * 17
     }
 }
 
@@ -132,34 +125,24 @@ pub(super) fn multiply(device: &CudaDevice, matmul: &Matmul) -> Result<bool> {
 fn launch(device: &CudaDevice, matmul: &Matmul, cut: Cut) -> Result<()> {
     let Matmul { m, n, k, a, b, .. } = *matmul;
     let (tiles, pieces) = (n.div_ceil(STEP), k / STEP / cut.steps);
-    // Blocks of a shared tile are counted by their numbers: each has a piece
-    let blocks = cut.blocks.min(tiles * pieces);
-    let whole = cut.has_whole_tiles(tiles);
-    let (part_count, shared_tiles) = if whole { (0, 0) } else { (2 * blocks, tiles) };
-    let parts: CudaBuffer<f32> = device.room(part_count * cut.columns * STEP)?;
-    // The last block of a tile leaves 0 behind: it stands there whenever the launch runs again
-    let arrived = device.ahead(|| device.upload(&vec![0_u32; shared_tiles]))?;
+    let line = Line::of(device, [tiles, pieces], cut.blocks, cut.columns * STEP)?;
     let args = Args {
         w: map(device, &b, [n, k, b.column_stride], [STEP, cut.steps])?,
         x: map(device, &a, [m, k, a.row_stride], [cut.columns, cut.steps])?,
         out: matmul.c.at,
-        parts: parts.at(),
-        arrived: arrived.at(),
+        line: line.args(),
         rows: m as i32,
         n: n as i32,
-        pieces: pieces as i32,
-        tiles: tiles as i32,
-        whole: i32::from(whole),
-        unused: [0; 5],
+        unused: [0; 4],
     };
     let dims = cut.dims();
     let kernel = Kernel::of::<bf16>(UNIT, UNIT, &dims);
-    let grid = Grid::sharing([blocks, 1, 1], SHARED_BYTES).reading_ahead();
+    let grid = Grid::sharing([line.blocks(), 1, 1], SHARED_BYTES).reading_ahead();
     device.launch(&kernel, grid, matmul.work(), &args)
 }
 
 /// `[rows, width]` as the copy engine takes it: some rows and steps at a time, a step's rows one behind the other.
-fn map(
+pub(super) fn map(
     device: &CudaDevice,
     matrix: &Operand,
     [rows, width, stride]: [usize; 3],
@@ -185,9 +168,9 @@ fn map(
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::CudaGraph;
     use super::super::super::driver::{Begins, Command};
     use super::super::super::tests::{Dice, Shape, hopper_for};
+    use super::super::super::{CudaBuffer, CudaGraph};
     use super::super::products::linear;
     use super::*;
 
@@ -200,18 +183,6 @@ mod tests {
                 assert_eq!(steps([out, input]), few_rows::steps([out, input]));
             }
         }
-    }
-
-    #[test]
-    fn tiles_are_shared_where_blocks_would_have_unequal_numbers() {
-        let cut = Cut {
-            columns: 16,
-            steps: 4,
-            blocks: 132,
-        };
-        // DeepSeek-V3's projections
-        let whole = [2112, 24576, 7168].map(|rows| cut.has_whole_tiles(rows / STEP));
-        assert_eq!(whole, [false, true, false]);
     }
 
     /// Rows, columns and rows of a weight, steps of a piece, blocks, columns of the kernel; and numbers between rows of x.
