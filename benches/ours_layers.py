@@ -65,11 +65,11 @@ def widened(weights):
 loaded = {}
 
 
-def layer_of(lib, name, weights):
+def layer_of(lib, name, weights, as_codes):
     """The layer with these weights; it stays, since a harness asks for it again."""
     key = name, tuple(weight.data_ptr() for weight in weights.values())
     if key not in loaded:
-        weights = widened(weights)
+        weights = weights if as_codes else widened(weights)
         named = (abi.NamedTensor * len(weights))(*(abi.NamedTensor(at.encode(), abi.Tensor.of(weight)) for at, weight in weights.items()))
         handle = ctypes.c_void_p()
         lib.call("mla_layer_from_tensors", lib.device, named, ctypes.c_int64(len(weights)), stream(), ctypes.byref(handle))
@@ -96,24 +96,29 @@ def fill(lib, layer, cache, pool, shifts, cached, table):
                  ctypes.byref(abi.Tensor.of(torch.empty_like(hidden))))
 
 
-def opened(name, coded_cache):
-    """A layer's library, its file's name and how its row is named."""
+def opened(name, coded_cache, coded_weights):
+    """A layer's library, its file's name, how its row is named, and whether its weights are codes."""
+    if coded_weights:
+        cache = "fp8_ds_mla" if coded_cache else "bf16"
+        file = f"{name}-fp8_weights-{cache}.so"
+        lib = abi.library(file)
+        if lib is None:
+            raise LookupError(f"no {file}: with weights widened to bf16 it is the row of those")
+        return lib, file, abi.PREFIX, True
     coded = f"{name}-fp8_ds_mla.so"
     if coded_cache and (lib := abi.library(coded)):
-        return lib, coded, abi.PREFIX
+        return lib, coded, abi.PREFIX, False
     plain = f"{name}-bf16.so"
     lib = abi.library(plain)
     if lib is None:
         raise LookupError(f"no {plain}")
-    return lib, plain, abi.PREFIX + (", caches of bf16" if coded_cache else "")
+    return lib, plain, abi.PREFIX + (", caches of bf16" if coded_cache else ""), False
 
 
 def over_cache(function, name, weights, hidden, pool, shifts, cached, new, table, coded_cache):
     """A step of new tokens against a cache that holds the others."""
-    if any(at.endswith(SCALES) for at in weights) and not (coded_cache and name == "deepseek-v3"):
-        raise LookupError("weights of fp8 are widened to bf16: that is the row of weights in bf16")
-    lib, file, row = opened(name, coded_cache)
-    layer, cache, out = layer_of(lib, file, weights), Cache(lib, table.numel()), torch.empty_like(hidden)
+    lib, file, row, as_codes = opened(name, coded_cache, any(at.endswith(SCALES) for at in weights))
+    layer, cache, out = layer_of(lib, file, weights, as_codes), Cache(lib, table.numel()), torch.empty_like(hidden)
     fill(lib, layer, cache, pool, shifts, cached, table)
     batch = Batch.of([cached] * len(shifts), [new] * len(shifts), table.tolist())
     # The step keeps the cache

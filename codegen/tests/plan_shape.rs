@@ -171,6 +171,7 @@ fn a_trace_names_every_pass() {
             "drop-probes",
             "drop-unused",
             "fold",
+            "fp8-weights",
             "differentiate",
             "prologue",
             "fuse-queries",
@@ -309,6 +310,42 @@ fn queries_that_are_rounded_are_turned_in_the_same_pass() {
     assert_eq!(passes(&decode), 1);
     // A probe shows scores of turned queries
     assert_eq!(passes(&of_decode(&layer, ProbeMode::Keep)), 0);
+}
+
+#[test]
+fn weights_are_codes_but_for_those_that_are_read_in_parts_or_never_rounded() {
+    let mut layer = model("deepseek-v3.2");
+    layer.build.weights = mla_spec::WeightStore::Fp8Blocks;
+    layer.build.dtype = mla_spec::DType::Bf16;
+    layer.build.targets = vec![mla_spec::Target::Sm90a];
+    let coded = program(&layer);
+    let slots = |is_it: fn(&ModuleKind) -> bool| -> Vec<&str> {
+        let modules = coded.modules.iter().filter(|module| is_it(&module.kind));
+        modules.map(|module| module.slot).collect()
+    };
+    assert_eq!(
+        slots(|kind| matches!(kind, ModuleKind::Fp8Linear(_))),
+        [
+            "linear_q_down_proj",
+            "linear_q_up_proj",
+            "indexer_wq_b",
+            "indexer_wk",
+            "linear_kv_down_proj",
+            "linear_proj"
+        ]
+    );
+    assert_eq!(
+        slots(|kind| matches!(kind, ModuleKind::Linear(_))),
+        ["linear_kv_up_proj"]
+    );
+    let units = mla_codegen::plan::kernels(&coded);
+    let of_codes: Vec<_> = units
+        .iter()
+        .filter(|unit| unit.unit == "skinny_fp8")
+        .collect();
+    let sizes: Vec<_> = of_codes.iter().map(|unit| unit.dims[0]).collect();
+    assert_eq!(sizes, [16, 32, 64, 128]);
+    assert!(units.iter().any(|unit| unit.unit == "fp8_weight"));
 }
 
 #[test]

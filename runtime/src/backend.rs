@@ -102,7 +102,7 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
     type Buffer<S: Scalar>: Debug + Send + Sync + 'static;
     /// Memory on the device that holds 32-bit integers.
     type Indices: Debug + Send + Sync + 'static;
-    /// Bytes on the device: caches whose formats are no number types.
+    /// Bytes on the device: caches whose formats are no number types, and weights in codes.
     type Bytes: Debug + Send + Sync + 'static;
     /// What it does in a backward pass.
     type Gradients: GradientOps<Self>;
@@ -162,6 +162,15 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
         device: &Self::Device,
         x: Strided<'_, Self, Self::Elem>,
         weight: &Self::Buffer<Self::Elem>,
+        bias: Option<&Self::Buffer<Self::Elem>>,
+        out: usize,
+    ) -> Result<Self::Buffer<Self::Elem>>;
+
+    /// `y = x Wᵀ + b` as [`linear`](Self::linear), with a weight of `out` rows in blocks of codes, as `weights/blocks.rs` lays them.
+    fn fp8_linear(
+        device: &Self::Device,
+        x: Strided<'_, Self, Self::Elem>,
+        weight: &Self::Bytes,
         bias: Option<&Self::Buffer<Self::Elem>>,
         out: usize,
     ) -> Result<Self::Buffer<Self::Elem>>;
@@ -408,6 +417,9 @@ pub trait Backend: Sized + Debug + Send + Sync + 'static {
 
     /// `len` zeros.
     fn zero_bytes(device: &Self::Device, len: usize) -> Result<Self::Bytes>;
+
+    /// Copies bytes to the device.
+    fn upload_bytes(device: &Self::Device, bytes: Vec<u8>) -> Result<Self::Bytes>;
 
     /// Copies bytes to the host.
     fn download_bytes(device: &Self::Device, bytes: &Self::Bytes) -> Result<Vec<u8>>;

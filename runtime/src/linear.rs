@@ -177,6 +177,16 @@ impl<'a> GroupPart<'a> {
         }
     }
 
+    /// Refuses a tensor whose shape `found` has other rows than the part has.
+    pub(crate) fn refuse_other(&self, groups: usize, name: &str, found: Vec<usize>) -> Result<()> {
+        let rows = product("a grouped weight", &[groups, self.heads, self.stride])?;
+        if found.first() == Some(&rows) {
+            return Ok(());
+        }
+        let row = found.get(1..).unwrap_or_default();
+        Err(Error::shape(name, &found, &[&[rows], row].concat()))
+    }
+
     /// The other rows of [`GroupPart::first_half`]: the gate.
     pub const fn second_half(name: &'a str, heads: usize, width: usize) -> Self {
         Self {
@@ -190,7 +200,7 @@ impl<'a> GroupPart<'a> {
 }
 
 /// `NAME.kind` of each name, rows of shape `row` below each other.
-fn stack<S: Scalar>(
+pub(crate) fn stack<S: Scalar>(
     weights: &Selected<'_>,
     names: &[&str],
     kind: &str,
@@ -204,18 +214,14 @@ fn stack<S: Scalar>(
 }
 
 /// `NAME.kind` of each part, its rows of shape `row` sorted into groups.
-fn grouped<S: Scalar>(
+pub(crate) fn grouped<S: Scalar>(
     weights: &Selected<'_>,
     groups: usize,
     parts: &[GroupPart<'_>],
     kind: &str,
     row: &[usize],
 ) -> Result<Vec<S>> {
-    let mut names: Vec<String> = parts
-        .iter()
-        .map(|part| format!("{}.{kind}", part.name))
-        .collect();
-    names.dedup();
+    let names = tensors_of(parts, kind);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     if let Some((_, values)) = weights.read_grouped(&names)? {
         return Ok(values); // the checkpoint stacks them in this order itself
@@ -225,27 +231,41 @@ fn grouped<S: Scalar>(
     for part in parts {
         let name = format!("{}.{kind}", part.name);
         let values = rows_of::<S>(weights, &name, row)?;
-        let wanted = product("a grouped weight", &[groups, part.heads, part.stride])?;
-        if values.len() != product("a grouped weight", &[wanted, row_len])? {
-            let found = values.len() / row_len.max(1);
-            return Err(Error::shape(
-                name,
-                &[&[found], row].concat(),
-                &[&[wanted], row].concat(),
-            ));
-        }
+        let found = values.len().checked_div(row_len).unwrap_or(0);
+        part.refuse_other(groups, &name, [&[found], row].concat())?;
         tensors.push(values);
     }
     let mut all = Vec::new();
-    for group in 0..groups {
-        for (part, values) in parts.iter().zip(&tensors) {
-            for head in group * part.heads..(group + 1) * part.heads {
-                let first = (head * part.stride + part.first) * row_len;
-                all.extend_from_slice(&values[first..first + part.width * row_len]);
-            }
-        }
+    for (part, row) in in_groups(groups, parts) {
+        all.extend_from_slice(&tensors[part][row * row_len..(row + 1) * row_len]);
     }
     Ok(all)
+}
+
+/// The tensors that parts are rows of, each once.
+pub(crate) fn tensors_of(parts: &[GroupPart<'_>], kind: &str) -> Vec<String> {
+    let mut names: Vec<String> = parts
+        .iter()
+        .map(|part| format!("{}.{kind}", part.name))
+        .collect();
+    names.dedup();
+    names
+}
+
+/// The rows of a grouped projection, in order: of each, its part and its row there.
+pub(crate) fn in_groups<'a>(
+    groups: usize,
+    parts: &'a [GroupPart<'a>],
+) -> impl Iterator<Item = (usize, usize)> + 'a {
+    (0..groups).flat_map(move |group| {
+        parts.iter().enumerate().flat_map(move |(at, part)| {
+            let heads = group * part.heads..(group + 1) * part.heads;
+            heads.flat_map(move |head| {
+                let first = head * part.stride + part.first;
+                (first..first + part.width).map(move |row| (at, row))
+            })
+        })
+    })
 }
 
 /// The values of a tensor whose rows have shape `row`.

@@ -4,12 +4,13 @@ use mla_codegen::plan::interpret::{
     Cache, Incoming, Lent, Oracle, Piece, SharedKv, Weights as Numbers,
 };
 use mla_codegen::plan::{Gradient, program};
+use mla_runtime::narrow::E4m3;
 use mla_runtime::proof::ProofBackend;
 use mla_runtime::{
     Batch, Caches, Decode, ErasedGradients, Extras, Forward, KvCache, Load, Mask, Mixed, NoProbe,
-    ParameterSet, Prefill, Result, Sequence, Tensor, Train, Weights,
+    ParameterSet, Prefill, Result, Sequence, Tensor, TensorShape, Train, Weights,
 };
-use mla_spec::{Checked, Phase};
+use mla_spec::{Checked, Phase, WeightStore};
 
 use crate::random_spec::Dice;
 
@@ -17,8 +18,13 @@ use crate::random_spec::Dice;
 const CALLS: [[usize; 2]; 4] = [[3, 0], [1, 2], [2, 4], [1, 1]];
 
 /// A layer and the same weights as plain numbers.
-fn loaded<L: Load<B>, B: ProofBackend<Elem = f64>>(seed: u64) -> (L, Numbers) {
-    let weights = Weights::random("layer", L::TENSORS, seed).expect("random weights");
+fn loaded<L: Load<B>, B: ProofBackend<Elem = f64>>(checked: &Checked, seed: u64) -> (L, Numbers) {
+    let random = || Weights::random("layer", L::TENSORS, seed);
+    let weights = match checked.build.weights {
+        WeightStore::Numbers => random(),
+        WeightStore::Fp8Blocks => random().and_then(|weights| few_bits(&weights, L::TENSORS)),
+    };
+    let weights = weights.expect("random weights");
     let layer = L::load(&weights, "layer", &B::Device::default()).expect("the layer loads");
     let selected = weights
         .exactly("layer", L::TENSORS)
@@ -28,6 +34,40 @@ fn loaded<L: Load<B>, B: ProofBackend<Elem = f64>>(seed: u64) -> (L, Numbers) {
         .iter()
         .map(|tensor| (tensor.name.to_owned(), read(tensor.name)));
     (layer, numbers.collect())
+}
+
+/// The weights of `layer`, matrices rounded to what blocks of codes hold exactly, whichever rows stand together in one: to e4m3 with one power of two for all of
+/// them, and each row with the largest code in the first of any 128 columns, so that a block's scale is that power of two.
+fn few_bits(weights: &Weights, tensors: &[TensorShape]) -> Result<Weights> {
+    let selected = weights.exactly("layer", tensors)?;
+    let mut read = Vec::new();
+    for tensor in tensors {
+        read.push((tensor, selected.read::<f32>(tensor.name)?.1));
+    }
+    let is_matrix = |tensor: &TensorShape| tensor.shape.len() == 2;
+    let matrices = read.iter().filter(|(tensor, _)| is_matrix(tensor));
+    let numbers = matrices.flat_map(|(_, values)| values);
+    let most = numbers.fold(0.0_f32, |most, value| most.max(value.abs()));
+    let unit = (most / E4m3::MAX).log2().ceil().exp2();
+    for (tensor, values) in &mut read {
+        if !is_matrix(tensor) {
+            continue;
+        }
+        for row in values.chunks_mut(tensor.shape[1].max(1)) {
+            for (column, value) in row.iter_mut().enumerate() {
+                let code = match column % 128 {
+                    0 => E4m3::MAX.copysign(*value),
+                    _ => *value / unit,
+                };
+                *value = E4m3::encode(code).decode() * unit;
+            }
+        }
+    }
+    let named = read.into_iter();
+    Weights::from_tensors(named.map(|(tensor, values)| {
+        let name = format!("layer.{}", tensor.name);
+        (name, (tensor.shape.to_vec(), values))
+    }))
 }
 
 fn random(tokens: usize, width: usize, seed: u64) -> Vec<f64> {
@@ -69,7 +109,7 @@ pub fn forward_is_the_oracles<L: Forward<B>, B: ProofBackend<Elem = f64>>(
     name: &str,
     checked: &Checked,
 ) {
-    let (layer, weights) = loaded::<L, B>(1);
+    let (layer, weights) = loaded::<L, B>(checked, 1);
     let program = program(checked);
     let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
     let hidden = random(7, L::HIDDEN_SIZE, 2);
@@ -99,7 +139,7 @@ pub fn training_is_the_oracles<L: Train<B>, B: ProofBackend<Elem = f64>>(
     name: &str,
     checked: &Checked,
 ) {
-    let (layer, weights) = loaded::<L, B>(1);
+    let (layer, weights) = loaded::<L, B>(checked, 1);
     let program = program(checked);
     let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
     let (hidden, d_output) = (random(7, L::HIDDEN_SIZE, 2), random(7, L::HIDDEN_SIZE, 3));
@@ -252,7 +292,7 @@ fn call_by_call<L: Caches<B>, B: ProofBackend<Elem = f64>>(
     phase: Phase,
     mut run: impl FnMut(&L, &mut Exact<L, B>, &Batch, &Tensor<B>) -> Result<Tensor<B>>,
 ) {
-    let (layer, weights) = loaded::<L, B>(3);
+    let (layer, weights) = loaded::<L, B>(checked, 3);
     let program = program(checked);
     let oracle = Oracle::new(&program, &weights).expect("the oracle has the same tensors");
     let blocks = blocks(L::Cache::<f64, f64>::PAGE_SIZE);

@@ -68,8 +68,7 @@ fn shared_indexer(more: &str) -> String {
 /// The same layer, trained; half of them compute everything again that can be.
 pub fn trained(name: &str, checked: &Checked) -> Checked {
     let mut trained = checked.clone();
-    trained.build.phases = vec![Phase::Train];
-    trained.build.fold = Vec::new();
+    trained.build = trained.build.for_training();
     let again = name.len().is_multiple_of(2);
     trained.build.recompute = match again {
         true => Activation::ALL.to_vec(),
@@ -278,6 +277,10 @@ fn cache_excerpts() -> Vec<(&'static str, String)> {
             "mxfp8",
             format!("{wide}{}", cached("format: mxfp8, page_size: 16")),
         ),
+        (
+            "fp8_weights",
+            format!("{index}build: {{ weights: fp8_blocks, fold: [input_projections] }}\n"),
+        ),
     ]
 }
 
@@ -297,6 +300,7 @@ fn grouped_excerpts() -> Vec<(&'static str, String)> {
             "grouped_flash",
             "build: { flash_decode: true, cache: { format: naive_f32, page_size: 4 } }\n".to_owned(),
         ),
+        ("grouped_fp8_weights", "build: { weights: fp8_blocks, cache: { format: naive_f32, page_size: 4 } }\n".to_owned()),
         ("grouped_nope", "params:\n  rope: { type: none }\nbuild: { cache: { format: naive_f32, page_size: 4 } }\n".to_owned()),
     ]
 }

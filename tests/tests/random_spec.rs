@@ -144,6 +144,7 @@ fn every_choice_of_the_language_occurs() {
         "dtype: f64",
         "context_chunk: 1",
         "fold: [input_projections]",
+        "weights: fp8_blocks",
         "decode_tokens",
         "window_size: [3, 0]",
         "window_size: [-1, 1]",

@@ -74,10 +74,8 @@ impl Training {
     /// The layer with the phase `train` alone, built this way. Inputs with padding need a mask that allows it.
     pub(crate) fn of(&self, checked: &Checked, padded: bool) -> Checked {
         let mut checked = checked.clone();
+        checked.build = checked.build.for_training();
         let build = &mut checked.build;
-        build.phases = vec![Phase::Train];
-        // Training changes each weight by itself
-        build.fold.clear();
         if let Some(form) = self.form {
             build.form = FormChoice::Forced(form);
         }

@@ -20,6 +20,24 @@ pub fn steps([out, input]: [usize; 2]) -> Option<usize> {
         .filter(|_| out * input >= LEAST)
 }
 
+/// The unit of products with weights in blocks of codes, and rows that its kernels are made for.
+const FP8_UNIT: &str = "skinny_fp8";
+/// As [`COLUMNS`].
+pub const FP8_COLUMNS: [usize; 4] = [16, 32, 64, 128];
+/// Columns of a block of codes.
+const FP8_BLOCK: usize = 128;
+
+/// All that a layer may need with a weight in blocks of codes that reads so many numbers.
+pub fn fp8_units(input: usize) -> impl Iterator<Item = KernelUnit> {
+    let of = move |columns| {
+        input.is_multiple_of(FP8_BLOCK).then(|| KernelUnit {
+            unit: FP8_UNIT,
+            dims: vec![columns],
+        })
+    };
+    FP8_COLUMNS.into_iter().filter_map(of)
+}
+
 /// All that a layer with such a weight may need, whatever its batches.
 pub fn units(weight: [usize; 2]) -> impl Iterator<Item = KernelUnit> {
     let steps = steps(weight);

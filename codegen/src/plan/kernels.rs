@@ -13,7 +13,7 @@ use super::flash::{self, FlashChoice};
 use super::logits::{self, Operands};
 use super::prologue;
 use super::tuned;
-use super::{Adjoint, IndexCachePlan, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
+use super::{Adjoint, IndexCachePlan, Module, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
 /// A body, and the sizes it is made for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +37,7 @@ pub fn kernels(program: &Program) -> Vec<KernelUnit> {
     };
     ALWAYS.iter().for_each(|unit| needs.add(unit, &[]));
     needs.norms();
+    needs.fp8_weights();
     needs.indexer();
     needs.stores();
     for plan in &program.plans {
@@ -168,7 +169,9 @@ impl Needs<'_> {
         let asked = |id: &ValueId| Asked::of(&plan.values[id.0].ty);
         match op {
             Op::L2Norm { x, .. } => self.norm(width(x)),
-            Op::Linear { x, out, .. } => self.few_rows([width(out), width(x)]),
+            Op::Linear { x, out, slot, .. } if !self.is_fp8(slot) => {
+                self.few_rows([width(out), width(x)]);
+            }
             Op::Hadamard { x, .. } => self.add("hadamard", &[width(x) as usize]),
             Op::RotateHeads { x, turn, .. } | Op::RotateRows { x, turn, .. } => {
                 self.rotation(width(x), turn.part, turn.indexer, false);
@@ -212,6 +215,27 @@ impl Needs<'_> {
             Op::Adjoint(adjoint) => self.adjoint(plan, adjoint),
             _ => {}
         }
+    }
+
+    /// Those of weights in blocks of codes, whichever op multiplies by them.
+    fn fp8_weights(&mut self) {
+        let in_bf16 = self.program.build.dtype == DType::Bf16 && self.may_be_on_hopper();
+        for module in &self.program.modules {
+            let ModuleKind::Fp8Linear(linear) = &module.kind else {
+                continue;
+            };
+            self.add("fp8_weight", &[]);
+            if in_bf16 {
+                let input = linear.input.size as usize;
+                self.units.extend(few_rows::fp8_units(input));
+            }
+        }
+    }
+
+    fn is_fp8(&self, slot: &str) -> bool {
+        let is_it = |module: &&Module| module.slot == slot;
+        let module = self.program.modules.iter().find(is_it);
+        module.is_some_and(|module| matches!(module.kind, ModuleKind::Fp8Linear(_)))
     }
 
     /// A product with a weight of so many columns and rows, where rows of x may be few.

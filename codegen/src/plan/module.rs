@@ -20,6 +20,8 @@ pub struct Module {
 pub enum ModuleKind {
     /// `y = W x (+ b)`.
     Linear(LinearParams),
+    /// `y = W x (+ b)`, W in blocks of codes with their scales.
+    Fp8Linear(LinearParams),
     /// `y = W x (+ b)` in the accumulation type: weights, product and result.
     AccumLinear(LinearParams),
     /// A norm, of rows or of every head.
@@ -134,6 +136,7 @@ impl Module {
     pub fn linear(&self) -> Option<&LinearParams> {
         match &self.kind {
             ModuleKind::Linear(linear)
+            | ModuleKind::Fp8Linear(linear)
             | ModuleKind::AccumLinear(linear)
             | ModuleKind::NormLinear(_, linear) => Some(linear),
             _ => None,

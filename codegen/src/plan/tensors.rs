@@ -26,7 +26,9 @@ impl Program {
 /// The tensors that a module is loaded from.
 pub fn tensors_of(kind: &ModuleKind) -> Vec<CheckpointTensor> {
     match kind {
-        ModuleKind::Linear(params) | ModuleKind::AccumLinear(params) => linear(params),
+        ModuleKind::Linear(params)
+        | ModuleKind::Fp8Linear(params)
+        | ModuleKind::AccumLinear(params) => linear(params),
         ModuleKind::Norm(params) => norm(params),
         ModuleKind::NormLinear(inner, params) => [norm(inner), linear(params)].concat(),
         ModuleKind::Sinks { heads, source } => vec![whole(source, vec![*heads])],

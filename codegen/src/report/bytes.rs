@@ -2,7 +2,7 @@
 
 use mla_spec::{CacheDType, DType, IndexStore, Store};
 
-use crate::plan::{CacheContent, CachePlan, Ty};
+use crate::plan::{CacheContent, CachePlan, Dim, LinearParams, ModuleKind, Ty};
 
 /// Bytes of an element of arithmetic.
 pub(super) fn element(dtype: DType) -> u128 {
@@ -11,6 +11,24 @@ pub(super) fn element(dtype: DType) -> u128 {
         DType::F32 => 4,
         DType::F64 => 8,
     }
+}
+
+/// Bytes of a module's parameters, `count` numbers.
+pub(super) fn parameters(kind: &ModuleKind, count: u128, dtype: DType) -> u128 {
+    match kind {
+        ModuleKind::AccumLinear(_) | ModuleKind::Sinks { .. } => count * accumulated(dtype),
+        ModuleKind::Fp8Linear(linear) => {
+            let bias = u128::from(linear.output.size) * u128::from(linear.bias);
+            blocks(linear) + bias * element(dtype)
+        }
+        _ => count * element(dtype),
+    }
+}
+
+/// Bytes of a weight in blocks of 128 rows and 128 columns, each with two scales and what aligns the next.
+pub(super) fn blocks(linear: &LinearParams) -> u128 {
+    let along = |dim: Dim| u128::from(dim.size.div_ceil(128));
+    along(linear.output) * along(linear.input) * (128 * 128 + 16)
 }
 
 /// Bytes of an element of the accumulation type.

@@ -250,16 +250,10 @@ fn parameters(program: &Program) -> Vec<Parameters> {
             sizes.product::<u128>()
         });
         let count = count.sum();
-        let element = match module.kind {
-            crate::plan::ModuleKind::AccumLinear(_) | crate::plan::ModuleKind::Sinks { .. } => {
-                bytes::accumulated(dtype)
-            }
-            _ => bytes::element(dtype),
-        };
         Parameters {
             slot: module.slot,
             count,
-            bytes: count * element,
+            bytes: bytes::parameters(&module.kind, count, dtype),
             doc: module.doc.clone(),
         }
     };

@@ -115,8 +115,7 @@ fn schedule(checked: &Checked, recompute: Vec<Activation>) -> ScheduleReport {
     let build = Build {
         offload: offload.filter(|part| !recompute.contains(part)).collect(),
         recompute: recompute.clone(),
-        phases: vec![mla_spec::Phase::Train],
-        ..checked.build.clone()
+        ..checked.build.for_training()
     };
     let program = plan::program(&Checked {
         build,

@@ -430,12 +430,10 @@ impl<'a> Counter<'a> {
 
     fn weight_bytes(&self, slot: &str) -> u128 {
         let dtype = self.program.build.dtype;
-        self.module(slot).map_or(0, |module| {
-            let element = match module.kind {
-                ModuleKind::AccumLinear(_) => bytes::accumulated(dtype),
-                _ => bytes::element(dtype),
-            };
-            area(module) * element
+        self.module(slot).map_or(0, |module| match &module.kind {
+            ModuleKind::AccumLinear(_) => area(module) * bytes::accumulated(dtype),
+            ModuleKind::Fp8Linear(linear) => bytes::blocks(linear),
+            _ => area(module) * bytes::element(dtype),
         })
     }
 

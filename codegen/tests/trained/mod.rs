@@ -16,7 +16,7 @@ mod language;
 use mla_spec::{
     AttnMask, Checked, Core, Cross, DownProjection, Form, FormChoice, Indexer, IndexerLoss,
     KvSource, Latent, LightningIndexer, Logits, LossEpsilon, LossReduction, LossStage, MaskKind,
-    Norm, Phase, Projections, QueryScaling, Rope, Sink,
+    Norm, Projections, QueryScaling, Rope, Sink,
 };
 
 use sample::random_spec::{Dice, checked};
@@ -25,10 +25,9 @@ use sample::random_spec::{Dice, checked};
 pub(crate) fn layer(seed: u64) -> Checked {
     let mut layer = checked(seed);
     let mut dice = Dice::new(seed ^ 0x7261_696e);
-    layer.build.phases = vec![Phase::Train];
+    layer.build = layer.build.for_training();
     layer.build.recompute.clear();
     layer.build.offload.clear();
-    layer.build.fold.clear();
     match dice.within(0, 9) {
         0 => cross(&mut layer, &mut dice),
         1 => take_kv(&mut layer),
@@ -48,10 +47,9 @@ pub(crate) fn layer(seed: u64) -> Checked {
 /// The layers that together use every option of the language, likewise.
 pub(crate) fn named() -> Vec<(String, Checked)> {
     let trained = |(name, mut layer): (String, Checked)| {
-        layer.build.phases = vec![Phase::Train];
+        layer.build = layer.build.for_training();
         layer.build.recompute.clear();
         layer.build.offload.clear();
-        layer.build.fold.clear();
         (name, layer)
     };
     language::language().into_iter().map(trained).collect()

@@ -155,8 +155,12 @@ unsafe fn elements(device: &CudaDevice, given: &Given) -> Result<(String, Vec<u8
     if given.without_gaps().is_err() {
         span = in_order(&span, given);
     }
-    // Safetensors has the same names in capitals
-    Ok((given.dtype.to_uppercase(), span))
+    // Safetensors has the same names in capitals, but of codes
+    let name = match given.dtype {
+        "e4m3" => "F8_E4M3".to_owned(),
+        dtype => dtype.to_uppercase(),
+    };
+    Ok((name, span))
 }
 
 /// Elements that lie in some order, row-major.

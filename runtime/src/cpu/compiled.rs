@@ -30,6 +30,14 @@ pub trait CpuElement: CpuGradients + CpuParameters {
     ) -> Result<Vec<Self>>;
 
     #[doc(hidden)]
+    fn fp8_linear(
+        x: Strided<'_, Cpu<Self>, Self>,
+        weight: &[u8],
+        bias: Option<&[Self]>,
+        out: usize,
+    ) -> Result<Vec<Self>>;
+
+    #[doc(hidden)]
     fn head_product(
         x: Strided<'_, Cpu<Self>, Self>,
         weight: &[Self],
@@ -157,6 +165,15 @@ macro_rules! compiled {
                 out: usize,
             ) -> Result<Vec<Self>> {
                 linear::linear(x, weight, bias, out)
+            }
+
+            fn fp8_linear(
+                x: Strided<'_, Cpu<Self>, Self>,
+                weight: &[u8],
+                bias: Option<&[Self]>,
+                out: usize,
+            ) -> Result<Vec<Self>> {
+                linear::fp8_linear(x, weight, bias, out)
             }
 
             fn head_product(

@@ -9,6 +9,7 @@ use super::{Cpu, CpuElement, part, rounded, same, zeros};
 use crate::backend::{HeadMatrices, Strided};
 use crate::element::{Element, Real, Scalar};
 use crate::error::Result;
+use crate::weights::blocks::{STRIP, widen_strip};
 
 /// Up to this many rows a product is bound by reading the weight, and packing it would only read it twice.
 const SKINNY_ROWS: usize = 16;
@@ -16,7 +17,7 @@ const SKINNY_ROWS: usize = 16;
 const SKINNY_BYTES: usize = 1 << 18;
 /// From this many multiplications per head on, sharing each among threads costs less than moving products to where they belong.
 const SHARED_WORK: usize = 1 << 22;
-/// Rows of a bf16 weight that are widened at a time.
+/// Rows of a narrower weight that are widened at a time.
 const WIDENED_ROWS: usize = 128;
 
 /// Rows of a window in the accumulation type: borrowed where they already are contiguous and of that type.
@@ -62,8 +63,47 @@ pub(super) fn linear<T: CpuElement>(
     } else if let Some(weight) = same::<T, T::Accum>(weight) {
         whole(weight, xs, rows, out)?
     } else {
-        widening::<T>(weight, xs, rows, out)?
+        let widen = |first: usize, wide: &mut [T::Accum]| {
+            for (wide, &value) in wide.iter_mut().zip(&weight[first * k..]) {
+                *wide = T::Accum::load(value);
+            }
+        };
+        widening((rows, out, k), xs, WIDENED_ROWS, widen)?
     };
+    add_bias(&mut y, bias);
+    Ok(rounded(y))
+}
+
+/// `x Wᵀ + b` with a weight in blocks of codes.
+pub(super) fn fp8_linear<T: CpuElement>(
+    x: Strided<'_, Cpu<T>, T>,
+    weight: &[u8],
+    bias: Option<&[T]>,
+    out: usize,
+) -> Result<Vec<T>> {
+    let (rows, k) = (x.rows, x.width);
+    let mut keep = Vec::new();
+    let xs = packed(&x, 0, &mut keep);
+    if rows == 0 || out == 0 {
+        return Ok(Vec::new());
+    }
+    let widen = |first: usize, wide: &mut [T::Accum]| {
+        let mut strip = vec![0.0; STRIP * k];
+        for (first, wide) in (first..).step_by(STRIP).zip(wide.chunks_mut(STRIP * k)) {
+            let strip = &mut strip[..wide.len()];
+            widen_strip(weight, k, first, strip);
+            for (wide, &value) in wide.iter_mut().zip(&*strip) {
+                *wide = T::Accum::load(value);
+            }
+        }
+    };
+    // Few rows are done before numbers of a strip have left the cache
+    let at_once = if rows <= SKINNY_ROWS {
+        STRIP
+    } else {
+        WIDENED_ROWS
+    };
+    let mut y = widening((rows, out, k), xs, at_once, widen)?;
     add_bias(&mut y, bias);
     Ok(rounded(y))
 }
@@ -144,42 +184,59 @@ fn skinny<A: Real, S: Scalar>(weight: &[S], xs: &[A], rows: usize, out: usize) -
     Ok(y)
 }
 
-/// Many rows of a weight that is narrower than the accumulator: widened block by block.
-fn widening<T: CpuElement>(
-    weight: &[T],
-    xs: &[T::Accum],
-    rows: usize,
-    out: usize,
-) -> Result<Vec<T::Accum>> {
-    let k = xs.len() / rows;
-    let mut y: Vec<T::Accum> = zeros(rows * out)?;
+/// Products with a weight `[out, k]` that is narrower than the accumulator: `widen` makes some of its rows numbers, from one on, so many `at_once`.
+fn widening<A: Real>(
+    (rows, out, k): (usize, usize, usize),
+    xs: &[A],
+    at_once: usize,
+    widen: impl Fn(usize, &mut [A]) + Sync,
+) -> Result<Vec<A>> {
+    let mut y: Vec<A> = zeros(rows * out)?;
     if k == 0 {
         return Ok(y);
     }
-    let blocks: Vec<Vec<T::Accum>> = weight
-        .par_chunks(WIDENED_ROWS * k)
-        .map(|block| {
-            let columns = block.len() / k;
-            let wide: Vec<T::Accum> = block.iter().map(|&value| T::Accum::load(value)).collect();
-            let lhs = Matrix {
-                values: xs,
-                row_stride: k,
-                column_stride: 1,
-            };
-            let rhs = Matrix {
-                values: &wide,
-                row_stride: 1,
-                column_stride: k,
-            };
-            new_product((rows, columns, k), lhs, rhs, Parallelism::None)
+    let firsts: Vec<usize> = (0..out).step_by(at_once).collect();
+    let blocks: Vec<Vec<A>> = firsts
+        .into_par_iter()
+        .map_init(Vec::new, |wide: &mut Vec<A>, first| {
+            let columns = at_once.min(out - first);
+            wide.resize(columns * k, A::ZERO);
+            widen(first, wide);
+            times(xs, wide, (rows, columns, k))
         })
         .collect::<Result<_>>()?;
     y.par_chunks_mut(out).enumerate().for_each(|(r, y)| {
-        for (block, y) in blocks.iter().zip(y.chunks_mut(WIDENED_ROWS)) {
+        for (block, y) in blocks.iter().zip(y.chunks_mut(at_once)) {
             y.copy_from_slice(&block[r * y.len()..(r + 1) * y.len()]);
         }
     });
     Ok(y)
+}
+
+/// `x Wᵀ` of some rows of a weight, on one thread.
+fn times<A: Real>(
+    xs: &[A],
+    weight: &[A],
+    (rows, columns, k): (usize, usize, usize),
+) -> Result<Vec<A>> {
+    if rows <= SKINNY_ROWS {
+        let mut by_column: Vec<A> = zeros(columns * rows)?;
+        dots(weight, xs, rows, k, &mut by_column);
+        return Ok((0..rows * columns)
+            .map(|i| by_column[i % columns * rows + i / columns])
+            .collect());
+    }
+    let lhs = Matrix {
+        values: xs,
+        row_stride: k,
+        column_stride: 1,
+    };
+    let rhs = Matrix {
+        values: weight,
+        row_stride: 1,
+        column_stride: k,
+    };
+    new_product((rows, columns, k), lhs, rhs, Parallelism::None)
 }
 
 /// `y[r, h, :] = x[r, h, :] M_h`.

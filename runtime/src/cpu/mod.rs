@@ -124,6 +124,16 @@ impl<T: CpuElement> Backend for Cpu<T> {
         T::linear(x, weight, bias.map(Vec::as_slice), out)
     }
 
+    fn fp8_linear(
+        _: &CpuDevice,
+        x: Strided<'_, Self, T>,
+        weight: &Vec<u8>,
+        bias: Option<&Vec<T>>,
+        out: usize,
+    ) -> Result<Vec<T>> {
+        T::fp8_linear(x, weight, bias.map(Vec::as_slice), out)
+    }
+
     fn head_product(
         _: &CpuDevice,
         x: Strided<'_, Self, T>,
@@ -371,6 +381,10 @@ impl<T: CpuElement> Backend for Cpu<T> {
 
     fn zero_bytes(_: &CpuDevice, len: usize) -> Result<Vec<u8>> {
         bytes::zeros(len)
+    }
+
+    fn upload_bytes(_: &CpuDevice, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        Ok(bytes)
     }
 
     fn download_bytes(_: &CpuDevice, bytes: &Vec<u8>) -> Result<Vec<u8>> {

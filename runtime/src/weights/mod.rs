@@ -10,7 +10,9 @@
 //! ([`Naming`]), and fp8 weights come with their scales. What is missing, left over, misshapen or of an element type that this
 //! release can't compute with is listed, all of it, in one [`WeightSet`].
 
+pub(crate) mod blocks;
 mod checkpoint;
+mod coded;
 pub mod generator;
 mod header;
 mod index;
@@ -24,6 +26,7 @@ mod stored;
 
 pub(crate) use checkpoint::with_final_dot;
 pub use checkpoint::{TensorShape, Weights};
+pub(crate) use coded::{CodedRows, CodedTensor};
 pub use naming::Naming;
 pub use selected::Selected;
 pub use set::{Mistake, WeightSet};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::coded::CodedTensor;
 use super::naming::{Form, Naming};
 use super::source::Source;
 use crate::{Error, Result, Scalar};
@@ -54,14 +55,18 @@ impl<'w> Selected<'w> {
     /// `name` is not one of the layer's tensors, or it is stored in one tensor with others, group by group.
     pub fn read<S: Scalar>(&self, name: &str) -> Result<(Vec<usize>, Vec<S>)> {
         let source = self.source_of(name)?;
-        let values = source.read().ok_or_else(|| {
-            let reason = format!(
-                "its rows stand group by group among others in `{}`, and are read with them or not at all",
-                source.name
-            );
-            self.refused(name, reason)
-        })?;
+        let values = source
+            .read()
+            .ok_or_else(|| self.stands_in_groups(name, source))?;
         Ok((source.shape.clone(), values))
+    }
+
+    /// What [`read`](Self::read) reads, codes with their scales apart.
+    pub(crate) fn coded(&self, name: &str) -> Result<CodedTensor> {
+        let source = self.source_of(name)?;
+        source
+            .coded()
+            .ok_or_else(|| self.stands_in_groups(name, source))
     }
 
     /// Shape and values of the one tensor that holds exactly the tensors `names` in this order, group by group (features
@@ -70,6 +75,17 @@ impl<'w> Selected<'w> {
     /// # Errors
     /// One of `names` is not one of the layer's tensors.
     pub fn read_grouped<S: Scalar>(&self, names: &[&str]) -> Result<Option<(Vec<usize>, Vec<S>)>> {
+        let whole = self.grouped(names)?;
+        Ok(whole.and_then(|source| Some((source.stored.shape.clone(), source.whole()?))))
+    }
+
+    /// What [`read_grouped`](Self::read_grouped) reads, codes with their scales apart.
+    pub(crate) fn coded_grouped(&self, names: &[&str]) -> Result<Option<CodedTensor>> {
+        Ok(self.grouped(names)?.and_then(Source::whole_coded))
+    }
+
+    /// The one tensor that holds exactly the tensors `names` in this order, group by group.
+    fn grouped(&self, names: &[&str]) -> Result<Option<&Source>> {
         let mut whole: Option<&Source> = None;
         let mut rows = 0;
         for name in names {
@@ -83,10 +99,15 @@ impl<'w> Selected<'w> {
             whole = Some(source);
         }
         // The first few parts are not the tensor
-        let complete = |source: &&Source| source.stored.shape.first() == Some(&rows);
-        Ok(whole
-            .filter(complete)
-            .and_then(|source| Some((source.stored.shape.clone(), source.whole()?))))
+        Ok(whole.filter(|source| source.stored.shape.first() == Some(&rows)))
+    }
+
+    fn stands_in_groups(&self, name: &str, source: &Source) -> Error {
+        let reason = format!(
+            "its rows stand group by group among others in `{}`, and are read with them or not at all",
+            source.name
+        );
+        self.refused(name, reason)
     }
 
     fn source_of(&self, name: &str) -> Result<&Source> {

@@ -1,7 +1,10 @@
 //! Where the values of one of a layer's tensors come from: a stored tensor, its block scales, and how it is turned.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
+use super::coded::{CodedTensor, Values};
 use super::naming::Form;
 use super::stored::{DType, Stored};
 use crate::Scalar;
@@ -86,6 +89,51 @@ impl Source {
         self.rows(0, self.stored.shape.first().copied())
     }
 
+    /// What [`read`](Self::read) reads, codes with their scales apart.
+    pub(super) fn coded(&self) -> Option<CodedTensor> {
+        let first = match self.form {
+            Form::Same => Some(0),
+            Form::Rows { first, .. } => Some(first),
+            Form::Transposed | Form::Grouped { .. } => None,
+        };
+        let codes = first.and_then(|first| self.codes(first, *self.shape.first()?));
+        self.as_coded(&self.shape, codes, || self.read())
+    }
+
+    /// What [`whole`](Self::whole) reads, codes with their scales apart.
+    pub(super) fn whole_coded(&self) -> Option<CodedTensor> {
+        let shape = &self.stored.shape;
+        let codes = shape.first().and_then(|&rows| self.codes(0, rows));
+        self.as_coded(shape, codes, || self.whole())
+    }
+
+    /// Some rows' codes.
+    fn codes(&self, first: usize, rows: usize) -> Option<Values> {
+        let scales = self.scales.clone()?;
+        let codes = self.stored.rows(first, rows)?.data().to_vec();
+        Some(Values::Codes {
+            codes,
+            scales,
+            first,
+        })
+    }
+
+    fn as_coded(
+        &self,
+        shape: &[usize],
+        codes: Option<Values>,
+        numbers: impl FnOnce() -> Option<Vec<f32>>,
+    ) -> Option<CodedTensor> {
+        Some(CodedTensor {
+            name: self.name.clone(),
+            shape: shape.to_vec(),
+            values: match codes {
+                Some(codes) => codes,
+                None => Values::Numbers(numbers()?),
+            },
+        })
+    }
+
     /// `count` rows of the stored tensor, or the one value of a tensor without rows.
     fn rows<S: Scalar>(&self, first: usize, count: Option<usize>) -> Option<Vec<S>> {
         let part = match count {
@@ -100,6 +148,18 @@ impl Source {
 }
 
 impl Scales {
+    /// The scale of a code of the stored tensor.
+    pub(super) fn at(&self, row: usize, column: usize) -> f32 {
+        self.values[row / self.block[0] * self.columns + column / self.block[1]]
+    }
+
+    /// The one scale of some columns of a row; `None` where they have several.
+    pub(super) fn of_columns(&self, row: usize, columns: &Range<usize>) -> Option<f32> {
+        let last = columns.end.checked_sub(1)?;
+        let is_one = columns.start / self.block[1] == last / self.block[1];
+        is_one.then(|| self.at(row, columns.start))
+    }
+
     /// `part`, rows `first ..` of the weight, times the scales.
     fn apply<S: Scalar>(&self, first: usize, part: &Stored) -> Vec<S> {
         let columns = part.shape.last().copied().unwrap_or(0);

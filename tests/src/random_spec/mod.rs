@@ -30,15 +30,24 @@ pub fn yaml(seed: u64) -> String {
         "MLASelfAttention"
     };
     let text = draft.yaml(&format!("Random{seed}Attention"), module);
-    if dice.once_in(2) { folded(text) } else { text }
+    let text = if dice.once_in(2) {
+        with(text, "fold: [input_projections]")
+    } else {
+        text
+    };
+    if dice.once_in(4) {
+        with(text, "weights: fp8_blocks")
+    } else {
+        text
+    }
 }
 
-/// The spec with its input's projections in one matrix, where it has several and `check` therefore takes it.
-fn folded(text: String) -> String {
-    let folded = text.replacen("\nbuild:\n", "\nbuild:\n  fold: [input_projections]\n", 1);
-    let document = read::yaml(&mut Sources::default(), "random.yaml", &folded).ok();
+/// The spec with one more line in `build`, where `check` takes it: where there is something to fold, say.
+fn with(text: String, line: &str) -> String {
+    let longer = text.replacen("\nbuild:\n", &format!("\nbuild:\n  {line}\n"), 1);
+    let document = read::yaml(&mut Sources::default(), "random.yaml", &longer).ok();
     match document.and_then(|document| check::check(&document).0) {
-        Some(_) => folded,
+        Some(_) => longer,
         None => text,
     }
 }

@@ -109,6 +109,10 @@ const HEADERS: &[(&str, &str)] = &[
         "fp8_model1.cuh",
         include_str!("../../../kernels/fp8_model1.cuh"),
     ),
+    (
+        "fp8_blocks.cuh",
+        include_str!("../../../kernels/fp8_blocks.cuh"),
+    ),
     ("fused.cuh", include_str!("../../../kernels/fused.cuh")),
     (
         "hadamard_row.cuh",
@@ -130,6 +134,7 @@ const HEADERS: &[(&str, &str)] = &[
         "key_sums.cuh",
         include_str!("../../../kernels/key_sums.cuh"),
     ),
+    ("line.cuh", include_str!("../../../kernels/line.cuh")),
     ("mxfp8.cuh", include_str!("../../../kernels/mxfp8.cuh")),
     ("narrow.cuh", include_str!("../../../kernels/narrow.cuh")),
     (

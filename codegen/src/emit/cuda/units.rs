@@ -296,6 +296,16 @@ pub const UNITS: &[Unit] = &[
     .reading_ahead()
     .on_hopper()
     .of_bf16(),
+    unit!(
+        "skinny_fp8",
+        &["COLUMNS"],
+        &[("skinny_fp8", "SkinnyFp8")],
+        288
+    )
+    .reading_ahead()
+    .on_hopper()
+    .of_bf16(),
+    unit!("fp8_weight", &[], &[("widen_fp8_weight", "WidenWeight")]),
     unit!("decode_schedule", &[], &[("decode_schedule", "Scheduling")])
         .on_hopper()
         .of_bf16(),

@@ -3,7 +3,7 @@
 use mla_spec::{
     Activation, Build, CacheKind, CacheSpec, Checked, Core, DownProjection, Form, FormChoice,
     GateSource, Grouped, Indexer, KvSource, Latent, Layer, LightningIndexer, Norm, Phase,
-    Projections, QkvProjection, Query, QueryUp, Rope, RopeLayout,
+    Projections, QkvProjection, Query, QueryUp, Rope, RopeLayout, WeightStore,
 };
 
 use super::handed;
@@ -68,6 +68,8 @@ pub(super) fn of(real: &Checked, twin: &Checked) -> Siblings {
     let with_phases = |checked: &Checked| {
         let build = Build {
             phases: phases.clone(),
+            // Rounding weights to codes hides what proofs look for
+            weights: WeightStore::Numbers,
             ..checked.build.clone()
         };
         Checked {
@@ -116,11 +118,9 @@ fn training(form: Option<Form>, twin: &Checked) -> Option<Trainings> {
     let form = form?;
     let scheduled = |form, recompute: Vec<Activation>| {
         let build = Build {
-            phases: vec![Phase::Train],
             form: FormChoice::Forced(form),
             recompute,
-            offload: twin.build.offload.clone(),
-            ..twin.build.clone()
+            ..twin.build.for_training()
         };
         plan::program(&Checked {
             build,

@@ -3,7 +3,7 @@
 use super::layout::Lines;
 
 /// Types and traits of the runtime that generated code may name. Sorted.
-const TYPES: [&str; 73] = [
+const TYPES: [&str; 74] = [
     "AccumLinear",
     "Angles",
     "Attended",
@@ -18,6 +18,7 @@ const TYPES: [&str; 73] = [
     "Fp8DsMla",
     "Fp8E4m3",
     "Fp8E5m2",
+    "Fp8Linear",
     "Fp8Model1",
     "GatedNormParameters",
     "GatedRmsNorm",

@@ -150,6 +150,12 @@ fn module_type(module: &Module) -> String {
         ModuleKind::Linear(linear) => {
             format!("Linear<B, {}, {}>", linear.input.name, linear.output.name)
         }
+        ModuleKind::Fp8Linear(linear) => {
+            format!(
+                "Fp8Linear<B, {}, {}>",
+                linear.input.name, linear.output.name
+            )
+        }
         ModuleKind::AccumLinear(linear) => format!(
             "AccumLinear<B, {}, {}>",
             linear.input.name, linear.output.name
@@ -249,7 +255,8 @@ fn load_rotary(table: &RotaryTable) -> Call {
 fn load_module(module: &Module, lines: &mut Lines) {
     let field = format!("{}: ", module.slot);
     match &module.kind {
-        ModuleKind::Linear(linear) => load_rows(&field, linear, lines),
+        ModuleKind::Linear(linear) => load_rows(&field, "Linear", linear, lines),
+        ModuleKind::Fp8Linear(linear) => load_rows(&field, "Fp8Linear", linear, lines),
         ModuleKind::AccumLinear(linear) => lines.call(&field, &load_accum_linear(linear), ","),
         ModuleKind::Sinks { source, .. } => {
             lines.call(&field, &load_named("Sinks", source), ",");
@@ -264,13 +271,13 @@ fn load_module(module: &Module, lines: &mut Lines) {
         ModuleKind::NormLinear(norm, linear) => {
             lines.block(&format!("{field}LayerNormLinear::new("), "),", |lines| {
                 lines.call("", &load_norm(norm), ",");
-                lines.call("", &load_linear(linear), ",");
+                lines.call("", &load_linear("Linear", linear), ",");
             })
         }
     }
 }
 
-fn load_linear(linear: &LinearParams) -> Call {
+fn load_linear(ty: &str, linear: &LinearParams) -> Call {
     let biased = if linear.bias { "_biased" } else { "" };
     let names: Vec<String> = linear
         .sources()
@@ -279,18 +286,18 @@ fn load_linear(linear: &LinearParams) -> Call {
         .collect();
     let names = format!("&[{}]", names.join(", "));
     Call::fallible(
-        format!("Linear::load{biased}"),
+        format!("{ty}::load{biased}"),
         &["&weights", &names, "device"],
     )
 }
 
 /// A linear of modules one below the other, or group by group.
-fn load_rows(field: &str, linear: &LinearParams, lines: &mut Lines) {
+fn load_rows(field: &str, ty: &str, linear: &LinearParams, lines: &mut Lines) {
     let Rows::Grouped { groups, pieces } = &linear.rows else {
-        return lines.call(field, &load_linear(linear), ",");
+        return lines.call(field, &load_linear(ty, linear), ",");
     };
     let biased = if linear.bias { "_biased" } else { "" };
-    let open = format!("{field}Linear::load_grouped{biased}(");
+    let open = format!("{field}{ty}::load_grouped{biased}(");
     lines.block(&open, ")?,", |lines| {
         lines.line("&weights,");
         lines.line(&format!("{},", groups.name));
@@ -382,7 +389,9 @@ fn parameters_type(module: &Module) -> String {
         format!("LinearParameters<B, {input}, {output}>")
     };
     match &module.kind {
-        ModuleKind::Linear(params) | ModuleKind::AccumLinear(params) => linear(params),
+        ModuleKind::Linear(params)
+        | ModuleKind::Fp8Linear(params)
+        | ModuleKind::AccumLinear(params) => linear(params),
         ModuleKind::Norm(norm) => norm_parameters(norm),
         ModuleKind::NormLinear(norm, params) => format!(
             "NormLinearParameters<{}, {}>",
@@ -416,7 +425,9 @@ fn zeros(module: &Module, lines: &mut Lines) {
         Call::fallible(format!("{ty}::zeros"), &["device", &source])
     };
     match &module.kind {
-        ModuleKind::Linear(linear) | ModuleKind::AccumLinear(linear) => {
+        ModuleKind::Linear(linear)
+        | ModuleKind::Fp8Linear(linear)
+        | ModuleKind::AccumLinear(linear) => {
             zero_rows(&field, linear, lines);
         }
         ModuleKind::Norm(norm) => lines.call(&field, &zero_norm(norm), ","),

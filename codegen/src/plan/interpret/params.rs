@@ -128,7 +128,9 @@ fn parts(module: &Module, weights: &Weights) -> Parts {
     let of = |source: &str, part: &str| tensor(weights, &format!("{source}.{part}"));
     let mut parts = Parts::default();
     match &module.kind {
-        ModuleKind::Linear(params) | ModuleKind::AccumLinear(params) => {
+        ModuleKind::Linear(params)
+        | ModuleKind::Fp8Linear(params)
+        | ModuleKind::AccumLinear(params) => {
             parts.linear = Some(linear(params, weights));
         }
         ModuleKind::Norm(params) => parts.norm = Some(norm(params, weights)),

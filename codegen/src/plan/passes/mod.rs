@@ -4,6 +4,7 @@ mod absorb;
 mod cache;
 mod expansion;
 mod fold;
+mod fp8_weights;
 mod fuse_norm;
 mod fuse_queries;
 mod fuse_round;
@@ -48,7 +49,7 @@ const LOWER: &str = "lower";
 const DROP_PROBES: &str = "drop-probes";
 
 /// All passes after lowering, in order.
-pub const PASSES: [Pass; 11] = [
+pub const PASSES: [Pass; 12] = [
     Pass {
         name: "choose-form",
         run: choose_form,
@@ -72,6 +73,10 @@ pub const PASSES: [Pass; 11] = [
     Pass {
         name: "fold",
         run: fold::run,
+    },
+    Pass {
+        name: "fp8-weights",
+        run: fp8_weights::run,
     },
     Pass {
         name: "differentiate",

@@ -208,6 +208,7 @@ impl fmt::Display for DisplayModule<'_> {
         let Module { slot, kind, doc } = self.0;
         let kind = match kind {
             ModuleKind::Linear(params) => linear(params),
+            ModuleKind::Fp8Linear(params) => format!("{}, in blocks of fp8", linear(params)),
             ModuleKind::AccumLinear(params) => {
                 format!("{}, in the accumulation type", linear(params))
             }

@@ -12,9 +12,11 @@ mod entries;
 mod facts;
 mod few_rows;
 mod flash;
+mod fp8_weights;
 mod gradients;
 mod indexing;
 mod limits;
+mod line;
 mod norms;
 mod output;
 mod parameters;
@@ -142,6 +144,16 @@ impl<T: CudaElement> Backend for Cuda<T> {
         out: usize,
     ) -> Result<CudaBuffer<T>> {
         products::linear(device, &x, weight, bias, out)
+    }
+
+    fn fp8_linear(
+        device: &CudaDevice,
+        x: Strided<'_, Self, T>,
+        weight: &CudaBuffer<u8>,
+        bias: Option<&CudaBuffer<T>>,
+        out: usize,
+    ) -> Result<CudaBuffer<T>> {
+        fp8_weights::linear(device, &x, weight, bias, out)
     }
 
     fn head_product(
@@ -380,6 +392,10 @@ impl<T: CudaElement> Backend for Cuda<T> {
 
     fn zero_bytes(device: &CudaDevice, len: usize) -> Result<CudaBuffer<u8>> {
         device.zeros(len)
+    }
+
+    fn upload_bytes(device: &CudaDevice, bytes: Vec<u8>) -> Result<CudaBuffer<u8>> {
+        device.upload(&bytes)
     }
 
     fn download_bytes(device: &CudaDevice, bytes: &CudaBuffer<u8>) -> Result<Vec<u8>> {

@@ -226,6 +226,8 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
         &[&[16, 4], &[32, 4], &[16, 1], &[32, 2]],
         Keys::Own,
     ),
+    ("skinny_fp8", &[&[16], &[32], &[64], &[128]], Keys::Own),
+    ("fp8_weight", &[&[]], Keys::Own),
     (
         "flash_forward",
         &[

@@ -399,6 +399,15 @@ fn kernels_wait_for_the_one_before_and_let_the_one_behind_start() {
     }
     counted(&counts("norm", &[512], "rms_norm", IN_TURN));
     counted(&counts("skinny", &[16, 4], "skinny", AHEAD));
+    // A block of codes is two chunks of four products
+    const OF_CODES: &[(&str, usize)] = &[
+        ("ACQBULK", 1),
+        ("PREEXIT", 1),
+        ("HGMMA.64x16x16", 8),
+        ("HMUL2.BF16_V2", 32),
+        ("WARPGROUP.DEPBAR", 1),
+    ];
+    counted(&counts("skinny_fp8", &[16], "skinny_fp8", OF_CODES));
 }
 
 #[test]

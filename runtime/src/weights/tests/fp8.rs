@@ -2,6 +2,8 @@
 
 use half::bf16;
 
+use super::super::CodedRows;
+use super::super::blocks::{STRIP, widen_strip};
 use super::files::{f32s, tensors, write};
 use crate::narrow::{E4m3, E8m0};
 use crate::{Error, Mistake, Scalar, TensorShape, Weights};
@@ -179,4 +181,133 @@ fn a_stacked_weight_is_dequantised_before_it_is_cut() {
         selected.read::<f32>("kv_a_proj_with_mqa.weight").unwrap().1,
         all[400..]
     );
+}
+
+/// The numbers of a weight in blocks that is made of the matrices `names`, one below the other.
+fn in_blocks(
+    entries: &[Entry<'_>],
+    names: &[(&'static str, &'static [usize])],
+) -> Result<Vec<f32>, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "w.safetensors", tensors(entries));
+    let wanted: Vec<_> = names
+        .iter()
+        .map(|&(name, shape)| TensorShape { name, shape })
+        .collect();
+    let weights = Weights::open(path)?;
+    let weights = weights.exactly("", &wanted)?;
+    let columns = names[0].1[1];
+    let coded = names.iter().map(|(name, _)| weights.coded(name));
+    let rows = CodedRows::stacked(coded.collect::<Result<_, _>>()?, columns);
+    let blocks = rows.pack()?;
+    let mut numbers = vec![0.0; rows.rows() * columns];
+    for (strip, numbers) in numbers.chunks_mut(STRIP * columns).enumerate() {
+        widen_strip(&blocks, columns, strip * STRIP, numbers);
+    }
+    Ok(numbers)
+}
+
+#[test]
+fn blocks_keep_what_an_fp8_checkpoint_has() {
+    const SHAPE: &[usize] = &[300, 200];
+    let (codes, scales) = (codes(300 * 200, 3), scales(6));
+    let entries = [
+        ("w.weight", "F8_E4M3", SHAPE, codes.clone()),
+        ("w.weight_scale_inv", "F32", &[3, 2], f32s(&scales)),
+    ];
+    let found = in_blocks(&entries, &[("w.weight", SHAPE)]).unwrap();
+    assert_eq!(found, product(&codes, &scales, 200, [128, 128]));
+}
+
+/// DeepSeek-V3.2's projections of the input: 1536, 576 and 128 rows, of which each scale's 64 rows are one tensor's.
+#[test]
+fn blocks_of_matrices_below_each_other_are_kept_where_rows_with_one_scale_stay_together() {
+    const FIRST: &[usize] = &[192, 128];
+    const SECOND: &[usize] = &[128, 128];
+    let (one, other) = (codes(192 * 128, 3), codes(128 * 128, 8));
+    let entries = [
+        ("a.weight", "F8_E4M3", FIRST, one.clone()),
+        ("a.weight_scale_inv", "F32", &[2, 1], f32s(&[0.5, 0.3])),
+        ("b.weight", "F8_E4M3", SECOND, other.clone()),
+        ("b.weight_scale_inv", "F32", &[1, 1], f32s(&[0.7])),
+    ];
+    let found = in_blocks(&entries, &[("a.weight", FIRST), ("b.weight", SECOND)]).unwrap();
+    let wanted = [
+        product(&one, &[0.5, 0.3], 128, [128, 128]),
+        product(&other, &[0.7], 128, [128, 128]),
+    ];
+    assert_eq!(found, wanted.concat());
+}
+
+/// Rounding to e4m3 is off by a sixteenth at most, or by half a step of the smallest codes.
+fn assert_rounded(found: &[f32], wanted: &[f32], largest: f32) {
+    for (found, wanted) in found.iter().zip(wanted) {
+        let most = (wanted.abs() / 16.0).max(largest / 448.0 / 1024.0 * 1.01);
+        assert!((found - wanted).abs() <= most, "{found}, wanted {wanted}");
+    }
+}
+
+#[test]
+fn rows_whose_scales_differ_are_rounded_anew() {
+    const SHAPE: &[usize] = &[40, 130];
+    let (one, other) = (codes(40 * 130, 3), codes(40 * 130, 8));
+    let entries = [
+        ("a.weight", "F8_E4M3", SHAPE, one.clone()),
+        ("a.weight_scale_inv", "F32", &[1, 2], f32s(&[0.5, 0.3])),
+        ("b.weight", "F8_E4M3", SHAPE, other.clone()),
+        ("b.weight_scale_inv", "F32", &[1, 2], f32s(&[0.5, 0.7])),
+    ];
+    let found = in_blocks(&entries, &[("a.weight", SHAPE), ("b.weight", SHAPE)]).unwrap();
+    let wanted = [
+        product(&one, &[0.5, 0.3], 130, [128, 128]),
+        product(&other, &[0.5, 0.7], 130, [128, 128]),
+    ]
+    .concat();
+    let largest = wanted.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    assert_rounded(&found, &wanted, largest);
+    // The first columns have one scale, and 24 rows of the second matrix stand in the first 64
+    let same = |row: usize| found[row * 130..][..128] == wanted[row * 130..][..128];
+    assert!((0..80).all(same));
+}
+
+#[test]
+fn numbers_are_rounded_to_blocks() {
+    const SHAPE: &[usize] = &[70, 300];
+    let numbers: Vec<f32> = (0..70 * 300)
+        .map(|i| ((i * 7919 % 2003) as f32 - 1001.0) * 1e-4)
+        .collect();
+    let entries = [("w.weight", "F32", SHAPE, f32s(&numbers))];
+    let found = in_blocks(&entries, &[("w.weight", SHAPE)]).unwrap();
+    assert_rounded(&found, &numbers, 0.11);
+    let zeros = [("w.weight", "F32", SHAPE, f32s(&vec![0.0; 70 * 300]))];
+    let found = in_blocks(&zeros, &[("w.weight", SHAPE)]).unwrap();
+    assert!(found.iter().all(|&x| x == 0.0));
+}
+
+#[test]
+fn what_is_no_number_is_refused_by_name() {
+    const SHAPE: &[usize] = &[70, 130];
+    let with = |at: usize, value: f32| {
+        let mut numbers = vec![1.0; 70 * 130];
+        numbers[at] = value;
+        let entries = [("w.weight", "F32", SHAPE, f32s(&numbers))];
+        in_blocks(&entries, &[("w.weight", SHAPE)])
+            .unwrap_err()
+            .to_string()
+    };
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let said = with(69 * 130 + 129, value);
+        assert!(said.contains("`w.weight`"), "{said}");
+        assert!(said.contains("NaN or infinite"), "{said}");
+    }
+    let mut coded = codes(70 * 130, 5);
+    coded[3 * 130 + 7] = 0x7F;
+    let entries = [
+        ("w.weight", "F8_E4M3", SHAPE, coded),
+        ("w.weight_scale_inv", "F32", &[1, 2], f32s(&[0.5, 0.3])),
+    ];
+    let said = in_blocks(&entries, &[("w.weight", SHAPE)])
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("row 3, column 7"), "{said}");
 }

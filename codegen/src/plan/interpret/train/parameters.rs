@@ -85,7 +85,9 @@ fn clear_norm(norm: &mut params::Norm) {
 
 fn unload(module: &Module, parts: &Parts, tensors: &mut Weights) {
     match &module.kind {
-        ModuleKind::Linear(params) | ModuleKind::AccumLinear(params) => {
+        ModuleKind::Linear(params)
+        | ModuleKind::Fp8Linear(params)
+        | ModuleKind::AccumLinear(params) => {
             linear(params, parts, tensors);
         }
         ModuleKind::Norm(params) => norm(params, parts, tensors),
