@@ -96,7 +96,17 @@ fn products_of_few_rows_have_kernels_for_hopper_where_weights_are_large() {
             .filter(|name| name.starts_with("skinny_"))
             .collect::<Vec<_>>()
     };
-    assert_eq!(products(&|_| {}), ["skinny_16_4", "skinny_32_4"]);
+    let rows = ["skinny_16_4", "skinny_32_4"];
+    // Absorbed queries and values, in decode
+    let heads = [
+        "skinny_heads_16_128_1",
+        "skinny_heads_16_512_0",
+        "skinny_heads_32_128_1",
+        "skinny_heads_32_512_0",
+    ];
+    assert_eq!(products(&|_| {}), [&rows[..], &heads].concat());
+    let expanded = |checked: &mut Checked| checked.build.phases = vec![Phase::Forward];
+    assert_eq!(products(&expanded), rows);
     assert!(products(&|checked| checked.build.dtype = DType::F32).is_empty());
     assert!(products(&|checked| checked.build.targets = vec![Target::Sm80]).is_empty());
 }

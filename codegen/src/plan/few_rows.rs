@@ -20,6 +20,31 @@ pub fn steps([out, input]: [usize; 2]) -> Option<usize> {
         .filter(|_| out * input >= LEAST)
 }
 
+/// The unit of products of heads, each with a matrix of its own.
+const HEADS_UNIT: &str = "skinny_heads";
+/// Bytes of a block's shared memory for rows and matrices.
+const HEADS_ROOM: usize = 208 << 10;
+/// Numbers of k at most where they lie one below the other.
+const MOST_TURNED: usize = 256;
+
+/// Whether there is a kernel for matrices `[k, n]` of heads; `turned`: their numbers of n lie side by side.
+pub fn heads_fit([k, n]: [usize; 2], turned: bool) -> bool {
+    let whole = k > 0 && k.is_multiple_of(STEP) && n > 0 && n.is_multiple_of(STEP);
+    let [_, rows] = COLUMNS;
+    whole && (!turned || k <= MOST_TURNED) && (rows + STEP) * k * 2 <= HEADS_ROOM
+}
+
+/// All that a layer with such matrices may need.
+pub fn heads_units(matrix: [usize; 2], turned: bool) -> impl Iterator<Item = KernelUnit> {
+    let of = move |columns| {
+        heads_fit(matrix, turned).then(|| KernelUnit {
+            unit: HEADS_UNIT,
+            dims: vec![columns, matrix[0], usize::from(turned)],
+        })
+    };
+    COLUMNS.into_iter().filter_map(of)
+}
+
 /// The unit of products with weights in blocks of codes, and rows that its kernels are made for.
 const FP8_UNIT: &str = "skinny_fp8";
 /// As [`COLUMNS`].

@@ -172,6 +172,10 @@ impl Needs<'_> {
             Op::Linear { x, out, slot, .. } if !self.is_fp8(slot) => {
                 self.few_rows([width(out), width(x)]);
             }
+            Op::AbsorbQueries { q_nope, out, .. } => {
+                self.few_heads([width(q_nope), width(out)], true);
+            }
+            Op::AbsorbValues { z, out, .. } => self.few_heads([width(z), width(out)], false),
             Op::Hadamard { x, .. } => self.add("hadamard", &[width(x) as usize]),
             Op::RotateHeads { x, turn, .. } | Op::RotateRows { x, turn, .. } => {
                 self.rotation(width(x), turn.part, turn.indexer, false);
@@ -214,6 +218,14 @@ impl Needs<'_> {
             }
             Op::Adjoint(adjoint) => self.adjoint(plan, adjoint),
             _ => {}
+        }
+    }
+
+    /// A product of heads with a matrix of so many k and n each, whose numbers of n lie side by side or one below the other.
+    fn few_heads(&mut self, matrix: [u32; 2], turned: bool) {
+        if self.program.build.dtype == DType::Bf16 && self.may_be_on_hopper() {
+            let matrix = matrix.map(|size| size as usize);
+            self.units.extend(few_rows::heads_units(matrix, turned));
         }
     }
 

@@ -305,6 +305,15 @@ pub const UNITS: &[Unit] = &[
     .reading_ahead()
     .on_hopper()
     .of_bf16(),
+    unit!(
+        "skinny_heads",
+        &["COLUMNS", "K", "TURNED"],
+        &[("skinny_heads", "SkinnyHeads")],
+        256
+    )
+    .reading_ahead()
+    .on_hopper()
+    .of_bf16(),
     unit!("fp8_weight", &[], &[("widen_fp8_weight", "WidenWeight")]),
     unit!("decode_schedule", &[], &[("decode_schedule", "Scheduling")])
         .on_hopper()

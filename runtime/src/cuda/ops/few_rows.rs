@@ -74,7 +74,12 @@ impl Cut {
     }
 }
 
-/// Whether the kernel may do it: how matrices lie, and what the device promises. Rows of a larger batch are multiplied otherwise, and rounded otherwise.
+/// Whether a device may have kernels of few rows: rows of a larger batch are multiplied otherwise, and rounded otherwise.
+pub(super) fn may_read_ahead(device: &CudaDevice) -> bool {
+    device.is_hopper() && !device.is_checked() && !device.is_batch_invariant()
+}
+
+/// Whether the kernel may do it: how matrices lie, and what the device promises.
 fn takes(device: &CudaDevice, matmul: &Matmul) -> bool {
     let Matmul {
         m,
@@ -99,9 +104,7 @@ fn takes(device: &CudaDevice, matmul: &Matmul) -> bool {
         c.row_stride,
         c.column_stride,
     ];
-    device.is_hopper()
-        && !device.is_checked()
-        && !device.is_batch_invariant()
+    may_read_ahead(device)
         && in_bf16
         && aligned
         && batch == 1

@@ -7,7 +7,7 @@ use super::super::driver::{Address, NumberType, Operand, TensorMap};
 use super::super::grid::Grid;
 use super::super::kernels::Kernel;
 use super::super::{Cuda, CudaBuffer, CudaDevice, CudaElement, Work};
-use super::few_rows::{STEP, map};
+use super::few_rows::{STEP, map, may_read_ahead};
 use super::line::{Line, LineArgs, is_short};
 use super::products;
 use crate::backend::Strided;
@@ -84,12 +84,10 @@ struct Rows {
     width: usize,
 }
 
-/// Whether there is a kernel for it, and it may be used: how matrices lie, and what the device promises. Rows of a larger batch are rounded otherwise.
+/// Whether there is a kernel for it, and it may be used.
 fn takes<T: CudaElement>(device: &CudaDevice, x: &Strided<'_, Cuda<T>, T>, out: usize) -> bool {
     let at = x.buffer.place(x.offset);
-    device.is_hopper()
-        && !device.is_checked()
-        && !device.is_batch_invariant()
+    may_read_ahead(device)
         && T::NAME == NumberType::Bf16.name()
         && (1..=MOST_ROWS).contains(&x.rows)
         && x.width > 0

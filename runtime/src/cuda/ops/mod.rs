@@ -10,6 +10,7 @@ mod choosers;
 mod decode;
 mod entries;
 mod facts;
+mod few_heads;
 mod few_rows;
 mod flash;
 mod fp8_weights;

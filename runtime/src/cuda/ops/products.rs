@@ -5,8 +5,8 @@ use bytemuck::{Pod, Zeroable};
 use super::super::driver::{Address, Matmul, NumberType, Operand};
 use super::super::kernels::Kernel;
 use super::super::{Accum, Cuda, CudaBuffer, CudaDevice, CudaElement};
-use super::few_rows;
 use super::pointwise::{join_three, narrowed, split_in_three};
+use super::{few_heads, few_rows};
 use crate::backend::{HeadMatrices, Strided};
 use crate::element::Scalar;
 use crate::error::{Error, Result};
@@ -68,7 +68,11 @@ fn multiply(device: &CudaDevice, matmul: &Matmul, bias: Option<Address>) -> Resu
         return Ok(());
     }
     let driver_may = bias.is_none() && matmul.k > 0;
-    if driver_may && (few_rows::multiply(device, matmul)? || device.matmul(matmul)?) {
+    if driver_may
+        && (few_rows::multiply(device, matmul)?
+            || few_heads::multiply(device, matmul)?
+            || device.matmul(matmul)?)
+    {
         return Ok(());
     }
     let kernel = Kernel {

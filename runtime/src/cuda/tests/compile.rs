@@ -227,6 +227,17 @@ const CASES: &[(&str, &[&[usize]], Keys)] = &[
         Keys::Own,
     ),
     ("skinny_fp8", &[&[16], &[32], &[64], &[128]], Keys::Own),
+    (
+        "skinny_heads",
+        &[
+            &[16, 128, 1],
+            &[32, 128, 1],
+            &[16, 512, 0],
+            &[32, 512, 0],
+            &[32, 64, 1],
+        ],
+        Keys::Own,
+    ),
     ("fp8_weight", &[&[]], Keys::Own),
     (
         "flash_forward",
