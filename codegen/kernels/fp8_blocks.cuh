@@ -10,7 +10,6 @@ constexpr int BLOCK_ROWS = 128;
 constexpr int BLOCK_COLUMNS = 128;
 constexpr int HALF_ROWS = 64;  // of a scale
 constexpr int BLOCK_CODES = BLOCK_ROWS * BLOCK_COLUMNS;
-constexpr int BLOCK_SCALES = 16;  // bytes
 
 // Where in a block the code of a row and column is.
 __device__ inline i32 code_at(i32 row, i32 column) {

@@ -24,6 +24,7 @@ struct SkinnyFp8 {
   i32 rows, n;
 };
 
+constexpr int BLOCK_SCALES = 16;  // bytes
 constexpr int MULTIPLIERS = 2 * WARPGROUP;
 constexpr int CHUNKS = BLOCK_COLUMNS / 64;  // of a block's columns: a row of x is swizzled in so many parts
 
