@@ -3,16 +3,16 @@
 //! The runtime asks by the same names and sizes. A layer of every option of the language is run with these kernels and no others
 //! in `tests/tests/language.rs`.
 
+mod attention;
+mod products;
+
 use std::collections::BTreeSet;
 
 use mla_spec::{CacheDType, DType, IndexStore, Latent, RopeLayout, ScaleFormat, Store, Target};
 
-use super::absorbed::{Absorbed, Codes, kernel_over_chosen};
-use super::few_rows;
-use super::flash::{self, FlashChoice};
+use super::absorbed::Codes;
 use super::logits::{self, Operands};
 use super::prologue;
-use super::tuned;
 use super::{Adjoint, IndexCachePlan, Module, ModuleKind, Op, Plan, Program, Turned, Ty, ValueId};
 
 /// A body, and the sizes it is made for.
@@ -221,119 +221,6 @@ impl Needs<'_> {
         }
     }
 
-    /// A product of heads with a matrix of so many k and n each, whose numbers of n lie side by side or one below the other.
-    fn few_heads(&mut self, matrix: [u32; 2], turned: bool) {
-        if self.program.build.dtype == DType::Bf16 && self.may_be_on_hopper() {
-            let matrix = matrix.map(|size| size as usize);
-            self.units.extend(few_rows::heads_units(matrix, turned));
-        }
-    }
-
-    /// Those of weights in blocks of codes, whichever op multiplies by them.
-    fn fp8_weights(&mut self) {
-        let in_bf16 = self.program.build.dtype == DType::Bf16 && self.may_be_on_hopper();
-        for module in &self.program.modules {
-            let ModuleKind::Fp8Linear(linear) = &module.kind else {
-                continue;
-            };
-            self.add("fp8_weight", &[]);
-            if in_bf16 {
-                let input = linear.input.size as usize;
-                self.units.extend(few_rows::fp8_units(input));
-            }
-        }
-    }
-
-    fn is_fp8(&self, slot: &str) -> bool {
-        let is_it = |module: &&Module| module.slot == slot;
-        let module = self.program.modules.iter().find(is_it);
-        module.is_some_and(|module| matches!(module.kind, ModuleKind::Fp8Linear(_)))
-    }
-
-    /// A product with a weight of so many columns and rows, where rows of x may be few.
-    fn few_rows(&mut self, weight: [u32; 2]) {
-        if self.program.build.dtype == DType::Bf16 && self.may_be_on_hopper() {
-            let weight = weight.map(|size| size as usize);
-            self.units.extend(few_rows::units(weight));
-        }
-    }
-
-    /// Attention of queries over keys whose rotated part is shared, and what comes of it.
-    fn expanded(&mut self, plan: &Plan, values: [ValueId; 3], asked: &[Asked]) {
-        let [q, k_rope, out] = values.map(|id| &plan.values[id.0].ty);
-        let (rope, value) = (width(k_rope), width(out));
-        let (heads, key) = (heads(q), width(q).saturating_sub(rope));
-        self.attention([heads, heads, 1, heads, key, rope, value]);
-        self.flash([key, rope, value], Keys::Rows, asked);
-    }
-
-    fn absorbed(&mut self, plan: &Plan, q_latent: ValueId, rope: u32, selects: bool) {
-        let ty = &plan.values[q_latent.0].ty;
-        self.attention([heads(ty), 1, 1, 1, width(ty), rope, width(ty)]);
-        if selects {
-            self.choosing(heads(ty), width(ty), rope);
-        } else {
-            self.decoding(heads(ty), width(ty), rope);
-        }
-    }
-
-    /// The same over keys that are chosen for each query.
-    fn choosing(&mut self, heads: u32, latent: u32, rope: u32) {
-        let codes = self.codes_in_bf16();
-        if let Some(codes) = codes {
-            self.choosing_codes(codes, heads, latent, rope);
-        }
-        // Where many queries choose among few entries of codes, those are made numbers before
-        if codes.is_some() || self.in_bf16() {
-            self.bring_chosen(
-                kernel_over_chosen(heads, latent, rope),
-                [heads, latent, rope],
-                None,
-            );
-        }
-    }
-
-    /// The same of entries of codes.
-    fn choosing_codes(&mut self, codes: Codes, heads: u32, latent: u32, rope: u32) {
-        let kernel = codes.kernel_over_chosen(heads, latent, rope);
-        self.bring_chosen(kernel, [heads, latent, rope], Some(codes));
-    }
-
-    fn bring_chosen(&mut self, kernel: Option<Absorbed>, widths: [u32; 3], codes: Option<Codes>) {
-        let Some(Absorbed { unit, rows }) = kernel else {
-            return;
-        };
-        if !self.may_be_on_hopper() || !self.is_plain_softmax() {
-            return;
-        }
-        let of_codes = codes.map(Codes::number);
-        let sizes = [rows].into_iter().chain(widths).chain(of_codes).chain([1]);
-        let sizes: Vec<usize> = sizes.map(|size| size as usize).collect();
-        self.add(unit, &sizes);
-        self.add("decode_schedule", &[]);
-    }
-
-    /// Absorbed attention with Hopper's tensor cores, where the layer is such that the runtime can take it.
-    fn decoding(&mut self, heads: u32, latent: u32, rope: u32) {
-        let known = Absorbed::takes(latent, rope);
-        if !known || !self.may_be_on_hopper() || !self.is_plain_softmax() {
-            return;
-        }
-        let (codes, in_bf16) = (self.codes_in_bf16(), self.in_bf16());
-        let sizes = [heads, latent, rope].map(|size| size as usize);
-        let mut bring = |Absorbed { unit, rows }, store: &[usize]| {
-            self.add(unit, &[&[rows as usize], &sizes[..], store].concat());
-            self.add("decode_schedule", &[]);
-        };
-        if let Some(codes) = codes {
-            let kernels = codes.kernels(heads, latent);
-            kernels.for_each(|kernel| bring(kernel, &[codes.number() as usize]));
-        } else if in_bf16 {
-            let kernels = tuned::brought_along(heads, latent, rope);
-            kernels.into_iter().for_each(|kernel| bring(kernel, &[]));
-        }
-    }
-
     /// Whether the layer computes in bf16, and caches what it computes.
     fn in_bf16(&self) -> bool {
         let build = &self.program.build;
@@ -355,98 +242,6 @@ impl Needs<'_> {
     fn may_be_on_hopper(&self) -> bool {
         let targets = &self.program.build.targets;
         targets.contains(&Target::Sm90a) || !targets.iter().any(|target| target.is_gpu())
-    }
-
-    /// The program's own groups.
-    fn groups(&mut self, plan: &Plan, q: ValueId, out: ValueId, lie: Keys) {
-        let [q, out] = [q, out].map(|id| &plan.values[id.0].ty);
-        let groups = self.program.groups().size;
-        self.grouped(
-            heads(q),
-            groups,
-            width(q),
-            width(out),
-            lie,
-            &[Asked::of(out)],
-        );
-    }
-
-    fn grouped(
-        &mut self,
-        heads: u32,
-        groups: u32,
-        key: u32,
-        value: u32,
-        lie: Keys,
-        asked: &[Asked],
-    ) {
-        self.attention([heads, groups, 1, groups, key, 0, value]);
-        self.flash([key, 0, value], lie, asked);
-    }
-
-    /// Attention over keys and values with Hopper's tensor cores, where the layer is such that the runtime can take it.
-    fn flash(&mut self, widths: [u32; 3], lie: Keys, asked: &[Asked]) {
-        let widths = widths.map(|width| width as usize);
-        let build = &self.program.build;
-        let in_bf16 = match lie {
-            Keys::Rows => build.dtype == DType::Bf16,
-            Keys::Pages => self.in_bf16(),
-        };
-        let softmax = &self.program.softmax;
-        if !in_bf16 || !self.may_be_on_hopper() || softmax.bias || !flash::takes(widths) {
-            return;
-        }
-        for asked in asked {
-            let choice = FlashChoice {
-                widths,
-                capped: softmax.soft_cap.is_some(),
-                tells_most: *asked == Asked::All,
-                paged: lie == Keys::Pages,
-            };
-            self.units.insert(choice.unit());
-        }
-    }
-
-    /// Gradients of attention over rows with Hopper's tensor cores, where the layer is such that the runtime can take them.
-    fn flash_backward(&mut self, widths: [u32; 3]) {
-        let widths = widths.map(|width| width as usize);
-        let softmax = &self.program.softmax;
-        let capped = softmax.soft_cap.is_some();
-        let in_bf16 = self.program.build.dtype == DType::Bf16;
-        let Some(queries) = flash::tile_of_backward(widths, capped) else {
-            return;
-        };
-        let plain = !softmax.bias && softmax.dropout == 0.0;
-        if !in_bf16 || !self.may_be_on_hopper() || !plain {
-            return;
-        }
-        let [key, rope, value] = widths;
-        // The device says whether blocks add in turn
-        for turns in [0, 1] {
-            self.add("flash_delta", &[key, rope, value, queries, turns]);
-            let capped = usize::from(capped);
-            let sizes = [key, rope, value, queries, capped, turns];
-            self.add("flash_backward", &sizes);
-        }
-        self.add("flash_queries", &[key, rope, value, queries]);
-    }
-
-    /// Query heads, those of keys, of rotated keys and of values; widths of keys, of their rotated part and of values.
-    fn attention(&mut self, sizes: [u32; 7]) {
-        self.add("attend", &sizes.map(|size| size as usize));
-        self.add("merge", &[]);
-    }
-
-    /// As [`attention`](Self::attention), without the values' heads, which are the keys'. Keys that are chosen for each query have kernels of
-    /// their own.
-    fn attention_backward(&mut self, sizes: [u32; 6], selection: Option<ValueId>) {
-        let sizes = sizes.map(|size| size as usize);
-        self.add("attend_backward", &sizes);
-        self.add("attend_delta", &[]);
-        if selection.is_some() {
-            self.add("backward_chosen", &sizes);
-            self.add("choosers", &[]);
-        }
     }
 
     /// Formats of caches that are no number types.
