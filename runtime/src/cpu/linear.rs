@@ -52,26 +52,38 @@ pub(super) fn linear<T: CpuElement>(
     bias: Option<&[T]>,
     out: usize,
 ) -> Result<Vec<T>> {
-    let (rows, k) = (x.rows, x.width);
-    let mut keep = Vec::new();
-    let xs = packed(&x, 0, &mut keep);
-    if rows == 0 || out == 0 {
-        return Ok(Vec::new());
-    }
-    let mut y = if k > 0 && rows <= SKINNY_ROWS {
-        skinny(weight, xs, rows, out)?
-    } else if let Some(weight) = same::<T, T::Accum>(weight) {
-        whole(weight, xs, rows, out)?
-    } else {
+    let multiply = |xs: &[T::Accum], rows, k| {
+        if k > 0 && rows <= SKINNY_ROWS {
+            return skinny(weight, xs, rows, out);
+        }
+        if let Some(weight) = same::<T, T::Accum>(weight) {
+            return many(weight, xs, (rows, out, k), Parallelism::Rayon(0));
+        }
         let widen = |first: usize, wide: &mut [T::Accum]| {
             for (wide, &value) in wide.iter_mut().zip(&weight[first * k..]) {
                 *wide = T::Accum::load(value);
             }
         };
-        widening((rows, out, k), xs, WIDENED_ROWS, widen)?
+        widening((rows, out, k), xs, WIDENED_ROWS, widen)
     };
+    Ok(rounded(biased(x, bias, out, multiply)?))
+}
+
+/// What `multiply` makes of rows of so many numbers each, with a bias; rows come in the accumulation type.
+fn biased<T: CpuElement, S: Scalar>(
+    x: Strided<'_, Cpu<T>, T>,
+    bias: Option<&[S]>,
+    out: usize,
+    multiply: impl FnOnce(&[T::Accum], usize, usize) -> Result<Vec<T::Accum>>,
+) -> Result<Vec<T::Accum>> {
+    let mut keep = Vec::new();
+    let xs = packed(&x, 0, &mut keep);
+    if x.rows == 0 || out == 0 {
+        return Ok(Vec::new());
+    }
+    let mut y = multiply(xs, x.rows, x.width)?;
     add_bias(&mut y, bias);
-    Ok(rounded(y))
+    Ok(y)
 }
 
 /// `x Wᵀ + b` with a weight in blocks of codes.
@@ -81,31 +93,26 @@ pub(super) fn fp8_linear<T: CpuElement>(
     bias: Option<&[T]>,
     out: usize,
 ) -> Result<Vec<T>> {
-    let (rows, k) = (x.rows, x.width);
-    let mut keep = Vec::new();
-    let xs = packed(&x, 0, &mut keep);
-    if rows == 0 || out == 0 {
-        return Ok(Vec::new());
-    }
-    let widen = |first: usize, wide: &mut [T::Accum]| {
-        let mut strip = vec![0.0; STRIP * k];
-        for (first, wide) in (first..).step_by(STRIP).zip(wide.chunks_mut(STRIP * k)) {
-            let strip = &mut strip[..wide.len()];
-            widen_strip(weight, k, first, strip);
-            for (wide, &value) in wide.iter_mut().zip(&*strip) {
-                *wide = T::Accum::load(value);
+    let multiply = |xs: &[T::Accum], rows, k| {
+        let widen = |first: usize, wide: &mut [T::Accum]| {
+            let mut strip = vec![0.0; STRIP * k];
+            for (first, wide) in (first..).step_by(STRIP).zip(wide.chunks_mut(STRIP * k)) {
+                let strip = &mut strip[..wide.len()];
+                widen_strip(weight, k, first, strip);
+                for (wide, &value) in wide.iter_mut().zip(&*strip) {
+                    *wide = T::Accum::load(value);
+                }
             }
-        }
+        };
+        // Few rows are done before numbers of a strip have left the cache
+        let at_once = if rows <= SKINNY_ROWS {
+            STRIP
+        } else {
+            WIDENED_ROWS
+        };
+        widening((rows, out, k), xs, at_once, widen)
     };
-    // Few rows are done before numbers of a strip have left the cache
-    let at_once = if rows <= SKINNY_ROWS {
-        STRIP
-    } else {
-        WIDENED_ROWS
-    };
-    let mut y = widening((rows, out, k), xs, at_once, widen)?;
-    add_bias(&mut y, bias);
-    Ok(rounded(y))
+    Ok(rounded(biased(x, bias, out, multiply)?))
 }
 
 /// `x Wᵀ + b` in the accumulation type.
@@ -115,19 +122,13 @@ pub(super) fn accum_linear<T: CpuElement>(
     bias: Option<&[T::Accum]>,
     out: usize,
 ) -> Result<Vec<T::Accum>> {
-    let (rows, k) = (x.rows, x.width);
-    let mut keep = Vec::new();
-    let xs = packed(&x, 0, &mut keep);
-    if rows == 0 || out == 0 {
-        return Ok(Vec::new());
-    }
-    let mut y = if k > 0 && rows <= SKINNY_ROWS {
-        skinny(weight, xs, rows, out)?
-    } else {
-        whole(weight, xs, rows, out)?
-    };
-    add_bias(&mut y, bias);
-    Ok(y)
+    biased(x, bias, out, |xs, rows, k| {
+        if k > 0 && rows <= SKINNY_ROWS {
+            skinny(weight, xs, rows, out)
+        } else {
+            many(weight, xs, (rows, out, k), Parallelism::Rayon(0))
+        }
+    })
 }
 
 /// Adds `bias` to each of its many values of `y`.
@@ -143,8 +144,12 @@ fn add_bias<A: Real, S: Scalar>(y: &mut [A], bias: Option<&[S]>) {
 }
 
 /// Many rows of a weight that is of the accumulation type.
-fn whole<A: Real>(weight: &[A], xs: &[A], rows: usize, out: usize) -> Result<Vec<A>> {
-    let k = xs.len() / rows;
+fn many<A: Real>(
+    weight: &[A],
+    xs: &[A],
+    (rows, out, k): (usize, usize, usize),
+    parallelism: Parallelism,
+) -> Result<Vec<A>> {
     let lhs = Matrix {
         values: xs,
         row_stride: k,
@@ -155,7 +160,7 @@ fn whole<A: Real>(weight: &[A], xs: &[A], rows: usize, out: usize) -> Result<Vec
         row_stride: 1,
         column_stride: k,
     };
-    new_product((rows, out, k), lhs, rhs, Parallelism::Rayon(0))
+    new_product((rows, out, k), lhs, rhs, parallelism)
 }
 
 /// Few rows: each task reads its rows of the weight once.
@@ -176,12 +181,17 @@ fn skinny<A: Real, S: Scalar>(weight: &[S], xs: &[A], rows: usize, out: usize) -
         .par_chunks_mut(per_task * rows)
         .zip(weight.par_chunks(per_task * k))
         .for_each(|(columns, w)| dots(w, xs, rows, k, columns));
-    for (r, y) in y.chunks_exact_mut(out).enumerate() {
+    put_by_row(&columns, rows, &mut y);
+    Ok(y)
+}
+
+/// Columns of so many values, row by row.
+fn put_by_row<A: Copy>(columns: &[A], rows: usize, y: &mut [A]) {
+    for (r, y) in y.chunks_exact_mut(columns.len() / rows).enumerate() {
         for (o, y) in y.iter_mut().enumerate() {
             *y = columns[o * rows + r];
         }
     }
-    Ok(y)
 }
 
 /// Products with a weight `[out, k]` that is narrower than the accumulator: `widen` makes some of its rows numbers, from one on, so many `at_once`.
@@ -219,24 +229,14 @@ fn times<A: Real>(
     weight: &[A],
     (rows, columns, k): (usize, usize, usize),
 ) -> Result<Vec<A>> {
-    if rows <= SKINNY_ROWS {
-        let mut by_column: Vec<A> = zeros(columns * rows)?;
-        dots(weight, xs, rows, k, &mut by_column);
-        return Ok((0..rows * columns)
-            .map(|i| by_column[i % columns * rows + i / columns])
-            .collect());
+    if rows > SKINNY_ROWS {
+        return many(weight, xs, (rows, columns, k), Parallelism::None);
     }
-    let lhs = Matrix {
-        values: xs,
-        row_stride: k,
-        column_stride: 1,
-    };
-    let rhs = Matrix {
-        values: weight,
-        row_stride: 1,
-        column_stride: k,
-    };
-    new_product((rows, columns, k), lhs, rhs, Parallelism::None)
+    let mut by_column: Vec<A> = zeros(columns * rows)?;
+    dots(weight, xs, rows, k, &mut by_column);
+    let mut y: Vec<A> = zeros(columns * rows)?;
+    put_by_row(&by_column, rows, &mut y);
+    Ok(y)
 }
 
 /// `y[r, h, :] = x[r, h, :] M_h`.
