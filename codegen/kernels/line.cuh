@@ -121,3 +121,18 @@ __device__ inline void finish(const Line& line, u32 told_at, i32 begin, i32 end,
     write(tiles.last, sums);
   }
 }
+
+// All of a block's work, from `begin` to `end` on the line: `multiply` makes a thread's numbers of so many pieces of a tile, those that come next.
+template <int THREADS_HERE, int COUNT, class Multiply, class Write>
+__device__ inline void work_along(const Line& line, u32 told_at, i32 begin, i32 end, Multiply multiply, Write write) {
+  const i32 pieces = line.pieces;
+  for (i32 unit = begin; unit < end;) {
+    const i32 tile = unit / pieces, piece = unit % pieces, count = min(end - unit, pieces - piece);
+    f32 sums[COUNT];
+    multiply(count, sums);
+    unit += count;
+    if (count < pieces) leave<THREADS_HERE>(line, piece != 0, sums);
+    else write(tile, sums);
+  }
+  finish<THREADS_HERE, COUNT>(line, told_at, begin, end, write);
+}

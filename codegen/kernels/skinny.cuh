@@ -109,7 +109,6 @@ __device__ void skinny(const Skinny& args) {
     if (threadIdx.x == WARPGROUP) bring<Cfg>(args, base, begin, end);
     return;
   }
-  const i32 pieces = args.line.pieces;
   const auto write = [&](i32 tile, const Sums<Cfg>& sums) {
 #pragma unroll
     for (int i = 0; i < Cfg::COLUMNS / 2; i++) {
@@ -118,13 +117,6 @@ __device__ void skinny(const Skinny& args) {
     }
   };
   Ring<P::STAGES> ring;
-  for (i32 unit = begin; unit < end;) {
-    const i32 tile = unit / pieces, piece = unit % pieces, count = min(end - unit, pieces - piece);
-    Sums<Cfg> sums;
-    multiply<Cfg>(base, count, ring, sums);
-    unit += count;
-    if (count < pieces) leave<WARPGROUP>(args.line, piece != 0, sums);
-    else write(tile, sums);
-  }
-  finish<WARPGROUP, Cfg::COLUMNS / 2>(args.line, base + P::TOLD, begin, end, write);
+  const auto take = [&](i32 count, Sums<Cfg>& sums) { multiply<Cfg>(base, count, ring, sums); };
+  work_along<WARPGROUP, Cfg::COLUMNS / 2>(args.line, base + P::TOLD, begin, end, take, write);
 }

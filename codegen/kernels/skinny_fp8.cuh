@@ -121,7 +121,6 @@ __device__ void skinny_fp8(const SkinnyFp8& args) {
   using P = Place<Cfg>;
   alignas(1024) extern __shared__ u8 shared[];
   const u32 base = shared_address(shared);
-  const i32 pieces = args.line.pieces;
   const i32 begin = beginning(args.line, blockIdx.x), end = beginning(args.line, blockIdx.x + 1);
   if (threadIdx.x == 0) {
     for (int i = 0; i < P::STAGES; i++) {
@@ -145,13 +144,6 @@ __device__ void skinny_fp8(const SkinnyFp8& args) {
     }
   };
   Ring<P::STAGES> ring;
-  for (i32 unit = begin; unit < end;) {
-    const i32 tile = unit / pieces, piece = unit % pieces, count = min(end - unit, pieces - piece);
-    Sums<Cfg> sums;
-    multiply<Cfg>(base, count, ring, sums);
-    unit += count;
-    if (count < pieces) leave<MULTIPLIERS>(args.line, piece != 0, sums);
-    else write(tile, sums);
-  }
-  finish<MULTIPLIERS, Cfg::COLUMNS / 2>(args.line, base + P::TOLD, begin, end, write);
+  const auto take = [&](i32 count, Sums<Cfg>& sums) { multiply<Cfg>(base, count, ring, sums); };
+  work_along<MULTIPLIERS, Cfg::COLUMNS / 2>(args.line, base + P::TOLD, begin, end, take, write);
 }
